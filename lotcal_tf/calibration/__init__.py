@@ -1,0 +1,1 @@
+"""Calibration strategies: how a step trains, and the losses it trains with."""

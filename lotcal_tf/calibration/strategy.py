@@ -1,0 +1,72 @@
+"""What every calibration strategy is: a Keras model around a network, with a `train_step`.
+
+A strategy of one's own overrides `train_step` alone: compute the logits, a loss, and hand both to
+`descend`. It knows nothing of masks, pruning or levels; the network brings the masks.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+from lotcal_tf.compat import keras
+
+Logs = dict[str, "tf.Tensor"]
+
+
+class Strategy(keras.Model):
+    """Trains a network that gives logits.
+
+    Args:
+      network: takes a batch of inputs, gives logits `(N, K)`.
+
+    Attributes:
+      log_names: the names of the scalars that `train_step` returns; they are averaged over the
+        steps of an epoch. A strategy that logs more extends the tuple.
+    """
+
+    log_names: tuple[str, ...] = ("loss", "accuracy")
+
+    def __init__(self, network: "keras.Model") -> None:
+        """See the class."""
+        super().__init__(name=type(self).__name__.lower())
+        self.network = network
+
+    def call(self, inputs: "tf.Tensor", training: bool | None = None) -> "tf.Tensor":
+        """The network's logits, float32."""
+        return tf.cast(self.network(inputs, training=training), tf.float32)
+
+    def train_step(self, data: Any) -> Logs:
+        """One step on a batch `(inputs, labels)`; to be overridden.
+
+        Returns:
+          A scalar for each of `log_names`.
+
+        Raises:
+          TypeError: a strategy does not override this.
+        """
+        raise TypeError(f"{type(self).__name__} must override train_step")
+
+    def penalty(self) -> "tf.Tensor":
+        """The sum of the losses that the network's own layers add (regularisers); 0 without any."""
+        return tf.add_n([tf.cast(loss, tf.float32) for loss in self.network.losses] or [tf.constant(0.0)])
+
+    def descend(
+        self, tape: "tf.GradientTape", loss: "tf.Tensor", labels: "tf.Tensor", logits: "tf.Tensor"
+    ) -> Logs:
+        """Takes the optimizer's step down the loss.
+
+        Args:
+          tape: what recorded the loss.
+          loss: a scalar.
+          labels: `(N,)` classes, or `(N, K)` distributions over them.
+          logits: `(N, K)`, for the accuracy that is logged.
+
+        Returns:
+          `loss` and `accuracy` of this batch, before the step.
+        """
+        variables = self.network.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        truth = labels if labels.shape.rank == 1 else tf.argmax(labels, -1, tf.int32)
+        correct = tf.equal(tf.argmax(logits, -1, tf.int32), tf.cast(truth, tf.int32))
+        return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(correct, tf.float32))}

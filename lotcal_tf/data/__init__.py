@@ -1,0 +1,1 @@
+"""Datasets: where examples come from, how validation is cut, in memory or as a stream."""

@@ -1,0 +1,26 @@
+"""scikit-learn's handwritten digits: 1 797 images of 8x8 with values 0 … 16, no network needed."""
+
+from lotcal_tf.data.arrays import from_arrays
+from lotcal_tf.data.splits import Dataset
+from lotcal_tf.experiment import Experiment
+from lotcal_tf.seeds import generator
+
+TEST_SIZE = 360
+
+
+def load(experiment: Experiment) -> Dataset:
+    """The digits; the set has no test split of its own: 360 images are one, the same for every seed."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    inputs, labels = bunch.images[..., None].astype("float32"), bunch.target
+    order = generator(0, "digits/test").permutation(len(labels))
+    test, train = order[:TEST_SIZE], order[TEST_SIZE:]
+    return from_arrays(
+        (inputs[train], labels[train]),
+        (inputs[test], labels[test]),
+        classes=10,
+        validation_size=experiment.validation_size,
+        seed=experiment.seed,
+        input_range=16.0,
+    )

@@ -1,0 +1,96 @@
+"""Image classification sets of TensorFlow Datasets, by name."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lotcal_tf.data.arrays import from_pipelines
+from lotcal_tf.data.splits import Dataset
+from lotcal_tf.errors import UsageError
+from lotcal_tf.experiment import Experiment
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+
+def load(experiment: Experiment) -> Dataset:
+    """The set `experiment.source`, from `experiment.data_dir` or TFDS's own place.
+
+    With a `data_dir` nothing is downloaded; without, TFDS downloads what it lacks.
+
+    Raises:
+      UsageError: the directory does not hold the set, TFDS does not know it or cannot download it,
+        or it is no classification set with train and test splits.
+    """
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    builder = _builder(experiment)
+    info = builder.info
+    missing = [split for split in ("train", "test") if split not in info.splits]
+    if missing or not info.supervised_keys:
+        raise UsageError(
+            f"the TFDS set {experiment.source} has splits {', '.join(info.splits) or 'none'} and supervised keys "
+            f"{info.supervised_keys}: it must have train, test and (input, label)"
+        )
+    label = info.features[info.supervised_keys[1]]
+    if not getattr(label, "num_classes", None):
+        raise UsageError(f"the TFDS set {experiment.source} has no class labels: {label}")
+    # Files in their own order: a stream must give the same examples at every reading.
+    read = tfds.ReadConfig(interleave_cycle_length=1)
+    train, test = (
+        builder.as_dataset(split=split, as_supervised=True, shuffle_files=False, read_config=read)
+        for split in ("train", "test")
+    )
+    return from_pipelines(
+        train,
+        test,
+        classes=label.num_classes,
+        validation_size=experiment.validation_size,
+        seed=experiment.seed,
+        memory_limit_mb=experiment.memory_limit_mb,
+        shuffle_buffer=experiment.shuffle_buffer,
+        input_range=255.0 if train.element_spec[0].dtype.is_integer else 1.0,
+    )
+
+
+def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":
+    """A builder whose data is prepared."""
+    import tensorflow_datasets as tfds
+
+    name, given = experiment.source, experiment.data_dir
+    if given is None:
+        try:
+            builder = tfds.builder(name)
+            builder.download_and_prepare()
+        except Exception as error:
+            # TFDS raises whatever its sources and the network raise.
+            raise UsageError(
+                f"TFDS cannot provide {name}: {_first_line(error)} (data you have already: --data_dir=DIR)"
+            ) from error
+        return builder
+    directory = Path(given).expanduser()
+    if not directory.is_dir():
+        raise UsageError(f"--data_dir={given}: no such directory")
+    # From files: the set's own code, slow to import, is not needed to read it.
+    prepared = (directory / name.replace(":", "/")).glob("**/dataset_info.json")
+    versions = sorted((path.parent for path in prepared), key=lambda path: _numbers(path.name))
+    if not versions:
+        found = ", ".join(sorted(path.name for path in directory.iterdir())[:12]) or "nothing"
+        raise UsageError(
+            f"--data_dir={given}: no TFDS set {name} in it, there is {found}; to download it: "
+            f"python -c \"import tensorflow_datasets as tfds; tfds.load('{name}', data_dir='{given}')\""
+        )
+    try:
+        return tfds.builder_from_directory(versions[-1])
+    except Exception as error:
+        raise UsageError(f"{versions[-1]} does not hold a readable TFDS set: {_first_line(error)}") from error
+
+
+def _numbers(version: str) -> list[int]:
+    """`3.0.10` as numbers, so that it comes after `3.0.9`."""
+    return [int(part) for part in re.findall(r"\d+", version)]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,1 @@
+"""Deployment: a ticket as a file, checked against the ticket before it counts as exported."""

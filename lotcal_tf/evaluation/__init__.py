@@ -1,0 +1,1 @@
+"""Figures of merit and their pictures: NumPy only, the lowest floor of the house."""

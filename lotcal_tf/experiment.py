@@ -1,0 +1,338 @@
+"""An experiment: everything its result depends on, as one frozen record.
+
+A recipe (`configs/*.toml`) and flags fill the fields; `resolve` joins them, an explicit flag
+before the recipe before the default. The fields are data: flags, checks, identity and the record
+in `experiment.json` are all made from them. No TensorFlow here.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import re
+import tomllib
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lotcal_tf import catalog
+from lotcal_tf.errors import FieldError, UsageError
+
+Check = Callable[[Any], str | None]
+
+
+def _field(
+    default: Any,
+    help: str,
+    *,
+    check: Check | None = None,
+    choices: tuple[str, ...] = (),
+    only_with: tuple[str, Callable[[Any], bool], str] | None = None,
+    identity: bool = True,
+    from_ticket: bool = False,
+) -> Any:
+    """A field: its default, its line of help, what values it can have, when it means anything.
+
+    `only_with` names the field it depends on, the test of that field's value, and the words for
+    it. `identity=False`: no result depends on it. `from_ticket`: a ticket brings it along.
+    """
+    metadata = {
+        "help": help,
+        "check": check,
+        "choices": choices,
+        "only_with": only_with,
+        "identity": identity,
+        "from_ticket": from_ticket,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _at_least(minimum: float) -> Check:
+    return lambda v: None if v >= minimum else f"must be at least {minimum:g}"
+
+
+def _rate(value: float) -> str | None:
+    return None if 0 < value < 1 else "must lie strictly between 0 and 1"
+
+
+def _fraction(value: float) -> str | None:
+    return None if 0 <= value < 1 else "must lie in [0, 1)"
+
+
+def _positive(value: float) -> str | None:
+    return None if value > 0 and math.isfinite(value) else "must be a finite number above 0"
+
+
+def _not_negative(value: float) -> str | None:
+    return None if value >= 0 and math.isfinite(value) else "must be a finite number, 0 or more"
+
+
+def _rewind(value: str) -> str | None:
+    if re.fullmatch(r"init|random|none|(step|epoch):[1-9]\d*", value):
+        return None
+    return "choose one of init, step:K, epoch:K, random, none (K counts from 1)"
+
+
+def _drops(value: tuple[int, ...]) -> str | None:
+    rising = all(a < b for a, b in zip((0, *value), value, strict=False))
+    return None if rising else "must be rising epoch numbers, e.g. 80,120"
+
+
+def _all_positive(value: tuple[float, ...]) -> str | None:
+    return None if all(v > 0 for v in value) else "must be above 0"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One chain of levels: data, model, training, pruning. See each field's `help`."""
+
+    dataset: str = _field("digits", "the recipe of that name: digits, mnist, fashion_mnist, …")
+    source: str = _field("", "the TFDS set, or `digits`; default: the recipe's, or the dataset's name")
+    data_dir: str | None = _field(None, "where TFDS keeps its data", identity=False)
+    validation_size: int | None = _field(
+        None, "examples cut from training by seed; default: a tenth", check=_at_least(1)
+    )
+    input_mean: tuple[float, ...] = _field(
+        (), "mean of the inputs scaled to [0, 1], one or a channel each", from_ticket=True
+    )
+    input_std: tuple[float, ...] = _field(
+        (), "their standard deviation", check=_all_positive, from_ticket=True
+    )
+    memory_limit_mb: int = _field(
+        2048, "data larger than this streams instead of staying in memory", check=_at_least(0)
+    )
+    shuffle_buffer: int = _field(
+        10_000, "examples that a stream is shuffled over", check=_at_least(1)
+    )
+    model: str = _field("lenet_300_100", "a model of the catalog", from_ticket=True)
+    initializer: str = _field(
+        "glorot_normal",
+        "how weights are first drawn",
+        choices=("glorot_normal", "glorot_uniform", "kaiming_normal", "kaiming_uniform"),
+        from_ticket=True,
+    )
+    calib: str = _field("none", "the calibration strategy, or module:Class")
+    optimizer: str = _field("adam", "the optimizer", choices=("adam", "sgd"))
+    lr: float = _field(1.2e-3, "learning rate", check=_positive)
+    momentum: float = _field(
+        0.0,
+        "momentum",
+        check=_fraction,
+        only_with=("optimizer", lambda v: v == "sgd", "--optimizer=sgd"),
+    )
+    weight_decay: float = _field(
+        0.0, "L2 weight decay, added to every gradient as PyTorch does", check=_not_negative
+    )
+    lr_drops: tuple[int, ...] = _field(
+        (), "epochs after which the learning rate drops", check=_drops
+    )
+    lr_drop_factor: float = _field(
+        0.1,
+        "what a drop multiplies the learning rate by",
+        check=_rate,
+        only_with=("lr_drops", bool, "--lr_drops"),
+    )
+    epochs: int = _field(10, "epochs a level", check=_at_least(1))
+    batch_size: int = _field(60, "examples a step", check=_at_least(1))
+    levels: int = _field(10, "prunings; level 0 is dense", check=_at_least(0), identity=False)
+    prune_rate: float = _field(0.2, "share of the survivors that a level prunes", check=_rate)
+    scope: str = _field("local", "rank weights in each tensor, or all together", choices=("local", "global"))
+    output_prune_rate: float | None = _field(
+        None,
+        "the output layer's rate; default: half of prune_rate (global scope leaves that layer whole)",
+        check=_fraction,
+        only_with=("scope", lambda v: v == "local", "--scope=local"),
+    )
+    exclude: tuple[str, ...] = _field((), "layers not pruned, by name; * and ? stand for letters")
+    rewind: str = _field("init", "init, step:K, epoch:K, random, none", check=_rewind)
+    ticket: str = _field("", "start from this ticket, RUN/tickets/level_NN", identity=False)
+    ece_bins: int = _field(15, "bins of the expected calibration error", check=_at_least(1))
+    seed: int = _field(0, "seed of every random draw", check=_at_least(0))
+    plan: str = _field(
+        "auto",
+        "how a step is run: compiled whole (xla), or as a graph; auto: by model and device",
+        choices=("auto", "xla", "graph"),
+        identity=False,
+    )
+    out: str | None = _field(None, "the run directory; default: runs/<run id>", identity=False)
+
+    def __post_init__(self) -> None:
+        """Checks every field by itself.
+
+        Raises:
+          FieldError: a value is of the wrong kind or outside its range.
+        """
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
+        if len(self.input_mean) != len(self.input_std):
+            raise FieldError(
+                "input_std", self.input_std, f"must have as many values as input_mean={self.input_mean}"
+            )
+
+    @property
+    def output_rate(self) -> float:
+        """The rate the output layer is pruned at; 0 where it is left whole."""
+        if self.scope == "global":
+            return 0.0
+        return self.prune_rate / 2 if self.output_prune_rate is None else self.output_prune_rate
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field by name, as JSON can hold it."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    def identity(self, **content: str) -> dict[str, Any]:
+        """The fields a result depends on, without those that hold their default or do not apply.
+
+        Leaving out defaults keeps ids still when a later version adds a field.
+
+        Args:
+          **content: digests of what the fields only point to: a ticket, a user's arrays or model.
+        """
+        fields = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata["identity"] and value != field.default and _applies(field, self):
+                fields[field.name] = list(value) if isinstance(value, tuple) else value
+        return fields | {k: v for k, v in content.items() if v}
+
+    def run_id(self, **content: str) -> str:
+        """A readable name that ends in a hash of `identity`."""
+        text = json.dumps(self.identity(**content), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        calib = self.calib.rpartition(":")[2]
+        return f"{self.dataset}-{self.model}-{calib}-{digest}"
+
+
+FIELDS: Mapping[str, "dataclasses.Field[Any]"] = {f.name: f for f in dataclasses.fields(Experiment)}
+_TYPES = typing.get_type_hints(Experiment)
+_WORDS = {int: "a whole number", float: "a number", str: "a text"}
+
+
+def _applies(field: "dataclasses.Field[Any]", values: object) -> bool:
+    """Whether the field means anything beside the other fields' values."""
+    only_with = field.metadata["only_with"]
+    return only_with is None or only_with[1](getattr(values, only_with[0]))
+
+
+def _scalar(field: str, kind: type, value: Any) -> Any:
+    """`value`, from Python, TOML or the command line, as `kind`."""
+    wrong = isinstance(value, bool) or (kind is str and not isinstance(value, str))
+    wrong = wrong or (kind is int and isinstance(value, float) and value != int(value))
+    if not wrong:
+        try:
+            return kind(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    raise FieldError(field, value, f"must be {_WORDS[kind]}")
+
+
+def _typed(field: "dataclasses.Field[Any]", value: Any) -> Any:
+    """`value` in the field's type, or the FieldError that says what is wrong with it."""
+    hint = _TYPES[field.name]
+    if value is None and type(None) in typing.get_args(hint):
+        return None
+    if typing.get_origin(hint) is tuple:
+        (kind, _) = typing.get_args(hint)
+        parts = [p.strip() for p in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            parts = [parts]
+        value = tuple(_scalar(field.name, kind, p) for p in parts if p != "")
+    else:
+        kinds = [k for k in typing.get_args(hint) or (hint,) if k is not type(None)]
+        value = _scalar(field.name, kinds[0], value)
+    choices, check = field.metadata["choices"], field.metadata["check"]
+    if choices and value not in choices:
+        raise FieldError(field.name, value, f"choose one of {', '.join(choices)}")
+    problem = check(value) if check else None
+    if problem:
+        raise FieldError(field.name, value, problem)
+    return value
+
+
+def recipe_directory() -> Path:
+    """Where recipes are read from: a checkout's `configs`, else the copy the wheel installed."""
+    package = Path(__file__).resolve().parent
+    beside = package.parent / "configs"
+    # A stranger's `configs` may lie beside an installed package; a checkout has setup.py too.
+    if beside.is_dir() and (package.parent / "setup.py").is_file():
+        return beside
+    return package / "configs"
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The datasets that have a recipe, in alphabetical order."""
+    return tuple(sorted(path.stem for path in recipe_directory().glob("*.toml")))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The fields a recipe file sets.
+
+    Raises:
+      UsageError: there is no such file, it is not TOML, or it names an unknown field.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a recipe: {error}") from error
+    for name in fields:
+        if name not in FIELDS:
+            close = difflib.get_close_matches(name, FIELDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"fields are {', '.join(FIELDS)}"
+            raise UsageError(f"{path}: unknown field {name!r}; {hint}")
+    return fields
+
+
+def _recipe_for(flags: Mapping[str, Any], config: str | None) -> dict[str, Any]:
+    """The recipe that `--config`, else `--dataset`, asks for, with `dataset` filled in."""
+    if config is not None:
+        path = Path(config)
+        fields = read_recipe(path)
+        fields.setdefault("dataset", path.stem)
+        asked = flags.get("dataset", fields["dataset"])
+        if asked != fields["dataset"]:
+            problem = f"contradicts --config={config}, a recipe for {fields['dataset']}; give one of the two"
+            raise FieldError("dataset", asked, problem)
+        return fields
+    name = flags.get("dataset", FIELDS["dataset"].default)
+    if name not in recipe_names():
+        raise FieldError(
+            "dataset",
+            name,
+            f"no recipe of that name; there is {', '.join(recipe_names())} (for another TFDS set write "
+            'a recipe with source = "NAME" and give it as --config=FILE.toml)',
+        )
+    return {"dataset": name} | read_recipe(recipe_directory() / f"{name}.toml")
+
+
+def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
+    """Joins explicit flags, the recipe and the defaults into a checked experiment.
+
+    Args:
+      flags: the fields given explicitly, by name; values may still be text.
+      config: a recipe file of the user's own.
+
+    Raises:
+      UsageError: a field, a name or their combination is wrong; the message is one line.
+    """
+    recipe = _recipe_for(flags, config)
+    experiment = Experiment(**(recipe | dict(flags)))
+    for name in flags:
+        only_with = FIELDS[name].metadata["only_with"]
+        if not _applies(FIELDS[name], experiment):
+            other = only_with[0]
+            raise FieldError(
+                name, flags[name], f"only means something with {only_with[2]}; here {other}={getattr(experiment, other)}"
+            )
+        if experiment.ticket and FIELDS[name].metadata["from_ticket"]:
+            raise FieldError(name, flags[name], "a ticket brings its own; leave this flag out with --ticket")
+    catalog.strategy(experiment.calib)
+    if experiment.ticket:
+        if "levels" not in flags:
+            experiment = dataclasses.replace(experiment, levels=0)
+    else:
+        catalog.model(experiment.model)
+    return dataclasses.replace(experiment, source=experiment.source or experiment.dataset)

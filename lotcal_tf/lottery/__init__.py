@@ -1,0 +1,1 @@
+"""The search for tickets: level after level, each stored whole before the next begins."""

@@ -1,0 +1,92 @@
+"""What a person sees while a search runs: a bar for the whole chain, or a line a level."""
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from tqdm import tqdm
+
+from lotcal_tf.lottery.search import Predictions
+from lotcal_tf.lottery.ticket import Record, Ticket, best_level
+from lotcal_tf.training.trainer import Progress
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.9731 → `97.3 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def level_line(record: Record) -> str:
+    """One finished level in a line, by the test split where there is one."""
+    split = "test" if "test_accuracy" in record else "val"
+    return (
+        f"level {record['level']:2d}: {percent(record['density']):>7} kept, {split} accuracy "
+        f"{percent(record[f'{split}_accuracy'], 2)}, ECE {record[f'{split}_ece']:.4f}, "
+        f"NLL {record[f'{split}_nll']:.4f} ({record['seconds']:.1f} s)"
+    )
+
+
+def table(records: Sequence[Record]) -> str:
+    """The levels of a run as a table to read; the best one is marked."""
+    split = "test" if "test_accuracy" in records[0] else "val"
+    best = best_level(records)
+    head = f"{'level':>5} {'kept':>8} {'weights':>10} {'accuracy':>9} {'ECE':>7} {'NLL':>7} {'Brier':>7} {'val NLL':>8}"
+    lines = [f"figures of the {split} split; ECE in {records[0]['ece_bins']} bins", head]
+    for r in records:
+        lines.append(
+            f"{r['level']:>5} {percent(r['density']):>8} {r['weights']:>10,} {percent(r[f'{split}_accuracy'], 2):>9} "
+            f"{r[f'{split}_ece']:>7.4f} {r[f'{split}_nll']:>7.4f} {r[f'{split}_brier']:>7.4f} {r['val_nll']:>8.4f}"
+            f"{'  <- best' if r['level'] == best else ''}"
+        )
+    return "\n".join(lines)
+
+
+class ProgressBar:
+    """An observer that shows a bar with the time left on a terminal, plain lines elsewhere.
+
+    Args:
+      stream: where to; default: standard error.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """See the class."""
+        self.stream = stream or sys.stderr
+        self._bar: tqdm | None = None
+        self._level, self._step = -1, 0
+
+    def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
+        """Names what is already there, and begins."""
+        if done:
+            self.line(f"{len(done)} finished levels found, going on at level {len(done)}")
+        if self.stream.isatty():
+            self._bar = tqdm(total=total_steps, unit="step", file=self.stream, smoothing=0.05)
+
+    def on_progress(self, progress: Progress) -> None:
+        """Moves the bar."""
+        if progress.level != self._level:
+            # A level's first visit tells how far it is; what it skipped was never in the total.
+            self._level, self._step = progress.level, progress.first_step
+        if self._bar is not None:
+            self._bar.update(progress.step - self._step)
+            if progress.epoch is not None:
+                row = progress.epoch
+                self._bar.set_description(f"level {row.level} epoch {row.epoch}")
+                self._bar.set_postfix(val=percent(row.val_accuracy), refresh=False)
+        self._step = progress.step
+
+    def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
+        """Writes the level's line."""
+        self.line(level_line(ticket.record))
+
+    def on_end(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def line(self, text: str) -> None:
+        """Writes a line, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.write(text, file=self.stream)
+        else:
+            print(text, file=self.stream, flush=True)

@@ -1,0 +1,70 @@
+"""What `experiment.json` says: the fields, what they came to, and the software that ran."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import lotcal_tf
+from lotcal_tf.data.splits import Dataset
+from lotcal_tf.experiment import Experiment
+from lotcal_tf.lottery.search import Search
+
+_PACKAGES = (
+    "tensorflow",
+    "tf-keras",
+    "tensorflow-model-optimization",
+    "tensorflow-datasets",
+    "ai-edge-litert",
+    "numpy",
+)
+
+
+def describe(
+    experiment: Experiment, content: dict[str, str], dataset: Dataset, search: Search
+) -> dict[str, Any]:
+    """The record of an experiment.
+
+    Args:
+      experiment: its fields.
+      content: digests of what it starts from.
+      dataset, search: what the fields came to.
+    """
+    weights = search.initial.values()
+    return {
+        "run_id": experiment.run_id(**content),
+        "experiment": experiment.as_dict(),
+        "content": content,
+        "realised": {
+            "examples": {name: split.count for name, split in dataset.named_splits().items()},
+            "input_shape": list(dataset.train.shape),
+            "classes": dataset.classes,
+            "steps_per_epoch": search.trainer.steps_per_epoch,
+            "parameters": sum(int(value.size) for value in weights),
+            "kernels": sum(int(value.size) for value in weights if value.ndim >= 2),
+            "prunable": sum(int(mask.size) for mask in search.initial_masks.values()),
+            "remaining_at_start": sum(int(np.sum(m)) for m in search.initial_masks.values()),
+            "plan": search.trainer.plan,
+        },
+        "software": {
+            "lotcal_tf": lotcal_tf.__version__,
+            "git": _revision(),
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+    }
+
+
+def _revision() -> str | None:
+    """The checkout's commit, with `+changes` where it was edited; None for an installed copy."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        call = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+changes"]
+        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

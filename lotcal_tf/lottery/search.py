@@ -1,0 +1,198 @@
+"""The search: train, measure, keep the ticket, prune, rewind, and again, level after level."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from lotcal_tf.calibration.strategy import Strategy
+from lotcal_tf.compat import keras
+from lotcal_tf.data.splits import Dataset
+from lotcal_tf.errors import FieldError
+from lotcal_tf.evaluation import metrics
+from lotcal_tf.experiment import Experiment
+from lotcal_tf.lottery.store import RunStore
+from lotcal_tf.lottery.ticket import Arrays, Record, Ticket, architecture_of, wrap_for_training
+from lotcal_tf.models.initial import redraw
+from lotcal_tf.pruning import magnitude, masking
+from lotcal_tf.pruning.rewind import Rewind, masked_start
+from lotcal_tf.training.trainer import Progress, Trainer
+
+Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+class Observer(Protocol):
+    """Watches a search: a progress bar, a TensorBoard log."""
+
+    def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
+        """The search begins; `total_steps` are ahead, the levels `done` behind."""
+
+    def on_progress(self, progress: Progress) -> None:
+        """Some steps were taken, or an epoch ended."""
+
+    def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
+        """A level is finished and stored; `predictions` are labels and logits of each split."""
+
+    def on_end(self) -> None:
+        """The search has ended, also by an error."""
+
+
+class Search:
+    """One chain of levels.
+
+    Args:
+      experiment: what to do.
+      start: the plain model whose weights level 0 starts from, or the ticket to start from.
+      dataset: what to train on and to measure with.
+      strategy: the strategy class.
+      store: a run directory that has begun; finished levels in it are not run again.
+      observers: who is told.
+
+    Raises:
+      UsageError: model, data and experiment do not fit together.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        start: "keras.Model | Ticket",
+        dataset: Dataset,
+        strategy: type[Strategy],
+        store: RunStore,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        """See the class."""
+        self.experiment, self.dataset, self.store = experiment, dataset, store
+        self.observers = observers
+        if isinstance(start, Ticket):
+            self.network = start.network()
+            self.initial, self.initial_masks = start.rewind, start.masks
+            self.architecture = start.architecture
+        else:
+            output = masking.output_layer(start)
+            whole = (output,) if experiment.scope == "global" else ()
+            self.network = wrap_for_training(start, [*experiment.exclude, *whole])
+            self.initial = masking.values(start)
+            self.initial_masks = {
+                name: np.ones(mask.shape, bool)
+                for name, mask in masking.mask_variables(self.network).items()
+            }
+            self.architecture = architecture_of(start)
+        self.output = masking.output_layer(self.network)
+        self.trainer = Trainer(experiment, strategy, self.network, dataset)
+        self.rewind = Rewind.parse(experiment.rewind, self.trainer.steps_per_epoch)
+        if self.rewind.steps >= self.trainer.total_steps:
+            problem = f"a level has {self.trainer.total_steps} steps: rewind to an earlier one"
+            raise FieldError("rewind", experiment.rewind, problem)
+
+    def run(self) -> None:
+        """Runs every level that is not finished yet, each stored before the next begins.
+
+        Raises:
+          TrainingDiverged: a loss was not finite; finished levels stay.
+          UsageError: there is nothing left to prune.
+        """
+        first, levels = self.store.finished(), self.experiment.levels
+        before = self.store.read(first - 1) if first else None
+        for observer in self.observers:
+            observer.on_start(self._steps(range(first, levels + 1)), self.store.records())
+        try:
+            for level in range(first, levels + 1):
+                before = self._level(level, before)
+        finally:
+            for observer in self.observers:
+                observer.on_end()
+
+    def _steps(self, levels: range) -> int:
+        skipped = sum(self.rewind.steps for level in levels if level > 0)
+        return len(levels) * self.trainer.total_steps - skipped
+
+    def _level(self, level: int, before: Ticket | None) -> Ticket:
+        begun = time.perf_counter()
+        if before is None:
+            masks, start, protected = self.initial_masks, self.initial, ()
+        else:
+            pruned = self.prune(before)
+            masks, start, protected = pruned.masks, self._start(level, before), pruned.protected
+        masking.assign(self.network, masked_start(start, masks))
+        masking.assign_masks(self.network, masks)
+        late = self.rewind.kind == "late"
+        captured: list[Arrays] = []
+        epochs = self.trainer.train(
+            level,
+            first_step=self.rewind.steps if late and level else 0,
+            snapshot_step=self.rewind.steps if late and not level else None,
+            snapshot=lambda: captured.append(masking.values(self.network)),
+            listener=self._tell,
+        )
+        predictions = {
+            name: self.trainer.predict(split) for name, split in self.dataset.named_splits().items()
+        }
+        trained = masked_start(masking.values(self.network), masks)
+        record = {
+            "level": level,
+            **_size(masks, trained),
+            "epochs": self.experiment.epochs,
+            "seconds": round(time.perf_counter() - begun, 3),
+            **self._measure(predictions),
+            "train_loss": epochs[-1].train_loss,
+            "ece_bins": self.experiment.ece_bins,
+            "protected": " ".join(protected),
+        }
+        rewound = captured[0] if captured else start
+        history = [vars(epoch) for epoch in epochs]
+        ticket = Ticket(level, self.architecture, masks, rewound, trained, record, history)
+        self.store.save(ticket)
+        for observer in self.observers:
+            observer.on_level(ticket, predictions)
+        return ticket
+
+    def prune(self, before: Ticket) -> magnitude.Pruned:
+        """What the level after `before` keeps, by the experiment's scope and rates."""
+        # In model order, by which ties are broken.
+        masks = {name: before.masks[name] for name in masking.mask_variables(self.network)}
+        if self.experiment.scope == "global":
+            return magnitude.prune_global(before.trained, masks, self.experiment.prune_rate)
+        rates = {
+            name: self.experiment.output_rate
+            if name.rpartition("/")[0] == self.output
+            else self.experiment.prune_rate
+            for name in masks
+        }
+        return magnitude.prune_local(before.trained, masks, rates)
+
+    def _start(self, level: int, before: Ticket) -> Arrays:
+        """The weights, pruned places included, that a level after the first starts from."""
+        if self.rewind.kind == "none":
+            return before.trained
+        if self.rewind.kind == "random":
+            plain = before.model()
+            return masking.values(redraw(plain, self.experiment.seed, "reinitialise", level))
+        return before.rewind
+
+    def _measure(self, predictions: Predictions) -> Record:
+        figures: Record = {}
+        for split, (labels, logits) in predictions.items():
+            measured = metrics.measure(labels, logits, bins=self.experiment.ece_bins)
+            figures[f"{split}_loss"] = measured["nll"]
+            figures |= {f"{split}_{name}": value for name, value in measured.items()}
+        return figures
+
+    def _tell(self, progress: Progress) -> None:
+        if progress.epoch is not None:
+            self.store.append_epoch(vars(progress.epoch))
+        for observer in self.observers:
+            observer.on_progress(progress)
+
+
+def _size(masks: Mapping[str, np.ndarray], trained: Arrays) -> Record:
+    remaining = magnitude.count(masks)
+    prunable = sum(mask.size for mask in masks.values())
+    kernels = sum(int(np.count_nonzero(value)) for value in trained.values() if value.ndim >= 2)
+    return {
+        "density": remaining / prunable,
+        "remaining": remaining,
+        "prunable": prunable,
+        "weights": kernels,
+    }

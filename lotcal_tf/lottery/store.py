@@ -1,0 +1,264 @@
+"""The run directory: what is written where, so that nothing is ever half there.
+
+A file is written under a temporary name, flushed and renamed; a level's directory likewise, as a
+whole. A level counts as finished when its directory has its name. Tensors are safetensors, all
+else JSON and CSV.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.numpy
+
+from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
+from lotcal_tf.lottery.ticket import Record, Ticket
+
+_TENSORS = ("masks", "rewind", "trained")
+
+
+def _flush(path: Path) -> None:
+    """Brings a file's or a directory's content to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there with all its content, or as it was before."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _flush(path.parent)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows as CSV under a line of their columns; nothing for no rows."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(c for row in rows for c in row)), lineterminator="\n")
+    if rows:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def level_name(level: int) -> str:
+    """The name of a level's directory."""
+    return f"level_{level:02d}"
+
+
+class RunStore:
+    """A run directory.
+
+    Args:
+      directory: where; it need not exist.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """See the class."""
+        self.directory = directory
+        self.tickets = directory / "tickets"
+
+    def check(self, run_id: str) -> None:
+        """Refuses a directory that is not this run's, before anything is written.
+
+        Raises:
+          FieldError: the directory belongs to another experiment, holds something else, or cannot
+            be written to.
+        """
+        try:
+            found = sorted(path.name for path in self.directory.iterdir())
+        except FileNotFoundError:
+            found = []
+        except OSError as error:
+            raise FieldError("out", self.directory, f"{error.strerror}; choose another") from error
+        if "experiment.json" in found:
+            theirs = self.experiment().get("run_id")
+            if theirs != run_id:
+                problem = f"holds another experiment, {theirs}; this one is {run_id}: choose another directory"
+                raise FieldError("out", self.directory, problem)
+        elif any(not name.startswith(".") for name in found):
+            problem = "holds files but no experiment.json; choose a new or an empty directory"
+            raise FieldError("out", self.directory, problem)
+        parent = next(path for path in (self.directory, *self.directory.parents) if path.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise FieldError("out", self.directory, f"{parent} cannot be written to; choose another")
+
+    def begin(self, experiment: Mapping[str, Any]) -> None:
+        """Makes the directory and writes `experiment.json`; clears what an interrupted run left.
+
+        Raises:
+          FieldError: the directory cannot be made or written to.
+        """
+        try:
+            self.tickets.mkdir(parents=True, exist_ok=True)
+            for left in self.tickets.glob(".level_*"):
+                shutil.rmtree(left)
+            text = json.dumps(experiment, indent=2, sort_keys=False)
+            write_atomically(self.directory / "experiment.json", text.encode() + b"\n")
+        except OSError as error:
+            raise FieldError("out", self.directory, f"{error.strerror}; choose another") from error
+        records, history = [], []
+        for level in range(self.finished()):
+            ticket = self.header(level)
+            records.append(ticket["record"])
+            history += ticket["history"]
+        self._write_tables(records, history)
+
+    def experiment(self) -> dict[str, Any]:
+        """What `experiment.json` holds.
+
+        Raises:
+          UsageError: it cannot be read.
+        """
+        path = self.directory / "experiment.json"
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read: {error}") from error
+
+    def finished(self) -> int:
+        """How many levels, counted from 0 without a gap, are finished."""
+        level = 0
+        while (self.tickets / level_name(level)).is_dir():
+            level += 1
+        return level
+
+    def records(self) -> list[Record]:
+        """The rows of `metrics.csv` of the finished levels."""
+        return [self.header(level)["record"] for level in range(self.finished())]
+
+    def header(self, level: int) -> dict[str, Any]:
+        """A finished level's `ticket.json`."""
+        return read_header(self.tickets / level_name(level))
+
+    def read(self, level: int) -> Ticket:
+        """A finished level's ticket, verified; see `read_ticket`."""
+        return read_ticket(self.tickets / level_name(level))
+
+    def save(self, ticket: Ticket) -> Path:
+        """Stores a finished level and brings the tables up to date; gives the level's directory."""
+        target = self.tickets / level_name(ticket.level)
+        temporary = self.tickets / f".{target.name}.{os.getpid()}"
+        temporary.mkdir()
+        sums = {}
+        for name in _TENSORS:
+            content = safetensors.numpy.save(getattr(ticket, name))
+            sums[name] = hashlib.sha256(content).hexdigest()
+            self._write_tensors(temporary / f"{name}.safetensors", content, ticket.level, sums[name])
+        header = {
+            "level": ticket.level,
+            "density": ticket.density,
+            "sha256": sums,
+            "record": ticket.record,
+            "history": list(ticket.history),
+            "architecture": json.loads(ticket.architecture),
+        }
+        text = json.dumps(header | {"checksum": _checksum(header)}, indent=1)
+        write_atomically(temporary / "ticket.json", text.encode())
+        _flush(temporary)
+        temporary.rename(target)
+        _flush(self.tickets)
+        rows = [self.header(level) for level in range(ticket.level + 1)]
+        self._write_tables([r["record"] for r in rows], [e for r in rows for e in r["history"]])
+        return target
+
+    def append_epoch(self, row: Mapping[str, Any]) -> None:
+        """Adds an epoch to `history.csv` at once; a level that is not finished loses its epochs."""
+        path = self.directory / "history.csv"
+        begun = path.exists() and path.stat().st_size
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row), lineterminator="\n")
+            if not begun:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def _write_tables(self, records: Sequence[Record], history: Sequence[Record]) -> None:
+        write_atomically(self.directory / "metrics.csv", _csv(records))
+        write_atomically(self.directory / "history.csv", _csv(history))
+
+    def _write_tensors(self, path: Path, content: bytes, level: int, digest: str) -> None:
+        """Writes tensors; where the level before has the same ones, shares its file."""
+        before = self.tickets / level_name(level - 1) / path.name
+        if before.is_file() and hashlib.sha256(before.read_bytes()).hexdigest() == digest:
+            try:
+                path.hardlink_to(before)
+                return
+            except OSError:
+                pass  # A file system without links stores them again.
+        write_atomically(path, content)
+
+
+def _checksum(header: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+
+
+def read_header(directory: Path) -> dict[str, Any]:
+    """A ticket's `ticket.json`: level, record, history, architecture.
+
+    Raises:
+      UsageError: the directory is no ticket.
+      DamagedTicket: it does not match its checksum.
+    """
+    path = directory / "ticket.json"
+    if not path.is_file():
+        raise UsageError(f"{directory} is no ticket: give RUN/tickets/level_NN")
+    try:
+        header = json.loads(path.read_text())
+        told = header.pop("checksum")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise DamagedTicket(_damaged(path)) from error
+    if told != _checksum(header):
+        raise DamagedTicket(_damaged(path))
+    return header
+
+
+def read_ticket(directory: Path) -> Ticket:
+    """Reads a ticket and verifies every file of it.
+
+    Raises:
+      UsageError: the directory is no ticket.
+      DamagedTicket: a file is missing or does not match its checksum.
+    """
+    header = read_header(directory)
+    tensors = {}
+    for name in _TENSORS:
+        path = directory / f"{name}.safetensors"
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DamagedTicket(_damaged(path)) from error
+        if hashlib.sha256(content).hexdigest() != header["sha256"][name]:
+            raise DamagedTicket(_damaged(path))
+        tensors[name] = safetensors.numpy.load(content)
+    return Ticket(
+        level=header["level"],
+        architecture=json.dumps(header["architecture"], sort_keys=True),
+        record=header["record"],
+        history=header["history"],
+        **tensors,
+    )
+
+
+def _damaged(path: Path) -> str:
+    return (
+        f"{path} is damaged: it does not match its checksum; delete {path.parent} and every later level "
+        "of its run, and run the same command again"
+    )

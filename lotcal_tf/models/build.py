@@ -1,0 +1,64 @@
+"""A model of the catalog for one dataset: input layer, scaling of the inputs, network."""
+
+from collections.abc import Sequence
+
+from lotcal_tf import catalog
+from lotcal_tf.compat import keras
+from lotcal_tf.errors import FieldError
+from lotcal_tf.models.initial import redraw
+
+# Kaiming normal is not truncated here, as in the papers (Keras's `he_normal` is).
+INITIALIZERS = {
+    "glorot_normal": (1.0, "fan_avg", "truncated_normal"),
+    "glorot_uniform": (1.0, "fan_avg", "uniform"),
+    "kaiming_normal": (2.0, "fan_in", "untruncated_normal"),
+    "kaiming_uniform": (2.0, "fan_in", "uniform"),
+}
+
+
+def build_model(
+    name: str,
+    shape: Sequence[int],
+    classes: int,
+    *,
+    seed: int,
+    initializer: str = "glorot_normal",
+    input_range: float = 1.0,
+    input_mean: Sequence[float] = (),
+    input_std: Sequence[float] = (),
+) -> "keras.Model":
+    """Builds a model that takes examples as the dataset gives them and returns logits.
+
+    Scaling is part of the model, so a ticket and a file made from it take raw inputs too.
+
+    Args:
+      name: of the catalog, e.g. `lenet_300_100`.
+      shape: of one example.
+      classes: how many.
+      seed: of the initial weights.
+      initializer: a name of `INITIALIZERS`.
+      input_range: the inputs' largest possible value; they are divided by it.
+      input_mean, input_std: of the inputs so scaled; one value, or one a channel. Empty: none.
+
+    Raises:
+      FieldError: mean and deviation do not fit the inputs' channels.
+    """
+    channels = shape[-1] if len(shape) == 3 else 1
+    if len(input_mean) not in (0, 1, channels):
+        problem = f"the inputs have {channels} channel(s): give one value, or one a channel"
+        raise FieldError("input_mean", tuple(input_mean), problem)
+    mean, std = (list(input_mean) or [0.0]), (list(input_std) or [1.0])
+    scale = [1.0 / (input_range * s) for s in std]
+    offset = [-m / s for m, s in zip(mean, std, strict=True)]
+    inputs = keras.Input(tuple(shape), name="inputs")
+    x = inputs
+    if any(s != 1.0 for s in scale) or any(offset):
+        x = keras.layers.Rescaling(_single(scale), _single(offset), name="scaling")(x)
+    factor, mode, distribution = INITIALIZERS[initializer]
+    draw = keras.initializers.VarianceScaling(factor, mode, distribution)
+    logits = catalog.model(name).load()(name, x, classes, draw)
+    return redraw(keras.Model(inputs, logits, name=name), seed, "initial")
+
+
+def _single(numbers: list[float]) -> float | list[float]:
+    return numbers[0] if len(numbers) == 1 else numbers

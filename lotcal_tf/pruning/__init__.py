@@ -1,0 +1,1 @@
+"""Pruning: masking layers, which weights go, what the survivors start from again."""

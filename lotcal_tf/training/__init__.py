@@ -1,0 +1,1 @@
+"""Training one level: optimizer, the compiled program of many steps, measuring."""

@@ -1,0 +1,198 @@
+"""Trains one network level after level: the same strategy, optimizer and compiled program for all."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lotcal_tf import seeds
+from lotcal_tf.calibration.strategy import Strategy
+from lotcal_tf.compat import keras
+from lotcal_tf.data.splits import Dataset, Split, shuffle_seed
+from lotcal_tf.errors import FieldError, TrainingDiverged
+from lotcal_tf.evaluation import metrics
+from lotcal_tf.experiment import Experiment
+from lotcal_tf.training.optimizer import build_optimizer, restart
+from lotcal_tf.training.program import Predictor, TrainingProgram, choose_plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """One epoch's row of `history.csv`."""
+
+    level: int
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Told to a listener after every visit of the program: where the level's training stands.
+
+    Attributes:
+      level: its number.
+      first_step: the step of the schedule that the level began with.
+      step: the step it has come to.
+      epoch: the epoch that has just ended, where one has.
+    """
+
+    level: int
+    first_step: int
+    step: int
+    epoch: Epoch | None
+
+
+Listener = Callable[[Progress], None]
+
+
+class Trainer:
+    """Trains a wrapped network in place by an experiment's schedule.
+
+    Args:
+      experiment: the schedule, the seed, the plan.
+      strategy: the strategy class.
+      network: wrapped; its weights and masks are what `train` starts from and leaves.
+      dataset: what it trains on.
+
+    Raises:
+      FieldError: a batch is larger than the training split.
+    """
+
+    def __init__(
+        self, experiment: Experiment, strategy: type[Strategy], network: "keras.Model", dataset: Dataset
+    ) -> None:
+        """See the class."""
+        self.experiment, self.network, self.dataset = experiment, network, dataset
+        count = dataset.train.count
+        if experiment.batch_size > count:
+            problem = f"the training split has {count} examples: a batch cannot be larger"
+            raise FieldError("batch_size", experiment.batch_size, problem)
+        # A step takes a whole batch; what is left over differs from epoch to epoch.
+        self.steps_per_epoch = count // experiment.batch_size
+        self.plan = choose_plan(experiment.plan, network)
+        self.strategy = strategy(network)
+        optimizer = build_optimizer(
+            experiment.optimizer,
+            lr=experiment.lr,
+            steps_per_epoch=self.steps_per_epoch,
+            momentum=experiment.momentum,
+            weight_decay=experiment.weight_decay,
+            lr_drops=experiment.lr_drops,
+            lr_drop_factor=experiment.lr_drop_factor,
+        )
+        optimizer.build(network.trainable_variables)
+        self.strategy.compile(optimizer=optimizer)
+        self.program = TrainingProgram(self.strategy, experiment.batch_size, self.plan)
+        self.strategy.train_function = self.program
+        self._predict = Predictor(network, self.plan)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of a whole level."""
+        return self.steps_per_epoch * self.experiment.epochs
+
+    def train(
+        self,
+        level: int,
+        *,
+        first_step: int = 0,
+        snapshot_step: int | None = None,
+        snapshot: Callable[[], Any] = lambda: None,
+        listener: Listener = lambda _: None,
+    ) -> list[Epoch]:
+        """Trains the level from `first_step` of the schedule to its end.
+
+        Args:
+          level: names the level's random draws.
+          first_step: after late rewinding, the step rewound to.
+          snapshot_step: the step after which `snapshot` is called, once.
+          listener: hears of every visit and every epoch's end.
+
+        Returns:
+          The epochs trained, the first maybe in part.
+
+        Raises:
+          TrainingDiverged: a loss was not finite.
+        """
+        restart(self.strategy.optimizer, self.strategy.optimizer._learning_rate, first_step)
+        cuts = () if snapshot_step is None else (snapshot_step % self.steps_per_epoch,)
+        callback = _LevelCallback(self, level, first_step, cuts, snapshot_step, snapshot, listener)
+        self.strategy.fit(
+            tf.data.Dataset.range(1).repeat(),
+            steps_per_epoch=self.program.visits(self.dataset.train, cuts),
+            initial_epoch=first_step // self.steps_per_epoch,
+            epochs=self.experiment.epochs,
+            callbacks=[callback],
+            verbose=0,
+        )
+        return callback.epochs
+
+    def predict(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Labels and logits of a split, with the network as it stands."""
+        return self._predict(split)
+
+
+class _LevelCallback(keras.callbacks.Callback):
+    """Readies the program's epochs, watches for a loss that is not finite, measures each epoch."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        level: int,
+        first_step: int,
+        cuts: Sequence[int],
+        snapshot_step: int | None,
+        snapshot: Callable[[], Any],
+        listener: Listener,
+    ) -> None:
+        super().__init__()
+        self.trainer, self.level, self.first_step, self.cuts = trainer, level, first_step, cuts
+        self.snapshot_step, self.snapshot, self.listener = snapshot_step, snapshot, listener
+        self.epochs: list[Epoch] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        trainer, seed = self.trainer, self.trainer.experiment.seed
+        self.before = max(self.first_step, epoch * trainer.steps_per_epoch)
+        trainer.program.feed(
+            trainer.dataset.train,
+            shuffle_seed(seed, self.level, epoch),
+            seeds.named_seed(seed, "steps", self.level, epoch),
+            self.before % trainer.steps_per_epoch,
+            self.cuts,
+        )
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        failed = self.trainer.program.failed_step
+        if failed is not None:
+            step = self.epoch * self.trainer.steps_per_epoch + failed
+            raise TrainingDiverged(self.level, self.epoch, step)
+        step = self.before + logs["steps"]
+        if step == self.snapshot_step:
+            self.snapshot()
+            self.snapshot_step = None
+        self.listener(Progress(self.level, self.first_step, step, None))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        labels, logits = self.trainer.predict(self.trainer.dataset.validation)
+        finite = bool(np.isfinite(logits).all())
+        row = Epoch(
+            self.level,
+            epoch,
+            logs["loss"],
+            logs["accuracy"],
+            metrics.nll(labels, logits) if finite else math.nan,
+            metrics.accuracy(labels, logits) if finite else math.nan,
+        )
+        if not finite:
+            raise TrainingDiverged(self.level, epoch, (epoch + 1) * self.trainer.steps_per_epoch)
+        self.epochs.append(row)
+        step = (epoch + 1) * self.trainer.steps_per_epoch
+        self.listener(Progress(self.level, self.first_step, step, row))

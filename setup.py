@@ -1,0 +1,78 @@
+"""Packaging of lotcal_tf; the tools' settings stand in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """Returns `lotcal_tf.__version__` from its source: a build need not import the package."""
+    source = (HERE / "lotcal_tf" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__(?:: [\w.\[\]]+)? = "([^"]+)"', source, re.MULTILINE)
+    if match is None:
+        raise RuntimeError('lotcal_tf/__init__.py has no line `__version__ = "…"`')
+    return match[1]
+
+
+def read_readme() -> str:
+    """Returns README.md, or nothing where a source tree comes without it."""
+    readme = HERE / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.is_file() else ""
+
+
+# What a result depends on is held to the minor version it was tried with; the rest to its major.
+REQUIRED = [
+    "absl-py>=1.4,<2",  # tensorflow-model-optimization wants 1.x
+    "ai-edge-litert>=2.3,<3",
+    "matplotlib>=3.9,<4",
+    "numpy>=2.4,<2.5",
+    "safetensors>=0.5,<1",
+    "scikit-learn>=1.6,<2",  # brings the digits, the data set that needs no network
+    "tensorboard>=2.21,<2.22",  # TensorFlow no longer brings it
+    "tensorflow>=2.21,<2.22",
+    "tensorflow-datasets>=4.9.10,<5",
+    "tensorflow-model-optimization>=0.8.1,<0.9",
+    "tf-keras>=2.21,<2.22",
+    "tqdm>=4.66,<5",
+]
+
+EXTRAS = {
+    "ray": ["ray>=2.9,<3"],
+    "test": [
+        "mypy>=2.4,<3",
+        "pytest>=9,<10",
+        "ruff>=0.17.6,<0.18",  # a new minor brings new rules
+        "setuptools>=77",  # tests/test_packaging.py builds a wheel without a network
+        "tensorflow-probability>=0.25,<0.26",
+    ],
+}
+
+setup(
+    name="lotcal_tf",
+    version=read_version(),
+    description="Lottery tickets one can trust: sparse, calibrated networks in TensorFlow, "
+    "from pruning to deployment",
+    long_description=read_readme(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    # The recipes stand beside the package, where one reads and edits them; a wheel carries them
+    # inside it. An editable install does not follow this map and finds ../configs instead.
+    packages=[*find_packages(include=["lotcal_tf", "lotcal_tf.*"]), "lotcal_tf.configs"],
+    package_dir={"lotcal_tf.configs": "configs"},
+    package_data={"lotcal_tf": ["py.typed"], "lotcal_tf.configs": ["*.toml"]},
+    zip_safe=False,
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
