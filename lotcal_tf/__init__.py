@@ -23,7 +23,7 @@ _MODULES = {
     "metrics": "lotcal_tf.evaluation.metrics",
 }
 
-__all__ = ["__version__", *_DOOR, *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", *_DOOR, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
@@ -32,7 +32,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(_MODULES[name])
     if name in _DOOR:
         return getattr(importlib.import_module(_DOOR[name]), name)
-    raise AttributeError(f"module 'lotcal_tf' has no attribute {name!r}; it has {', '.join(__all__)}")
+    raise AttributeError(
+        f"module 'lotcal_tf' has no attribute {name!r}; it has {', '.join(__all__)}"
+    )
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,9 @@ Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130 interrupted. 
 usage error answer before TensorFlow is imported.
 """
 
+import os
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -25,13 +27,21 @@ def experiment_flags() -> absl_flags.FlagValues:
         if field.metadata["choices"]:
             text += f" ({', '.join(field.metadata['choices'])})"
         absl_flags.DEFINE_string(name, None, text, flag_values=values)
-    absl_flags.DEFINE_string("config", None, "a recipe file of one's own (TOML)", flag_values=values)
+    absl_flags.DEFINE_string(
+        "config", None, "a recipe file of one's own (TOML)", flag_values=values
+    )
     return values
 
 
 def help_text(command: str, summary: str, values: absl_flags.FlagValues) -> str:
     """What `--help` prints: the summary and every flag with its default."""
-    lines = [summary.strip(), "", f"usage: python -m lotcal_tf.{command} [--flag=value …]", "", "flags:"]
+    lines = [
+        summary.strip(),
+        "",
+        f"usage: python -m lotcal_tf.{command} [--flag=value …]",
+        "",
+        "flags:",
+    ]
     for name in sorted(values):
         default = FIELDS[name].default if name in FIELDS else None
         shown = "" if default in (None, "", ()) else f" [default without a recipe: {default}]"
@@ -62,14 +72,21 @@ def parse(command: str, summary: str, argv: Sequence[str]) -> Experiment:
 
 
 def run(
-    command: str, summary: str, main: Callable[[Experiment], None], argv: Sequence[str] | None = None
+    command: str,
+    summary: str,
+    main: Callable[[Experiment], None],
+    argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Runs a command and leaves with its exit code; what goes wrong is told in one line."""
     try:
         main(parse(command, summary, sys.argv[1:] if argv is None else argv))
         code = DONE
     except KeyboardInterrupt:
-        code = _tell(command, "interrupted; the same command goes on from the last finished level", INTERRUPTED)
+        code = _tell(
+            command,
+            "interrupted; the same command goes on from the last finished level",
+            INTERRUPTED,
+        )
     except FieldError as error:
         code = _tell(command, f"--{error}", WRONG)
     except UsageError as error:
@@ -77,6 +94,32 @@ def run(
     except LotcalError as error:
         code = _tell(command, str(error), FAILED)
     sys.exit(code)
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow for a command, without the notices it writes while it starts.
+
+    They come from C++ before any log level counts, so standard error itself is turned away; where
+    the import fails, they are shown.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as notices:
+        os.dup2(notices.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+            # Two runs of one experiment on one machine agree to the bit.
+            tf.config.experimental.enable_op_determinism()
+        except BaseException:
+            notices.seek(0)
+            os.write(terminal, notices.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def _tell(command: str, line: str, code: int) -> int:

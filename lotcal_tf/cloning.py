@@ -22,17 +22,30 @@ def copy_layer(
       UsageError: the layer cannot be made from its own `get_config`.
     """
     try:
-        return layer.__class__.from_config(config or layer.get_config())
+        copy = layer.__class__.from_config(config or layer.get_config())
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UsageError(
             f"layer {layer.name!r} ({type(layer).__name__}) cannot be copied: its get_config must "
             f"name every argument of its constructor ({str(error).splitlines()[0]})"
         ) from error
+    # A configuration of one's own may leave the name out; weights are found by it.
+    copy._name = layer.name
+    return copy
 
 
 def is_nested(layer: "keras.layers.Layer") -> bool:
     """Whether the layer is itself a functional or sequential model, whose layers can be walked."""
     return isinstance(layer, keras.Model) and bool(layer._is_graph_network)
+
+
+def check_walkable(model: "keras.Model") -> None:
+    """Raises UsageError where the model is subclassed, so that its layers cannot be walked."""
+    if not is_nested(model):
+        raise UsageError(
+            f"{type(model).__name__} is a subclassed model, whose layers cannot be walked: let it implement "
+            "tfmot.sparsity.keras.PrunableLayer and get_config, and put it into a functional model: "
+            "x = keras.Input(…); keras.Model(x, model(x))"
+        )
 
 
 def rebuild(model: "keras.Model", replace: Replace) -> "keras.Model":

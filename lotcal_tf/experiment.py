@@ -89,7 +89,9 @@ class Experiment:
     """One chain of levels: data, model, training, pruning. See each field's `help`."""
 
     dataset: str = _field("digits", "the recipe of that name: digits, mnist, fashion_mnist, …")
-    source: str = _field("", "the TFDS set, or `digits`; default: the recipe's, or the dataset's name")
+    source: str = _field(
+        "", "the TFDS set, or `digits`; default: the recipe's, or the dataset's name"
+    )
     data_dir: str | None = _field(None, "where TFDS keeps its data", identity=False)
     validation_size: int | None = _field(
         None, "examples cut from training by seed; default: a tenth", check=_at_least(1)
@@ -138,7 +140,9 @@ class Experiment:
     batch_size: int = _field(60, "examples a step", check=_at_least(1))
     levels: int = _field(10, "prunings; level 0 is dense", check=_at_least(0), identity=False)
     prune_rate: float = _field(0.2, "share of the survivors that a level prunes", check=_rate)
-    scope: str = _field("local", "rank weights in each tensor, or all together", choices=("local", "global"))
+    scope: str = _field(
+        "local", "rank weights in each tensor, or all together", choices=("local", "global")
+    )
     output_prune_rate: float | None = _field(
         None,
         "the output layer's rate; default: half of prune_rate (global scope leaves that layer whole)",
@@ -168,7 +172,9 @@ class Experiment:
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
         if len(self.input_mean) != len(self.input_std):
             raise FieldError(
-                "input_std", self.input_std, f"must have as many values as input_mean={self.input_mean}"
+                "input_std",
+                self.input_std,
+                f"must have as many values as input_mean={self.input_mean}",
             )
 
     @property
@@ -180,7 +186,9 @@ class Experiment:
 
     def as_dict(self) -> dict[str, Any]:
         """Every field by name, as JSON can hold it."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        return {
+            k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()
+        }
 
     def identity(self, **content: str) -> dict[str, Any]:
         """The fields a result depends on, without those that hold their default or do not apply.
@@ -325,10 +333,14 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
         if not _applies(FIELDS[name], experiment):
             other = only_with[0]
             raise FieldError(
-                name, flags[name], f"only means something with {only_with[2]}; here {other}={getattr(experiment, other)}"
+                name,
+                flags[name],
+                f"only means something with {only_with[2]}; here {other}={getattr(experiment, other)}",
             )
         if experiment.ticket and FIELDS[name].metadata["from_ticket"]:
-            raise FieldError(name, flags[name], "a ticket brings its own; leave this flag out with --ticket")
+            raise FieldError(
+                name, flags[name], "a ticket brings its own; leave this flag out with --ticket"
+            )
     catalog.strategy(experiment.calib)
     if experiment.ticket:
         if "levels" not in flags:

@@ -1,33 +1,44 @@
 """The library: find tickets in a Keras model of one's own, load them, export them."""
 
 import dataclasses
+import functools
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from lotcal_tf import catalog
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
 from lotcal_tf.data import arrays
 from lotcal_tf.data.splits import Dataset, Split
-from lotcal_tf.deploy.export import Exported, export
+from lotcal_tf.deploy.export import Exported, export, exported
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.experiment import FIELDS, Experiment
 from lotcal_tf.lottery.board import Board
-from lotcal_tf.lottery.provenance import describe
 from lotcal_tf.lottery.progress import ProgressBar, table
-from lotcal_tf.lottery.search import Search
+from lotcal_tf.lottery.provenance import describe
+from lotcal_tf.lottery.search import Observer, Search
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Record, Ticket, architecture_of, best_level
 from lotcal_tf.models.build import build_model
+from lotcal_tf.models.checks import check_outputs, classes_of
 from lotcal_tf.pruning import masking
 
-_COMMAND_FIELDS = ("dataset", "source", "data_dir", "model", "initializer", "input_mean", "input_std", "ticket")
+_COMMAND_FIELDS = (
+    "dataset",
+    "source",
+    "data_dir",
+    "model",
+    "initializer",
+    "input_mean",
+    "input_std",
+    "ticket",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +48,14 @@ class Run:
     Attributes:
       directory: where it is.
       records: the rows of its `metrics.csv`.
-      dataset: what it was trained on.
+      found: how many of its levels were finished before.
+      load: gives the dataset it was trained on.
     """
 
     directory: Path
     records: list[Record]
-    dataset: Dataset = dataclasses.field(repr=False)
+    found: int
+    load: Callable[[], Dataset] = dataclasses.field(repr=False)
 
     @property
     def best(self) -> Ticket:
@@ -96,8 +109,12 @@ def find_tickets(
         if name not in FIELDS:
             raise UsageError(f"{name}: no such field; there are {', '.join(FIELDS)}")
         if name in _COMMAND_FIELDS:
-            raise FieldError(name, fields[name], "belongs to the commands; here model and data are given themselves")
-    classes = _classes(model)
+            raise FieldError(
+                name,
+                fields[name],
+                "belongs to the commands; here model and data are given themselves",
+            )
+    classes = classes_of(model)
     experiment = Experiment(**fields)
     dataset = _dataset(train, test, validation, experiment, classes)
     digest = hashlib.sha256(architecture_of(model).encode())
@@ -146,11 +163,18 @@ def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
     if experiment.ticket:
         start = load_ticket(experiment.ticket)
         content["ticket"] = start.digest
-        brought = {name: FIELDS[name].default for name in FIELDS if FIELDS[name].metadata["from_ticket"]}
-        experiment = dataclasses.replace(experiment, **brought | {"model": _model_name(start)})
+        brought: dict[str, Any] = {
+            n: f.default for n, f in FIELDS.items() if f.metadata["from_ticket"]
+        }
+        brought["model"] = _model_name(start)
+        experiment = dataclasses.replace(experiment, **brought)
+    load = functools.partial(catalog.source(experiment.source).load(), experiment)
     store = _store(experiment, content)
     store.check(experiment.run_id(**content))
-    dataset = catalog.source(experiment.source).load()(experiment)
+    if store.finished() > experiment.levels:
+        return Run(store.directory, store.records(), store.finished(), load)
+    _strategy(experiment.calib)  # A wrong name is told before any data is loaded.
+    dataset = load()
     if start is None:
         model: keras.Model | Ticket = build_model(
             experiment.model,
@@ -167,11 +191,19 @@ def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
     return _search(experiment, model, dataset, content, progress)
 
 
-def test_inputs(dataset: Dataset) -> NDArray[np.float32]:
-    """The inputs of the test split, or of validation where there is no test."""
+def export_best(run: Run) -> Exported:
+    """Exports a run's best ticket to its `export/`, compared on the whole test split.
+
+    What was exported before from the same ticket is left as it is.
+    """
+    best, directory = run.best, run.directory / "export"
+    there = exported(best, directory)
+    if there is not None:
+        return there
+    dataset = run.load()
     split: Split = dataset.test or dataset.validation
     blocks = [inputs.numpy() for inputs, _ in split.in_order(1000)]
-    return np.concatenate(blocks).astype(np.float32)
+    return export(best, directory, np.concatenate(blocks))
 
 
 def _model_name(ticket: Ticket) -> str:
@@ -193,15 +225,17 @@ def _search(
     """Checks that all fits, then searches; the run directory is first touched when all does."""
     store = _store(experiment, content)
     store.check(experiment.run_id(**content))
-    _check_outputs(start.model() if isinstance(start, Ticket) else start, dataset)
+    examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
+    check_outputs(start.model() if isinstance(start, Ticket) else start, examples, dataset.classes)
     strategy = _strategy(experiment.calib)
     directory = store.directory
     board = Board(directory / "tensorboard", experiment.as_dict(), experiment.ece_bins)
-    observers = [board, ProgressBar()] if progress else [board]
+    observers: list[Observer] = [board, ProgressBar()] if progress else [board]
     search = Search(experiment, start, dataset, strategy, store, observers)
+    found = store.finished()
     store.begin(describe(experiment, content, dataset, search))
     search.run()
-    return Run(directory, store.records(), dataset)
+    return Run(directory, store.records(), found, lambda: dataset)
 
 
 def _strategy(name: str) -> type[Strategy]:
@@ -219,55 +253,16 @@ def _strategy(name: str) -> type[Strategy]:
     return found
 
 
-def _classes(model: "keras.Model") -> int:
-    """How many classes a user's model tells apart.
-
-    Raises:
-      UsageError: it is no tf_keras model with one output of logits.
-    """
-    if not isinstance(model, keras.Model):
-        kinds = [kind.__module__ for kind in type(model).__mro__]
-        if any(kind == "keras" or kind.startswith("keras.") for kind in kinds):
-            raise UsageError(
-                "this is a Keras 3 model; pruning works on legacy Keras: build it with "
-                "`import tf_keras as keras` instead of `import keras` (or tf.keras)"
-            )
-        raise UsageError(f"a tf_keras model is needed, this is a {type(model).__name__}")
-    if not model.built:
-        raise UsageError(f"model {model.name!r} has no weights yet: give it an Input or call build()")
-    masking.output_layer(model) if masking.is_nested(model) else masking.wrap(model)
-    shape = model.output_shape
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
-        raise UsageError(f"model {model.name!r} gives {shape}: one output of logits (examples, classes) is needed")
-    return int(shape[-1])
-
-
-def _check_outputs(model: "keras.Model", dataset: Dataset) -> None:
-    """Tries the model on some examples.
-
-    Raises:
-      UsageError: it cannot take them, gives another number of classes, or gives probabilities.
-    """
-    inputs, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
-    inputs = tf.cast(inputs, tf.float32)
-    try:
-        outputs = model(inputs, training=False).numpy()
-    except (ValueError, tf.errors.InvalidArgumentError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise UsageError(f"model {model.name!r} cannot take inputs of shape {inputs.shape[1:]}: {line}") from error
-    if outputs.shape[-1] != dataset.classes:
-        raise UsageError(f"model {model.name!r} gives {outputs.shape[-1]} outputs, the data has {dataset.classes} classes")
-    if (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1.0, atol=1e-4):
-        raise UsageError(
-            f"model {model.name!r} ends in a softmax, logits are needed: leave out the activation of its "
-            "last layer (Dense(classes), not Dense(classes, activation='softmax'))"
-        )
-
-
-def _dataset(train: Any, test: Any, validation: Any, experiment: Experiment, classes: int) -> Dataset:
+def _dataset(
+    train: Any, test: Any, validation: Any, experiment: Experiment, classes: int
+) -> Dataset:
     """The dataset from arrays or pipelines, all of one kind."""
     given = [data for data in (train, test, validation) if data is not None]
-    common = {"classes": classes, "validation_size": experiment.validation_size, "seed": experiment.seed}
+    common: dict[str, Any] = {
+        "classes": classes,
+        "validation_size": experiment.validation_size,
+        "seed": experiment.seed,
+    }
     pipelines = [isinstance(data, tf.data.Dataset) for data in given]
     if all(pipelines):
         return arrays.from_pipelines(
@@ -278,6 +273,10 @@ def _dataset(train: Any, test: Any, validation: Any, experiment: Experiment, cla
             shuffle_buffer=experiment.shuffle_buffer,
             **common,
         )
-    if any(pipelines) or not all(isinstance(data, tuple | list) and len(data) == 2 for data in given):
-        raise UsageError("train, test and validation must all be (inputs, labels) pairs, or all tf.data pipelines")
+    if any(pipelines) or not all(
+        isinstance(data, tuple | list) and len(data) == 2 for data in given
+    ):
+        raise UsageError(
+            "train, test and validation must all be (inputs, labels) pairs, or all tf.data pipelines"
+        )
     return arrays.from_arrays(train, test, validation, **common)

@@ -4,8 +4,6 @@ The run directory holds experiment.json, metrics.csv, history.csv, tickets/, a T
 export/. The same command again continues an interrupted run, more --levels a finished one.
 """
 
-from pathlib import Path
-
 from lotcal_tf import cli
 from lotcal_tf.experiment import Experiment
 
@@ -17,13 +15,17 @@ def main(experiment: Experiment) -> None:
       LotcalError: what went wrong, in one line.
     """
     # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
+    cli.start_tensorflow()
     from lotcal_tf import library
 
     run = library.run_experiment(experiment)
-    best = run.best
-    exported = library.export_ticket(best, Path(run.directory) / "export", library.test_inputs(run.dataset))
+    if run.found == len(run.records):
+        print(
+            f"{run.directory} is finished: {run.found} levels; --levels={run.found} and more extend it"
+        )
+    exported = library.export_best(run)
     print(run.table())
-    print(f"best: level {best.level}, {100 * best.density:.1f} % of the prunable weights")
+    print(f"best: level {run.best.level}, {100 * run.best.density:.1f} % of the prunable weights")
     print(f"exported, and equal to the ticket on {exported.examples} examples:")
     print(f"  {exported.saved_model}\n  {exported.tflite}")
     print(f"watch: tensorboard --logdir {run.directory / 'tensorboard'}")

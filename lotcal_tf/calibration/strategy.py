@@ -48,7 +48,9 @@ class Strategy(keras.Model):
 
     def penalty(self) -> "tf.Tensor":
         """The sum of the losses that the network's own layers add (regularisers); 0 without any."""
-        return tf.add_n([tf.cast(loss, tf.float32) for loss in self.network.losses] or [tf.constant(0.0)])
+        return tf.add_n(
+            [tf.cast(loss, tf.float32) for loss in self.network.losses] or [tf.constant(0.0)]
+        )
 
     def descend(
         self, tape: "tf.GradientTape", loss: "tf.Tensor", labels: "tf.Tensor", logits: "tf.Tensor"

@@ -38,7 +38,9 @@ def check_arrays(inputs: Any, labels: Any, *, split: str, classes: int) -> tuple
             "(one-hot labels: labels.argmax(-1))"
         )
     if len(inputs) != len(labels):
-        raise UsageError(f"{split} has {len(inputs)} inputs and {len(labels)} labels: they must be as many")
+        raise UsageError(
+            f"{split} has {len(inputs)} inputs and {len(labels)} labels: they must be as many"
+        )
     if not len(labels):
         raise UsageError(f"{split} is empty")
     if not np.issubdtype(inputs.dtype, np.number):
@@ -46,7 +48,9 @@ def check_arrays(inputs: Any, labels: Any, *, split: str, classes: int) -> tuple
     if not np.isfinite(inputs).all():
         bad = int(np.argmax(~np.isfinite(inputs).reshape(len(inputs), -1).all(1)))
         raise UsageError(f"{split} inputs hold NaN or infinity, first in example {bad}")
-    if not np.issubdtype(labels.dtype, np.integer) and not np.array_equal(labels, labels.astype(int)):
+    if not np.issubdtype(labels.dtype, np.integer) and not np.array_equal(
+        labels, labels.astype(int)
+    ):
         raise UsageError(f"{split} labels are of type {labels.dtype}: whole numbers are needed")
     if labels.min() < 0 or labels.max() >= classes:
         bad = labels[(labels < 0) | (labels >= classes)][0]
@@ -120,14 +124,16 @@ def from_pipelines(
       UsageError: the data are not what they should be.
     """
     given = {"train": train, "validation": validation, "test": test}
-    counts, pairs, room = {}, {}, memory_limit_mb * _MB
+    counts: dict[str, int] = {}
+    pairs: dict[str, Any] = {}
+    room = memory_limit_mb * _MB
     for name, data in given.items():
         pairs[name] = None
         if data is not None:
             counts[name], pairs[name], room = _read(data, name, classes, room)
     if room >= 0:
         return from_arrays(
-            pairs["train"],  # type: ignore[arg-type]
+            pairs["train"],
             pairs["test"],
             pairs["validation"],
             classes=classes,
@@ -181,8 +187,11 @@ def _read(
             "(dataset.unbatch())"
         )
     if not spec[0].shape.is_fully_defined():
-        raise UsageError(f"the {split} pipeline's inputs have shape {spec[0].shape}: a full one is needed")
-    count, kept = 0, []
+        raise UsageError(
+            f"the {split} pipeline's inputs have shape {spec[0].shape}: a full one is needed"
+        )
+    count = 0
+    kept: list[tuple[NDArray, NDArray]] = []
     for inputs, labels in data.batch(_CHECK).prefetch(1):
         block = check_arrays(inputs.numpy(), labels.numpy(), split=split, classes=classes)
         count, room = count + len(block[0]), room - block[0].nbytes
@@ -191,7 +200,10 @@ def _read(
         raise UsageError(f"{split} is empty")
     if room < 0:
         return count, None, room
-    arrays = np.concatenate([block[0] for block in kept]), np.concatenate([block[1] for block in kept])
+    arrays = (
+        np.concatenate([block[0] for block in kept]),
+        np.concatenate([block[1] for block in kept]),
+    )
     return count, arrays, room
 
 

@@ -84,7 +84,9 @@ def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":
     try:
         return tfds.builder_from_directory(versions[-1])
     except Exception as error:
-        raise UsageError(f"{versions[-1]} does not hold a readable TFDS set: {_first_line(error)}") from error
+        raise UsageError(
+            f"{versions[-1]} does not hold a readable TFDS set: {_first_line(error)}"
+        ) from error
 
 
 def _numbers(version: str) -> list[int]:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,9 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray) -> Exported:
     if not len(inputs):
         raise UsageError("export compares the files with the ticket on examples: give at least one")
     if directory.exists() and any(directory.iterdir()) and not (directory / PARITY).exists():
-        raise UsageError(f"{directory} holds something else than an export: choose another directory")
+        raise UsageError(
+            f"{directory} holds something else than an export: choose another directory"
+        )
     model = ticket.model()
     inputs = np.asarray(inputs, np.float32)
     truth = model.predict(inputs, batch_size=1000, verbose=0)
@@ -69,7 +72,12 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray) -> Exported:
         difference = {
             name: _compare(name, read(work / name, inputs), truth) for name, read in readers.items()
         }
-        parity = {"level": ticket.level, "examples": len(inputs), "largest_difference": difference}
+        parity = {
+            "ticket": ticket.digest,
+            "level": ticket.level,
+            "examples": len(inputs),
+            "largest_difference": difference,
+        }
         (work / PARITY).write_text(json.dumps(parity, indent=2) + "\n")
         work.chmod(0o755)
         if directory.exists():
@@ -78,7 +86,28 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray) -> Exported:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    return Exported(directory, directory / SAVED_MODEL, directory / TFLITE, len(inputs), difference)
+    return _exported(directory, parity)
+
+
+def exported(ticket: Ticket, directory: Path) -> Exported | None:
+    """What an earlier export of just this ticket left in the directory; None without one."""
+    try:
+        parity = json.loads((directory / PARITY).read_text())
+    except (OSError, ValueError):
+        return None
+    if parity.get("ticket") != ticket.digest:
+        return None
+    return _exported(directory, parity)
+
+
+def _exported(directory: Path, parity: dict[str, Any]) -> Exported:
+    return Exported(
+        directory,
+        directory / SAVED_MODEL,
+        directory / TFLITE,
+        parity["examples"],
+        parity["largest_difference"],
+    )
 
 
 def _compare(name: str, found: NDArray[np.float32], truth: NDArray[np.float32]) -> float:

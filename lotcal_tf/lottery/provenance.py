@@ -65,6 +65,8 @@ def _revision() -> str | None:
         return None
     try:
         call = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+changes"]
-        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            call, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -111,7 +111,8 @@ class Search:
     def _level(self, level: int, before: Ticket | None) -> Ticket:
         begun = time.perf_counter()
         if before is None:
-            masks, start, protected = self.initial_masks, self.initial, ()
+            masks, start = self.initial_masks, self.initial
+            protected: tuple[str, ...] = ()
         else:
             pruned = self.prune(before)
             masks, start, protected = pruned.masks, self._start(level, before), pruned.protected

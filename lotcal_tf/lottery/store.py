@@ -52,7 +52,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Rows as CSV under a line of their columns; nothing for no rows."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(c for row in rows for c in row)), lineterminator="\n")
+    writer = csv.DictWriter(
+        text, list(dict.fromkeys(c for row in rows for c in row)), lineterminator="\n"
+    )
     if rows:
         writer.writeheader()
     writer.writerows(rows)
@@ -99,7 +101,9 @@ class RunStore:
             raise FieldError("out", self.directory, problem)
         parent = next(path for path in (self.directory, *self.directory.parents) if path.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise FieldError("out", self.directory, f"{parent} cannot be written to; choose another")
+            raise FieldError(
+                "out", self.directory, f"{parent} cannot be written to; choose another"
+            )
 
     def begin(self, experiment: Mapping[str, Any]) -> None:
         """Makes the directory and writes `experiment.json`; clears what an interrupted run left.
@@ -162,7 +166,9 @@ class RunStore:
         for name in _TENSORS:
             content = safetensors.numpy.save(getattr(ticket, name))
             sums[name] = hashlib.sha256(content).hexdigest()
-            self._write_tensors(temporary / f"{name}.safetensors", content, ticket.level, sums[name])
+            self._write_tensors(
+                temporary / f"{name}.safetensors", content, ticket.level, sums[name]
+            )
         header = {
             "level": ticket.level,
             "density": ticket.density,

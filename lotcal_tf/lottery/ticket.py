@@ -49,9 +49,9 @@ class Ticket:
 
     @property
     def digest(self) -> str:
-        """What identifies the sub-network and its start, wherever the ticket lies."""
+        """What identifies the sub-network, its start and its training's outcome, wherever it lies."""
         digest = hashlib.sha256(self.architecture.encode())
-        for arrays in (self.masks, self.rewind):
+        for arrays in (self.masks, self.rewind, self.trained):
             for name in sorted(arrays):
                 digest.update(name.encode() + arrays[name].tobytes())
         return digest.hexdigest()[:10]

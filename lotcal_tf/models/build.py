@@ -55,7 +55,10 @@ def build_model(
     if any(s != 1.0 for s in scale) or any(offset):
         x = keras.layers.Rescaling(_single(scale), _single(offset), name="scaling")(x)
     factor, mode, distribution = INITIALIZERS[initializer]
-    draw = keras.initializers.VarianceScaling(factor, mode, distribution)
+
+    def draw() -> "keras.initializers.Initializer":
+        return keras.initializers.VarianceScaling(factor, mode, distribution)
+
     logits = catalog.model(name).load()(name, x, classes, draw)
     return redraw(keras.Model(inputs, logits, name=name), seed, "initial")
 

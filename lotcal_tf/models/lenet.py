@@ -1,12 +1,15 @@
 """LeNet-300-100 and its kind: fully connected networks named by the widths of their hidden layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lotcal_tf.compat import keras
 
 
 def build(
-    name: str, inputs: "keras.KerasTensor", classes: int, initializer: "keras.initializers.Initializer"
+    name: str,
+    inputs: "keras.KerasTensor",
+    classes: int,
+    initializer: Callable[[], "keras.initializers.Initializer"],
 ) -> "keras.KerasTensor":
     """The logits of `lenet_W1_W2_…`: ReLU layers of those widths, then a linear one.
 
@@ -14,12 +17,12 @@ def build(
       name: e.g. `lenet_300_100` (LeCun et al. 1998).
       inputs: a batch of inputs of any shape; flattened.
       classes: the number of logits.
-      initializer: draws the kernels; biases start at 0.
+      initializer: makes what draws a kernel, one each; biases start at 0.
     """
     widths: Sequence[int] = [int(width) for width in name.split("_")[1:]]
     x = keras.layers.Flatten(name="flatten")(inputs)
     for number, width in enumerate(widths, 1):
         x = keras.layers.Dense(
-            width, activation="relu", kernel_initializer=initializer, name=f"hidden_{number}"
+            width, activation="relu", kernel_initializer=initializer(), name=f"hidden_{number}"
         )(x)
-    return keras.layers.Dense(classes, kernel_initializer=initializer, name="logits")(x)
+    return keras.layers.Dense(classes, kernel_initializer=initializer(), name="logits")(x)

@@ -67,7 +67,9 @@ def _random_levels(shape: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
     bits = tf.random.stateless_uniform(
         [(count + 1) // 2], seed, minval=None, maxval=None, dtype=tf.uint32
     )
-    halves = tf.stack([bits & (_LEVELS - 1), tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32))])
+    halves = tf.stack(
+        [bits & (_LEVELS - 1), tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32))]
+    )
     return tf.cast(tf.reshape(tf.reshape(halves, [-1])[:count], shape), tf.int32)
 
 

@@ -67,9 +67,7 @@ def prune_local(
     return Pruned(kept, removed, tuple(protected))
 
 
-def prune_global(
-    weights: Mapping[str, NDArray[np.floating]], masks: Masks, rate: float
-) -> Pruned:
+def prune_global(weights: Mapping[str, NDArray[np.floating]], masks: Masks, rate: float) -> Pruned:
     """Prunes all tensors together: round(rate × all survivors) of the smallest weights.
 
     Args:

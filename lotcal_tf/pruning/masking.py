@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_model_optimization.python.core.sparsity.keras import prune_registry
 
-from lotcal_tf.cloning import copy_layer, is_nested, rebuild
+from lotcal_tf.cloning import check_walkable, copy_layer, is_nested, rebuild
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.errors import UsageError
 
@@ -34,7 +34,9 @@ def _owner(layer: "keras.layers.Layer", weight: "tf.Variable") -> tuple[dict[str
 
 
 @contextlib.contextmanager
-def _standing_in(places: Sequence[tuple[dict[str, Any], str]], values: Sequence[Any]) -> Iterator[None]:
+def _standing_in(
+    places: Sequence[tuple[dict[str, Any], str]], values: Sequence[Any]
+) -> Iterator[None]:
     """Lets `values` be read at `places`; what stood there comes back, also after an error."""
     originals = [attributes[name] for attributes, name in places]
     # Straight into __dict__: Keras's own attribute setting would track the tensors.
@@ -67,7 +69,9 @@ class Masked(keras.layers.Wrapper):
     def __init__(self, layer: "keras.layers.Layer", **kwargs: Any) -> None:
         """See the class."""
         if not is_prunable(layer):
-            raise UsageError(f"layer {layer.name!r} ({type(layer).__name__}) has no prunable weights")
+            raise UsageError(
+                f"layer {layer.name!r} ({type(layer).__name__}) has no prunable weights"
+            )
         kwargs.setdefault("name", f"masked_{layer.name}")
         super().__init__(layer, **kwargs)
         self.masks: list[tf.Variable] = []
@@ -79,6 +83,18 @@ class Masked(keras.layers.Wrapper):
             with tf.name_scope(self.layer.name):
                 self.layer.build(input_shape)
             self.layer.built = True
+        if self._has_weights():
+            self._add_masks()
+        self.built = True
+
+    def _has_weights(self) -> bool:
+        """False while the layer makes its weights in its first call only, as attention does."""
+        try:
+            return bool(self.prunable_weights)
+        except AttributeError:
+            return False
+
+    def _add_masks(self) -> None:
         self.masks = [
             self.add_weight(
                 name=f"{_base_name(weight)}_mask",
@@ -89,7 +105,6 @@ class Masked(keras.layers.Wrapper):
             )
             for weight in self.prunable_weights
         ]
-        self.built = True
 
     @property
     def prunable_weights(self) -> list["tf.Variable"]:
@@ -98,6 +113,10 @@ class Masked(keras.layers.Wrapper):
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The wrapped layer's output with every pruned weight 0."""
+        if not self.masks:
+            self.layer(inputs, *args, **kwargs)
+            with tf.init_scope():
+                self._add_masks()
         weights = self.prunable_weights
         places = [_owner(self.layer, weight) for weight in weights]
         masked = [w * tf.cast(mask, w.dtype) for w, mask in zip(weights, self.masks, strict=True)]
@@ -164,7 +183,9 @@ def output_layer(model: "keras.Model") -> str:
       UsageError: the model has no prunable layer at all.
     """
     names = [
-        path for path, layer in leaf_layers(model) if isinstance(layer, Masked) or is_prunable(layer)
+        path
+        for path, layer in leaf_layers(model)
+        if isinstance(layer, Masked) or is_prunable(layer)
     ]
     if not names:
         raise UsageError("the model has no layer with weights to prune (Dense, Conv2D, …)")
@@ -183,16 +204,13 @@ def wrap(model: "keras.Model", exclude: Sequence[str] = ()) -> "keras.Model":
       UsageError: the model is subclassed; or a layer holds a kernel and nothing says whether it
         may be pruned; or `exclude` fits no layer.
     """
-    if not is_nested(model):
-        raise UsageError(
-            f"{type(model).__name__} is a subclassed model, whose layers cannot be walked: let it implement "
-            "tfmot.sparsity.keras.PrunableLayer and get_config, and put it into a functional model: "
-            "x = keras.Input(…); keras.Model(x, model(x))"
-        )
+    check_walkable(model)
     paths = {id(layer): path for path, layer in leaf_layers(model)}
     for pattern in exclude:
         if not any(_fits(path, [pattern]) for path in paths.values()):
-            raise UsageError(f"exclude={pattern}: no such layer; there are {', '.join(paths.values())}")
+            raise UsageError(
+                f"exclude={pattern}: no such layer; there are {', '.join(paths.values())}"
+            )
 
     def masked(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         if _fits(paths[id(layer)], exclude):
@@ -221,7 +239,9 @@ def strip(model: "keras.Model") -> "keras.Model":
     stripped = rebuild(model, plain)
     masks = mask_variables(model)
     kept = {
-        name: tf.where(masks[name] > 0, value, tf.zeros_like(value)).numpy() if name in masks else value
+        name: tf.where(masks[name] > 0, value, tf.zeros_like(value)).numpy()
+        if name in masks
+        else value
         for name, value in values(model).items()
     }
     assign(stripped, kept)

@@ -28,7 +28,9 @@ class DroppingRate(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: "tf.Tensor") -> "tf.Tensor":
         """The rate of the optimizer's step number `step`, counted from 0."""
         reached = tf.cast(step, tf.int64) + self.offset
-        passed = tf.reduce_sum([tf.cast(reached >= drop, tf.float32) for drop in self.drops] or [0.0])
+        passed = tf.reduce_sum(
+            [tf.cast(reached >= drop, tf.float32) for drop in self.drops] or [0.0]
+        )
         return tf.constant(self.rate, tf.float32) * tf.constant(self.factor, tf.float32) ** passed
 
     def get_config(self) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def _coupled(optimizer: type, decay: float) -> type:
     (Loshchilov & Hutter 2019) than the papers' recipes use.
     """
 
-    class Decaying(optimizer):  # type: ignore[misc]
+    class Decaying(optimizer):
         def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]], **kwargs: Any) -> Any:
             decayed = [(g if g is None else g + decay * v, v) for g, v in grads_and_vars]
             return super().apply_gradients(decayed, **kwargs)

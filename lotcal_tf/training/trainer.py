@@ -66,7 +66,11 @@ class Trainer:
     """
 
     def __init__(
-        self, experiment: Experiment, strategy: type[Strategy], network: "keras.Model", dataset: Dataset
+        self,
+        experiment: Experiment,
+        strategy: type[Strategy],
+        network: "keras.Model",
+        dataset: Dataset,
     ) -> None:
         """See the class."""
         self.experiment, self.network, self.dataset = experiment, network, dataset

@@ -1,0 +1,59 @@
+"""Whether a model can be pruned and measured: the mistakes people make, each named with its fix."""
+
+import numpy as np
+import tensorflow as tf
+
+from lotcal_tf.cloning import check_walkable
+from lotcal_tf.compat import keras
+from lotcal_tf.errors import UsageError
+
+
+def classes_of(model: "keras.Model") -> int:
+    """How many classes a model tells apart.
+
+    Raises:
+      UsageError: it is no tf_keras model (a Keras 3 one, say) with one output of logits.
+    """
+    if not isinstance(model, keras.Model):
+        kinds = [kind.__module__ for kind in type(model).__mro__]
+        if any(kind == "keras" or kind.startswith("keras.") for kind in kinds):
+            raise UsageError(
+                "this is a Keras 3 model; pruning works on legacy Keras: build it with "
+                "`import tf_keras as keras` instead of `import keras` (or tf.keras)"
+            )
+        raise UsageError(f"a tf_keras model is needed, this is a {type(model).__name__}")
+    check_walkable(model)
+    if not model.built:
+        raise UsageError(f"model {model.name!r} has no weights yet: give it an Input")
+    shape = model.output_shape
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
+        raise UsageError(
+            f"model {model.name!r} gives {shape}: one output of logits (examples, classes) is needed"
+        )
+    return int(shape[-1])
+
+
+def check_outputs(model: "keras.Model", examples: "tf.Tensor", classes: int) -> None:
+    """Tries the model on some examples `(N, …)`.
+
+    Raises:
+      UsageError: it cannot take them, gives another number of classes, or gives probabilities.
+    """
+    examples = tf.cast(examples, tf.float32)
+    try:
+        outputs = model(examples, training=False).numpy()
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"model {model.name!r} cannot take inputs of shape {tuple(examples.shape[1:])}: {line}"
+        ) from error
+    if outputs.shape[-1] != classes:
+        raise UsageError(
+            f"model {model.name!r} gives {outputs.shape[-1]} outputs, the data has {classes} classes"
+        )
+    # Logits that are all positive and add up to 1 for every example happen to nobody.
+    if (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1.0, atol=1e-4):
+        raise UsageError(
+            f"model {model.name!r} ends in a softmax, logits are needed: leave out the activation of "
+            "its last layer (Dense(classes), not Dense(classes, activation='softmax'))"
+        )

@@ -1,0 +1,206 @@
+"""Times one training step of ours beside a floor and beside what people use, in one run.
+
+    python tools/bench.py --data_dir=DIR      (real MNIST; without it, noise of its shape)
+
+Every contender trains LeNet-300-100, batch 60, Adam, and is timed in turn, round after round, so
+that a machine that drifts, drifts for all; what counts are the ratios of medians. The floor is a
+hand-written loop of the same mathematics, masks included, whose epoch is one XLA program on pure
+tensors. Contenders whose library is missing are left out.
+"""
+
+import argparse
+import importlib.util
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from lotcal_tf import catalog, seeds
+from lotcal_tf.compat import keras, tfmot
+from lotcal_tf.data.arrays import from_arrays
+from lotcal_tf.data.splits import Dataset, ResidentSplit
+from lotcal_tf.experiment import Experiment, resolve
+from lotcal_tf.lottery.ticket import wrap_for_training
+from lotcal_tf.models.build import build_model
+from lotcal_tf.training.trainer import Trainer
+
+import tensorflow as tf  # isort: skip  (after compat, which picks Keras)
+
+BATCH, RATE = 60, 1.2e-3
+Contender = Callable[[], int]  # runs some steps, says how many
+
+
+def data(data_dir: str | None) -> tuple[Experiment, Dataset]:
+    """MNIST, or noise of its shape."""
+    experiment = resolve({"dataset": "mnist", "data_dir": data_dir, "epochs": 1, "lr": RATE})
+    if data_dir:
+        return experiment, catalog.source("mnist").load()(experiment)
+    draw = np.random.default_rng(0)
+    arrays = draw.integers(0, 256, (60_000, 28, 28, 1), np.uint8), draw.integers(0, 10, 60_000)
+    test = arrays[0][:10_000], arrays[1][:10_000]
+    return experiment, from_arrays(
+        arrays, test, classes=10, validation_size=5000, seed=0, input_range=255.0
+    )
+
+
+def ours(experiment: Experiment, dataset: Dataset) -> Contender:
+    """An epoch as a level trains it: shuffling, feeding, masks, training and validation metrics."""
+    model = build_model("lenet_300_100", (28, 28, 1), 10, seed=0, input_range=255.0)
+    strategy = catalog.strategy(experiment.calib).load()
+    trainer = Trainer(experiment, strategy, wrap_for_training(model, []), dataset)
+
+    def run() -> int:
+        trainer.train(0)
+        return trainer.total_steps
+
+    return run
+
+
+def floor(dataset: Dataset) -> Contender:
+    """The same mathematics by hand: an epoch is one XLA program on pure tensors."""
+    split = dataset.train
+    assert isinstance(split, ResidentSplit)
+    steps = split.count // BATCH
+    draw = np.random.default_rng(0)
+    sizes = [(784, 300), (300, 100), (100, 10)]
+    weights = [tf.constant(draw.normal(0, 0.05, s), tf.float32) for s in sizes]
+    weights += [tf.zeros([s[1]]) for s in sizes]
+    masks = [tf.ones(s) for s in sizes]
+    state = [weights, [tf.zeros_like(w) for w in weights], [tf.zeros_like(w) for w in weights]]
+
+    @tf.function(jit_compile=True)
+    def epoch(x: Any, y: Any, weights: Any, m: Any, v: Any, begun: Any) -> Any:
+        def step(i: Any, loss_sum: Any, hits: Any, w: Any, m: Any, v: Any) -> Any:
+            images = tf.cast(tf.slice(x, [i * BATCH, 0, 0, 0], [BATCH, 28, 28, 1]), tf.float32)
+            labels = tf.slice(y, [i * BATCH], [BATCH])
+            with tf.GradientTape() as tape:
+                tape.watch(w)
+                h = tf.reshape(images, [BATCH, 784]) / 255.0
+                for layer in range(3):
+                    h = h @ (w[layer] * masks[layer]) + w[3 + layer]
+                    h = tf.nn.relu(h) if layer < 2 else h
+                loss = tf.reduce_mean(
+                    tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=h)
+                )
+            g = tape.gradient(loss, w)
+            t = tf.cast(begun + i + 1, tf.float32)
+            rate = RATE * tf.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+            m = [0.9 * a + 0.1 * b for a, b in zip(m, g, strict=True)]
+            v = [0.999 * a + 0.001 * b * b for a, b in zip(v, g, strict=True)]
+            w = [a - rate * b / (tf.sqrt(c) + 1e-7) for a, b, c in zip(w, m, v, strict=True)]
+            hit = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(h, -1, tf.int32), labels), tf.float32))
+            return i + 1, loss_sum + loss, hits + hit, w, m, v
+
+        zero = tf.constant(0.0)
+        return tf.while_loop(lambda i, *_: i < steps, step, (0, zero, zero, weights, m, v))
+
+    done = 0
+
+    def run() -> int:
+        nonlocal done
+        places = tf.constant(seeds.generator(0, "bench", done).permutation(split.count), tf.int32)
+        x, y = tf.gather(split.inputs, places), tf.gather(split.labels, places)
+        result = epoch(x, y, *state, tf.constant(done))
+        state[:] = result[3:]
+        done += steps
+        float(result[1])
+        return steps
+
+    return run
+
+
+def keras_fit(dataset: Dataset, prunable: bool = False) -> Contender:
+    """Keras `fit` as people write it, with or without TFMOT's wrappers."""
+    split = dataset.train
+    assert isinstance(split, ResidentSplit)
+    x = split.inputs.numpy().astype("float32") / 255.0
+    y = split.labels.numpy()
+    model: Any = build_model("lenet_300_100", (28, 28, 1), 10, seed=0)
+    callbacks = []
+    if prunable:
+        schedule = tfmot.sparsity.keras.ConstantSparsity(0.5, 0, frequency=100)
+        model = tfmot.sparsity.keras.prune_low_magnitude(model, schedule)
+        callbacks = [tfmot.sparsity.keras.UpdatePruningStep()]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(RATE), loss, metrics=["accuracy"])
+
+    def run() -> int:
+        model.fit(x, y, BATCH, verbose=0, callbacks=callbacks)
+        return -(-len(x) // BATCH)
+
+    return run
+
+
+def torch_eager(dataset: Dataset) -> Contender:
+    """PyTorch, eager, masked, data in memory, indices drawn by batch."""
+    import torch
+
+    split = dataset.train
+    assert isinstance(split, ResidentSplit)
+    x = torch.tensor(split.inputs.numpy().reshape(split.count, -1)).float() / 255.0
+    y = torch.tensor(split.labels.numpy()).long()
+    sizes = [(784, 300), (300, 100), (100, 10)]
+    layers = [torch.nn.Linear(*size) for size in sizes]
+    masks = [torch.ones_like(layer.weight) for layer in layers]
+    optimizer = torch.optim.Adam([p for layer in layers for p in layer.parameters()], lr=RATE)
+
+    def run() -> int:
+        order = torch.randperm(split.count)
+        for i in range(300):
+            batch = order[i * BATCH : (i + 1) * BATCH]
+            h = x[batch]
+            for place, (layer, mask) in enumerate(zip(layers, masks, strict=True)):
+                h = torch.nn.functional.linear(h, layer.weight * mask, layer.bias)
+                h = torch.relu(h) if place < 2 else h
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(h, y[batch]).backward()
+            optimizer.step()
+        return 300
+
+    return run
+
+
+def main() -> None:
+    """Prints ms a step of each contender, and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", help="TFDS's directory, with MNIST in it")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    experiment, dataset = data(arguments.data_dir)
+    contenders: dict[str, Contender] = {
+        "ours": ours(experiment, dataset),
+        "floor (one XLA program by hand)": floor(dataset),
+        "Keras fit": keras_fit(dataset),
+        "TFMOT prune_low_magnitude fit": keras_fit(dataset, prunable=True),
+    }
+    if importlib.util.find_spec("torch"):
+        contenders["PyTorch eager, masked"] = torch_eager(dataset)
+    for run in contenders.values():  # tracing and compiling
+        run()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(arguments.rounds):
+        for name, run in contenders.items():
+            begun = time.perf_counter()
+            steps = run()
+            times[name].append((time.perf_counter() - begun) / steps * 1e3)
+        print(f"round {number + 1} of {arguments.rounds} done", flush=True)
+    mine = statistics.median(times["ours"])
+    print("\n| LeNet-300-100, batch 60 | ms a step (min, median, max) | ours / it |")
+    print("|---|---|---|")
+    for name, t in times.items():
+        pairs = [a / b for a, b in zip(times["ours"], t, strict=True)]
+        middle = statistics.median(t)
+        ratio = statistics.median(pairs)
+        print(f"| {name} | {min(t):.2f}, {middle:.2f}, {max(t):.2f} | {ratio:.2f} |")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\nours: {mine:.2f} ms; peak memory of this whole comparison {peak:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
