@@ -31,10 +31,12 @@ REQUIRED = [
     "numpy>=2.4,<2.5",
     "safetensors>=0.5,<1",
     "scikit-learn>=1.6,<2",  # brings the digits, the data set that needs no network
+    "scipy>=1.14,<2",
     "tensorboard>=2.21,<2.22",  # TensorFlow no longer brings it
     "tensorflow>=2.21,<2.22",
     "tensorflow-datasets>=4.9.10,<5",
     "tensorflow-model-optimization>=0.8.1,<0.9",
+    "tensorflow-probability>=0.25,<0.26",
     "tf-keras>=2.21,<2.22",
     "tqdm>=4.66,<5",
 ]
@@ -46,7 +48,6 @@ EXTRAS = {
         "pytest>=9,<10",
         "ruff>=0.17.6,<0.18",  # a new minor brings new rules
         "setuptools>=77",  # tests/test_packaging.py builds a wheel without a network
-        "tensorflow-probability>=0.25,<0.26",
     ],
 }
 

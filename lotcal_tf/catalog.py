@@ -20,12 +20,14 @@ class Row:
     Attributes:
       path: where it is defined, `module:attribute`.
       summary: one line for `--help`.
+      hyperparameters: of a strategy: the fields of an experiment that it takes, and their defaults.
       pattern: what full names of it look like; None where the name is the key itself.
       example: a full name.
     """
 
     path: str
     summary: str
+    hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pattern: str | None = None
     example: str = ""
 
@@ -37,14 +39,44 @@ class Row:
 
 STRATEGIES: Mapping[str, Row] = {
     "none": Row("lotcal_tf.calibration.cross_entropy:CrossEntropy", "plain cross-entropy"),
+    "vwcc": Row(
+        "lotcal_tf.calibration.vwcc:VarianceWeighted",
+        "what stochastic passes disagree about is drawn to uniform",
+        {"passes": 5, "dropout_rate": 0.1, "dropout_at": "blocks"},
+    ),
+    "mixup": Row(
+        "lotcal_tf.calibration.mixup:Mixup",
+        "mixtures of examples and of their labels",
+        {"mixup_a": 0.2},
+    ),
+    "mda": Row(
+        "lotcal_tf.calibration.mda:MarginalDistributionAlignment",
+        "a batch's mean prediction is held to the class prior",
+        {"calib_weight": 1.0, "prior": ()},
+    ),
+    "lwcc": Row(
+        "lotcal_tf.calibration.lwcc:LikelihoodWeighted",
+        "what is wrong or unsure is drawn to uniform",
+        {"calib_weight": 0.3},
+    ),
+    "lwcc_si": Row(
+        "lotcal_tf.calibration.lwcc:LikelihoodWeightedStochastic",
+        "lwcc on the mean of stochastic passes",
+        {"calib_weight": 0.3, "passes": 5, "dropout_rate": 0.1, "dropout_at": "blocks"},
+    ),
+    "nba": Row(
+        "lotcal_tf.calibration.nba:NormalisedBinAssignment",
+        "confidences in the extreme bins cost",
+        {"calib_weight": 0.3, "nba_bins": 10, "nba_width": 0.02},
+    ),
 }
 
 MODELS: Mapping[str, Row] = {
     "lenet": Row(
         "lotcal_tf.models.lenet:build",
         "fully connected, hidden layers of the widths given",
-        r"lenet((_[1-9]\d*)+)",
-        "lenet_300_100",
+        pattern=r"lenet((_[1-9]\d*)+)",
+        example="lenet_300_100",
     ),
 }
 

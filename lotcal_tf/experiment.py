@@ -32,11 +32,13 @@ def _field(
     only_with: tuple[str, Callable[[Any], bool], str] | None = None,
     identity: bool = True,
     from_ticket: bool = False,
+    of_strategy: bool = False,
 ) -> Any:
     """A field: its default, its line of help, what values it can have, when it means anything.
 
     `only_with` names the field it depends on, the test of that field's value, and the words for
     it. `identity=False`: no result depends on it. `from_ticket`: a ticket brings it along.
+    `of_strategy`: a hyperparameter of some strategies, whose rows in the catalog hold the defaults.
     """
     metadata = {
         "help": help,
@@ -45,6 +47,7 @@ def _field(
         "only_with": only_with,
         "identity": identity,
         "from_ticket": from_ticket,
+        "of_strategy": of_strategy,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -84,6 +87,16 @@ def _all_positive(value: tuple[float, ...]) -> str | None:
     return None if all(v > 0 for v in value) else "must be above 0"
 
 
+def _mc_eval(value: int) -> str | None:
+    return None if value == 0 or value >= 2 else "must be 0, or at least 2"
+
+
+def _prior(value: tuple[float, ...]) -> str | None:
+    if not value or (all(v >= 0 for v in value) and abs(sum(value) - 1) < 1e-6):
+        return None
+    return "must be shares that are 0 or more and add up to 1"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One chain of levels: data, model, training, pruning. See each field's `help`."""
@@ -116,6 +129,35 @@ class Experiment:
         from_ticket=True,
     )
     calib: str = _field("none", "the calibration strategy, or module:Class")
+    calib_weight: float | None = _field(
+        None, "weight of the strategy's own term", check=_not_negative, of_strategy=True
+    )
+    passes: int | None = _field(
+        None, "T, stochastic passes of a step", check=_at_least(2), of_strategy=True
+    )
+    dropout_rate: float | None = _field(
+        None,
+        "rate of the dropout that is put into a catalog model",
+        check=_fraction,
+        of_strategy=True,
+    )
+    dropout_at: str | None = _field(
+        None,
+        "where: after each block of layers, or before the classifier only",
+        choices=("blocks", "head"),
+        of_strategy=True,
+    )
+    mixup_a: float | None = _field(None, "a of Beta(a, a)", check=_positive, of_strategy=True)
+    prior: tuple[float, ...] | None = _field(
+        None,
+        "the classes' shares, e.g. 0.5,0.25,0.25; empty: uniform",
+        check=_prior,
+        of_strategy=True,
+    )
+    nba_bins: int | None = _field(None, "bins of confidence", check=_at_least(2), of_strategy=True)
+    nba_width: float | None = _field(
+        None, "width of their soft edges", check=_positive, of_strategy=True
+    )
     optimizer: str = _field("adam", "the optimizer", choices=("adam", "sgd"))
     lr: float = _field(1.2e-3, "learning rate", check=_positive)
     momentum: float = _field(
@@ -153,7 +195,16 @@ class Experiment:
     rewind: str = _field("init", "init, step:K, epoch:K, random, none", check=_rewind)
     ticket: str = _field("", "start from this ticket, RUN/tickets/level_NN", identity=False)
     ece_bins: int = _field(15, "bins of the expected calibration error", check=_at_least(1))
+    mc_eval: int = _field(
+        0, "average the predictions of so many stochastic passes; 0: dropout off", check=_mc_eval
+    )
     seed: int = _field(0, "seed of every random draw", check=_at_least(0))
+    export_logits: str = _field(
+        "raw",
+        "what exported files give: the network's logits, or those divided by the temperature",
+        choices=("raw", "scaled"),
+        identity=False,
+    )
     plan: str = _field(
         "auto",
         "how a step is run: compiled whole (xla), or as a graph; auto: by model and device",
@@ -184,6 +235,22 @@ class Experiment:
             return 0.0
         return self.prune_rate / 2 if self.output_prune_rate is None else self.output_prune_rate
 
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """What the strategy takes: the fields given, else the defaults of its row.
+
+        A strategy of the user's own takes the fields that are given.
+        """
+        given = {
+            name: getattr(self, name)
+            for name, field in FIELDS.items()
+            if field.metadata["of_strategy"] and getattr(self, name) is not None
+        }
+        defaults = catalog.strategy(self.calib).hyperparameters
+        if self.calib in catalog.STRATEGIES:
+            given = {name: value for name, value in given.items() if name in defaults}
+        return {**defaults, **given}
+
     def as_dict(self) -> dict[str, Any]:
         """Every field by name, as JSON can hold it."""
         return {
@@ -198,9 +265,9 @@ class Experiment:
         Args:
           **content: digests of what the fields only point to: a ticket, a user's arrays or model.
         """
-        fields = {}
+        fields, hyperparameters = {}, self.hyperparameters
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value = hyperparameters.get(field.name, getattr(self, field.name))
             if field.metadata["identity"] and value != field.default and _applies(field, self):
                 fields[field.name] = list(value) if isinstance(value, tuple) else value
         return fields | {k: v for k, v in content.items() if v}
@@ -218,8 +285,10 @@ _TYPES = typing.get_type_hints(Experiment)
 _WORDS = {int: "a whole number", float: "a number", str: "a text"}
 
 
-def _applies(field: "dataclasses.Field[Any]", values: object) -> bool:
+def _applies(field: "dataclasses.Field[Any]", values: Experiment) -> bool:
     """Whether the field means anything beside the other fields' values."""
+    if field.metadata["of_strategy"]:
+        return field.name in values.hyperparameters
     only_with = field.metadata["only_with"]
     return only_with is None or only_with[1](getattr(values, only_with[0]))
 
@@ -241,15 +310,16 @@ def _typed(field: "dataclasses.Field[Any]", value: Any) -> Any:
     hint = _TYPES[field.name]
     if value is None and type(None) in typing.get_args(hint):
         return None
-    if typing.get_origin(hint) is tuple:
-        (kind, _) = typing.get_args(hint)
+    kinds = [hint] if typing.get_origin(hint) is tuple else typing.get_args(hint) or (hint,)
+    (kind,) = (kind for kind in kinds if kind is not type(None))
+    if typing.get_origin(kind) is tuple:
+        kind, _ = typing.get_args(kind)
         parts = [p.strip() for p in value.split(",")] if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             parts = [parts]
         value = tuple(_scalar(field.name, kind, p) for p in parts if p != "")
     else:
-        kinds = [k for k in typing.get_args(hint) or (hint,) if k is not type(None)]
-        value = _scalar(field.name, kinds[0], value)
+        value = _scalar(field.name, kind, value)
     choices, check = field.metadata["choices"], field.metadata["check"]
     if choices and value not in choices:
         raise FieldError(field.name, value, f"choose one of {', '.join(choices)}")
@@ -328,8 +398,15 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
     """
     recipe = _recipe_for(flags, config)
     experiment = Experiment(**(recipe | dict(flags)))
+    catalog.strategy(experiment.calib)
     for name in flags:
         only_with = FIELDS[name].metadata["only_with"]
+        if FIELDS[name].metadata["of_strategy"] and not _applies(FIELDS[name], experiment):
+            users = [s for s, row in catalog.STRATEGIES.items() if name in row.hyperparameters]
+            problem = (
+                f"is no hyperparameter of calib={experiment.calib}; of {', '.join(users)} it is"
+            )
+            raise FieldError(name, flags[name], problem)
         if not _applies(FIELDS[name], experiment):
             other = only_with[0]
             raise FieldError(
@@ -341,7 +418,9 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
             raise FieldError(
                 name, flags[name], "a ticket brings its own; leave this flag out with --ticket"
             )
-    catalog.strategy(experiment.calib)
+    if experiment.hyperparameters.get("dropout_rate") == 0:
+        problem = f"calib={experiment.calib} needs dropout: its passes would all be the same"
+        raise FieldError("dropout_rate", 0.0, problem)
     if experiment.ticket:
         if "levels" not in flags:
             experiment = dataclasses.replace(experiment, levels=0)

@@ -140,15 +140,18 @@ def load_ticket(directory: str | Path) -> Ticket:
     return read_ticket(Path(directory))
 
 
-def export_ticket(ticket: Ticket, directory: str | Path, inputs: Any) -> Exported:
+def export_ticket(
+    ticket: Ticket, directory: str | Path, inputs: Any, *, scaled: bool = False
+) -> Exported:
     """Exports a ticket as SavedModel and TFLite file; see `deploy.export.export`.
 
     Args:
       ticket: what to export.
       directory: where to.
       inputs: `(N, …)` examples to compare the files with the ticket on, e.g. the test inputs.
+      scaled: divide the logits by the ticket's temperature, so that their softmax is calibrated.
     """
-    return export(ticket, Path(directory), np.asarray(inputs))
+    return export(ticket, Path(directory), np.asarray(inputs), scaled=scaled)
 
 
 def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
@@ -185,25 +188,31 @@ def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
             input_range=dataset.input_range,
             input_mean=experiment.input_mean,
             input_std=experiment.input_std,
+            dropout_rate=experiment.hyperparameters.get("dropout_rate", 0.0),
+            dropout_at=experiment.hyperparameters.get("dropout_at", "blocks"),
         )
     else:
         model = start
     return _search(experiment, model, dataset, content, progress)
 
 
-def export_best(run: Run) -> Exported:
+def export_best(run: Run, *, scaled: bool = False) -> Exported:
     """Exports a run's best ticket to its `export/`, compared on the whole test split.
+
+    Args:
+      run: the run.
+      scaled: see `export_ticket`.
 
     What was exported before from the same ticket is left as it is.
     """
     best, directory = run.best, run.directory / "export"
-    there = exported(best, directory)
+    there = exported(best, directory, scaled=scaled)
     if there is not None:
         return there
     dataset = run.load()
     split: Split = dataset.test or dataset.validation
     blocks = [inputs.numpy() for inputs, _ in split.in_order(1000)]
-    return export(best, directory, np.concatenate(blocks))
+    return export(best, directory, np.concatenate(blocks), scaled=scaled)
 
 
 def _model_name(ticket: Ticket) -> str:

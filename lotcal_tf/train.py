@@ -23,7 +23,7 @@ def main(experiment: Experiment) -> None:
         print(
             f"{run.directory} is finished: {run.found} levels; --levels={run.found} and more extend it"
         )
-    exported = library.export_best(run)
+    exported = library.export_best(run, scaled=experiment.export_logits == "scaled")
     print(run.table())
     print(f"best: level {run.best.level}, {100 * run.best.density:.1f} % of the prunable weights")
     print(f"exported, and equal to the ticket on {exported.examples} examples:")

@@ -1,4 +1,13 @@
-"""Losses as pure functions of labels and logits, in float32, finite for logits of ±1e4."""
+"""The strategies' losses as pure functions of labels and logits.
+
+Labels are `(N,)` whole numbers in [0, K); logits are `(N, K)`, or `(T, N, K)` where T stochastic
+passes of the same batch are asked for. All is computed in float32 through log-softmax and finite
+for logits of ±1e4. A weight that depends on the prediction is a constant to the gradient: else a
+network could lower its loss by lowering the weight.
+"""
+
+import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -7,11 +16,170 @@ def cross_entropy(labels: "tf.Tensor", logits: "tf.Tensor") -> "tf.Tensor":
     """Cross-entropy −log p[y] of each example.
 
     Args:
-      labels: `(N,)`, whole numbers in [0, K).
-      logits: `(N, K)`.
+      labels: `(N,)` classes, or `(N, K)` distributions over them.
+      logits: `(N, K)`; any dimensions before these are kept.
 
     Returns:
       `(N,)` float32, 0 or more.
     """
-    logits = tf.cast(logits, tf.float32)
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    log_p = _log_softmax(logits)
+    return -tf.reduce_sum(_distribution(labels, log_p) * log_p, -1)
+
+
+def vwcc(labels: "tf.Tensor", logits: "tf.Tensor") -> "tf.Tensor":
+    """Variance-weighted confidence calibration (Seo et al., CVPR 2019; arXiv 2002.03875).
+
+    Of each pass, (1 − α)·CE + α·KL(U‖p), where α = 1 − mean_t Σ_k √(p̄_k p_tk) is the passes'
+    normalised variance: one minus their mean Bhattacharyya coefficient with their mean p̄.
+
+    Args:
+      labels: `(N,)`.
+      logits: `(T, N, K)`.
+
+    Returns:
+      `(N,)` float32, the mean over the passes.
+    """
+    log_p = _log_softmax(logits)
+    agreement = tf.reduce_sum(tf.exp((_log_mean(log_p, 0) + log_p) / 2), -1)
+    # Rounding can take agreement past 1, where passes are identical.
+    alpha = tf.stop_gradient(tf.clip_by_value(1 - tf.reduce_mean(agreement, 0), 0.0, 1.0))
+    losses = (1 - alpha) * cross_entropy(labels, logits) + alpha * _from_uniform(log_p)
+    return tf.reduce_mean(losses, 0)
+
+
+def mda(
+    labels: "tf.Tensor",
+    logits: "tf.Tensor",
+    *,
+    weight: float = 1.0,
+    prior: Sequence[float] = (),
+) -> "tf.Tensor":
+    """Marginal distribution alignment (Arazo et al. 2019; arXiv 2002.03875).
+
+    mean CE + w·Σ_k q_k log(q_k / p̄_k): the batch's mean prediction p̄ is drawn to the prior q.
+
+    Args:
+      labels: `(N,)`.
+      logits: `(N, K)`.
+      weight: w, 0 or more.
+      prior: q, K shares that add up to 1; empty: uniform.
+
+    Returns:
+      A scalar, float32.
+    """
+    log_p = _log_softmax(logits)
+    classes = log_p.shape[-1]
+    shares = list(prior) or [1.0 / classes] * classes
+    entropy = sum(q * math.log(q) for q in shares if q > 0)
+    distance = entropy - tf.reduce_sum(tf.constant(shares, tf.float32) * _log_mean(log_p, 0))
+    return tf.reduce_mean(cross_entropy(labels, logits)) + weight * distance
+
+
+def lwcc(labels: "tf.Tensor", logits: "tf.Tensor", *, weight: float = 0.3) -> "tf.Tensor":
+    """Likelihood-weighted confidence calibration (arXiv 2002.03875).
+
+    CE + w·β·KL(U‖p), where β is 1 for a wrong prediction and 1 − confidence for a right one: what
+    the network is unsure of or wrong about is drawn to the uniform distribution.
+
+    Args:
+      labels: `(N,)`.
+      logits: `(N, K)`.
+      weight: w, 0 or more.
+
+    Returns:
+      `(N,)` float32.
+    """
+    log_p = _log_softmax(logits)
+    right = tf.equal(tf.argmax(log_p, -1, tf.int32), tf.cast(labels, tf.int32))
+    confidence = tf.exp(tf.reduce_max(log_p, -1))
+    beta = tf.stop_gradient(1 - tf.where(right, confidence, 0.0))
+    return cross_entropy(labels, logits) + weight * beta * _from_uniform(log_p)
+
+
+def lwcc_si(labels: "tf.Tensor", logits: "tf.Tensor", *, weight: float = 0.3) -> "tf.Tensor":
+    """LWCC on the mean of stochastic inferences: `lwcc` of p̄ = mean_t p_t (arXiv 2002.03875).
+
+    Args:
+      labels: `(N,)`.
+      logits: `(T, N, K)`.
+      weight: w, 0 or more.
+
+    Returns:
+      `(N,)` float32.
+    """
+    return lwcc(labels, _log_mean(_log_softmax(logits), 0), weight=weight)
+
+
+def nba(
+    labels: "tf.Tensor",
+    logits: "tf.Tensor",
+    *,
+    weight: float = 0.3,
+    bins: int = 10,
+    width: float = 0.02,
+) -> "tf.Tensor":
+    """Normalised bin assignment (arXiv 2002.03875): few confidences in the extreme bins.
+
+    mean CE + w·Σ_m v_m n_m / N, where n_m are the `soft_counts` of the confidences and
+    v_m = (2 c_m − 1)², of the bin's centre c_m, is 0 in the middle and almost 1 at the ends.
+
+    Args:
+      labels: `(N,)`.
+      logits: `(N, K)`.
+      weight: w, 0 or more.
+      bins: M.
+      width: of the bins' soft edges, in units of confidence, above 0.
+
+    Returns:
+      A scalar, float32.
+    """
+    confidence = tf.exp(tf.reduce_max(_log_softmax(logits), -1))
+    shares = soft_counts(confidence, bins=bins, width=width) / tf.cast(
+        tf.size(confidence), tf.float32
+    )
+    centres = (tf.range(bins, dtype=tf.float32) + 0.5) / bins
+    extremity = tf.square(2 * centres - 1)
+    penalty = tf.reduce_sum(extremity * shares)
+    return tf.reduce_mean(cross_entropy(labels, logits)) + weight * penalty
+
+
+def soft_counts(confidence: "tf.Tensor", *, bins: int, width: float) -> "tf.Tensor":
+    """A histogram with a gradient: the counts of M equal bins on [0, 1], their edges blurred.
+
+    Args:
+      confidence: `(N,)` in [0, 1].
+      bins: M.
+      width: of the sigmoid that stands for an edge; as it goes to 0, so does the blur.
+
+    Returns:
+      `(M,)` float32; they add up to N.
+    """
+    edges = tf.range(1, bins, dtype=tf.float32) / bins
+    above = tf.sigmoid((confidence[:, None] - edges) / width)
+    # The outermost bins reach to infinity, so that nothing falls beside them.
+    ones, zeros = tf.ones_like(confidence[:, None]), tf.zeros_like(confidence[:, None])
+    above = tf.concat([ones, above, zeros], -1)
+    return tf.reduce_sum(above[:, :-1] - above[:, 1:], 0)
+
+
+def _log_softmax(logits: "tf.Tensor") -> "tf.Tensor":
+    return tf.nn.log_softmax(tf.cast(logits, tf.float32))
+
+
+def _log_mean(log_p: "tf.Tensor", axis: int) -> "tf.Tensor":
+    """log of the mean probability along an axis."""
+    count = tf.cast(tf.shape(log_p)[axis], tf.float32)
+    return tf.reduce_logsumexp(log_p, axis) - tf.math.log(count)
+
+
+def _from_uniform(log_p: "tf.Tensor") -> "tf.Tensor":
+    """KL(U‖p) = −(1/K) Σ_k log p_k − log K, 0 or more."""
+    return -tf.reduce_mean(log_p, -1) - math.log(log_p.shape[-1])
+
+
+def _distribution(labels: "tf.Tensor", log_p: "tf.Tensor") -> "tf.Tensor":
+    """Labels as distributions over the classes."""
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2:
+        return tf.cast(labels, tf.float32)
+    return tf.one_hot(labels, log_p.shape[-1], dtype=tf.float32)

@@ -4,11 +4,13 @@ A strategy of one's own overrides `train_step` alone: compute the logits, a loss
 `descend`. It knows nothing of masks, pruning or levels; the network brings the masks.
 """
 
+from types import MappingProxyType
 from typing import Any
 
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
+from lotcal_tf.models.mc_dropout import Passes
 
 Logs = dict[str, "tf.Tensor"]
 
@@ -18,18 +20,26 @@ class Strategy(keras.Model):
 
     Args:
       network: takes a batch of inputs, gives logits `(N, K)`.
+      **hyperparameters: those of the strategy, by the names of the experiment's fields.
 
     Attributes:
+      hyper: the hyperparameters.
       log_names: the names of the scalars that `train_step` returns; they are averaged over the
         steps of an epoch. A strategy that logs more extends the tuple.
     """
 
     log_names: tuple[str, ...] = ("loss", "accuracy")
 
-    def __init__(self, network: "keras.Model") -> None:
+    def __init__(self, network: "keras.Model", **hyperparameters: Any) -> None:
         """See the class."""
         super().__init__(name=type(self).__name__.lower())
         self.network = network
+        self.hyper = MappingProxyType(
+            hyperparameters
+        )  # Keras would turn a dictionary into its own.
+        self._passes = (
+            Passes(network, hyperparameters["passes"]) if "passes" in hyperparameters else None
+        )
 
     def call(self, inputs: "tf.Tensor", training: bool | None = None) -> "tf.Tensor":
         """The network's logits, float32."""
@@ -46,6 +56,16 @@ class Strategy(keras.Model):
         """
         raise TypeError(f"{type(self).__name__} must override train_step")
 
+    def stochastic(self, inputs: "tf.Tensor") -> "tf.Tensor":
+        """The logits `(T, N, K)` of T passes, each with dropout masks of its own.
+
+        Raises:
+          TypeError: the strategy's hyperparameters have no `passes`.
+        """
+        if self._passes is None:
+            raise TypeError(f"{type(self).__name__} was given no `passes`: it is not stochastic")
+        return tf.cast(self._passes(inputs), tf.float32)
+
     def penalty(self) -> "tf.Tensor":
         """The sum of the losses that the network's own layers add (regularisers); 0 without any."""
         return tf.add_n(
@@ -61,7 +81,7 @@ class Strategy(keras.Model):
           tape: what recorded the loss.
           loss: a scalar.
           labels: `(N,)` classes, or `(N, K)` distributions over them.
-          logits: `(N, K)`, for the accuracy that is logged.
+          logits: `(N, K)`, for the accuracy that is logged; of `(T, N, K)` the mean prediction.
 
         Returns:
           `loss` and `accuracy` of this batch, before the step.
@@ -69,6 +89,8 @@ class Strategy(keras.Model):
         variables = self.network.trainable_variables
         gradients = tape.gradient(loss, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        if logits.shape.rank == 3:
+            logits = tf.reduce_mean(tf.nn.softmax(logits), 0)
         truth = labels if labels.shape.rank == 1 else tf.argmax(labels, -1, tf.int32)
         correct = tf.equal(tf.argmax(logits, -1, tf.int32), tf.cast(truth, tf.int32))
         return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(correct, tf.float32))}

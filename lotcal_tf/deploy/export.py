@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf.deploy import saved_model, tflite
+from lotcal_tf.deploy.scaling import fold_temperature
 from lotcal_tf.errors import ExportMismatch, UsageError
 from lotcal_tf.lottery.ticket import Ticket
 
@@ -40,7 +41,7 @@ class Exported:
     difference: dict[str, float]
 
 
-def export(ticket: Ticket, directory: Path, inputs: NDArray) -> Exported:
+def export(ticket: Ticket, directory: Path, inputs: NDArray, *, scaled: bool = False) -> Exported:
     """Writes a ticket as SavedModel and TFLite file, both giving logits.
 
     Args:
@@ -48,6 +49,7 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray) -> Exported:
       directory: replaced by the new export once that is verified, and only if it holds an
         earlier one.
       inputs: `(N, …)` examples, best the whole test set, to compare on.
+      scaled: whether the logits are to be divided by the ticket's temperature.
 
     Raises:
       UsageError: the directory holds something else than an export, or there are no inputs.
@@ -60,6 +62,9 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray) -> Exported:
             f"{directory} holds something else than an export: choose another directory"
         )
     model = ticket.model()
+    temperature = ticket.record["temperature"] if scaled else 1.0
+    if scaled:
+        fold_temperature(model, temperature)
     inputs = np.asarray(inputs, np.float32)
     truth = model.predict(inputs, batch_size=1000, verbose=0)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +80,7 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray) -> Exported:
         parity = {
             "ticket": ticket.digest,
             "level": ticket.level,
+            "temperature": temperature,
             "examples": len(inputs),
             "largest_difference": difference,
         }
@@ -89,13 +95,14 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray) -> Exported:
     return _exported(directory, parity)
 
 
-def exported(ticket: Ticket, directory: Path) -> Exported | None:
-    """What an earlier export of just this ticket left in the directory; None without one."""
+def exported(ticket: Ticket, directory: Path, *, scaled: bool = False) -> Exported | None:
+    """What an earlier export of just this ticket, so scaled, left there; None without one."""
     try:
         parity = json.loads((directory / PARITY).read_text())
     except (OSError, ValueError):
         return None
-    if parity.get("ticket") != ticket.digest:
+    temperature = ticket.record["temperature"] if scaled else 1.0
+    if (parity.get("ticket"), parity.get("temperature")) != (ticket.digest, temperature):
         return None
     return _exported(directory, parity)
 

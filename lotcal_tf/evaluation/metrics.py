@@ -1,48 +1,18 @@
 """Accuracy, NLL, Brier score and calibration error of predictions, in NumPy and float64.
 
-Every metric is a pure function `(labels, logits, *, ...)`: labels `(N,)` integers in [0, K),
+Every metric is a pure function `(labels, logits, *, ...)`: labels `(N,)` integers in [0, K) (`nll`
+and `brier` also take distributions `(N, K)`, as mixup makes them),
 logits `(N, K)` finite reals, N >= 1, K >= 2, with p = softmax(logits). Anything else raises
 ValueError before a figure is computed. Predictions of several stochastic passes are averaged as
 probabilities first; their logarithm serves as logits.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lotcal_tf.evaluation.bins import BinStatistics, bin_statistics, equal_mass_statistics
+
 DEFAULT_BINS = 15
-
-# A confidence that is a bin's edge on paper (1/5, or softmax of log 0.6 and log 0.4) can come out
-# of exp and log some 1e-16 above it. So much is forgiven; float32 logits resolve only 1e-7.
-_EDGE_TOLERANCE = 1e-12
-
-
-@dataclass(frozen=True, eq=False)
-class BinStatistics:
-    """What happened in each of M bins of confidence.
-
-    Attributes:
-        edges: `(M + 1,)`, ascending; bin m is (edges[m], edges[m + 1]], the first one closed.
-        counts: `(M,)`, number of examples |B_m|.
-        confidence: `(M,)`, mean confidence conf(B_m) in [0, 1], NaN where the bin is empty.
-        accuracy: `(M,)`, share of correct predictions acc(B_m) in [0, 1], NaN where it is empty.
-    """
-
-    edges: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-
-    @property
-    def gap(self) -> NDArray[np.float64]:
-        """conf(B_m) - acc(B_m), `(M,)` in [-1, 1]: above 0 is overconfident, NaN is empty."""
-        return self.confidence - self.accuracy
-
-    @property
-    def expected_gap(self) -> float:
-        """Sum over m of |B_m|/N * |acc(B_m) - conf(B_m)|, in [0, 1]; empty bins add 0."""
-        return float(np.nansum(self.counts * np.abs(self.gap)) / self.counts.sum())
 
 
 def accuracy(labels: ArrayLike, logits: ArrayLike) -> float:
@@ -68,10 +38,8 @@ def brier(labels: ArrayLike, logits: ArrayLike) -> float:
     Brier, "Verification of forecasts expressed in terms of probability", 1950, eq. 2.
     `tfp.stats.brier_score` returns sum_k p_k^2 - 2 p_y an example, which is this minus 1.
     """
-    y, z = _checked(labels, logits)
-    error = np.exp(log_softmax(z))
-    error[np.arange(y.size), y] -= 1.0
-    return float(np.mean(np.sum(error**2, axis=1)))
+    truth, z = _checked_distribution(labels, logits)
+    return float(np.mean(np.sum((np.exp(log_softmax(z)) - truth) ** 2, axis=1)))
 
 
 def ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
@@ -83,14 +51,62 @@ def ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> fl
     return prediction_bins(labels, logits, bins=bins).expected_gap
 
 
+def adaptive_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
+    """ECE in bins of equally many examples, in [0, 1] (Nixon et al. 2019, arXiv 1904.01685)."""
+    predicted, y, conf = _predictions(labels, logits)
+    return equal_mass_statistics(predicted == y, conf, bins).expected_gap
+
+
+def classwise_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
+    """Mean over the classes k of the ECE of p_k against 1[y = k], in [0, 1].
+
+    Kull et al. 2019 (arXiv 1910.12656), eq. 3: every probability counts, not the highest alone.
+    """
+    y, z = _checked(labels, logits)
+    p = np.minimum(np.exp(log_softmax(z)), 1.0)
+    gaps = [bin_statistics(y == k, p[:, k], bins).expected_gap for k in range(p.shape[1])]
+    return float(np.mean(gaps))
+
+
+def mce(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
+    """Maximum calibration error: the largest gap of a bin, in [0, 1] (Guo et al. 2017, eq. 5)."""
+    return prediction_bins(labels, logits, bins=bins).maximum_gap
+
+
+def overconfidence(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Mean confidence minus accuracy, in [-1, 1]: above 0 the network claims too much."""
+    predicted, y, conf = _predictions(labels, logits)
+    return float(conf.mean() - np.mean(predicted == y))
+
+
+def aurc(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Area under the risk-coverage curve, in [0, 1] (Geifman & El-Yaniv 2017, arXiv 1705.08500).
+
+    The mean over n = 1 … N of the error among the n most confident examples: low where confidence
+    ranks right before wrong. Examples of equal confidence share the error they have together.
+    """
+    predicted, y, conf = _predictions(labels, logits)
+    wrong = (predicted != y).astype(np.float64)
+    _, group = np.unique(-conf, return_inverse=True)
+    shared = (np.bincount(group, weights=wrong) / np.bincount(group))[group]
+    order = np.argsort(-conf, kind="stable")
+    risks = np.cumsum(shared[order]) / np.arange(1, y.size + 1)
+    return float(risks.mean())
+
+
 def measure(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> dict[str, float]:
-    """All of the above by name: accuracy, nll, nll_se, brier, ece (with `bins` bins)."""
+    """All of the above by name, `nll_standard_error` as `nll_se`; `bins` bins where there are any."""
     return {
         "accuracy": accuracy(labels, logits),
         "nll": nll(labels, logits),
         "nll_se": nll_standard_error(labels, logits),
         "brier": brier(labels, logits),
         "ece": ece(labels, logits, bins=bins),
+        "adaptive_ece": adaptive_ece(labels, logits, bins=bins),
+        "classwise_ece": classwise_ece(labels, logits, bins=bins),
+        "mce": mce(labels, logits, bins=bins),
+        "overconfidence": overconfidence(labels, logits),
+        "aurc": aurc(labels, logits),
     }
 
 
@@ -110,58 +126,26 @@ def confidence(logits: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64
     return z.argmax(axis=1), highest
 
 
-def bin_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) -> BinStatistics:
-    """Counts, mean confidence and accuracy in bins of equal width on (0, 1], closed on the right.
-
-    A confidence of 1 is in the last bin, one on an edge (within 1e-12) in the lower bin, and 0,
-    which a softmax's maximum never is, in the first: no example is dropped.
-
-    Args:
-        correct: `(N,)` of 0 and 1 (or booleans), whether the event came true; N >= 1.
-        confidence: `(N,)` in [0, 1], the probability given to it.
-        bins: M >= 1.
-
-    Raises:
-        ValueError: arguments of other shapes or ranges.
-    """
-    hits, conf = np.asarray(correct, dtype=np.float64), np.asarray(confidence, dtype=np.float64)
-    if hits.ndim != 1 or hits.shape != conf.shape or not hits.size:
-        raise ValueError(
-            "correct and confidence must both have shape (N,) with N >= 1, "
-            f"got {hits.shape} and {conf.shape}"
-        )
-    if not np.isin(hits, (0.0, 1.0)).all():
-        raise ValueError("correct must hold only 0 and 1, or booleans, got other values")
-    if not ((conf >= 0.0) & (conf <= 1.0)).all():  # also refuses NaN
-        raise ValueError(f"confidence must lie in [0, 1], got {conf.min()} to {conf.max()}")
-    bins = _checked_bins(bins)
-    # Not linspace: that multiplies by a rounded step, and its 3/5 is 0.6000000000000001.
-    edges = np.arange(bins + 1) / bins
-    # The number of inner edges that lie below the confidence is the bin's index: 0 to M - 1.
-    index = np.searchsorted(edges[1:-1] + _EDGE_TOLERANCE, conf, side="left")
-    counts = np.bincount(index, minlength=bins)
-
-    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        sums = np.bincount(index, weights=values, minlength=bins)
-        means = np.full(bins, np.nan)
-        np.divide(sums, counts, out=means, where=counts > 0)
-        return means
-
-    return BinStatistics(edges, counts, confidence=mean(conf), accuracy=mean(hits))
-
-
 def prediction_bins(
     labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS
 ) -> BinStatistics:
     """`bin_statistics` of the predicted classes: what `ece` sums and the diagram shows."""
-    y, z = _checked(labels, logits)
-    predicted, conf = confidence(z)
+    predicted, y, conf = _predictions(labels, logits)
     return bin_statistics(predicted == y, conf, bins)
 
 
-def _example_nll(labels: ArrayLike, logits: ArrayLike) -> NDArray[np.float64]:
+def _predictions(
+    labels: ArrayLike, logits: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Predicted classes, labels, confidences."""
     y, z = _checked(labels, logits)
-    return -log_softmax(z)[np.arange(y.size), y]
+    predicted, conf = confidence(z)
+    return predicted, y, conf
+
+
+def _example_nll(labels: ArrayLike, logits: ArrayLike) -> NDArray[np.float64]:
+    truth, z = _checked_distribution(labels, logits)
+    return -np.sum(truth * log_softmax(z), axis=1)
 
 
 def _checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
@@ -174,6 +158,23 @@ def _checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
     return z
 
 
+def _checked_distribution(
+    labels: ArrayLike, logits: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Labels as distributions `(N, K)`: one-hot where they are classes."""
+    given = np.asarray(labels)
+    if given.ndim == 1:
+        y, z = _checked(given, logits)
+        return np.eye(z.shape[1])[y], z
+    z = _checked_logits(logits)
+    if given.shape != z.shape:
+        raise ValueError(f"labels must have shape {z.shape[:1]} or {z.shape}, got {given.shape}")
+    truth = given.astype(np.float64)
+    if not ((truth >= 0).all() and np.allclose(truth.sum(axis=1), 1.0, atol=1e-5)):
+        raise ValueError("soft labels must be 0 or more and add up to 1 for each example")
+    return truth, z
+
+
 def _checked(labels: ArrayLike, logits: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     y, z = np.asarray(labels), _checked_logits(logits)
     examples, classes = z.shape
@@ -184,9 +185,3 @@ def _checked(labels: ArrayLike, logits: ArrayLike) -> tuple[NDArray[np.int64], N
     if y.min() < 0 or y.max() >= classes:
         raise ValueError(f"labels must lie in [0, {classes}), got {y.min()} to {y.max()}")
     return y.astype(np.int64), z
-
-
-def _checked_bins(bins: int) -> int:
-    if isinstance(bins, bool) or not isinstance(bins, (int, np.integer)) or bins < 1:
-        raise ValueError(f"bins must be an integer >= 1, got {bins!r}")
-    return int(bins)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lotcal_tf.evaluation.metrics import DEFAULT_BINS, BinStatistics, prediction_bins
+from lotcal_tf.evaluation.bins import BinStatistics
+from lotcal_tf.evaluation.metrics import DEFAULT_BINS, prediction_bins
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

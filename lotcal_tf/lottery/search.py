@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from lotcal_tf.calibration.strategy import Strategy
+from lotcal_tf.calibration.temperature import fit_temperature
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError
@@ -173,11 +174,17 @@ class Search:
         return before.rewind
 
     def _measure(self, predictions: Predictions) -> Record:
-        figures: Record = {}
+        """Every split's figures, before and after temperature scaling fitted on validation."""
+        bins = self.experiment.ece_bins
+        temperature = fit_temperature(*predictions["val"])
+        figures: Record = {"temperature": temperature}
         for split, (labels, logits) in predictions.items():
-            measured = metrics.measure(labels, logits, bins=self.experiment.ece_bins)
+            measured = metrics.measure(labels, logits, bins=bins)
             figures[f"{split}_loss"] = measured["nll"]
             figures |= {f"{split}_{name}": value for name, value in measured.items()}
+            scaled = logits / temperature
+            figures[f"{split}_nll_scaled"] = metrics.nll(labels, scaled)
+            figures[f"{split}_ece_scaled"] = metrics.ece(labels, scaled, bins=bins)
         return figures
 
     def _tell(self, progress: Progress) -> None:

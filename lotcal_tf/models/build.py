@@ -6,6 +6,7 @@ from lotcal_tf import catalog
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import FieldError
 from lotcal_tf.models.initial import redraw
+from lotcal_tf.models.mc_dropout import StatelessDropout
 
 # Kaiming normal is not truncated here, as in the papers (Keras's `he_normal` is).
 INITIALIZERS = {
@@ -26,6 +27,8 @@ def build_model(
     input_range: float = 1.0,
     input_mean: Sequence[float] = (),
     input_std: Sequence[float] = (),
+    dropout_rate: float = 0.0,
+    dropout_at: str = "blocks",
 ) -> "keras.Model":
     """Builds a model that takes examples as the dataset gives them and returns logits.
 
@@ -39,6 +42,8 @@ def build_model(
       initializer: a name of `INITIALIZERS`.
       input_range: the inputs' largest possible value; they are divided by it.
       input_mean, input_std: of the inputs so scaled; one value, or one a channel. Empty: none.
+      dropout_rate: of the dropout that is put in; 0: none.
+      dropout_at: `blocks`, after each of them, or `head`, before the classifier only.
 
     Raises:
       FieldError: mean and deviation do not fit the inputs' channels.
@@ -59,7 +64,11 @@ def build_model(
     def draw() -> "keras.initializers.Initializer":
         return keras.initializers.VarianceScaling(factor, mode, distribution)
 
-    logits = catalog.model(name).load()(name, x, classes, draw)
+    def dropout(place: str, x: "keras.KerasTensor") -> "keras.KerasTensor":
+        wanted = "block" if dropout_at == "blocks" else "head"
+        return StatelessDropout(dropout_rate)(x) if dropout_rate and place == wanted else x
+
+    logits = catalog.model(name).load()(name, x, classes, draw, dropout)
     return redraw(keras.Model(inputs, logits, name=name), seed, "initial")
 
 

@@ -10,6 +10,7 @@ def build(
     inputs: "keras.KerasTensor",
     classes: int,
     initializer: Callable[[], "keras.initializers.Initializer"],
+    dropout: Callable[[str, "keras.KerasTensor"], "keras.KerasTensor"],
 ) -> "keras.KerasTensor":
     """The logits of `lenet_W1_W2_…`: ReLU layers of those widths, then a linear one.
 
@@ -17,6 +18,8 @@ def build(
       name: e.g. `lenet_300_100` (LeCun et al. 1998).
       inputs: a batch of inputs of any shape; flattened.
       classes: the number of logits.
+      dropout: called with `block` after each hidden layer and with `head` before the last layer;
+        puts dropout there where it is asked for.
       initializer: makes what draws a kernel, one each; biases start at 0.
     """
     widths: Sequence[int] = [int(width) for width in name.split("_")[1:]]
@@ -25,4 +28,6 @@ def build(
         x = keras.layers.Dense(
             width, activation="relu", kernel_initializer=initializer(), name=f"hidden_{number}"
         )(x)
+        x = dropout("block", x)
+    x = dropout("head", x)
     return keras.layers.Dense(classes, kernel_initializer=initializer(), name="logits")(x)

@@ -6,6 +6,7 @@ drives it: the program stands in for its `train_function`.
 """
 
 import bisect
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,7 +15,8 @@ import tensorflow as tf
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Split
-from lotcal_tf.seeds import step_seed
+from lotcal_tf.models.mc_dropout import Passes
+from lotcal_tf.seeds import named_seed, step_seed
 
 # How many steps run before Python is visited (progress, Ctrl-C): well under a second of dense
 # steps, some seconds of convolutional ones. Results do not depend on it.
@@ -182,15 +184,32 @@ class Predictor:
     Args:
       network: gives logits `(N, K)`.
       plan: `xla` or `graph`.
+      passes: 0, dropout off; else the predictions of so many stochastic passes are averaged, and
+        the logarithm of the mean probability stands for the logits.
+      seed: of those passes; the same masks for every split and level.
       batch_size: examples at once.
     """
 
-    def __init__(self, network: "keras.Model", plan: str, batch_size: int = 1000) -> None:
+    def __init__(
+        self,
+        network: "keras.Model",
+        plan: str,
+        passes: int = 0,
+        seed: int = 0,
+        batch_size: int = 1000,
+    ) -> None:
         """See the class."""
         self.batch_size = batch_size
+        stochastic = Passes(network, passes) if passes else None
+        pass_seed = tf.constant(named_seed(seed, "mc_eval"), tf.int32)
 
         def logits(inputs: "tf.Tensor") -> "tf.Tensor":
-            return tf.cast(network(tf.cast(inputs, tf.float32), training=False), tf.float32)
+            inputs = tf.cast(inputs, tf.float32)
+            if stochastic is None:
+                return tf.cast(network(inputs, training=False), tf.float32)
+            with step_seed(pass_seed):
+                log_p = tf.nn.log_softmax(tf.cast(stochastic(inputs), tf.float32))
+            return tf.reduce_logsumexp(log_p, 0) - math.log(passes)
 
         self._logits = tf.function(logits, jit_compile=plan == "xla")
 

@@ -81,7 +81,7 @@ class Trainer:
         # A step takes a whole batch; what is left over differs from epoch to epoch.
         self.steps_per_epoch = count // experiment.batch_size
         self.plan = choose_plan(experiment.plan, network)
-        self.strategy = strategy(network)
+        self.strategy = strategy(network, **experiment.hyperparameters)
         optimizer = build_optimizer(
             experiment.optimizer,
             lr=experiment.lr,
@@ -95,7 +95,7 @@ class Trainer:
         self.strategy.compile(optimizer=optimizer)
         self.program = TrainingProgram(self.strategy, experiment.batch_size, self.plan)
         self.strategy.train_function = self.program
-        self._predict = Predictor(network, self.plan)
+        self._predict = Predictor(network, self.plan, experiment.mc_eval, experiment.seed)
 
     @property
     def total_steps(self) -> int:

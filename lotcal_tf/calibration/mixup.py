@@ -1,0 +1,48 @@
+"""`mixup`: training on mixtures of two examples and of their labels (Zhang et al. 2017)."""
+
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from lotcal_tf import compat  # noqa: F401  (before TFP, whose import fails otherwise)
+from lotcal_tf.calibration.losses import cross_entropy
+from lotcal_tf.calibration.strategy import Logs, Strategy
+from lotcal_tf.seeds import draw_seed
+
+
+class Mixup(Strategy):
+    """Cross-entropy of λx_i + (1 − λ)x_j against λy_i + (1 − λ)y_j; hyperparameter `mixup_a`.
+
+    The pairs come from a permutation of the batch, and each example has a λ ~ Beta(a, a) of its own.
+    """
+
+    def train_step(self, data: Any) -> Logs:
+        """One step; see `Strategy.train_step`."""
+        inputs, labels = data
+        inputs, labels = self.mix(inputs, tf.one_hot(labels, self.network.output_shape[-1]))
+        with tf.GradientTape() as tape:
+            logits = self(inputs, training=True)
+            loss = tf.reduce_mean(cross_entropy(labels, logits)) + self.penalty()
+        return self.descend(tape, loss, labels, logits)
+
+    def mix(self, inputs: "tf.Tensor", labels: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        """Mixes a batch with itself, permuted.
+
+        Args:
+          inputs: `(N, …)` float.
+          labels: `(N, K)` float.
+        """
+        count = inputs.shape[0]
+        keys = tf.random.stateless_uniform(
+            [count], draw_seed("mixup/pairs"), None, None, tf.uint64, alg="philox"
+        )
+        order = tf.argsort(tf.bitcast(keys, tf.int64))
+        a = self.hyper["mixup_a"]
+        share = tfp.distributions.Beta(a, a).sample(count, seed=draw_seed("mixup/share"))
+        return _mixture(share, inputs, order), _mixture(share, labels, order)
+
+
+def _mixture(share: "tf.Tensor", values: "tf.Tensor", order: "tf.Tensor") -> "tf.Tensor":
+    share = tf.reshape(share, [-1] + [1] * (values.shape.rank - 1))
+    return share * values + (1 - share) * tf.gather(values, order)

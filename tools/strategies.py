@@ -1,0 +1,173 @@
+"""Compares the strategies of the catalog, or settings of one, by chains of the train command.
+
+    python tools/strategies.py search --dataset=mnist --data_dir=DIR --out=runs/search
+    python tools/strategies.py table --dataset=mnist --data_dir=DIR --out=runs/table --seeds=3
+
+`search` tries the settings of `GRID` and ranks them by validation data alone: the lowest mean
+validation NLL of the levels between 21 % and 3.6 % kept, among settings whose mean validation
+accuracy there is within 0.2 points of `none`'s. `table` runs every strategy with the defaults of
+its row and prints test figures, mean ± standard deviation over the seeds. A chain is one process
+on one core, as many beside each other as there are cores; a chain that is finished is not run
+again, so an interrupted call continues.
+"""
+
+import argparse
+import csv
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from lotcal_tf.catalog import STRATEGIES
+
+Settings = Mapping[str, Any]
+Row = dict[str, str]
+
+GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
+    "none": {},
+    "vwcc": {"dropout_rate": [0.1, 0.2, 0.3]},
+    "mixup": {"mixup_a": [0.05, 0.1, 0.2]},
+    "mda": {"calib_weight": [0.1, 0.3, 1.0]},
+    "lwcc": {"calib_weight": [0.03, 0.1, 0.3]},
+    "lwcc_si": {"calib_weight": [0.03, 0.1, 0.3], "dropout_rate": [0.1, 0.2]},
+    "nba": {"calib_weight": [0.03, 0.1, 0.3]},
+}
+KEPT = {"100 %": 1.0, "21 %": 0.21, "13.5 %": 0.135, "3.6 %": 0.036}
+FIGURES = ("accuracy", "ece", "nll", "brier")
+
+
+def candidates() -> list[tuple[str, Settings]]:
+    """Every strategy of the grid with every combination of its settings."""
+    return [
+        (name, dict(zip(grid, values, strict=True)))
+        for name, grid in GRID.items()
+        for values in itertools.product(*grid.values())
+    ]
+
+
+def label(calib: str, settings: Settings) -> str:
+    """`lwcc calib_weight=0.1`."""
+    return " ".join([calib, *(f"{name}={value}" for name, value in settings.items())])
+
+
+def run_all(chains: Sequence[tuple[str, Settings]], common: Sequence[str], out: Path) -> list[Path]:
+    """Runs the chains, as many at once as there are cores; gives their run directories.
+
+    Raises:
+      SystemExit: a chain failed; its log is named.
+    """
+    cores: Queue[int] = Queue()
+    for core in sorted(os.sched_getaffinity(0)):
+        cores.put(core)
+    out.mkdir(parents=True, exist_ok=True)
+
+    def run(chain: tuple[str, Settings]) -> Path:
+        calib, settings = chain
+        directory = out / label(calib, settings).replace(" ", "-").replace("=", "_")
+        flags = [f"--{name}={value}" for name, value in settings.items()]
+        call = [sys.executable, "-m", "lotcal_tf.train", f"--calib={calib}", *flags, *common]
+        core = cores.get()
+        try:
+            log = directory.with_suffix(directory.suffix + ".log")
+            with log.open("w") as file:
+                code = subprocess.call(
+                    [*call, f"--out={directory}"],
+                    stdout=file,
+                    stderr=file,
+                    preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                )
+        finally:
+            cores.put(core)
+        if code:
+            raise SystemExit(f"{' '.join(call)} failed, see {log}")
+        print(f"done: {label(calib, settings)}", flush=True)
+        return directory
+
+    with ThreadPoolExecutor(cores.qsize()) as pool:
+        return list(pool.map(run, chains))
+
+
+def read(directory: Path) -> list[Row]:
+    """The levels of a run."""
+    with (directory / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def search(chains: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
+    """The ranking of the settings, as Markdown; the chosen one of each strategy is marked."""
+    rows = []
+    for (calib, settings), run in zip(chains, runs, strict=True):
+        levels = [r for r in read(run) if 0.035 <= float(r["density"]) <= 0.215]
+        nll = statistics.mean(float(r["val_nll"]) for r in levels)
+        accuracy = statistics.mean(float(r["val_accuracy"]) for r in levels)
+        rows.append((calib, settings, nll, accuracy))
+    needed = next(row[3] for row in rows if row[0] == "none") - 0.002
+    lines = [
+        "| strategy and settings | validation NLL | validation accuracy | |",
+        "|---|---:|---:|---|",
+    ]
+    for calib, settings, nll, accuracy in rows:
+        able = [row for row in rows if row[0] == calib and row[3] >= needed]
+        best = min((row[2] for row in able), default=None)
+        mark = "chosen" if nll == best else ("" if accuracy >= needed else "accuracy too low")
+        lines.append(f"| {label(calib, settings)} | {nll:.4f} | {accuracy:.2%} | {mark} |")
+    return "\n".join(lines)
+
+
+def table(chains: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
+    """Test figures of each strategy at the densities of `KEPT`, as Markdown tables."""
+    parts = []
+    for figure in FIGURES:
+        lines = [f"| {figure} | {' | '.join(KEPT)} |", "|---|" + "---:|" * len(KEPT)]
+        for calib in dict.fromkeys(calib for calib, _ in chains):
+            own = [read(run) for (c, _), run in zip(chains, runs, strict=True) if c == calib]
+            cells = []
+            for density in KEPT.values():
+                values = [
+                    float(
+                        min(rows, key=lambda r: abs(float(r["density"]) - density))[
+                            f"test_{figure}"
+                        ]
+                    )
+                    for rows in own
+                ]
+                scale, digits = (100, 2) if figure == "accuracy" else (1, 4)
+                spread = statistics.stdev(values) if len(values) > 1 else 0.0
+                cells.append(
+                    f"{scale * statistics.mean(values):.{digits}f} ± {scale * spread:.{digits}f}"
+                )
+            lines.append(f"| {calib} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Runs the chains and prints the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=("search", "table"))
+    parser.add_argument("--dataset", default="mnist")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--levels", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--lr", type=float, default=1.2e-3)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    common = [f"--{name}={getattr(given, name)}" for name in ("dataset", "levels", "epochs", "lr")]
+    if given.data_dir:
+        common.append(f"--data_dir={given.data_dir}")
+    base = candidates() if given.what == "search" else [(name, {}) for name in STRATEGIES]
+    chains: list[tuple[str, Settings]]
+    chains = [(c, {**s, "seed": seed}) for seed in range(given.seeds) for c, s in base]
+    runs = run_all(chains, common, given.out)
+    print((search if given.what == "search" else table)(chains, runs))
+
+
+if __name__ == "__main__":
+    main()
