@@ -26,12 +26,13 @@ class StatelessDropout(keras.layers.Layer):
     """Sets a share of its inputs to 0 in training and scales the others up (Srivastava 2014).
 
     Args:
-      rate: share dropped, in [0, 1); held to a multiple of 1/65536.
-      shared_axes: axes along which one decision counts for all (channels-last spatial dropout).
+      rate: share dropped, in [0, 1); held to a multiple of 1/65536 below 1.
+      shared_axes: axes, counted from 0, along which one decision counts for all, e.g. (1, 2) for
+        spatial dropout of images, channels last.
       **kwargs: of `keras.layers.Layer`.
 
     Raises:
-      UsageError: the rate is outside [0, 1).
+      UsageError: the rate is outside [0, 1), or an axis is negative.
       RuntimeError: called with training=True outside a training step (see `seeds.step_seed`).
     """
 
@@ -40,12 +41,14 @@ class StatelessDropout(keras.layers.Layer):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise UsageError(f"dropout rate {rate}: must lie in [0, 1)")
+        if any(axis < 0 for axis in shared_axes):
+            raise UsageError(f"shared_axes {tuple(shared_axes)}: count axes from 0, the batch's")
         self.rate = rate
         self.shared_axes = tuple(shared_axes)
 
     def call(self, inputs: "tf.Tensor", training: bool | None = None) -> "tf.Tensor":
         """The inputs, unchanged outside training."""
-        dropped = round(self.rate * _LEVELS)
+        dropped = min(round(self.rate * _LEVELS), _LEVELS - 1)
         if not training or dropped == 0:
             return inputs
         shape = [
@@ -64,8 +67,10 @@ class StatelessDropout(keras.layers.Layer):
 def _random_levels(shape: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
     """Whole numbers, int32, uniform in [0, 65536)."""
     count = tf.reduce_prod(shape)
+    # Named, Philox compiles to the same numbers as it gives uncompiled (chosen by `auto_select`,
+    # XLA's takes a negative seed otherwise), and 15 times faster.
     bits = tf.random.stateless_uniform(
-        [(count + 1) // 2], seed, minval=None, maxval=None, dtype=tf.uint32
+        [(count + 1) // 2], seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
     )
     halves = tf.stack(
         [bits & (_LEVELS - 1), tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32))]
@@ -86,7 +91,8 @@ def replace_dropout(model: "keras.Model") -> "keras.Model":
             shared = tuple(axis for axis, size in enumerate(shape) if size == 1)
             return StatelessDropout(layer.rate, shared, name=layer.name)
         if type(layer) in _SPATIAL:
-            axes = tuple(range(1, 1 + _SPATIAL[type(layer)]))
+            first = 2 if getattr(layer, "data_format", None) == "channels_first" else 1
+            axes = tuple(range(first, first + _SPATIAL[type(layer)]))
             return StatelessDropout(layer.rate, axes, name=layer.name)
         for inner in layer._flatten_layers(include_self=False):
             if isinstance(inner, keras.layers.Dropout) and inner.rate:
