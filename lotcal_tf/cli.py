@@ -123,5 +123,6 @@ def start_tensorflow() -> None:
 
 
 def _tell(command: str, line: str, code: int) -> int:
-    print(f"{command}: {line}", file=sys.stderr)
+    # A message may quote what others wrote over several lines.
+    print(f"{command}: {' '.join(line.splitlines())}", file=sys.stderr)
     return code

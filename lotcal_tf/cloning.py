@@ -39,7 +39,9 @@ def is_nested(layer: "keras.layers.Layer") -> bool:
 
 
 def check_walkable(model: "keras.Model") -> None:
-    """Raises UsageError where the model is subclassed, so that its layers cannot be walked."""
+    """Raises UsageError where the model's layers cannot be walked: it is subclassed or unbuilt."""
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise UsageError(f"model {model.name!r} has no weights yet: give it an Input")
     if not is_nested(model):
         raise UsageError(
             f"{type(model).__name__} is a subclassed model, whose layers cannot be walked: let it implement "
@@ -55,8 +57,16 @@ def rebuild(model: "keras.Model", replace: Replace) -> "keras.Model":
       model: functional or sequential; layers inside nested models of these kinds count as its own.
       replace: gives the new layer for a layer; called once for each layer, shared ones included.
     """
+    # Also what models nested in each other share stays shared.
+    made: dict[int, keras.layers.Layer] = {}
 
     def replace_any(layer: "keras.layers.Layer") -> "keras.layers.Layer":
-        return rebuild(layer, replace) if is_nested(layer) else replace(layer)
+        if id(layer) not in made:
+            made[id(layer)] = (
+                keras.models.clone_model(layer, clone_function=replace_any)
+                if is_nested(layer)
+                else replace(layer)
+            )
+        return made[id(layer)]
 
-    return keras.models.clone_model(model, clone_function=replace_any)
+    return replace_any(model)

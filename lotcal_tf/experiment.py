@@ -64,8 +64,12 @@ def _fraction(value: float) -> str | None:
     return None if 0 <= value < 1 else "must lie in [0, 1)"
 
 
+def _is_positive(value: float) -> bool:
+    return value > 0 and math.isfinite(value)
+
+
 def _positive(value: float) -> str | None:
-    return None if value > 0 and math.isfinite(value) else "must be a finite number above 0"
+    return None if _is_positive(value) else "must be a finite number above 0"
 
 
 def _not_negative(value: float) -> str | None:
@@ -84,7 +88,11 @@ def _drops(value: tuple[int, ...]) -> str | None:
 
 
 def _all_positive(value: tuple[float, ...]) -> str | None:
-    return None if all(v > 0 for v in value) else "must be above 0"
+    return None if all(map(_is_positive, value)) else "must be finite numbers above 0"
+
+
+def _all_finite(value: tuple[float, ...]) -> str | None:
+    return None if all(map(math.isfinite, value)) else "must be finite numbers"
 
 
 def _mc_eval(value: int) -> str | None:
@@ -110,7 +118,10 @@ class Experiment:
         None, "examples cut from training by seed; default: a tenth", check=_at_least(1)
     )
     input_mean: tuple[float, ...] = _field(
-        (), "mean of the inputs scaled to [0, 1], one or a channel each", from_ticket=True
+        (),
+        "mean of the inputs scaled to [0, 1], one or a channel each",
+        check=_all_finite,
+        from_ticket=True,
     )
     input_std: tuple[float, ...] = _field(
         (), "their standard deviation", check=_all_positive, from_ticket=True
@@ -296,7 +307,7 @@ def _applies(field: "dataclasses.Field[Any]", values: Experiment) -> bool:
 def _scalar(field: str, kind: type, value: Any) -> Any:
     """`value`, from Python, TOML or the command line, as `kind`."""
     wrong = isinstance(value, bool) or (kind is str and not isinstance(value, str))
-    wrong = wrong or (kind is int and isinstance(value, float) and value != int(value))
+    wrong = wrong or (kind is int and isinstance(value, float) and not value.is_integer())
     if not wrong:
         try:
             return kind(value)
@@ -310,6 +321,7 @@ def _typed(field: "dataclasses.Field[Any]", value: Any) -> Any:
     hint = _TYPES[field.name]
     if value is None and type(None) in typing.get_args(hint):
         return None
+    given = value
     kinds = [hint] if typing.get_origin(hint) is tuple else typing.get_args(hint) or (hint,)
     (kind,) = (kind for kind in kinds if kind is not type(None))
     if typing.get_origin(kind) is tuple:
@@ -322,10 +334,10 @@ def _typed(field: "dataclasses.Field[Any]", value: Any) -> Any:
         value = _scalar(field.name, kind, value)
     choices, check = field.metadata["choices"], field.metadata["check"]
     if choices and value not in choices:
-        raise FieldError(field.name, value, f"choose one of {', '.join(choices)}")
+        raise FieldError(field.name, given, f"choose one of {', '.join(choices)}")
     problem = check(value) if check else None
     if problem:
-        raise FieldError(field.name, value, problem)
+        raise FieldError(field.name, given, problem)
     return value
 
 
@@ -348,10 +360,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """The fields a recipe file sets.
 
     Raises:
-      UsageError: there is no such file, it is not TOML, or it names an unknown field.
+      UsageError: there is no such file, it is not TOML, it names an unknown field, or a value is
+        not what the field can have.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -361,6 +374,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
             close = difflib.get_close_matches(name, FIELDS, n=1)
             hint = f"did you mean {close[0]}?" if close else f"fields are {', '.join(FIELDS)}"
             raise UsageError(f"{path}: unknown field {name!r}; {hint}")
+    try:
+        Experiment(**fields)
+    except FieldError as error:
+        raise UsageError(f"{path}: {error}") from error
     return fields
 
 

@@ -115,7 +115,8 @@ def find_tickets(
                 "belongs to the commands; here model and data are given themselves",
             )
     classes = classes_of(model)
-    experiment = Experiment(**fields)
+    paths = {name: str(value) for name, value in fields.items() if isinstance(value, Path)}
+    experiment = Experiment(**(fields | paths))
     dataset = _dataset(train, test, validation, experiment, classes)
     digest = hashlib.sha256(architecture_of(model).encode())
     for value in masking.values(model).values():
@@ -234,6 +235,8 @@ def _search(
     """Checks that all fits, then searches; the run directory is first touched when all does."""
     store = _store(experiment, content)
     store.check(experiment.run_id(**content))
+    if store.finished() > experiment.levels:
+        return Run(store.directory, store.records(), store.finished(), lambda: dataset)
     examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
     check_outputs(start.model() if isinstance(start, Ticket) else start, examples, dataset.classes)
     strategy = _strategy(experiment.calib)

@@ -14,7 +14,9 @@ _MB = 1 << 20
 _CHECK = 1000  # examples of a stream that are looked at together
 
 
-def check_arrays(inputs: Any, labels: Any, *, split: str, classes: int) -> tuple[NDArray, NDArray]:
+def check_arrays(
+    inputs: Any, labels: Any, *, split: str, classes: int, first: int = 0
+) -> tuple[NDArray, NDArray]:
     """Checks one split's arrays.
 
     Args:
@@ -22,6 +24,7 @@ def check_arrays(inputs: Any, labels: Any, *, split: str, classes: int) -> tuple
       labels: `(N,)` whole numbers in [0, classes); `(N, 1)` is taken as `(N,)`.
       split: its name, for messages.
       classes: how many.
+      first: the number of the first example, for messages.
 
     Returns:
       The inputs as uint8 or float32, the labels as int32.
@@ -29,7 +32,10 @@ def check_arrays(inputs: Any, labels: Any, *, split: str, classes: int) -> tuple
     Raises:
       UsageError: lengths differ, the split is empty, a value is not finite, a label is no class.
     """
-    inputs, labels = np.asarray(inputs), np.asarray(labels)
+    try:
+        inputs, labels = np.asarray(inputs), np.asarray(labels)
+    except ValueError as error:
+        raise UsageError(f"{split} is no pair of arrays: {error}") from error
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
@@ -37,26 +43,27 @@ def check_arrays(inputs: Any, labels: Any, *, split: str, classes: int) -> tuple
             f"{split} labels have shape {labels.shape}: one whole number an example is needed "
             "(one-hot labels: labels.argmax(-1))"
         )
+    # Before their number is asked for: None or a generator becomes an array that has none.
+    if inputs.dtype.kind not in "uif":
+        raise UsageError(f"{split} inputs are of type {inputs.dtype}: numbers are needed")
     if len(inputs) != len(labels):
         raise UsageError(
             f"{split} has {len(inputs)} inputs and {len(labels)} labels: they must be as many"
         )
     if not len(labels):
         raise UsageError(f"{split} is empty")
-    if not np.issubdtype(inputs.dtype, np.number):
-        raise UsageError(f"{split} inputs are of type {inputs.dtype}: numbers are needed")
+    kind = np.uint8 if inputs.dtype == np.uint8 else np.float32
+    with np.errstate(over="ignore"):  # What float32 cannot hold is infinity, and told as such.
+        inputs = inputs.astype(kind, copy=False)
     if not np.isfinite(inputs).all():
-        bad = int(np.argmax(~np.isfinite(inputs).reshape(len(inputs), -1).all(1)))
+        bad = first + int(np.argmax(~np.isfinite(inputs).reshape(len(inputs), -1).all(1)))
         raise UsageError(f"{split} inputs hold NaN or infinity, first in example {bad}")
-    if not np.issubdtype(labels.dtype, np.integer) and not np.array_equal(
-        labels, labels.astype(int)
-    ):
+    if labels.dtype.kind not in "buif" or not np.array_equal(labels, np.floor(labels)):
         raise UsageError(f"{split} labels are of type {labels.dtype}: whole numbers are needed")
     if labels.min() < 0 or labels.max() >= classes:
         bad = labels[(labels < 0) | (labels >= classes)][0]
         raise UsageError(f"{split} has a label {bad}: labels must be 0 … {classes - 1}")
-    kind = np.uint8 if inputs.dtype == np.uint8 else np.float32
-    return inputs.astype(kind, copy=False), labels.astype(np.int32)
+    return inputs, labels.astype(np.int32)
 
 
 def from_arrays(
@@ -89,11 +96,8 @@ def from_arrays(
         kept = inputs, labels
         cut = check_arrays(*validation, split="validation", classes=classes)
     tested = check_arrays(*test, split="test", classes=classes) if test is not None else None
-    for split, other in (("validation", cut), ("test", tested)):
-        if other is not None and other[0].shape[1:] != kept[0].shape[1:]:
-            raise UsageError(
-                f"{split} inputs have shape {other[0].shape[1:]} an example, train {kept[0].shape[1:]}"
-            )
+    shapes = {"train": kept, "validation": cut, "test": tested}
+    _check_shapes({name: pair[0].shape[1:] for name, pair in shapes.items() if pair is not None})
     return Dataset(
         classes,
         ResidentSplit.of(*kept),
@@ -131,6 +135,7 @@ def from_pipelines(
         pairs[name] = None
         if data is not None:
             counts[name], pairs[name], room = _read(data, name, classes, room)
+    _check_shapes({name: tuple(given[name].element_spec[0].shape) for name in counts})
     if room >= 0:
         return from_arrays(
             pairs["train"],
@@ -167,6 +172,15 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()[:10]
 
 
+def _check_shapes(shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises UsageError where a split's examples have another shape than train's."""
+    for split, shape in shapes.items():
+        if shape != shapes["train"]:
+            raise UsageError(
+                f"{split} inputs have shape {shape} an example, train {shapes['train']}"
+            )
+
+
 def _read(
     data: "tf.data.Dataset", split: str, classes: int, room: int
 ) -> tuple[int, tuple[NDArray, NDArray] | None, int]:
@@ -181,7 +195,8 @@ def _read(
       where they did not fit.
     """
     spec = data.element_spec
-    if not (isinstance(spec, tuple) and len(spec) == 2 and spec[1].shape.rank == 0):
+    tensors = isinstance(spec, tuple) and all(isinstance(part, tf.TensorSpec) for part in spec)
+    if not (tensors and len(spec) == 2 and spec[1].shape.rank == 0):
         raise UsageError(
             f"the {split} pipeline gives {spec}: unbatched (input, label) pairs are needed "
             "(dataset.unbatch())"
@@ -190,10 +205,14 @@ def _read(
         raise UsageError(
             f"the {split} pipeline's inputs have shape {spec[0].shape}: a full one is needed"
         )
+    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise UsageError(f"the {split} pipeline never ends: leave out its repeat()")
     count = 0
     kept: list[tuple[NDArray, NDArray]] = []
     for inputs, labels in data.batch(_CHECK).prefetch(1):
-        block = check_arrays(inputs.numpy(), labels.numpy(), split=split, classes=classes)
+        block = check_arrays(
+            inputs.numpy(), labels.numpy(), split=split, classes=classes, first=count
+        )
         count, room = count + len(block[0]), room - block[0].nbytes
         kept = [*kept, block] if room >= 0 else []
     if not count:

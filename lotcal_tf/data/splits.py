@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import FieldError
 from lotcal_tf.seeds import generator, named_seed
 
 Block = tuple["tf.Tensor", "tf.Tensor"]
@@ -114,10 +114,19 @@ class StreamedSplit:
         """One epoch, shuffled over the buffer, a block being prepared while one is trained on."""
         size = self.block_steps(batch_size, most) * batch_size
         # A pipeline of its own an epoch, seeded by name: nothing is left over from the last one.
-        order = self.examples.shuffle(
-            min(self.buffer, self.count), seed=seed[0] ^ seed[1], reshuffle_each_iteration=False
+        # Not `Dataset.shuffle`, which mixes the process's global seed into the one it is given.
+        spec = self.examples.element_spec
+        order = tf.raw_ops.ShuffleDataset(
+            input_dataset=tf.data.experimental.to_variant(self.examples),
+            buffer_size=min(self.buffer, self.count),
+            seed=seed[0],
+            seed2=seed[1],
+            reshuffle_each_iteration=False,
+            output_types=[part.dtype for part in spec],
+            output_shapes=[part.shape for part in spec],
         )
-        for inputs, labels in order.batch(size).prefetch(1):
+        shuffled = tf.data.experimental.from_variant(order, spec)
+        for inputs, labels in shuffled.batch(size).prefetch(1):
             if inputs.shape[0] >= batch_size:
                 yield inputs, labels
 
@@ -161,13 +170,12 @@ def validation_members(count: int, size: int | None, seed: int) -> NDArray[np.bo
       `(count,)` boolean with exactly `size` True.
 
     Raises:
-      UsageError: nothing would be left for training.
+      FieldError: nothing would be left for training.
     """
     size = max(1, count // 10) if size is None else size
     if not 0 < size < count:
-        raise UsageError(
-            f"validation_size={size}: the training data has {count} examples and both parts need some"
-        )
+        problem = f"the training data has {count} examples, and both parts need some"
+        raise FieldError("validation_size", size, problem)
     members = np.zeros(count, bool)
     members[generator(seed, "validation").permutation(count)[:size]] = True
     return members

@@ -70,16 +70,25 @@ def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":
             ) from error
         return builder
     directory = Path(given).expanduser()
+    download = (
+        f"to download it: python -c \"import tensorflow_datasets as tfds; tfds.load('{name}', "
+        f"data_dir='{given}')\""
+    )
     if not directory.is_dir():
-        raise UsageError(f"--data_dir={given}: no such directory")
+        raise UsageError(f"--data_dir={given}: no such directory; {download}")
     # From files: the set's own code, slow to import, is not needed to read it.
     prepared = (directory / name.replace(":", "/")).glob("**/dataset_info.json")
     versions = sorted((path.parent for path in prepared), key=lambda path: _numbers(path.name))
     if not versions:
         found = ", ".join(sorted(path.name for path in directory.iterdir())[:12]) or "nothing"
         raise UsageError(
-            f"--data_dir={given}: no TFDS set {name} in it, there is {found}; to download it: "
-            f"python -c \"import tensorflow_datasets as tfds; tfds.load('{name}', data_dir='{given}')\""
+            f"--data_dir={given}: no TFDS set {name} in it, there is {found}; {download}"
+        )
+    configs = sorted({path.parent.name for path in versions})
+    if len(configs) > 1:
+        raise UsageError(
+            f"--data_dir={given}: {name} has the configurations {', '.join(configs)} in it; name one: "
+            f"--source={name}/{configs[0]}"
         )
     try:
         return tfds.builder_from_directory(versions[-1])

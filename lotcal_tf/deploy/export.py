@@ -57,7 +57,8 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray, *, scaled: bool = F
     """
     if not len(inputs):
         raise UsageError("export compares the files with the ticket on examples: give at least one")
-    if directory.exists() and any(directory.iterdir()) and not (directory / PARITY).exists():
+    taken = directory.exists() and not (directory / PARITY).exists()
+    if taken and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(
             f"{directory} holds something else than an export: choose another directory"
         )
@@ -66,7 +67,9 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray, *, scaled: bool = F
     if scaled:
         fold_temperature(model, temperature)
     inputs = np.asarray(inputs, np.float32)
-    truth = model.predict(inputs, batch_size=1000, verbose=0)
+    # Not `predict`: it makes TensorFlow write an error line of its own to standard error.
+    batches = [inputs[i : i + 1000] for i in range(0, len(inputs), 1000)]
+    truth = np.concatenate([model(batch, training=False).numpy() for batch in batches])
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
@@ -104,7 +107,8 @@ def exported(ticket: Ticket, directory: Path, *, scaled: bool = False) -> Export
     temperature = ticket.record["temperature"] if scaled else 1.0
     if (parity.get("ticket"), parity.get("temperature")) != (ticket.digest, temperature):
         return None
-    return _exported(directory, parity)
+    there = _exported(directory, parity)
+    return there if there.saved_model.is_dir() and there.tflite.is_file() else None
 
 
 def _exported(directory: Path, parity: dict[str, Any]) -> Exported:

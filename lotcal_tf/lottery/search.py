@@ -1,5 +1,6 @@
 """The search: train, measure, keep the ticket, prune, rewind, and again, level after level."""
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -10,7 +11,7 @@ from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.calibration.temperature import fit_temperature
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Dataset
-from lotcal_tf.errors import FieldError
+from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.evaluation import metrics
 from lotcal_tf.experiment import Experiment
 from lotcal_tf.lottery.store import RunStore
@@ -80,6 +81,10 @@ class Search:
                 for name, mask in masking.mask_variables(self.network).items()
             }
             self.architecture = architecture_of(start)
+        if not self.initial_masks:
+            raise UsageError(
+                "nothing is left to prune: exclude and scope=global leave every layer whole"
+            )
         self.output = masking.output_layer(self.network)
         self.trainer = Trainer(experiment, strategy, self.network, dataset)
         self.rewind = Rewind.parse(experiment.rewind, self.trainer.steps_per_epoch)
@@ -155,7 +160,10 @@ class Search:
         # In model order, by which ties are broken.
         masks = {name: before.masks[name] for name in masking.mask_variables(self.network)}
         if self.experiment.scope == "global":
-            return magnitude.prune_global(before.trained, masks, self.experiment.prune_rate)
+            # A ticket from a local run brings a masked output layer: left as it came.
+            ranked = {n: m for n, m in masks.items() if n.rpartition("/")[0] != self.output}
+            pruned = magnitude.prune_global(before.trained, ranked, self.experiment.prune_rate)
+            return dataclasses.replace(pruned, masks=masks | pruned.masks)
         rates = {
             name: self.experiment.output_rate
             if name.rpartition("/")[0] == self.output
@@ -169,7 +177,7 @@ class Search:
         if self.rewind.kind == "none":
             return before.trained
         if self.rewind.kind == "random":
-            plain = before.model()
+            plain = masking.strip(self.network)
             return masking.values(redraw(plain, self.experiment.seed, "reinitialise", level))
         return before.rewind
 

@@ -23,8 +23,6 @@ def classes_of(model: "keras.Model") -> int:
             )
         raise UsageError(f"a tf_keras model is needed, this is a {type(model).__name__}")
     check_walkable(model)
-    if not model.built:
-        raise UsageError(f"model {model.name!r} has no weights yet: give it an Input")
     shape = model.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
         raise UsageError(

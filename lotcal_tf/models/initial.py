@@ -16,7 +16,8 @@ def redraw(model: "keras.Model", seed: int, use: str, *indices: int) -> "keras.M
       use, *indices: name the draw (see `seeds.named_seed`): the same ones give the same weights.
 
     A layer whose weights come from initializers its configuration does not show (in a layer of
-    one's own) draws from the global generators, which are set from the same seed first.
+    one's own), or that is made of layers, draws from the global generators, which are set from the
+    same seed first.
     """
     keras.utils.set_random_seed(named_seed(seed, use, *indices)[0])
     number = 0
@@ -25,8 +26,12 @@ def redraw(model: "keras.Model", seed: int, use: str, *indices: int) -> "keras.M
         nonlocal number
         number += 1
         config = layer.get_config()
+        # A layer made of layers (attention, Bidirectional) makes several weights from one
+        # configuration: of one seed they would all come out the same.
+        composite = any(layer._flatten_layers(include_self=False))
         for place, initializer in enumerate(_initializers(config)):
-            initializer["config"]["seed"] = named_seed(seed, use, *indices, number, place)[0]
+            own = named_seed(seed, use, *indices, number, place)[0]
+            initializer["config"]["seed"] = None if composite else own
         return copy_layer(layer, config)
 
     return rebuild(model, reseeded)

@@ -33,8 +33,8 @@ class Pruned:
 
 def half_up(value: float) -> int:
     """`value`, 0 or more, rounded to the nearest whole number, halves up."""
-    # 0.2 * 12.5 and the like: a product a rounding error below a half is meant as the half.
-    return int(np.floor(value + 0.5 + 1e-9))
+    # 0.29 * 50 and the like: a product a rounding error below a half is meant as the half.
+    return int(np.floor(value * (1 + 1e-15) + 0.5))
 
 
 def count(masks: Mapping[str, NDArray[np.bool_]]) -> int:
@@ -53,6 +53,9 @@ def prune_local(
       rates: the rate of each tensor, in [0, 1).
 
     A tensor is never emptied: it keeps its last survivor.
+
+    Raises:
+      UsageError: so few weights are left that none goes.
     """
     kept, protected, removed = {}, [], 0
     for name, mask in masks.items():
@@ -64,6 +67,8 @@ def prune_local(
         order = _ascending({name: weights[name]}, {name: mask})
         kept[name] = _without(mask, order[:number])
         removed += number
+    if not removed:
+        raise _nothing_left(masks)
     return Pruned(kept, removed, tuple(protected))
 
 
@@ -79,7 +84,7 @@ def prune_global(weights: Mapping[str, NDArray[np.floating]], masks: Masks, rate
     in its place.
 
     Raises:
-      UsageError: so few weights are left that the number cannot be reached.
+      UsageError: so few weights are left that none goes, or that the number cannot be reached.
     """
     number = half_up(rate * count(masks))
     order = _ascending(weights, masks)
@@ -91,13 +96,10 @@ def prune_global(weights: Mapping[str, NDArray[np.floating]], masks: Masks, rate
     last = len(order) - 1 - where
     may_go = np.ones(len(order), bool)
     may_go[last] = False
-    if number > may_go.sum():
-        raise UsageError(
-            f"only {len(order)} weights are left in {len(sizes)} tensors: {number} more cannot be "
-            "pruned; ask for fewer levels"
-        )
+    if not 0 < number <= may_go.sum():
+        raise _nothing_left(masks)
     gone = order[may_go][:number]
-    reached = np.flatnonzero(may_go)[number - 1] if number else -1
+    reached = np.flatnonzero(may_go)[number - 1]
     names = list(masks)
     protected = tuple(names[t] for t, i in zip(last_first, last, strict=True) if i < reached)
     kept = {
@@ -105,6 +107,13 @@ def prune_global(weights: Mapping[str, NDArray[np.floating]], masks: Masks, rate
         for (name, mask), start in zip(masks.items(), starts, strict=False)
     }
     return Pruned(kept, number, protected)
+
+
+def _nothing_left(masks: Masks) -> UsageError:
+    return UsageError(
+        f"only {count(masks)} weights are left in {len(masks)} tensor(s): no more can be pruned at "
+        "this rate; ask for fewer levels"
+    )
 
 
 def _ascending(

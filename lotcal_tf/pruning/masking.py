@@ -21,16 +21,20 @@ from lotcal_tf.errors import UsageError
 PrunableLayer = tfmot.sparsity.keras.PrunableLayer
 
 
-def _owner(layer: "keras.layers.Layer", weight: "tf.Variable") -> tuple[dict[str, Any], str]:
-    """The attribute, as (dictionary, key), through which `layer` or a layer inside it reads `weight`."""
-    for part in layer._flatten_layers():
-        for name, value in part.__dict__.items():
-            if value is weight:
-                return part.__dict__, name
-    raise UsageError(
-        f"layer {layer.name!r} ({type(layer).__name__}): its prunable weight {weight.name!r} is no "
-        "attribute of the layer; keep it as one (self.kernel = self.add_weight(…))"
-    )
+def _places(layer: "keras.layers.Layer", weight: "tf.Variable") -> list[tuple[dict[str, Any], str]]:
+    """The attributes, as (dictionary, key), by which `layer` or a layer inside it reads `weight`."""
+    found = [
+        (part.__dict__, name)
+        for part in layer._flatten_layers()
+        for name, value in part.__dict__.items()
+        if value is weight
+    ]
+    if not found:
+        raise UsageError(
+            f"layer {layer.name!r} ({type(layer).__name__}): its prunable weight {weight.name!r} is "
+            "no attribute of the layer; keep it as one (self.kernel = self.add_weight(…))"
+        )
+    return found
 
 
 @contextlib.contextmanager
@@ -55,6 +59,8 @@ class Masked(keras.layers.Wrapper):
 
     Args:
       layer: a layer that `is_prunable`; it is wrapped as it is, not copied.
+      mask_shapes: known of a saved layer, and needed where its weights are only made in its first
+        call (attention).
       **kwargs: of `keras.layers.Wrapper`, e.g. `name` (default: `masked_` and the layer's).
 
     Attributes:
@@ -66,14 +72,19 @@ class Masked(keras.layers.Wrapper):
       UsageError: the layer has no prunable weights.
     """
 
-    def __init__(self, layer: "keras.layers.Layer", **kwargs: Any) -> None:
+    def __init__(
+        self, layer: "keras.layers.Layer", mask_shapes: Sequence[Sequence[int]] = (), **kwargs: Any
+    ) -> None:
         """See the class."""
         if not is_prunable(layer):
             raise UsageError(
                 f"layer {layer.name!r} ({type(layer).__name__}) has no prunable weights"
             )
         kwargs.setdefault("name", f"masked_{layer.name}")
-        super().__init__(layer, **kwargs)
+        # The layer's own policy, and its own casting of inputs: an Embedding's are not to be cast.
+        kwargs.setdefault("dtype", layer._dtype_policy)
+        super().__init__(layer, autocast=False, **kwargs)
+        self._mask_shapes = mask_shapes
         self.masks: list[tf.Variable] = []
 
     def build(self, input_shape: Any) -> None:
@@ -83,8 +94,10 @@ class Masked(keras.layers.Wrapper):
             with tf.name_scope(self.layer.name):
                 self.layer.build(input_shape)
             self.layer.built = True
-        if self._has_weights():
-            self._add_masks()
+        weights = self.prunable_weights if self._has_weights() else []
+        for weight in weights:
+            _places(self.layer, weight)  # An error here is told as it is; in `call` Keras wraps it.
+        self._add_masks([weight.shape for weight in weights] or self._mask_shapes)
         self.built = True
 
     def _has_weights(self) -> bool:
@@ -94,16 +107,16 @@ class Masked(keras.layers.Wrapper):
         except AttributeError:
             return False
 
-    def _add_masks(self) -> None:
+    def _add_masks(self, shapes: Sequence[Sequence[int]]) -> None:
         self.masks = [
             self.add_weight(
-                name=f"{_base_name(weight)}_mask",
-                shape=weight.shape,
+                name=f"mask_{place}",
+                shape=shape,
                 initializer="ones",
                 trainable=False,
                 dtype=tf.float32,
             )
-            for weight in self.prunable_weights
+            for place, shape in enumerate(shapes)
         ]
 
     @property
@@ -113,19 +126,41 @@ class Masked(keras.layers.Wrapper):
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The wrapped layer's output with every pruned weight 0."""
-        if not self.masks:
+        if not self._has_weights():
             self.layer(inputs, *args, **kwargs)
+        if not self.masks:
             with tf.init_scope():
-                self._add_masks()
-        weights = self.prunable_weights
-        places = [_owner(self.layer, weight) for weight in weights]
-        masked = [w * tf.cast(mask, w.dtype) for w, mask in zip(weights, self.masks, strict=True)]
+                self._add_masks([weight.shape for weight in self.prunable_weights])
+        places, masked = [], []
+        for weight, mask in zip(self.prunable_weights, self.masks, strict=True):
+            product = weight * tf.cast(mask, weight.dtype)
+            for place in _places(self.layer, weight):
+                places.append(place)
+                masked.append(product)
         with _standing_in(places, masked):
             return self.layer(inputs, *args, **kwargs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The wrapped layer's."""
         return self.layer.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Every argument of the constructor."""
+        shapes = [mask.shape for mask in self.masks] or self._mask_shapes
+        return super().get_config() | {"mask_shapes": [list(shape) for shape in shapes]}
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "Masked":
+        """The layer of a configuration; the wrapped one may be a registered layer of one's own."""
+        config = dict(config)
+        inner = config.pop("layer")
+        # By the name it is registered under: `Wrapper` and Keras's older formats take the class's.
+        name = inner.get("registered_name") or inner["class_name"]
+        inner = {"class_name": name, "config": inner["config"]}
+        layer = keras.layers.deserialize(inner, custom_objects, use_legacy_format=True)
+        return cls(layer, **config)
 
 
 def _base_name(variable: "tf.Variable") -> str:
@@ -163,17 +198,24 @@ def _refuse_unknown(layer: "keras.layers.Layer") -> None:
 
 
 def leaf_layers(model: "keras.Model") -> Iterator[tuple[str, "keras.layers.Layer"]]:
-    """Every layer of the model and of models nested in it, in model order, with its path.
+    """Every layer of the model and of models nested in it, in model order, once, with its path.
 
     Yields:
       `("encoder/dense_1", layer)`; a wrapped layer goes by the name of what it wraps.
     """
-    for layer in model.layers:
-        if is_nested(layer):
-            for path, inner in leaf_layers(layer):
-                yield f"{layer.name}/{path}", inner
-        else:
-            yield (layer.layer if isinstance(layer, Masked) else layer).name, layer
+    seen: set[int] = set()
+
+    def walk(model: "keras.Model", prefix: str) -> Iterator[tuple[str, "keras.layers.Layer"]]:
+        for layer in model.layers:
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            if is_nested(layer):
+                yield from walk(layer, f"{prefix}{layer.name}/")
+            else:
+                yield prefix + (layer.layer if isinstance(layer, Masked) else layer).name, layer
+
+    yield from walk(model, "")
 
 
 def output_layer(model: "keras.Model") -> str:

@@ -186,7 +186,8 @@ class _LevelCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         labels, logits = self.trainer.predict(self.trainer.dataset.validation)
-        finite = bool(np.isfinite(logits).all())
+        # The weights too: an activation can hide them, oneDNN's fused ReLU makes 0 of NaN.
+        finite = all(np.isfinite(v).all() for v in (logits, *self.trainer.network.get_weights()))
         row = Epoch(
             self.level,
             epoch,

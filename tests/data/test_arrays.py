@@ -1,0 +1,221 @@
+"""Data of a user's own: what is refused, what is cut where, what stays in memory."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lotcal_tf.data.arrays import check_arrays, fingerprint, from_arrays, from_pipelines
+from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
+from lotcal_tf.errors import UsageError
+
+CLASSES = 3
+
+
+def examples(count, start=0, dtype=np.float32):
+    """Inputs that name themselves: (n, n + 0.5), label n mod 3."""
+    numbers = np.arange(start, start + count)
+    return np.stack([numbers, numbers + 0.5], 1).astype(dtype), numbers % CLASSES
+
+
+def numbers_in(split):
+    """Which examples a split holds, in its order; labels must still belong to them."""
+    inputs, labels = (np.concatenate(parts) for parts in zip(*split.in_order(7), strict=True))
+    numbers = inputs[:, 0].astype(int)
+    np.testing.assert_array_equal(inputs[:, 1], inputs[:, 0] + 0.5)
+    np.testing.assert_array_equal(labels, numbers % CLASSES)
+    return numbers.tolist()
+
+
+def arrays_dataset(train, test=None, validation=None, *, size=None, seed=0):
+    return from_arrays(train, test, validation, classes=CLASSES, validation_size=size, seed=seed)
+
+
+def pipelines_dataset(train, test=None, validation=None, *, limit=100, buffer=1000, size=None):
+    given = [
+        tf.data.Dataset.from_tensor_slices(pair) if isinstance(pair, tuple) else pair
+        for pair in (train, test, validation)
+    ]
+    return from_pipelines(
+        *given,
+        classes=CLASSES,
+        validation_size=size,
+        seed=0,
+        memory_limit_mb=limit,
+        shuffle_buffer=buffer,
+    )
+
+
+def with_value(value, place, count=10):
+    inputs, labels = examples(count, dtype=np.float64)
+    inputs[place, 1] = value
+    return inputs, labels
+
+
+X, Y = examples(4)
+BAD_PAIRS = {
+    "lengths": ((X, Y[:3]), "train has 4 inputs and 3 labels: they must be as many"),
+    "empty": ((X[:0], Y[:0]), "train is empty"),
+    "no lists": (([], []), "train is empty"),
+    "too high": ((X, [0, 1, 2, 3]), r"train has a label 3: labels must be 0 … 2"),
+    "negative": ((X, [0, 1, -1, 2]), r"train has a label -1: labels must be 0 … 2"),
+    "one-hot": ((X, np.eye(3)[Y]), r"shape \(4, 3\): one whole number .*labels\.argmax\(-1\)"),
+    "fractions": ((X, [0.0, 0.5, 1.0, 2.0]), "labels are of type float64: whole numbers are"),
+    "NaN label": ((X, [0.0, np.nan, 1.0, 2.0]), "labels are of type float64: whole numbers are"),
+    "endless label": ((X, [0, np.inf, 1, 2]), "label inf: labels must be 0 … 2"),
+    "names": ((X, ["cat", "dog", "cat", "eel"]), "labels are of type <U3: whole numbers are"),
+    "NaN": (with_value(np.nan, 6), "inputs hold NaN or infinity, first in example 6"),
+    "infinity": (with_value(-np.inf, 0), "inputs hold NaN or infinity, first in example 0"),
+    "too large for float32": (with_value(1e39, 9), "NaN or infinity, first in example 9"),
+    "texts": ((["a", "b"], [0, 1]), "inputs are of type <U1: numbers are needed"),
+    "complex": ((X * 1j, Y), "inputs are of type complex64: numbers are needed"),
+    "nothing": ((None, Y), "inputs are of type object: numbers are needed"),
+    "ragged": (([[1.0], [1.0, 2.0]], [0, 1]), "train is no pair of arrays: .*inhomogeneous"),
+}
+
+
+@pytest.mark.filterwarnings("error")  # a warning beside the error would be a second line
+@pytest.mark.parametrize(("pair", "message"), BAD_PAIRS.values(), ids=BAD_PAIRS)
+def test_bad_arrays_are_refused_in_one_line(pair, message):
+    with pytest.raises(UsageError, match=message) as error:
+        arrays_dataset(pair)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_a_bad_split_is_named(name):
+    with pytest.raises(UsageError, match=f"^{name} has a label 9"):
+        arrays_dataset(examples(9), **{name: (X, [0, 1, 2, 9])})
+    with pytest.raises(
+        UsageError, match=rf"^{name} inputs have shape \(1,\) an example, train \(2"
+    ):
+        arrays_dataset(examples(9), **{name: (X[:, :1], Y)})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [(np.uint8, np.uint8), (np.int64, np.float32), (np.float16, np.float32), (float, np.float32)],
+)
+def test_images_stay_bytes_and_other_inputs_become_float32(dtype, kept):
+    inputs, labels = check_arrays(X.astype(dtype), Y, split="train", classes=CLASSES)
+    assert (inputs.dtype, labels.dtype) == (kept, np.int32)
+    np.testing.assert_array_equal(inputs, X.astype(dtype))
+
+
+@pytest.mark.parametrize("labels", [Y[:, None], Y.astype(float), Y.astype(np.uint8), Y.tolist()])
+def test_labels_in_other_clothes(labels):
+    np.testing.assert_array_equal(check_arrays(X, labels, split="train", classes=3)[1], Y)
+
+
+def test_validation_is_cut_from_train_and_never_from_test():
+    dataset = arrays_dataset(examples(40), examples(20, start=100), size=9)
+    kept, cut = numbers_in(dataset.train), numbers_in(dataset.validation)
+    assert len(cut) == 9
+    assert sorted(kept + cut) == list(range(40))  # disjoint, and together all of train
+    assert numbers_in(dataset.test) == list(range(100, 120))
+
+
+def test_another_seed_cuts_otherwise():
+    cuts = [numbers_in(arrays_dataset(examples(40), seed=s).validation) for s in (0, 0, 1)]
+    assert cuts[0] == cuts[1] != cuts[2]
+
+
+def test_a_given_validation_split_is_taken_as_it_is():
+    dataset = arrays_dataset(examples(10), None, examples(5, start=50), size=3)
+    assert numbers_in(dataset.train) == list(range(10))
+    assert numbers_in(dataset.validation) == list(range(50, 55))
+    assert dataset.test is None
+
+
+@pytest.mark.parametrize("validation", [None, examples(6, start=200)])
+@pytest.mark.parametrize("limit", [100, 0])
+def test_pipelines_hold_what_the_arrays_hold(limit, validation):
+    given = examples(50), examples(20, start=100), validation
+    expected, dataset = arrays_dataset(*given), pipelines_dataset(*given, limit=limit)
+    kind = ResidentSplit if limit else StreamedSplit
+    splits = dataset.named_splits()
+    for name, split in expected.named_splits().items():
+        assert type(splits[name]) is kind
+        assert splits[name].count == split.count
+        assert numbers_in(splits[name]) == numbers_in(split)
+        assert numbers_in(splits[name]) == numbers_in(split)  # read again
+    assert fingerprint(dataset) == fingerprint(expected)
+    assert (dataset.classes, dataset.input_range) == (CLASSES, 1.0)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_one_byte_too_many_streams(more):
+    # 512 kB of train and 512 kB of test are exactly the megabyte; together they count.
+    train = np.zeros((512, 1024), np.uint8), np.zeros(512, np.int64)
+    test = np.zeros((512 + more, 1024), np.uint8), np.zeros(512 + more, np.int64)
+    dataset = pipelines_dataset(train, test, limit=1)
+    kind = StreamedSplit if more else ResidentSplit
+    assert [type(split) for split in dataset.named_splits().values()] == [kind] * 3
+
+
+@pytest.mark.parametrize("limit", [100, 0])
+def test_pipelines_give_the_types_that_arrays_get(limit):
+    for dtype, kept in ((np.uint8, tf.uint8), (np.float64, tf.float32)):
+        inputs, labels = np.ones((20, 2), dtype), np.zeros(20, np.int64)
+        dataset = pipelines_dataset((inputs, labels), limit=limit)
+        (block,) = dataset.train.shuffled(18, 1, (0, 1))
+        assert [part.dtype for part in block] == [kept, tf.int32]
+
+
+def test_a_stream_has_the_buffer_asked_for():
+    dataset = pipelines_dataset(examples(30), limit=0, buffer=1)
+    (block,) = dataset.train.shuffled(27, 1, (0, 1))
+    assert block[0].numpy()[:, 0].astype(int).tolist() == numbers_in(dataset.train)
+
+
+def pairs(*arrays):
+    return tf.data.Dataset.from_tensor_slices(arrays)
+
+
+def shapeless():
+    signature = (tf.TensorSpec([None, 2], tf.float32), tf.TensorSpec([], tf.int32))
+    return tf.data.Dataset.from_generator(lambda: [(X, 0)], output_signature=signature)
+
+
+late = with_value(np.nan, 1203, count=1500)  # beyond the first thousand, which are read together
+BAD_PIPELINES = {
+    "batched": (pairs(X, Y).batch(2), r"unbatched \(input, label\) pairs .*dataset\.unbatch\(\)"),
+    "one-hot": (pairs(X, np.eye(3)[Y]), "unbatched"),
+    "no labels": (tf.data.Dataset.from_tensor_slices(X), "unbatched"),
+    "triples": (pairs(X, Y, Y), "unbatched"),
+    "dictionaries": (pairs({"image": X}, Y), "unbatched"),
+    "named": (tf.data.Dataset.from_tensor_slices({"image": X, "label": Y}), "unbatched"),
+    "no shape": (shapeless(), r"inputs have shape \(None, 2\): a full one is needed"),
+    "empty": (pairs(X, Y).take(0), "train is empty"),
+    "endless": (pairs(X, Y).repeat(), r"never ends: leave out its repeat\(\)"),
+    "texts": (pairs(np.array(["a", "b"]), Y[:2]), "inputs are of type object: numbers are needed"),
+    "label": (pairs(X, Y + 1), "train has a label 3: labels must be 0 … 2"),
+    "NaN": (pairs(*late), "NaN or infinity, first in example 1203"),
+}
+
+
+@pytest.mark.parametrize("limit", [100, 0])
+@pytest.mark.parametrize(("pipeline", "message"), BAD_PIPELINES.values(), ids=BAD_PIPELINES)
+def test_bad_pipelines_are_refused_in_one_line(pipeline, message, limit):
+    with pytest.raises(UsageError, match=message) as error:
+        pipelines_dataset(pipeline, limit=limit)
+    assert "\n" not in str(error.value)
+    assert "train" in str(error.value)
+
+
+@pytest.mark.parametrize("limit", [100, 0])
+def test_pipelines_of_other_shapes_are_refused(limit):
+    with pytest.raises(UsageError, match=r"^test inputs have shape \(1,\) an example, train \(2"):
+        pipelines_dataset(examples(9), (X[:, :1], Y), limit=limit)
+
+
+def test_the_fingerprint_sees_every_value_and_where_it_is():
+    def print_of(train, test):
+        return fingerprint(arrays_dataset(train, test, examples(4)))
+
+    train, test = examples(8), examples(8, start=8)
+    pixel, label = (train[0].copy(), train[1]), (train[0], train[1].copy())
+    pixel[0][7, 1] += 1
+    label[1][7] = 0
+    variants = [(train, test), (test, train), (pixel, test), (label, test), (train, None)]
+    assert len({print_of(*variant) for variant in variants}) == 5
+    assert print_of(train, test) == print_of(examples(8), examples(8, start=8))

@@ -1,0 +1,156 @@
+"""Both kinds of split give the same examples; orders and cuts are functions of their seeds."""
+
+import random
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lotcal_tf.data.splits import (
+    Dataset,
+    ResidentSplit,
+    StreamedSplit,
+    shuffle_seed,
+    validation_members,
+)
+from lotcal_tf.errors import UsageError
+
+SEED = (11, 12)
+
+
+def make_split(kind, count, buffer=1000):
+    """Examples 0 … count − 1: inputs (n, −n), label n."""
+    numbers = np.arange(count, dtype=np.float32)
+    inputs, labels = np.stack([numbers, -numbers], 1), np.arange(count, dtype=np.int32)
+    if kind == "resident":
+        return ResidentSplit.of(inputs, labels)
+    pairs = tf.data.Dataset.from_tensor_slices((inputs, labels))
+    return StreamedSplit(pairs, count, buffer)
+
+
+def blocks_of(split, batch_size=4, most=2, seed=SEED):
+    """The labels of each block, after a look at whether inputs still belong to them."""
+    blocks = []
+    for inputs, labels in split.shuffled(batch_size, most, seed):
+        np.testing.assert_array_equal(inputs, np.stack([labels, -labels], 1))
+        blocks.append(labels.numpy().tolist())
+    return blocks
+
+
+def order_of(split, most=2, seed=SEED):
+    return [number for block in blocks_of(split, most=most, seed=seed) for number in block]
+
+
+both_kinds = pytest.mark.parametrize("kind", ["resident", "streamed"])
+
+
+@both_kinds
+def test_count_and_shape(kind):
+    split = make_split(kind, 7)
+    assert (split.count, split.shape) == (7, (2,))
+
+
+@both_kinds
+@pytest.mark.parametrize(("count", "sizes"), [(8, [4, 4]), (9, [4, 4, 1]), (3, [3])])
+def test_in_order_gives_everything_once(kind, count, sizes):
+    batches = list(make_split(kind, count).in_order(4))
+    assert [len(labels) for _, labels in batches] == sizes
+    inputs, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    np.testing.assert_array_equal(labels, np.arange(count))
+    np.testing.assert_array_equal(inputs, np.stack([labels, -labels], 1))
+
+
+def test_resident_inputs_keep_their_type():
+    split = ResidentSplit.of(np.zeros((2, 3), np.uint8), np.zeros(2, np.int64))
+    assert (split.inputs.dtype, split.labels.dtype) == (tf.uint8, tf.int32)
+
+
+@both_kinds
+def test_an_epoch_gives_each_example_once_in_a_new_order(kind):
+    order = order_of(make_split(kind, 23))  # streamed: blocks of 8, 8 and 7
+    assert sorted(order) == list(range(23))
+    assert order != sorted(order)
+
+
+@both_kinds
+@pytest.mark.parametrize("count", [8, 17, 18, 23, 4])
+@pytest.mark.parametrize("most", [1, 2, 128])
+def test_blocks_hold_whole_batches(kind, count, most):
+    split = make_split(kind, count)
+    blocks = blocks_of(split, batch_size=4, most=most)
+    steps = split.block_steps(4, most)
+    assert steps == (count // 4 if kind == "resident" else min(most, count // 4))
+    # Only the last holds fewer, or has examples over; in all no batch is lost to the blocks' edges.
+    assert all(len(block) == 4 * steps for block in blocks[:-1])
+    assert sum(len(block) // 4 for block in blocks) == count // 4
+    assert all(len(block) >= 4 for block in blocks)
+    together = [number for block in blocks for number in block]
+    assert len(set(together)) == len(together) >= count - count % 4
+
+
+@both_kinds
+def test_the_order_depends_on_the_seed_alone(kind):
+    split = make_split(kind, 23)
+    orders = []
+    for elsewhere in (1, 2):
+        # A user's own script, or a model being drawn, seeds these; so does Keras.
+        random.seed(elsewhere)
+        np.random.seed(elsewhere)
+        tf.random.set_seed(elsewhere)
+        orders += [order_of(split), order_of(make_split(kind, 23))]
+    assert all(order == orders[0] for order in orders)
+    # Both numbers count, and which is which.
+    others = [order_of(split, seed=seed) for seed in ((11, 13), (10, 12), (12, 11), (13, 14))]
+    assert len({tuple(order) for order in [orders[0], *others]}) == 5
+
+
+def test_a_stream_is_shuffled_over_its_buffer():
+    assert order_of(make_split("streamed", 40, buffer=1)) == list(range(40))
+    order = order_of(make_split("streamed", 40, buffer=8))
+    assert order != sorted(order)
+    # The buffer holds 8: an example is given at most 7 places before its own.
+    assert all(number <= place + 7 for place, number in enumerate(order))
+    whole = order_of(make_split("streamed", 40, buffer=40))
+    assert any(number > place + 7 for place, number in enumerate(whole))
+
+
+def test_the_order_does_not_depend_on_the_blocks():
+    split = make_split("streamed", 24)
+    assert order_of(split, most=1) == order_of(split, most=128)
+
+
+def test_splits_by_name():
+    a, b, c = (make_split("resident", count) for count in (1, 2, 3))
+    assert Dataset(10, a, b, c).named_splits() == {"train": a, "val": b, "test": c}
+    assert Dataset(10, a, b, None).named_splits() == {"train": a, "val": b}
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "expected"), [(100, 37, 37), (109, None, 10), (5, None, 1), (2, 1, 1)]
+)
+def test_the_cut_has_the_exact_size(count, size, expected):
+    members = validation_members(count, size, 0)
+    assert members.shape == (count,)
+    assert members.dtype == bool
+    assert members.sum() == expected
+
+
+def test_the_cut_is_drawn_by_seed():
+    cuts = [tuple(validation_members(60, 20, seed)) for seed in (0, 1, 2)]
+    assert len(set(cuts)) == 3
+    assert tuple(validation_members(60, 20, 0)) == cuts[0]
+    # Drawn from everywhere: of 60 cuts of one third, each place is in some and not in others.
+    hits = sum(validation_members(60, 20, seed).astype(int) for seed in range(60))
+    assert 0 < hits.min() <= hits.max() < 60
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 10), (10, 11), (10, 0), (10, -1), (1, None)])
+def test_a_cut_that_leaves_nothing_is_refused(count, size):
+    with pytest.raises(UsageError, match=rf"has {count} examples and both parts need some"):
+        validation_members(count, size, 0)
+
+
+def test_every_epoch_has_a_seed_of_its_own():
+    seeds = {shuffle_seed(s, level, e) for s in range(3) for level in range(3) for e in range(12)}
+    assert len(seeds) == 3 * 3 * 12
+    assert shuffle_seed(0, 1, 11) != shuffle_seed(0, 11, 1)

@@ -1,0 +1,270 @@
+"""The run directory: whole or not there, verified, nobody else's."""
+
+import csv
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
+from lotcal_tf.lottery.store import RunStore, level_name, read_header, read_ticket, write_atomically
+from lotcal_tf.lottery.ticket import Ticket
+
+FILES = ("ticket.json", "masks.safetensors", "rewind.safetensors", "trained.safetensors")
+RECORD = {"level": 0, "density": 0.1, "seconds": 1 / 3, "val_nll": 1e-17, "protected": "a, b"}
+
+
+def make_ticket(level=0):
+    draw = np.random.default_rng(level)
+    kernel = draw.normal(size=(3, 2)).astype("float32")
+    mask = np.array([[True, False], [True, True], [False, True]])
+    history = [
+        {"level": level, "epoch": epoch, "val_loss": 1 / (3 + level + epoch)} for epoch in range(2)
+    ]
+    return Ticket(
+        level=level,
+        architecture=json.dumps({"class_name": "Functional", "config": {"name": "tiny"}}),
+        masks={"b/kernel": mask, "a/kernel": ~mask},
+        rewind={"b/kernel": np.ones((3, 2), "float32"), "b/bias": np.zeros(2, "float16")},
+        trained={"b/kernel": np.where(mask, kernel, np.float32(0)), "b/bias": np.ones(2, "int32")},
+        record=RECORD | {"level": level},
+        history=history,
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = RunStore(tmp_path / "run")
+    store.begin({"run_id": "mine"})
+    return store
+
+
+def tree(directory):
+    """Every path below the directory with its content."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
+        for path in directory.rglob("*")
+    }
+
+
+def test_a_ticket_comes_back_as_it_was(store):
+    ticket = make_ticket()
+    back = read_ticket(store.save(ticket))
+    for part in ("masks", "rewind", "trained"):
+        given, found = getattr(ticket, part), getattr(back, part)
+        assert {n: (v.dtype, v.tobytes()) for n, v in found.items()} == {
+            n: (v.dtype, v.tobytes()) for n, v in given.items()
+        }
+    for field in ("level", "architecture", "record", "history", "density", "digest"):
+        assert getattr(back, field) == getattr(ticket, field)
+
+
+@pytest.mark.parametrize("owner, call", [(os, "fsync"), (Path, "replace"), (Path, "chmod")])
+def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
+    tmp_path, monkeypatch, owner, call
+):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def fails(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, call, fails)
+        with pytest.raises(OSError, match="disk full"):
+            write_atomically(path, b"new")
+    assert tree(tmp_path) == {"file": b"old"}
+    write_atomically(path, b"new")
+    assert tree(tmp_path) == {"file": b"new"}
+
+
+def test_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+    events = []
+
+    def noted(call, real):
+        def wrapper(*arguments):
+            events.append(call)
+            return real(*arguments)
+
+        return wrapper
+
+    monkeypatch.setattr(os, "fsync", noted("fsync", os.fsync))
+    monkeypatch.setattr(Path, "replace", noted("replace", Path.replace))
+    write_atomically(tmp_path / "file", b"x")
+    assert events == ["fsync", "replace", "fsync"]  # the content, the name, the directory
+
+
+def test_a_level_that_cannot_be_stored_whole_is_not_there(store, monkeypatch):
+    store.save(make_ticket())
+    before = tree(store.directory)
+
+    def fails(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fails)
+        with pytest.raises(OSError, match="disk full"):
+            store.save(make_ticket(1))
+    assert store.finished() == 1
+    # What was left over is cleared by the next begin; the same level can then be stored.
+    assert list(store.tickets.glob(".level_01*"))
+    store.begin({"run_id": "mine"})
+    assert tree(store.directory) == before
+    store.save(make_ticket(1))
+    assert store.finished() == 2
+
+
+def flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_one_flipped_bit_anywhere_is_noticed(store, file):
+    path = store.save(make_ticket()) / file
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(flipped(whole, place))
+        with pytest.raises(DamagedTicket):
+            read_ticket(path.parent)
+    path.write_bytes(whole)
+    assert read_ticket(path.parent).digest == make_ticket().digest
+
+
+@pytest.mark.parametrize(
+    ("file", "left"),
+    [(file, left) for file in FILES for left in (0, -1)] + [(file, None) for file in FILES[1:]],
+)
+def test_a_truncated_or_missing_file_is_named_with_what_to_do(store, file, left):
+    path = store.save(make_ticket()) / file
+    whole = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(whole[:left])
+    with pytest.raises(DamagedTicket) as caught:
+        store.read(0)
+    message = str(caught.value)
+    assert str(path) in message and f"delete {path.parent}" in message
+    assert "\n" not in message
+
+
+def test_a_directory_that_is_no_ticket_is_told_so(tmp_path):
+    for read in (read_ticket, read_header):
+        with pytest.raises(UsageError, match=r"is no ticket: give RUN/tickets/level_NN"):
+            read(tmp_path)
+
+
+def test_what_the_level_before_has_too_is_stored_once(store):
+    first, second = (store.save(make_ticket(level)) for level in (0, 1))
+    for file, shared in zip(FILES, (False, True, True, False), strict=True):
+        assert (first / file).samefile(second / file) == shared
+    third = store.save(
+        dataclasses.replace(make_ticket(2), rewind={"b/kernel": np.zeros((3, 2), "float32")})
+    )
+    assert not (third / FILES[2]).samefile(second / FILES[2])
+
+
+def test_a_file_system_without_links_stores_again(store, monkeypatch):
+    def fails(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", fails)
+    first, second = (store.save(make_ticket(level)) for level in (0, 1))
+    assert not (first / FILES[2]).samefile(second / FILES[2])
+    assert read_ticket(second).digest == make_ticket(1).digest
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_parse_back_to_the_records(store):
+    tickets = [make_ticket(level) for level in range(3)]
+    for ticket in tickets:
+        for row in ticket.history:
+            store.append_epoch(row)
+        store.save(ticket)
+    metrics = read_csv(store.directory / "metrics.csv")
+    history = read_csv(store.directory / "history.csv")
+    records = [ticket.record for ticket in tickets]
+    epochs = [row for ticket in tickets for row in ticket.history]
+    assert store.records() == records
+    for rows, expected in ((metrics, records), (history, epochs)):
+        assert [list(row) for row in rows] == [list(row) for row in expected]
+        parsed = [{n: type(e[n])(r[n]) for n in e} for r, e in zip(rows, expected, strict=True)]
+        assert parsed == expected
+
+
+def test_an_epoch_is_in_the_history_at_once_and_goes_with_its_unfinished_level(store):
+    store.save(make_ticket())
+    store.append_epoch({"level": 1, "epoch": 0, "val_loss": 0.5})
+    assert [row["level"] for row in read_csv(store.directory / "history.csv")] == ["0", "0", "1"]
+    store.begin({"run_id": "mine"})
+    assert [row["level"] for row in read_csv(store.directory / "history.csv")] == ["0", "0"]
+
+
+def test_tables_lost_between_a_level_and_its_rows_are_made_anew(store):
+    store.save(make_ticket())
+    table = (store.directory / "metrics.csv").read_bytes()
+    (store.directory / "metrics.csv").unlink()
+    store.begin({"run_id": "mine"})
+    assert (store.directory / "metrics.csv").read_bytes() == table
+
+
+def test_finished_levels_end_at_the_first_gap(store):
+    for level in (0, 1, 3):
+        (store.tickets / level_name(level)).mkdir()
+    assert store.finished() == 2
+
+
+@pytest.mark.parametrize("content", [None, {}, {".hidden": "x"}])
+def test_a_new_or_empty_directory_is_taken(tmp_path, content):
+    directory = tmp_path / "run"
+    if content is not None:
+        directory.mkdir()
+        for name, text in content.items():
+            (directory / name).write_text(text)
+    before = tree(tmp_path)
+    RunStore(directory).check("mine")
+    assert tree(tmp_path) == before  # checking writes nothing
+    RunStore(directory).begin({"run_id": "mine"})
+    RunStore(directory).check("mine")
+    assert RunStore(directory).experiment() == {"run_id": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("there", "out", "problem"),
+    [
+        ({"experiment.json": '{"run_id": "theirs"}'}, ".", "holds another experiment, theirs"),
+        ({"experiment.json": "{}"}, ".", "holds another experiment"),
+        ({"thesis.tex": "x"}, ".", "holds files but no experiment.json"),
+        ({"file": "x"}, "file", "Not a directory; choose another"),
+        ({"file": "x"}, "file/below", "Not a directory; choose another"),
+    ],
+)
+def test_what_is_not_this_run_is_refused_and_left_alone(tmp_path, there, out, problem):
+    for name, text in there.items():
+        (tmp_path / name).write_text(text)
+    before = tree(tmp_path)
+    with pytest.raises(FieldError, match=problem) as caught:
+        RunStore(tmp_path / out).check("mine")
+    assert caught.value.field == "out"
+    assert "choose" in str(caught.value) and "\n" not in str(caught.value)
+    assert tree(tmp_path) == before
+
+
+def test_a_directory_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch):
+    # The tests may run as root, who may write everywhere: the question is answered for it.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(FieldError, match=f"{tmp_path} cannot be written to"):
+        RunStore(tmp_path / "deep" / "run").check("mine")
+    assert tree(tmp_path) == {}
+
+
+def test_an_unreadable_experiment_is_named(store):
+    (store.directory / "experiment.json").write_text("{")
+    with pytest.raises(UsageError, match=r"experiment\.json cannot be read"):
+        store.check("mine")

@@ -1,0 +1,118 @@
+import keras as keras_3
+import pytest
+import tensorflow as tf
+
+from lotcal_tf.compat import keras
+from lotcal_tf.errors import UsageError
+from lotcal_tf.models.checks import check_outputs, classes_of
+
+layers = keras.layers
+EXAMPLES = tf.random.stateless_normal((16, 4), (1, 2))
+
+
+def network(units=3, activation=None):
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(units, activation, name="d")(inputs), name="mine")
+
+
+class Subclassed(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+def test_the_classes_are_counted():
+    assert classes_of(network(7)) == 7
+    assert classes_of(keras.Sequential([keras.Input((4,)), layers.Dense(2)])) == 2
+
+
+def two_outputs():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, [layers.Dense(3)(inputs), layers.Dense(3)(inputs)], name="mine")
+
+
+def named_output():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, {"logits": layers.Dense(3)(inputs)}, name="mine")
+
+
+def a_logit_a_place():
+    inputs = keras.Input((4, 2))
+    return keras.Model(inputs, layers.Dense(3)(inputs), name="mine")
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: keras_3.Sequential([keras_3.Input((4,)), keras_3.layers.Dense(3)]),
+         r"this is a Keras 3 model.*import tf_keras as keras"),
+        (lambda: type("Mine", (keras_3.Model,), {})(),
+         r"this is a Keras 3 model.*import tf_keras as keras"),
+        (lambda: tf.Module(), "a tf_keras model is needed, this is a "),
+        (lambda: layers.Dense(3), "a tf_keras model is needed, this is a Dense"),
+        (Subclassed, "Subclassed is a subclassed model.*PrunableLayer"),
+        (lambda: keras.Sequential([layers.Dense(3)], name="mine"),
+         "'mine' has no weights yet: give it an Input"),
+        (two_outputs, r"'mine' gives .*one output of logits"),
+        (named_output, r"'mine' gives .*one output of logits"),
+        (a_logit_a_place, r"'mine' gives \(None, 4, 3\): one output of logits"),
+        (lambda: network(1), r"'mine' gives \(None, 1\): one output of logits"),
+    ],
+)  # fmt: skip
+def test_what_is_no_classifier_is_named_with_the_fix(make, message):
+    with pytest.raises(UsageError, match=message) as raised:
+        classes_of(make())
+    assert "\n" not in str(raised.value)
+
+
+def test_logits_pass():
+    check_outputs(network(), EXAMPLES, 3)
+    check_outputs(network(activation="relu"), EXAMPLES, 3)
+    check_outputs(network(activation="tanh"), EXAMPLES, 3)
+
+
+def test_whole_numbers_pass_as_inputs():
+    check_outputs(network(), tf.ones((2, 4), tf.uint8), 3)
+
+
+def test_another_number_of_outputs_than_classes():
+    with pytest.raises(UsageError, match="'mine' gives 3 outputs, the data has 10 classes"):
+        check_outputs(network(3), EXAMPLES, 10)
+
+
+def ends_in_layer():
+    model = network()
+    return keras.Model(model.input, layers.Softmax()(model.output), name="mine")
+
+
+def ends_in_operation():
+    model = network()
+    return keras.Model(model.input, tf.nn.softmax(model.output), name="mine")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: network(activation="softmax"), ends_in_layer, ends_in_operation]
+)
+def test_a_softmax_at_the_end_is_named_with_the_fix(make):
+    with pytest.raises(UsageError, match=r"'mine' ends in a softmax.*Dense\(classes\), not"):
+        check_outputs(make(), EXAMPLES, 3)
+
+
+def test_a_softmax_so_sure_that_it_gives_zeros_and_ones_is_found_too():
+    model = network(activation="softmax")
+    model.get_layer("d").kernel.assign(model.get_layer("d").kernel * 1e4)
+    assert set(model(EXAMPLES).numpy().ravel()) == {0.0, 1.0}
+    with pytest.raises(UsageError, match="ends in a softmax"):
+        check_outputs(model, EXAMPLES, 3)
+
+
+def test_inputs_that_the_model_cannot_take():
+    with pytest.raises(UsageError, match=r"'mine' cannot take inputs of shape \(5,\)") as raised:
+        check_outputs(network(), tf.ones((2, 5)), 3)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_model_of_two_inputs_is_refused():
+    a, b = keras.Input((4,)), keras.Input((4,))
+    model = keras.Model([a, b], layers.Dense(3)(a + b), name="mine")
+    with pytest.raises(UsageError, match="'mine' cannot take inputs"):
+        check_outputs(model, EXAMPLES, 3)

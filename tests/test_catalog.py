@@ -1,0 +1,134 @@
+"""Contract tests over every strategy, model and source: a new row is tried by being there."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lotcal_tf import catalog
+from lotcal_tf.errors import FieldError
+from lotcal_tf.experiment import FIELDS, Experiment
+
+TABLES = {"strategy": catalog.STRATEGIES, "model": catalog.MODELS, "source": catalog.SOURCES}
+ROWS = [(table, name) for table, rows in TABLES.items() for name in rows]
+CLASSES, SHAPE = 3, (8, 8, 1)
+
+
+def full_name(family):
+    return catalog.MODELS[family].example or family
+
+
+@pytest.fixture
+def build():
+    from lotcal_tf.models.build import build_model
+
+    return lambda name: build_model(name, SHAPE, CLASSES, seed=0)
+
+
+@pytest.mark.parametrize(("table", "name"), ROWS)
+def test_row_is_described_and_loads(table, name):
+    row = TABLES[table][name]
+    assert callable(row.load())
+    assert row.load().__doc__
+    assert row.summary.strip()
+    assert "\n" not in row.summary
+    assert re.fullmatch(r"\w+", name), "a name is typed on a command line"
+
+
+@pytest.mark.parametrize("name", catalog.STRATEGIES)
+def test_strategy_trains_a_network_it_knows_nothing_of(name, build):
+    import tensorflow as tf
+
+    from lotcal_tf.calibration.strategy import Strategy
+    from lotcal_tf.compat import keras
+    from lotcal_tf.seeds import step_seed
+
+    found = catalog.strategy(name).load()
+    assert issubclass(found, Strategy)
+    assert "train_step" in vars(found)
+    network = build("lenet_6")
+    strategy = found(network)
+    strategy.compile(optimizer=keras.optimizers.legacy.SGD(0.1))
+    before = [weight.numpy() for weight in network.trainable_weights]
+    inputs = np.random.default_rng(0).random((9, *SHAPE), np.float32)
+    labels = tf.constant(np.arange(9) % CLASSES, tf.int32)
+    with step_seed(tf.constant([1, 2])):
+        logs = strategy.train_step((tf.constant(inputs), labels))
+    assert tuple(logs) == strategy.log_names
+    assert {"loss", "accuracy"} <= set(logs)
+    assert all(value.shape == () and np.isfinite(value) for value in logs.values())
+    for weight, old in zip(network.trainable_weights, before, strict=True):
+        assert np.isfinite(weight.numpy()).all()
+        assert not np.array_equal(weight.numpy(), old), weight.name
+
+
+@pytest.mark.parametrize("family", catalog.MODELS)
+def test_model_has_one_row_and_gives_logits(family, build):
+    name = full_name(family)
+    assert catalog.model(name) is catalog.MODELS[family]
+    fits = [f for f, row in catalog.MODELS.items() if re.fullmatch(row.pattern or f, name)]
+    assert fits == [family]
+    model = build(name)
+    assert model.output_shape == (None, CLASSES)
+    logits = model(16 * np.random.default_rng(0).random((5, *SHAPE), np.float32)).numpy()
+    assert logits.shape == (5, CLASSES)
+    # Probabilities would all be positive and add up to 1.
+    assert not np.allclose(logits.sum(-1), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", catalog.SOURCES)
+def test_source_gives_splits_that_fit_together(name):
+    dataset = catalog.source(name).load()(Experiment(source=name, validation_size=50))
+    splits = dataset.named_splits()
+    assert list(splits) == ["train", "val", "test"]
+    assert dataset.validation.count == 50
+    seen = []
+    for split in splits.values():
+        inputs, labels = next(split.in_order(split.count))
+        assert inputs.shape == (split.count, *dataset.train.shape)
+        assert set(labels.numpy()) <= set(range(dataset.classes))
+        assert inputs.numpy().min() >= 0
+        assert inputs.numpy().max() <= dataset.input_range
+        seen.append({example.tobytes() for example in inputs.numpy()})
+    assert len(set.union(*seen)) == sum(map(len, seen)), "two splits share an example"
+
+
+@pytest.mark.parametrize("name", catalog.STRATEGIES)
+def test_strategies_of_the_table_come_first(name):
+    assert catalog.strategy(name) is catalog.STRATEGIES[name]
+
+
+def test_ones_own_strategy_is_module_and_class():
+    row = catalog.strategy("lotcal_tf.calibration.strategy:Strategy")
+    assert row.load().__name__ == "Strategy"
+
+
+@pytest.mark.parametrize("name", ["", "lwc", "None", "my.module", ":Class", "module:", "a b:C"])
+def test_unknown_strategy_is_told_the_choices(name):
+    with pytest.raises(FieldError) as caught:
+        catalog.strategy(name)
+    assert str(caught.value).startswith(f"calib={name}: ")
+    assert all(choice in str(caught.value) for choice in [*catalog.STRATEGIES, "module:Class"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "lenet", "lenet_", "lenet_0", "lenet_300_0", "lenet_-3", "lenet_10x", "xlenet_10", "vgg"],
+)
+def test_unknown_model_is_told_the_choices(name):
+    with pytest.raises(FieldError) as caught:
+        catalog.model(name)
+    assert str(caught.value).startswith(f"model={name}: ")
+    assert all(full_name(family) in str(caught.value) for family in catalog.MODELS)
+
+
+@pytest.mark.parametrize("name", ["mnist", "svhn_cropped", "no_such_set"])
+def test_any_other_source_is_tfds(name):
+    assert catalog.source(name) is catalog.TFDS
+    assert callable(catalog.TFDS.load())
+
+
+def test_defaults_are_in_the_tables():
+    catalog.strategy(FIELDS["calib"].default)
+    catalog.model(FIELDS["model"].default)
+    assert FIELDS["dataset"].default in catalog.SOURCES, "the default must need no network"

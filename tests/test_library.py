@@ -1,0 +1,411 @@
+"""The library: one's own Keras model on one's own data, in a few lines, and what it refuses."""
+
+import json
+import textwrap
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lotcal_tf
+from lotcal_tf import library
+from lotcal_tf.compat import keras, tfmot
+from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.experiment import resolve
+from lotcal_tf.lottery.store import RunStore
+from lotcal_tf.pruning import masking
+
+DRAW = np.random.default_rng(0)
+CENTRES = 2 * DRAW.normal(size=(3, 8))
+
+
+def blobs(count):
+    labels = DRAW.integers(0, 3, count)
+    return (CENTRES[labels] + DRAW.normal(size=(count, 8))).astype("float32"), labels
+
+
+TRAIN, TEST, VALIDATION = blobs(100), blobs(30), blobs(25)
+QUICK = {"epochs": 1, "levels": 2, "batch_size": 10, "plan": "graph", "progress": False}
+
+
+def dense(*widths, name="tiny", inputs=8):
+    """Functional, ReLU between the layers."""
+    keras.utils.set_random_seed(7)
+    x = given = keras.Input((inputs,), name="inputs")
+    for number, width in enumerate(widths[:-1]):
+        x = keras.layers.Dense(width, activation="relu", name=f"hidden_{number}")(x)
+    return keras.Model(given, keras.layers.Dense(widths[-1], name="logits")(x), name=name)
+
+
+def pipeline(pair):
+    return tf.data.Dataset.from_tensor_slices(pair)
+
+
+def tree(directory):
+    return {
+        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
+        for path in directory.rglob("*")
+    }
+
+
+def written(directory):
+    return json.loads((directory / "experiment.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of level 0 to 2, by the library; no test changes it."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return library.find_tickets(dense(6, 3), TRAIN, TEST, out=str(out), **QUICK)
+
+
+def test_the_whole_way_in_a_few_lines(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(6, "relu"), keras.layers.Dense(3)]
+    )
+    before = masking.values(model)
+
+    run = lotcal_tf.find_tickets(model, TRAIN, TEST, epochs=3, levels=3, lr=0.02, batch_size=10)
+    files = lotcal_tf.export_ticket(run.best, "deployed", TEST[0])
+
+    assert run.directory.parent.name == "runs" and run.found == 0
+    assert {path.name for path in run.directory.iterdir()} == {
+        "experiment.json", "metrics.csv", "history.csv", "tickets", "tensorboard"
+    }  # fmt: skip
+    assert [r["remaining"] for r in run.records] == [48 + 18, 38 + 16, 30 + 14, 24 + 13]
+    best = run.best
+    assert best.level == run.records[best.level]["level"] >= 1
+    logits = best.model().predict(TEST[0], verbose=0)
+    assert best.record["test_accuracy"] == np.mean(logits.argmax(-1) == TEST[1]) > 0.6
+    assert f"\n    {best.level}" in run.table() and "<- best" in run.table()
+    loaded = lotcal_tf.load_ticket(str(run.directory / "tickets" / f"level_{best.level:02d}"))
+    assert loaded.digest == best.digest
+    assert files.examples == 30 and files.tflite.parent.resolve() == tmp_path / "deployed"
+    assert capsys.readouterr().err.count("% kept") == 4
+    for name, value in masking.values(model).items():
+        np.testing.assert_array_equal(value, before[name])  # the user's model is left alone
+
+
+@pytest.mark.parametrize("levels", [2, 1, 0])
+def test_the_same_call_again_and_fewer_levels_do_nothing(finished, levels, capsys):
+    before = tree(finished.directory)
+    fields = QUICK | {"levels": levels, "progress": True}
+    again = library.find_tickets(dense(6, 3), TRAIN, TEST, out=finished.directory, **fields)
+    assert (again.found, len(again.records)) == (3, 3)
+    assert again.best.digest == finished.best.digest
+    assert tree(finished.directory) == before
+    assert capsys.readouterr().err == ""
+
+
+def test_pipelines_of_the_same_examples_are_the_same_experiment(finished):
+    train, test = pipeline(TRAIN), pipeline(TEST)
+    again = library.find_tickets(dense(6, 3), train, test, out=finished.directory, **QUICK)
+    assert again.found == 3
+
+
+def test_an_interrupted_run_goes_on_and_ends_alike(finished, tmp_path, monkeypatch):
+    save = RunStore.save
+
+    def interrupted(store, ticket):
+        if ticket.level == 1:
+            raise KeyboardInterrupt
+        return save(store, ticket)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            library.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path, **QUICK)
+    run = library.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path, **QUICK)
+    assert run.found == 1
+    for level in range(3):
+        assert run.ticket(level).digest == finished.ticket(level).digest
+    assert written(tmp_path)["run_id"] == written(finished.directory)["run_id"]
+
+
+def nudged(pair, part):
+    """The pair with one number changed, in the inputs or the labels."""
+    inputs, labels = pair[0].copy(), pair[1].copy()
+    if part == "inputs":
+        inputs[17, 3] += 0.5
+    else:
+        labels[17] = (labels[17] + 1) % 3
+    return inputs, labels
+
+
+def other_weights():
+    model = dense(6, 3)
+    model.get_layer("logits").bias.assign([0.0, 0.0, 1e-6])
+    return model
+
+
+OTHER = {
+    "weights": {"model": other_weights},
+    "name": {"model": lambda: dense(6, 3, name="other")},
+    "inputs": {"train": nudged(TRAIN, "inputs")},
+    "labels": {"train": nudged(TRAIN, "labels")},
+    "test": {"test": nudged(TEST, "inputs")},
+    "no test": {"test": None},
+    "seed": {"seed": 1},
+    "rewind": {"rewind": "none"},
+}
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_another_experiment_is_not_written_into_the_same_directory(finished, case):
+    before = tree(finished.directory)
+    asked = {"model": lambda: dense(6, 3), "train": TRAIN, "test": TEST} | QUICK | OTHER[case]
+    with pytest.raises(FieldError, match="holds another experiment") as caught:
+        library.find_tickets(asked.pop("model")(), out=finished.directory, **asked)
+    assert caught.value.field == "out"
+    assert tree(finished.directory) == before
+
+
+def test_nested_model_with_dropout_own_validation_and_no_test(tmp_path):
+    keras.utils.set_random_seed(7)
+    body = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(6, "relu", name="inner"), keras.layers.Dropout(0.2)],
+        name="body",
+    )
+    given = keras.Input((8,))
+    model = keras.Model(given, keras.layers.Dense(3, name="head")(body(given)))
+    run = library.find_tickets(model, TRAIN, validation=VALIDATION, out=tmp_path, **QUICK)
+    assert set(run.ticket(2).masks) == {"body/inner/kernel", "head/kernel"}
+    assert run.table().startswith("figures of the val split")
+    assert not any(name.startswith("test") for name in run.records[0])
+    assert written(tmp_path)["realised"]["examples"] == {"train": 100, "val": 25}
+    model = run.ticket(2).model()
+    assert type(model.get_layer("body").layers[-1]) is keras.layers.Dropout
+    logits = model.predict(VALIDATION[0], verbose=0)
+    assert run.records[2]["val_accuracy"] == np.mean(logits.argmax(-1) == VALIDATION[1])
+    # Without a test split the export is compared on validation; the same ticket is not redone.
+    first = library.export_best(run)
+    assert (first.directory, first.examples) == (tmp_path / "export", 25)
+    stamp = first.tflite.stat().st_mtime_ns
+    assert library.export_best(run) == first and first.tflite.stat().st_mtime_ns == stamp
+
+
+def test_data_larger_than_the_memory_streams(tmp_path):
+    data = [pipeline(part) for part in (TRAIN, TEST, VALIDATION)]
+    run = library.find_tickets(dense(6, 3), *data, out=tmp_path, memory_limit_mb=0, **QUICK)
+    assert written(tmp_path)["realised"]["examples"] == {"train": 100, "val": 25, "test": 30}
+    logits = run.ticket(2).model().predict(TEST[0], verbose=0)
+    assert run.records[2]["test_accuracy"] == np.mean(logits.argmax(-1) == TEST[1])
+
+
+class Own(keras.layers.Dense, tfmot.sparsity.keras.PrunableLayer):
+    """A layer of the user's own, not registered with Keras."""
+
+    def get_prunable_weights(self):
+        return [self.kernel]
+
+
+def test_a_prunable_layer_of_ones_own_takes_part_however_it_is_rewound(tmp_path):
+    given = keras.Input((8,), name="inputs")
+    model = keras.Model(given, keras.layers.Dense(3)(Own(6, "relu", name="own")(given)))
+    run = library.find_tickets(model, TRAIN, TEST, out=tmp_path, rewind="random", **QUICK)
+    starts = [run.ticket(level).rewind["own/kernel"] for level in range(3)]
+    assert len({start.tobytes() for start in starts}) == 3
+    assert [int(run.ticket(level).masks["own/kernel"].sum()) for level in range(3)] == [48, 38, 30]
+
+
+def softmax_model():
+    return keras.Sequential([dense(6, 3), keras.layers.Softmax()])
+
+
+def keras_3_model():
+    import keras as keras_3
+
+    return keras_3.Sequential([keras_3.Input((8,)), keras_3.layers.Dense(3)])
+
+
+class Subclassed(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+BROKEN = np.where(np.arange(8) == 2, np.nan, TRAIN[0])
+REFUSED = {
+    # what is asked for → what the error must name
+    "unknown field": ({"prune_rates": 0.2}, "prune_rates: no such field; there are .*prune_rate"),
+    "epochs": ({"epochs": 0}, "epochs=0: must be at least 1"),
+    "batch": ({"batch_size": -1}, "batch_size=-1: must be at least 1"),
+    "levels": ({"levels": -1}, "levels=-1: must be at least 0"),
+    "rate": ({"prune_rate": 1.0}, "prune_rate=1.0: must lie strictly between 0 and 1"),
+    "scope": ({"scope": "nowhere"}, "scope=nowhere: choose one of local, global"),
+    "batch too large": ({"batch_size": 91}, "batch_size=91: the training split has 90 examples"),
+    "rewind too late": ({"rewind": "step:9"}, "rewind=step:9: a level has 9 steps"),
+    "excluded": ({"exclude": "conv_*"}, r"exclude=conv_\*: no such layer; there are .*hidden_0"),
+    "all excluded": ({"exclude": "hidden_0,logits"}, "nothing is left to prune: exclude"),
+    "strategy": ({"calib": "mixup2"}, "calib=mixup2: choose one of none"),
+    "validation": ({"validation_size": 100}, "validation_size=100: .* has 100 examples"),
+    "softmax": ({"model": softmax_model}, "ends in a softmax, logits are needed: leave out"),
+    "Keras 3": ({"model": keras_3_model}, "Keras 3 model; .*import tf_keras as keras"),
+    "subclassed": ({"model": Subclassed}, "Subclassed is a subclassed model"),
+    "no model": ({"model": lambda: "lenet"}, "a tf_keras model is needed, this is a str"),
+    "input shape": ({"model": lambda: dense(3, inputs=5)}, r"cannot take inputs of shape \(8,\)"),
+    "NaN": ({"train": (BROKEN, TRAIN[1])}, "train inputs hold NaN or infinity, first in example 0"),
+    "NaN in test": ({"test": (BROKEN, TRAIN[1])}, "test inputs hold NaN or infinity"),
+    "classes": ({"train": (TRAIN[0], TRAIN[1] + 1)}, "train has a label 3: labels must be 0 … 2"),
+    "lengths": ({"train": (TRAIN[0], TRAIN[1][1:])}, "train has 100 inputs and 99 labels"),
+    "empty": ({"test": (TEST[0][:0], TEST[1][:0])}, "test is empty"),
+    "mixed": ({"test": pipeline(TEST)}, "must all be .inputs, labels. pairs, or all tf.data"),
+    "mixed, other way": ({"train": pipeline(TRAIN)}, "must all be .inputs, labels. pairs"),
+    "bare array": ({"train": TRAIN[0]}, "must all be .inputs, labels. pairs"),
+    "batched": ({"train": pipeline(TRAIN).batch(5), "test": None}, "unbatched .* are needed"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_wrong_is_refused_in_one_line_with_nothing_written(tmp_path, case):
+    changed, message = REFUSED[case]
+    asked = {"model": lambda: dense(6, 3), "train": TRAIN, "test": TEST} | QUICK | changed
+    with pytest.raises(UsageError, match=message) as caught:
+        library.find_tickets(asked.pop("model")(), out=tmp_path / "run", **asked)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted({*library._COMMAND_FIELDS} - {"model"}))
+def test_what_belongs_to_the_commands_is_refused(tmp_path, name):
+    with pytest.raises(FieldError, match=f"{name}=x: belongs to the commands"):
+        library.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path / "run", **{name: "x"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FieldError, match=r"out=.*file/run: Not a directory; choose another"):
+        library.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path / "file" / "run", **QUICK)
+    assert tree(tmp_path) == {"file": b"x"}
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """A module of the user's with a strategy that takes no step at all, and one that is none."""
+    source = """
+        import lotcal_tf
+        from lotcal_tf import losses
+        import tensorflow as tf
+
+        class Idle(lotcal_tf.Strategy):
+            def train_step(self, data):
+                inputs, labels = data
+                loss = tf.reduce_mean(losses.cross_entropy(labels, self(inputs)))
+                return {"loss": loss, "accuracy": tf.constant(0.25)}
+
+        class NotOne:
+            pass
+        """
+    (tmp_path / "users_strategies.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(tmp_path)
+    return "users_strategies"
+
+
+def test_a_strategy_of_ones_own_trains(own_module, tmp_path):
+    fields = QUICK | {"levels": 0, "calib": f"{own_module}:Idle", "out": tmp_path / "run"}
+    model = dense(6, 3)
+    run = library.find_tickets(model, TRAIN, TEST, **fields)
+    # It takes no step: what was trained is what there was, and the loss that of the start.
+    for name, value in masking.values(model).items():
+        np.testing.assert_array_equal(run.ticket(0).trained[name], value)
+    (epoch,) = run.ticket(0).history
+    assert epoch["train_accuracy"] == 0.25
+    assert epoch["train_loss"] == pytest.approx(run.records[0]["train_nll"], rel=1e-5)
+    assert "-Idle-" in written(run.directory)["run_id"]
+
+
+@pytest.mark.parametrize(
+    ("calib", "problem"),
+    [
+        ("no_such_module:Idle", "cannot be imported: No module named 'no_such_module'"),
+        ("users_strategies:Missing", "cannot be imported: .*Missing"),
+        ("users_strategies:NotOne", r"is no subclass of lotcal_tf\.Strategy"),
+    ],
+)
+def test_a_strategy_that_is_none_is_named(own_module, tmp_path, calib, problem):
+    with pytest.raises(FieldError, match=f"calib={calib}: {problem}"):
+        library.find_tickets(dense(6, 3), TRAIN, TEST, calib=calib, out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_level_the_run_does_not_have(finished):
+    for level in (-1, 3):
+        with pytest.raises(UsageError, match=f"level {level}: the run has levels 0 … 2"):
+            finished.ticket(level)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """What the train command does with --model=lenet_10 --epochs=1 --levels=2, compiled whole."""
+    out = tmp_path_factory.mktemp("digits") / "run"
+    flags = {"model": "lenet_10", "epochs": "1", "levels": "2", "out": str(out)}
+    return library.run_experiment(resolve(flags), progress=False)
+
+
+def test_an_experiment_by_name(digits):
+    assert digits.found == 0
+    # 64 x 10 and 10 x 10; by hand: 640 - 128, 512 - 102.4; 100 - 10, 90 - 9.
+    assert [r["remaining"] for r in digits.records] == [640 + 100, 512 + 90, 410 + 81]
+    realised = written(digits.directory)["realised"]
+    assert realised["examples"] == {"train": 1797 - 360 - 200, "val": 200, "test": 360}
+    assert written(digits.directory)["experiment"]["model"] == "lenet_10"
+
+
+def test_a_finished_experiment_loads_no_data_and_exports_once(digits, monkeypatch):
+    done = library.export_best(digits)
+    assert done.examples == 360
+    before = tree(digits.directory)
+
+    def fails(*_, **__):
+        raise AssertionError("a finished run needs no data")
+
+    monkeypatch.setattr("lotcal_tf.data.digits.load", fails)
+    flags = {"model": "lenet_10", "epochs": 1, "levels": 2, "out": str(digits.directory)}
+    for levels in (2, 1):
+        again = library.run_experiment(resolve(flags | {"levels": levels}), progress=False)
+        assert again.found == len(again.records) == 3
+        assert library.export_best(again) == done
+    assert tree(digits.directory) == before
+
+
+def test_a_ticket_of_another_run_brings_model_masks_and_rewind_weights(digits, tmp_path):
+    source = digits.ticket(2)
+    path = str(digits.directory / "tickets" / "level_02")
+    fields = {"ticket": path, "epochs": 1, "seed": 3, "out": str(tmp_path / "run")}
+    experiment = resolve(fields)
+    assert experiment.levels == 0
+    run = library.run_experiment(experiment, progress=False)
+    (ticket,) = [run.ticket(level) for level in range(len(run.records))]
+    assert ticket.architecture == source.architecture
+    for brought in ("masks", "rewind"):
+        found, expected = getattr(ticket, brought), getattr(source, brought)
+        assert {n: v.tobytes() for n, v in found.items()} == {
+            n: v.tobytes() for n, v in expected.items()
+        }
+    # Of the original network, not of what is left of it.
+    assert ticket.density == run.records[0]["density"] == (410 + 81) / 740
+    record = written(run.directory)
+    assert record["content"] == {"ticket": source.digest}
+    assert record["experiment"]["ticket"] == path
+    assert record["experiment"]["model"] == "lenet_10"
+    assert library.run_experiment(experiment, progress=False).found == 1
+    # The same fields from another ticket are another experiment.
+    other = resolve(fields | {"ticket": path.replace("level_02", "level_01")})
+    with pytest.raises(FieldError, match="holds another experiment"):
+        library.run_experiment(other, progress=False)
+
+
+def test_a_ticket_that_does_not_fit_the_data_is_refused(finished, tmp_path):
+    path = str(finished.directory / "tickets" / "level_01")
+    experiment = resolve({"ticket": path, "epochs": 1, "out": str(tmp_path / "run")})
+    with pytest.raises(UsageError, match=r"cannot take inputs of shape \(8, 8, 1\)"):
+        library.run_experiment(experiment, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_ticket_is_refused(tmp_path):
+    experiment = resolve({"ticket": str(tmp_path), "out": str(tmp_path / "run")})
+    with pytest.raises(UsageError, match="is no ticket: give RUN/tickets/level_NN"):
+        library.run_experiment(experiment, progress=False)
+    assert not list(tmp_path.iterdir())

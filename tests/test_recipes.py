@@ -1,0 +1,92 @@
+"""Contract tests over every recipe in configs: a new file is tried by being there."""
+
+import re
+import shlex
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+from lotcal_tf import catalog, cli
+from lotcal_tf.experiment import FIELDS, Experiment, read_recipe, resolve
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted((ROOT / "configs").glob("*.toml"))
+PAPER = {
+    "model": "lenet_300_100",
+    "optimizer": "adam",
+    "lr": 1e-4,
+    "epochs": 60,
+    "batch_size": 60,
+    "scope": "local",
+    "prune_rate": 0.2,
+    "output_rate": 0.1,
+    "rewind": "init",
+    "validation_size": 5000,
+    "calib": "none",
+}
+
+
+@pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+def header(path):
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines())
+    return "\n".join(line.removeprefix("#").strip() for line in lines)
+
+
+def test_recipe_resolves_to_what_it_says(path):
+    fields = read_recipe(path)
+    experiment = resolve({"dataset": path.stem})
+    assert {name: getattr(experiment, name) for name in fields} == fields
+    catalog.model(experiment.model)
+    catalog.strategy(experiment.calib)
+
+
+def test_recipe_says_all_that_makes_the_chain(path):
+    # A reader finds it there; a default that changes one day must not change the recipe.
+    said = {"source", "model", "initializer", "optimizer", "lr", "epochs", "batch_size"}
+    assert said | {"levels", "prune_rate", "scope", "rewind"} <= set(read_recipe(path))
+
+
+def test_recipe_names_no_machine_and_nothing_void(path):
+    fields = read_recipe(path)
+    assert not fields.keys() & {"data_dir", "out", "ticket", "plan"}
+    experiment = Experiment(**fields)
+    for name in fields:
+        other, applies, words = FIELDS[name].metadata["only_with"] or ("seed", lambda _: True, "")
+        assert applies(getattr(experiment, other)), f"{name} only means something with {words}"
+
+
+def test_header_gives_the_command_that_runs_the_recipe(path):
+    (command,) = re.findall(r"^python -m lotcal_tf\.train (.*)$", header(path), re.MULTILINE)
+    experiment = cli.parse("train", "", shlex.split(command))
+    assert experiment.run_id() == resolve({"dataset": path.stem}).run_id()
+    # What TFDS gives must be somewhere; what is embedded must need no such flag.
+    assert ("--data_dir=" in command) == (experiment.source not in catalog.SOURCES)
+
+
+def test_header_tells_figures_and_time(path):
+    assert re.search(r"^(Expect: .*\d|Figures .*docs/results/)", header(path), re.MULTILINE)
+    assert re.search(r"^.*\bTime: .*\d+ (s|min|h)\b", header(path), re.MULTILINE)
+
+
+def test_header_refers_to_documents_that_are_there(path):
+    for document in re.findall(r"\bdocs/[\w./-]+\w", header(path)):
+        assert (ROOT / document).is_file(), document
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_papers_recipes_hold_the_papers_settings(name):
+    experiment = resolve({"dataset": name})
+    assert {field: getattr(experiment, field) for field in PAPER} == PAPER
+    assert experiment.source == name
+    assert not experiment.lr_drops
+    assert experiment.weight_decay == 0
+
+
+def test_default_recipe_needs_no_network():
+    assert resolve({}).dataset == "digits"
+    assert resolve({}).source in catalog.SOURCES

@@ -1,0 +1,408 @@
+"""The main command, whole: true processes where only those tell, else the same call in this one."""
+
+import csv
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import safetensors.numpy
+
+from lotcal_tf import cli, train
+from lotcal_tf.experiment import resolve
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = [sys.executable, "-m", "lotcal_tf.train"]
+FLAGS = {"model": "lenet_10", "epochs": "40"}
+SMALL = [f"--{name}={value}" for name, value in FLAGS.items()]
+
+# Digits, 64 inputs, 10 hidden units, 10 classes; a level takes round(0.2 n) of the 640 and
+# round(0.1 n) of the output layer's 100: 640 512 410 328 and 100 90 81 73.
+REMAINING = [740, 602, 491, 401]
+SPLITS = {"train": 1797 - 360 - 200, "val": 200, "test": 360}
+TENSORS = ("masks", "rewind", "trained")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    directory: Path
+    code: int
+    out: str
+    err: str
+
+
+def start(directory, *flags):
+    """The true command; it finds the package by path, and stands where nothing of ours lies."""
+    return subprocess.Popen(
+        [*COMMAND, *SMALL, f"--out={directory}", *flags],
+        cwd=directory.parent,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of four levels, never interrupted, by a process of its own."""
+    directory = tmp_path_factory.mktemp("train") / "run"
+    with start(directory, "--levels=3") as process:
+        out, err = process.communicate(timeout=300)
+    return Ended(directory, process.returncode, out, err)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def determinism():
+    """The command turns it on for its process, which here is that of all tests."""
+    from tensorflow.python.framework import config
+
+    before = config.is_op_determinism_enabled()
+    yield
+    if not before:
+        config.disable_op_determinism()
+
+
+@pytest.fixture
+def call(capsys):
+    """The command in this process, which has TensorFlow already."""
+
+    def run(*flags):
+        with pytest.raises(SystemExit) as left:
+            cli.run("train", train.__doc__, train.main, flags)
+        out, err = capsys.readouterr()
+        return types.SimpleNamespace(code=left.value.code, out=out, err=err.splitlines())
+
+    return run
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files(directory):
+    return {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}
+
+
+def state(directory):
+    """What any writing would change: of each file which one it is, when written, and its bytes."""
+    return {
+        name: (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes())
+        for name, path in files(directory).items()
+    }
+
+
+def same_results(one, other):
+    """Whether two runs' tickets and tables agree to the bit, the clock's figures aside."""
+    names = [
+        f"tickets/level_{level:02d}/{tensor}.safetensors"
+        for level in range(len(REMAINING))
+        for tensor in TENSORS
+    ]
+    for name in [*names, "history.csv"]:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    mine, theirs = (
+        [{k: v for k, v in row.items() if k != "seconds"} for row in rows(run / "metrics.csv")]
+        for run in (one, other)
+    )
+    assert mine == theirs
+    assert len(mine) == len(REMAINING)
+
+
+# --- a run ---------------------------------------------------------------------------------------
+
+
+def test_a_run_ends_with_a_table_and_what_was_exported(finished):
+    assert finished.code == 0, finished.err
+    lines = finished.out.splitlines()
+    table = [re.match(r"\s*(\d+)\s+([\d.]+) %\s+([\d,]+)\s+([\d.]+) % ", line) for line in lines]
+    found = [row.groups() for row in table if row]
+    metrics = rows(finished.directory / "metrics.csv")
+    assert found == [
+        (
+            str(level),
+            f"{100 * remaining / REMAINING[0]:.1f}",
+            str(remaining),
+            f"{100 * float(metrics[level]['test_accuracy']):.2f}",
+        )
+        for level, remaining in enumerate(REMAINING)
+    ]
+    (best,) = [line.split()[0] for line in lines if line.endswith("<- best")]
+    assert any(line.startswith(f"best: level {best}, ") for line in lines)
+    export = finished.directory / "export"
+    assert {f"  {export / 'saved_model'}", f"  {export / 'ticket.tflite'}"} <= set(lines)
+    assert "equal to the ticket on 360 examples" in finished.out
+    assert lines[-1] == f"watch: tensorboard --logdir {finished.directory / 'tensorboard'}"
+
+
+def test_standard_error_holds_a_line_a_level_and_no_start_up_notices(finished):
+    lines = finished.err.splitlines()
+    levels = [line for line in lines if line.startswith("level ")]
+    assert [int(line.split(":")[0].split()[1]) for line in levels] == [0, 1, 2, 3]
+    assert [line for line in lines if re.match(r"[IWEF]\d{4} |WARNING", line)] == []
+
+
+def test_run_directory_holds_what_the_design_lists(finished):
+    found = set(files(finished.directory))
+    (board,) = [name for name in found if re.fullmatch(r"tensorboard/events\.out\..*", name)]
+    model = {name for name in found if name.startswith("export/saved_model/")}
+    assert {"export/saved_model/saved_model.pb"} <= model
+    tickets = {
+        f"tickets/level_{level:02d}/{name}"
+        for level in range(len(REMAINING))
+        for name in ("ticket.json", *(f"{tensor}.safetensors" for tensor in TENSORS))
+    }
+    rest = {"experiment.json", "metrics.csv", "history.csv"}
+    export = {"export/ticket.tflite", "export/parity.json"}
+    assert found == tickets | rest | export | model | {board}
+    # Nothing beside the run, where the command stood.
+    assert [path.name for path in finished.directory.parent.iterdir()] == ["run"]
+
+
+def test_experiment_json_tells_fields_figures_and_software(finished):
+    told = json.loads((finished.directory / "experiment.json").read_text())
+    experiment = resolve(FLAGS | {"levels": 3, "out": str(finished.directory)})
+    assert told["experiment"] == experiment.as_dict()
+    assert told["run_id"] == experiment.run_id()
+    realised = told["realised"]
+    assert realised["examples"] == SPLITS
+    assert (realised["classes"], realised["input_shape"]) == (10, [8, 8, 1])
+    assert (realised["prunable"], realised["kernels"], realised["parameters"]) == (740, 740, 760)
+    assert realised["steps_per_epoch"] == SPLITS["train"] // 60
+    for package in ("tensorflow", "tf-keras", "numpy"):
+        assert told["software"][package] == importlib.metadata.version(package)
+    assert {"git", "python", "lotcal_tf"} <= set(told["software"])
+
+
+def test_tables_hold_a_row_a_level_and_a_row_an_epoch(finished):
+    metrics = rows(finished.directory / "metrics.csv")
+    assert list(metrics[0])[:7] == (
+        ["level", "density", "remaining", "prunable", "weights", "epochs", "seconds"]
+    )
+    assert {
+        *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_ece"),
+        *("test_accuracy", "test_ece", "test_nll", "test_brier", "ece_bins"),
+    } <= set(metrics[0])
+    for level, (row, remaining) in enumerate(zip(metrics, REMAINING, strict=True)):
+        assert (int(row["level"]), int(row["remaining"])) == (level, remaining)
+        assert float(row["density"]) == remaining / 740
+        assert (row["prunable"], row["epochs"], row["ece_bins"]) == ("740", "40", "15")
+        correct = float(row["test_accuracy"]) * SPLITS["test"]
+        assert correct == pytest.approx(round(correct), abs=1e-9)
+        # Ten classes: it has learnt.
+        assert float(row["test_accuracy"]) > 0.5
+    history = rows(finished.directory / "history.csv")
+    places = [(int(row["level"]), int(row["epoch"])) for row in history]
+    assert places == [(level, epoch) for level in range(4) for epoch in range(40)]
+
+
+@pytest.mark.parametrize("level", range(len(REMAINING)))
+def test_tickets_are_sparse_rewound_and_checked(finished, level):
+    directory = finished.directory / "tickets" / f"level_{level:02d}"
+    told = json.loads((directory / "ticket.json").read_text())
+    content = {name: (directory / f"{name}.safetensors").read_bytes() for name in TENSORS}
+    assert told["sha256"] == {n: hashlib.sha256(c).hexdigest() for n, c in content.items()}
+    masks, rewind, trained = (safetensors.numpy.load(content[name]) for name in TENSORS)
+    assert sum(int(mask.sum()) for mask in masks.values()) == REMAINING[level]
+    for name, mask in masks.items():
+        assert not trained[name][~mask].any()
+        assert trained[name][mask].all()
+    first = finished.directory / "tickets" / "level_00" / "rewind.safetensors"
+    assert content["rewind"] == first.read_bytes(), "rewinding to initialisation"
+    assert {name: value.shape for name, value in rewind.items()} == {
+        name: value.shape for name, value in trained.items()
+    }
+
+
+# --- the same command again ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [3, 1])
+def test_finished_run_says_so_and_writes_nothing(finished, call, levels):
+    before = state(finished.directory)
+    again = call(*SMALL, f"--levels={levels}", f"--out={finished.directory}")
+    assert (again.code, again.err) == (0, [])
+    said, *rest = again.out.splitlines()
+    assert said == f"{finished.directory} is finished: 4 levels; --levels=4 and more extend it"
+    assert rest == finished.out.splitlines()
+    assert state(finished.directory) == before
+
+
+def test_more_levels_extend_a_run(finished, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(*SMALL, "--levels=1").code == 0
+    # Without --out, the run id names the place.
+    run = tmp_path / "runs" / resolve(FLAGS).run_id()
+    before = state(run / "tickets")
+    assert {name.partition("/")[0] for name in before} == {"level_00", "level_01"}
+    more = call(*SMALL, "--levels=3")
+    assert more.code == 0
+    assert more.err[0] == "2 finished levels found, going on at level 2"
+    after = state(run / "tickets")
+    assert {name: after[name] for name in before} == before
+    same_results(run, finished.directory)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
+
+
+def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(finished, call, tmp_path):
+    run = tmp_path / "run"
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = start(run, "--levels=3")
+    signal.signal(signal.SIGINT, handler)
+    with process:
+        told = next((line for line in process.stderr if line.startswith("level  0:")), None)
+        process.send_signal(signal.SIGINT)
+        err, out = process.stderr.read(), process.stdout.read()
+    assert told, "it ended before its first level did"
+    assert (process.returncode, out) == (130, "")
+    *levels, last = err.splitlines()
+    assert last.startswith("train: interrupted; the same command goes on")
+    assert all(line.startswith("level ") for line in levels)
+    kept = state(run / "tickets")
+    assert 1 <= len({name.partition("/")[0] for name in kept}) < len(REMAINING)
+    assert not (run / "export").exists()
+
+    again = call(*SMALL, "--levels=3", f"--out={run}")
+    assert again.code == 0
+    assert again.err[0].endswith(f"going on at level {1 + len(levels)}")
+    after = state(run / "tickets")
+    assert {name: after[name] for name in kept} == kept
+    assert {path.name for path in (run / "tickets").iterdir()} == {
+        f"level_{level:02d}" for level in range(len(REMAINING))
+    }
+    same_results(run, finished.directory)
+    table = slice(1, 2 + len(REMAINING))
+    assert again.out.splitlines()[table] == finished.out.splitlines()[table]
+
+
+def test_a_ticket_starts_another_run(finished, call, tmp_path):
+    ticket = finished.directory / "tickets" / "level_02"
+    run = tmp_path / "run"
+    assert call(f"--ticket={ticket}", "--epochs=1", "--seed=1", f"--out={run}").code == 0
+    (row,) = rows(run / "metrics.csv")
+    assert (row["level"], row["remaining"], row["prunable"]) == ("0", str(REMAINING[2]), "740")
+    told = json.loads((run / "experiment.json").read_text())
+    assert told["experiment"]["ticket"] == str(ticket)
+    assert told["content"]["ticket"]
+    for name in ("masks", "rewind"):
+        there, here = (d / f"{name}.safetensors" for d in (ticket, run / "tickets" / "level_00"))
+        assert there.read_bytes() == here.read_bytes()
+
+
+# --- what is refused or fails --------------------------------------------------------------------
+
+
+def test_another_experiments_directory_is_never_written_into(finished, call):
+    before = state(finished.directory)
+    result = call(*SMALL, "--levels=5", "--seed=1", f"--out={finished.directory}")
+    assert (result.code, result.out) == (2, "")
+    (line,) = result.err
+    assert line.startswith(f"train: --out={finished.directory}: holds another experiment, digits-")
+    assert state(finished.directory) == before
+
+
+def test_directory_of_something_else_is_never_written_into(call, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    before = state(tmp_path)
+    for out in (tmp_path, tmp_path / "thesis.txt", tmp_path / "thesis.txt" / "run"):
+        result = call(*SMALL, f"--out={out}")
+        assert (result.code, result.out) == (2, "")
+        assert [line.startswith(f"train: --out={out}: ") for line in result.err] == [True]
+        assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--batch_size=1238"], "--batch_size=1238: the training split has 1237 examples"),
+        (["--validation_size=1437"], "validation_size=1437: the training data has 1437 examples"),
+        (["--rewind=epoch:40"], "--rewind=epoch:40: a level has 800 steps"),
+        (["--input_mean=0,0", "--input_std=1,1"], "--input_mean=(0.0, 0.0): the inputs have 1 ch"),
+        (["--calib=no_such_module:Mine"], "--calib=no_such_module:Mine: cannot be imported"),
+        (["--calib=os:getcwd"], "--calib=os:getcwd: is no subclass of lotcal_tf.Strategy"),
+        (["--dataset=mnist", "--data_dir=absent"], "--data_dir=absent: no such directory"),
+    ],
+)
+def test_request_that_cannot_work_leaves_nothing(call, tmp_path, monkeypatch, flags, line):
+    monkeypatch.chdir(tmp_path)
+    result = call(*SMALL, *flags)
+    assert (result.code, result.out) == (2, "")
+    (told,) = result.err
+    assert told.startswith(f"train: {line}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_dir_that_is_none_shows_what_is_there_and_how_to_download(call, tmp_path):
+    (tmp_path / "holiday.jpg").touch()
+    result = call("--dataset=mnist", f"--data_dir={tmp_path}", f"--out={tmp_path / 'run'}")
+    assert (result.code, result.out) == (2, "")
+    (line,) = result.err
+    for part in (
+        f"--data_dir={tmp_path}: ",
+        "mnist",
+        "holiday.jpg",
+        "tfds.load('mnist', data_dir=",
+    ):
+        assert part in line
+    assert set(files(tmp_path)) == {"holiday.jpg"}
+
+
+@pytest.mark.parametrize("flags", [["--ticket=absent"], ["--ticket=."]])
+def test_ticket_that_is_none_is_refused(call, tmp_path, monkeypatch, flags):
+    monkeypatch.chdir(tmp_path)
+    result = call(*flags)
+    assert (result.code, result.out) == (2, "")
+    assert len(result.err) == 1
+    assert "is no ticket: give RUN/tickets/level_NN" in result.err[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loss_that_is_not_finite_stops_the_run(call, tmp_path):
+    run = tmp_path / "run"
+    result = call(*SMALL, "--optimizer=sgd", "--lr=1e30", f"--out={run}")
+    assert (result.code, result.out) == (1, "")
+    (line,) = result.err
+    # The first step's loss is that of the initial weights; its update ruins them.
+    assert line.startswith("train: the loss is not finite at level 0, epoch 0, step 1: ")
+    assert list((run / "tickets").iterdir()) == []
+
+
+FAILING = """
+import tensorflow as tf
+from lotcal_tf.calibration.cross_entropy import CrossEntropy
+
+class FailsWhenPruned(CrossEntropy):
+    def train_step(self, data):
+        kernels = [w for w in self.network.trainable_weights if w.shape.rank == 2]
+        pruned = tf.reduce_any([tf.reduce_any(w == 0.0) for w in kernels])
+        logs = super().train_step(data)
+        return logs | {"loss": tf.where(pruned, float("nan"), logs["loss"])}
+"""
+
+
+def test_finished_levels_stay_when_a_later_one_fails(call, tmp_path, monkeypatch):
+    (tmp_path / "my_strategies.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = tmp_path / "run"
+    flags = ["--calib=my_strategies:FailsWhenPruned", "--epochs=2", f"--out={run}"]
+    result = call(*SMALL, *flags, "--levels=2")
+    assert (result.code, result.out) == (1, "")
+    first, last = result.err
+    assert first.startswith("level  0: 100.0 % kept")
+    assert "not finite at level 1, epoch 0, step 0: " in last
+    assert "finished levels are kept" in last
+    assert [path.name for path in (run / "tickets").iterdir()] == ["level_00"]
+    assert [row["level"] for row in rows(run / "metrics.csv")] == ["0"]
+    # What is there is a run of its own.
+    assert call(*SMALL, *flags, "--levels=0").code == 0
+    assert (run / "export" / "ticket.tflite").is_file()

@@ -1,0 +1,281 @@
+"""A level's training against the same schedule walked through step by step."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lotcal_tf.calibration.cross_entropy import CrossEntropy
+from lotcal_tf.compat import keras
+from lotcal_tf.data.splits import Dataset, ResidentSplit, StreamedSplit, shuffle_seed
+from lotcal_tf.errors import FieldError, TrainingDiverged
+from lotcal_tf.experiment import Experiment
+from lotcal_tf.models.mc_dropout import StatelessDropout
+from lotcal_tf.pruning import masking
+from lotcal_tf.seeds import named_seed, step_seed
+from lotcal_tf.training import program
+from lotcal_tf.training.optimizer import build_optimizer
+from lotcal_tf.training.trainer import Trainer
+
+BATCH, EPOCHS, STEPS = 8, 3, 6  # of 50 training examples two are left over in each epoch
+SCHEDULE = {
+    "batch_size": BATCH,
+    "epochs": EPOCHS,
+    "optimizer": "sgd",
+    "lr": 0.08,
+    "momentum": 0.9,
+    "weight_decay": 0.01,
+    "lr_drops": (2,),
+    "seed": 4,
+    "plan": "graph",
+}
+
+
+def arrays(count, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count).astype(np.int32)
+    inputs = rng.normal(size=(count, 6)) + 2 * np.eye(6)[labels]
+    return inputs.astype(np.float32), labels
+
+
+def make_dataset(train=None, validation=None):
+    train = train or ResidentSplit.of(*arrays(50, 0))
+    return Dataset(3, train, validation or ResidentSplit.of(*arrays(20, 1)), None)
+
+
+def make_network():
+    """6 → 5 → 3, masked, with dropout: what is drawn in a step belongs to the step."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(5, activation="relu", name="hidden")(inputs)
+    x = StatelessDropout(0.2, name="dropout")(x)
+    return masking.wrap(keras.Model(inputs, keras.layers.Dense(3, name="logits")(x)))
+
+
+def make_trainer(dataset=None, network=None, **fields):
+    experiment = Experiment(**(SCHEDULE | fields))
+    return Trainer(experiment, CrossEntropy, network or make_network(), dataset or make_dataset())
+
+
+@functools.cache
+def _shared():
+    return make_trainer()
+
+
+@pytest.fixture
+def trainer():
+    """One for all tests, as a chain has one for all levels; its weights put back to the start."""
+    masking.assign(_shared().network, masking.values(make_network()))
+    return _shared()
+
+
+@functools.cache
+def by_hand(level=0, first=0, last=EPOCHS * STEPS):
+    """Steps [first, last) of the schedule, one by one: the weights, and a row for every epoch."""
+    network, dataset = make_network(), make_dataset()
+    strategy = CrossEntropy(network)
+    settings = {"lr": 0.08, "momentum": 0.9, "weight_decay": 0.01, "lr_drops": (2,)}
+    optimizer = build_optimizer("sgd", steps_per_epoch=STEPS, **settings)
+    optimizer.build(network.trainable_variables)
+    optimizer._learning_rate.offset.assign(first)
+    strategy.compile(optimizer=optimizer)
+    rows, logs = [], []
+    for step in range(first, last):
+        epoch, place = divmod(step, STEPS)
+        ((inputs, labels),) = dataset.train.shuffled(BATCH, STEPS, shuffle_seed(4, level, epoch))
+        batch = slice(place * BATCH, (place + 1) * BATCH)
+        draws = named_seed(4, "steps", level, epoch)
+        with step_seed(tf.constant([draws[0], draws[1] + place])):
+            logs.append(strategy.train_step((inputs[batch], labels[batch])))
+        if place == STEPS - 1:
+            row = {f"train_{name}": np.mean([log[name] for log in logs]) for name in logs[0]}
+            rows.append({"level": level, "epoch": epoch} | row | validate(network, dataset))
+            logs = []
+    return masking.values(network), rows
+
+
+def validate(network, dataset):
+    inputs, labels = dataset.validation.inputs, dataset.validation.labels.numpy()
+    logits = network(inputs).numpy().astype(np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    hits = logits.argmax(1) == labels
+    loss = -log_p[np.arange(len(labels)), labels].mean()
+    return {"val_loss": loss, "val_accuracy": hits.mean()}
+
+
+def assert_weights(network, expected, tolerance=0.0):
+    for name, value in masking.values(network).items():
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_a_level_is_its_schedule_step_by_step(trainer, level):
+    assert (trainer.steps_per_epoch, trainer.total_steps) == (STEPS, EPOCHS * STEPS)
+    weights, rows = by_hand(level)
+    epochs = trainer.train(level)
+    assert_weights(trainer.network, weights, 1e-6)
+    assert [vars(epoch) for epoch in epochs] == [pytest.approx(row, rel=1e-4) for row in rows]
+
+
+def test_nothing_of_a_level_is_left_over_for_the_next(trainer):
+    start = masking.values(trainer.network)
+    first, again = [], []
+    for level, results in ((1, first), (0, []), (1, again)):
+        masking.assign(trainer.network, start)
+        results += [trainer.train(level), masking.values(trainer.network)]
+    assert first[0] == again[0]
+    assert_weights(trainer.network, first[1])
+
+
+@pytest.mark.parametrize("first", [1, 6, 8, 13, 17])
+def test_a_late_start_takes_exactly_the_remaining_steps(trainer, first):
+    weights, _ = by_hand(1, first)
+    epochs = trainer.train(1, first_step=first)
+    assert trainer.strategy.optimizer.iterations == EPOCHS * STEPS - first
+    assert [epoch.epoch for epoch in epochs] == list(range(first // STEPS, EPOCHS))
+    assert_weights(trainer.network, weights, 1e-6)
+
+
+@pytest.mark.parametrize("after", [1, 6, 8, 12, 17])
+def test_the_snapshot_is_taken_after_exactly_its_step(trainer, after):
+    taken = []
+    trainer.train(
+        0, snapshot_step=after, snapshot=lambda: taken.append(masking.values(trainer.network))
+    )
+    (weights,) = taken
+    expected, _ = by_hand(last=after)
+    for name, value in weights.items():
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-6, err_msg=name)
+    assert_weights(trainer.network, by_hand()[0], 1e-6)
+
+
+def test_rewound_to_its_snapshot_a_level_ends_where_it_ended():
+    # Without momentum an optimizer carries nothing over: the rest of the way is the same again.
+    trainer = make_trainer(momentum=0.0)
+    taken = []
+    trainer.train(
+        0, snapshot_step=8, snapshot=lambda: taken.append(masking.values(trainer.network))
+    )
+    end = masking.values(trainer.network)
+    masking.assign(trainer.network, taken[0])
+    trainer.train(0, first_step=8)
+    assert_weights(trainer.network, end)
+
+
+def test_the_listener_hears_of_every_visit_and_every_epochs_end(trainer, monkeypatch):
+    monkeypatch.setitem(program.VISIT_STEPS, "graph", 4)
+    heard = []
+    epochs = trainer.train(3, first_step=5, listener=heard.append)
+    assert {(progress.level, progress.first_step) for progress in heard} == {(3, 5)}
+    ended = [(progress.step, progress.epoch) for progress in heard if progress.epoch]
+    assert ended == list(zip([6, 12, 18], epochs, strict=True))
+    visited = [progress.step for progress in heard if not progress.epoch]
+    assert sorted(visited) == visited
+    assert sorted(set(visited)) == [6, 10, 12, 16, 18]
+
+
+# What may go wrong
+
+
+def poisoned(count, seed, number):
+    inputs, labels = arrays(count, seed)
+    inputs[number, 0] = np.inf
+    return ResidentSplit.of(inputs, labels)
+
+
+def test_a_loss_that_is_not_finite_is_told_with_its_level_epoch_and_step():
+    numbered = ResidentSplit.of(np.zeros((50, 1)), np.arange(50))
+    orders = [
+        next(numbered.shuffled(BATCH, STEPS, shuffle_seed(4, 2, epoch)))[1].numpy().tolist()
+        for epoch in (0, 1)
+    ]
+    # An example that epoch 0 of level 2 leaves over, and epoch 1 does not.
+    bad = next(number for number in orders[0][STEPS * BATCH :] if number in orders[1][:48])
+    # Linear: an activation could hide the infinity.
+    inputs = keras.Input((6,))
+    linear = masking.wrap(keras.Model(inputs, keras.layers.Dense(3)(inputs)))
+    trainer = make_trainer(make_dataset(poisoned(50, 0, bad)), linear)
+    heard = []
+    step = STEPS + orders[1].index(bad) // BATCH
+    with pytest.raises(TrainingDiverged, match=f"level 2, epoch 1, step {step}: ") as error:
+        trainer.train(2, listener=heard.append)
+    assert (error.value.level, error.value.epoch, error.value.step) == (2, 1, step)
+    assert "\n" not in str(error.value)
+    assert [progress.epoch.epoch for progress in heard if progress.epoch] == [0]
+    assert trainer.strategy.optimizer.iterations == step + 1
+
+
+def test_weights_that_are_not_finite_are_told_where_the_loss_hides_them():
+    # A graph's fused ReLU makes 0 of NaN: with NaN in the first kernel every loss is log 3.
+    trainer = make_trainer()
+    kernel = trainer.network.get_layer("masked_hidden").layer.kernel
+    kernel.assign(tf.fill(kernel.shape, np.nan))
+    with pytest.raises(TrainingDiverged, match="level 0, epoch 0, step "):
+        trainer.train(0)
+
+
+def test_logits_of_validation_data_that_are_not_finite_are_told_too():
+    trainer = make_trainer(make_dataset(validation=poisoned(20, 1, 7)))
+    with pytest.raises(TrainingDiverged, match="level 1, epoch 0, step 6: "):
+        trainer.train(1)
+
+
+def test_a_batch_larger_than_the_split_is_refused():
+    with pytest.raises(FieldError, match=r"^batch_size=51: the training split has 50 ") as error:
+        make_trainer(batch_size=51)
+    assert error.value.field == "batch_size"
+    assert make_trainer(batch_size=50).steps_per_epoch == 1
+
+
+# Masks, and both kinds of data
+
+
+@pytest.mark.parametrize(
+    "fields", [{"plan": "xla"}, {"optimizer": "adam", "momentum": 0.0}], ids=["sgd", "adam"]
+)
+def test_pruned_weights_are_zero_after_every_step(fields, monkeypatch):
+    trainer = make_trainer(**fields)
+    monkeypatch.setitem(program.VISIT_STEPS, trainer.plan, 1)
+    network, start = trainer.network, masking.values(trainer.network)
+    rng, visits = np.random.default_rng(0), []
+    masks = {name: np.ones(m.shape, bool) for name, m in masking.mask_variables(network).items()}
+
+    def look(progress):
+        values = masking.values(network)
+        visits.append(progress.step)
+        for name, mask in masks.items():
+            assert (values[name][~mask] == 0).all(), (name, progress.step)
+
+    for level in range(3):
+        masking.assign_masks(network, masks)
+        rewound = {n: np.where(masks[n], v, 0) if n in masks else v for n, v in start.items()}
+        masking.assign(network, rewound)
+        trainer.train(level, listener=look)
+        for name, mask in masks.items():
+            assert (masking.values(network)[name] != rewound[name])[mask].any(), name
+        masks = {name: mask & (rng.random(mask.shape) < 0.6) for name, mask in masks.items()}
+    assert len(visits) == 3 * EPOCHS * (STEPS + 1)  # every step, and every epoch's end
+    assert trainer.program.compiled == 1
+
+
+def test_a_stream_trains_as_memory_does_in_the_same_order(monkeypatch):
+    monkeypatch.setitem(program.VISIT_STEPS, "graph", 4)  # a stream's blocks: 32 and 18 examples
+    pairs = tf.data.Dataset.from_tensor_slices(arrays(50, 0))
+    stream = StreamedSplit(pairs, 50, buffer=10)
+    seed = shuffle_seed(4, 0, 0)
+    inputs, labels = (
+        np.concatenate(parts) for parts in zip(*stream.shuffled(BATCH, 4, seed), strict=True)
+    )
+    # Put so that memory's own order for this epoch gives what the stream's gives.
+    numbered = ResidentSplit.of(np.zeros((50, 1)), np.arange(50))
+    ((_, places),) = numbered.shuffled(BATCH, 4, seed)
+    placed = np.empty_like(inputs), np.empty_like(labels)
+    placed[0][places], placed[1][places] = inputs, labels
+    trainers = [
+        make_trainer(make_dataset(split), epochs=1, lr_drops=())
+        for split in (stream, ResidentSplit.of(*placed))
+    ]
+    rows = [trainer.train(0) for trainer in trainers]
+    assert_weights(trainers[0].network, masking.values(trainers[1].network))
+    assert vars(rows[0][0]) == pytest.approx(vars(rows[1][0]), rel=1e-6)
