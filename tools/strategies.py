@@ -32,10 +32,10 @@ Row = dict[str, str]
 GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "none": {},
     "vwcc": {"dropout_rate": [0.1, 0.2, 0.3]},
-    "mixup": {"mixup_a": [0.05, 0.1, 0.2]},
-    "mda": {"calib_weight": [0.1, 0.3, 1.0]},
+    "mixup": {"mixup_a": [0.1, 0.2]},
+    "mda": {"calib_weight": [0.1, 1.0]},
     "lwcc": {"calib_weight": [0.03, 0.1, 0.3]},
-    "lwcc_si": {"calib_weight": [0.03, 0.1, 0.3], "dropout_rate": [0.1, 0.2]},
+    "lwcc_si": {"calib_weight": [0.1, 0.3], "dropout_rate": [0.1, 0.2]},
     "nba": {"calib_weight": [0.03, 0.1, 0.3]},
 }
 KEPT = {"100 %": 1.0, "21 %": 0.21, "13.5 %": 0.135, "3.6 %": 0.036}
