@@ -438,6 +438,14 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
     if experiment.hyperparameters.get("dropout_rate") == 0:
         problem = f"calib={experiment.calib} needs dropout: its passes would all be the same"
         raise FieldError("dropout_rate", 0.0, problem)
+    if experiment.mc_eval and not (
+        experiment.ticket or experiment.hyperparameters.get("dropout_rate")
+    ):
+        users = [
+            s for s, row in catalog.STRATEGIES.items() if "dropout_rate" in row.hyperparameters
+        ]
+        problem = f"needs dropout, and calib={experiment.calib} has none; {', '.join(users)} have"
+        raise FieldError("mc_eval", experiment.mc_eval, problem)
     if experiment.ticket:
         if "levels" not in flags:
             experiment = dataclasses.replace(experiment, levels=0)

@@ -27,6 +27,7 @@ from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Record, Ticket, architecture_of, best_level
 from lotcal_tf.models.build import build_model
 from lotcal_tf.models.checks import check_outputs, classes_of
+from lotcal_tf.models.mc_dropout import Passes
 from lotcal_tf.pruning import masking
 
 _COMMAND_FIELDS = (
@@ -177,7 +178,10 @@ def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
     store.check(experiment.run_id(**content))
     if store.finished() > experiment.levels:
         return Run(store.directory, store.records(), store.finished(), load)
-    _strategy(experiment.calib)  # A wrong name is told before any data is loaded.
+    # A wrong name, or a ticket without the dropout that is asked for, is told before data is loaded.
+    _strategy(experiment.calib)
+    if start is not None and (experiment.mc_eval or "passes" in experiment.hyperparameters):
+        Passes(start.network(), 2)
     dataset = load()
     if start is None:
         model: keras.Model | Ticket = build_model(
@@ -239,6 +243,10 @@ def _search(
         return Run(store.directory, store.records(), store.finished(), lambda: dataset)
     examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
     check_outputs(start.model() if isinstance(start, Ticket) else start, examples, dataset.classes)
+    prior = experiment.hyperparameters.get("prior")
+    if prior and len(prior) != dataset.classes:
+        problem = f"the data has {dataset.classes} classes: give so many shares"
+        raise FieldError("prior", prior, problem)
     strategy = _strategy(experiment.calib)
     directory = store.directory
     board = Board(directory / "tensorboard", experiment.as_dict(), experiment.ece_bins)

@@ -22,7 +22,7 @@ def full_name(family):
 def build():
     from lotcal_tf.models.build import build_model
 
-    return lambda name: build_model(name, SHAPE, CLASSES, seed=0)
+    return lambda name, **dropout: build_model(name, SHAPE, CLASSES, seed=0, **dropout)
 
 
 @pytest.mark.parametrize(("table", "name"), ROWS)
@@ -46,8 +46,9 @@ def test_strategy_trains_a_network_it_knows_nothing_of(name, build):
     found = catalog.strategy(name).load()
     assert issubclass(found, Strategy)
     assert "train_step" in vars(found)
-    network = build("lenet_6")
-    strategy = found(network)
+    hyper = catalog.strategy(name).hyperparameters
+    network = build("lenet_6", dropout_rate=hyper.get("dropout_rate", 0.0))
+    strategy = found(network, **hyper)
     strategy.compile(optimizer=keras.optimizers.legacy.SGD(0.1))
     before = [weight.numpy() for weight in network.trainable_weights]
     inputs = np.random.default_rng(0).random((9, *SHAPE), np.float32)
@@ -132,3 +133,24 @@ def test_defaults_are_in_the_tables():
     catalog.strategy(FIELDS["calib"].default)
     catalog.model(FIELDS["model"].default)
     assert FIELDS["dataset"].default in catalog.SOURCES, "the default must need no network"
+
+
+@pytest.mark.parametrize("name", catalog.STRATEGIES)
+def test_every_hyperparameter_is_a_field_that_can_have_its_default(name):
+    for field, value in catalog.STRATEGIES[name].hyperparameters.items():
+        assert FIELDS[field].metadata["of_strategy"]
+        assert FIELDS[field].default is None, "an explicit value must tell itself from the row's"
+        assert getattr(Experiment(**{field: value}), field) == value
+
+
+def test_every_field_of_strategies_is_some_strategys():
+    used = {name for row in catalog.STRATEGIES.values() for name in row.hyperparameters}
+    assert used == {name for name, field in FIELDS.items() if field.metadata["of_strategy"]}
+
+
+def test_passes_come_with_dropout():
+    for row in catalog.STRATEGIES.values():
+        if "passes" in row.hyperparameters:
+            assert row.hyperparameters["passes"] >= 2
+            assert 0 < row.hyperparameters["dropout_rate"] < 1
+            assert "dropout_at" in row.hyperparameters

@@ -3,16 +3,21 @@
 import dataclasses
 import json
 import math
+import types
 import typing
 
 import pytest
 
 from lotcal_tf import experiment as module
+from lotcal_tf.catalog import STRATEGIES
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.experiment import FIELDS, Experiment, read_recipe, recipe_names, resolve
 
-# Every field that depends on another means something here.
+# Every field that depends on another means something here; a strategy of one's own takes all
+# hyperparameters that are given.
 GIVEN = {
+    "calib": "mine:Own",
+    "dropout_rate": 0.5,
     "optimizer": "sgd",
     "momentum": 0.9,
     "lr_drops": (3,),
@@ -22,18 +27,21 @@ GIVEN = {
 BASE = Experiment(**GIVEN)
 CANDIDATES = {
     int: (7, 3),
-    float: (0.25, 0.125),
+    float: (0.25, 0.125, 1.0),
     str: ("step:3", "lenet_10", "own_module:Class"),
 }
 # No result depends on them; of a ticket, it depends on what is in it, not on where it lies.
-NO_RESULT = {"data_dir", "levels", "ticket", "plan", "out"}
+NO_RESULT = {"data_dir", "levels", "ticket", "export_logits", "plan", "out"}
+OF_STRATEGY = [name for name, field in FIELDS.items() if field.metadata["of_strategy"]]
 DEPENDENT = [name for name, field in FIELDS.items() if field.metadata["only_with"]]
 
 
 def kinds(name):
     """The type of a field's values, or of a tuple's items."""
     hint = typing.get_type_hints(Experiment)[name]
-    found = [k for k in typing.get_args(hint) or (hint,) if k not in (type(None), Ellipsis)]
+    if typing.get_origin(hint) is types.UnionType:
+        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
+    found = typing.get_args(hint) or (hint,)
     return found[0], typing.get_origin(hint) is tuple
 
 
@@ -41,15 +49,25 @@ def others(name, base=BASE):
     """Values that a field can have beside `base`'s own."""
     kind, many = kinds(name)
     found = []
-    for value in FIELDS[name].metadata["choices"] or CANDIDATES[kind]:
-        value = (value,) if many else value
+    values = FIELDS[name].metadata["choices"] or CANDIDATES[kind]
+    if many:
+        # Shares add up to 1.
+        pairs = [(value, 1 - value) for value in values[:2]] if kind is float else []
+        values = [*((value,) for value in values), *pairs]
+    for value in values:
         try:
-            dataclasses.replace(base, **{name: value})
+            # With its id: that of a strategy which is none cannot be made.
+            dataclasses.replace(base, **{name: value}).run_id()
         except FieldError:
             continue
         if value != getattr(base, name):
             found.append(value)
     return found
+
+
+def another(name, default):
+    """A value of a hyperparameter beside a row's."""
+    return next(value for value in others(name) if value != default)
 
 
 def as_flag(value):
@@ -133,10 +151,10 @@ def test_field_that_does_not_apply_changes_no_id_and_is_refused_as_a_flag(name, 
 def test_flag_comes_before_recipe_before_default(name, recipe, monkeypatch):
     # Whether a name is in its table is a question of other tests.
     monkeypatch.setattr(module.catalog, "model", lambda _: None)
-    monkeypatch.setattr(module.catalog, "strategy", lambda _: None)
     in_recipe, *rest = others(name)
     explicit = rest[0] if rest else getattr(BASE, name)
     if name not in GIVEN and name != "source":
+        # Nothing of a strategy's is filled in here: its row is asked when it is used.
         assert getattr(resolve({}, recipe(**GIVEN)), name) == FIELDS[name].default
     config = recipe(**GIVEN | {name: in_recipe})
     assert getattr(resolve({}, config), name) == in_recipe
@@ -204,6 +222,25 @@ def test_identity_holds_digests_of_what_fields_point_to():
         ({"optimizer": "rmsprop"}, "optimizer=rmsprop: choose one of adam, sgd"),
         ({"lr_drops": "80,80"}, "lr_drops=80,80: must be rising epoch numbers, e.g. 80,120"),
         ({"lr_drops": "0,3"}, "lr_drops=0,3: must be rising epoch numbers, e.g. 80,120"),
+        ({"passes": 1}, "passes=1: must be at least 2"),
+        ({"passes": 0}, "passes=0: must be at least 2"),
+        ({"passes": 2.5}, "passes=2.5: must be a whole number"),
+        ({"dropout_rate": 1}, "dropout_rate=1: must lie in [0, 1)"),
+        ({"dropout_rate": -0.1}, "dropout_rate=-0.1: must lie in [0, 1)"),
+        ({"dropout_at": "all"}, "dropout_at=all: choose one of blocks, head"),
+        ({"mixup_a": 0}, "mixup_a=0: must be a finite number above 0"),
+        ({"mixup_a": "-1"}, "mixup_a=-1: must be a finite number above 0"),
+        ({"calib_weight": -0.1}, "calib_weight=-0.1: must be a finite number, 0 or more"),
+        ({"prior": "0.5,0.6"}, "prior=0.5,0.6: must be shares that are 0 or more and add up to 1"),
+        (
+            {"prior": (1.5, -0.5)},
+            "prior=(1.5, -0.5): must be shares that are 0 or more and add up to 1",
+        ),
+        ({"nba_bins": 1}, "nba_bins=1: must be at least 2"),
+        ({"nba_width": 0}, "nba_width=0: must be a finite number above 0"),
+        ({"mc_eval": 1}, "mc_eval=1: must be 0, or at least 2"),
+        ({"mc_eval": -3}, "mc_eval=-3: must be 0, or at least 2"),
+        ({"export_logits": "no"}, "export_logits=no: choose one of raw, scaled"),
         ({"input_mean": (0.1,)}, "input_std=(): must have as many values as input_mean=(0.1,)"),
         (
             {"input_mean": "0", "input_std": "0"},
@@ -246,6 +283,93 @@ def test_experiment_is_frozen_and_survives_json():
         BASE.seed = 1
     assert list(BASE.as_dict()) == list(FIELDS)
     assert Experiment(**json.loads(json.dumps(BASE.as_dict()))) == BASE
+
+
+# --- hyperparameters of strategies -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("calib", STRATEGIES)
+def test_hyperparameters_are_the_rows_unless_given(calib):
+    defaults = STRATEGIES[calib].hyperparameters
+    assert Experiment(calib=calib).hyperparameters == defaults
+    # What other strategies have is not handed to this one.
+    everything = {name: others(name)[0] for name in OF_STRATEGY}
+    found = Experiment(calib=calib, **everything).hyperparameters
+    assert found == {name: everything[name] for name in defaults}
+
+
+def test_ones_own_strategy_takes_what_is_given():
+    assert Experiment(calib="my.module:Mine").hyperparameters == {}
+    given = {"calib_weight": 0.0, "passes": 4, "prior": ()}
+    assert Experiment(calib="my.module:Mine", **given).hyperparameters == given
+
+
+@pytest.mark.parametrize("calib", STRATEGIES)
+@pytest.mark.parametrize("name", OF_STRATEGY)
+def test_a_flag_of_another_strategy_is_refused_and_changes_no_id(calib, name):
+    value = another(name, STRATEGIES[calib].hyperparameters.get(name))
+    plain = Experiment(calib=calib)
+    given = dataclasses.replace(plain, **{name: value})
+    if name in STRATEGIES[calib].hyperparameters:
+        assert given.run_id() != plain.run_id()
+        assert getattr(resolve({"calib": calib, name: as_flag(value)}), name) == value
+        return
+    assert given.run_id() == plain.run_id()
+    with pytest.raises(FieldError) as caught:
+        resolve({"calib": calib, name: as_flag(value)})
+    users = [s for s, row in STRATEGIES.items() if name in row.hyperparameters]
+    line = f"{name}={as_flag(value)}: is no hyperparameter of calib={calib}; "
+    assert str(caught.value) == f"{line}of {', '.join(users)} it is"
+
+
+def test_a_hyperparameter_in_a_recipe_waits_for_its_strategy(recipe):
+    """A recipe holds them for all strategies; only an explicit flag must apply."""
+    config = recipe(source="digits", calib_weight=0.7, mixup_a=0.4)
+    assert resolve({}, config).hyperparameters == {}
+    assert resolve({"calib": "mixup"}, config).hyperparameters == {"mixup_a": 0.4}
+
+
+@pytest.mark.parametrize("calib", [s for s, row in STRATEGIES.items() if row.hyperparameters])
+def test_the_id_holds_a_rows_defaults(calib, monkeypatch):
+    """Other defaults in a later version are another experiment; the same ones given are the same."""
+    plain, defaults = Experiment(calib=calib), STRATEGIES[calib].hyperparameters
+    assert Experiment(calib=calib, **defaults).run_id() == plain.run_id()
+    written = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
+    assert plain.identity() == {"calib": calib} | written
+    before = plain.run_id()
+    for name in defaults:
+        changed = dict(defaults) | {name: another(name, defaults[name])}
+        row = dataclasses.replace(STRATEGIES[calib], hyperparameters=changed)
+        with monkeypatch.context() as patch:
+            patch.setattr(module.catalog, "STRATEGIES", {**STRATEGIES, calib: row})
+            assert Experiment(calib=calib).run_id() != before
+
+
+STOCHASTIC = [name for name, row in STRATEGIES.items() if "passes" in row.hyperparameters]
+
+
+@pytest.mark.parametrize("calib", STOCHASTIC)
+def test_a_stochastic_strategy_without_dropout_is_refused(calib, recipe):
+    line = f"^dropout_rate=0.0: calib={calib} needs dropout: its passes would all be the same$"
+    with pytest.raises(FieldError, match=line):
+        resolve({"calib": calib, "dropout_rate": "0"})
+    with pytest.raises(FieldError, match=line):
+        resolve({"calib": calib}, recipe(source="digits", dropout_rate=0))
+
+
+@pytest.mark.parametrize("calib", STRATEGIES)
+def test_averaging_passes_needs_dropout(calib):
+    flags = {"calib": calib, "mc_eval": "8"}
+    if calib in STOCHASTIC:
+        assert resolve(flags).mc_eval == 8
+        return
+    with pytest.raises(FieldError) as caught:
+        resolve(flags)
+    line = f"mc_eval=8: needs dropout, and calib={calib} has none; {', '.join(STOCHASTIC)} have"
+    assert str(caught.value) == line
+    # Whether a ticket's network has some is seen when it is read; one's own strategy says so.
+    assert resolve(flags | {"ticket": "run/tickets/level_08"}).mc_eval == 8
+    assert resolve({"calib": "a:B", "dropout_rate": "0.1", "mc_eval": "8"}).mc_eval == 8
 
 
 # --- recipes -------------------------------------------------------------------------------------

@@ -238,6 +238,13 @@ REFUSED = {
     "excluded": ({"exclude": "conv_*"}, r"exclude=conv_\*: no such layer; there are .*hidden_0"),
     "all excluded": ({"exclude": "hidden_0,logits"}, "nothing is left to prune: exclude"),
     "strategy": ({"calib": "mixup2"}, "calib=mixup2: choose one of none"),
+    "no hyperparameter": ({"calib": "vwcc", "passes": 1}, "passes=1: must be at least 2"),
+    "stochastic without dropout": ({"calib": "vwcc"}, "model 'tiny' has no dropout, and passes"),
+    "averaged without dropout": ({"mc_eval": 4}, "model 'tiny' has no dropout.* leave mc_eval 0"),
+    "prior": (
+        {"calib": "mda", "prior": (0.5, 0.5)},
+        r"prior=\(0.5, 0.5\): the data has 3 classes: give so many shares",
+    ),
     "validation": ({"validation_size": 100}, "validation_size=100: .* has 100 examples"),
     "softmax": ({"model": softmax_model}, "ends in a softmax, logits are needed: leave out"),
     "Keras 3": ({"model": keras_3_model}, "Keras 3 model; .*import tf_keras as keras"),
@@ -402,6 +409,43 @@ def test_a_ticket_that_does_not_fit_the_data_is_refused(finished, tmp_path):
     with pytest.raises(UsageError, match=r"cannot take inputs of shape \(8, 8, 1\)"):
         library.run_experiment(experiment, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fields", [{"calib": "lwcc_si"}, {"mc_eval": "5"}])
+def test_a_ticket_without_the_dropout_that_is_asked_for_is_refused_before_data_is_loaded(
+    digits, tmp_path, monkeypatch, fields
+):
+    def fails(*_, **__):
+        raise AssertionError("data was loaded")
+
+    monkeypatch.setattr("lotcal_tf.data.digits.load", fails)
+    path = str(digits.directory / "tickets" / "level_01")
+    experiment = resolve({"ticket": path, "out": str(tmp_path / "run")} | fields)
+    with pytest.raises(UsageError, match=r"^model 'lenet_10' has no dropout"):
+        library.run_experiment(experiment, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stochastic_strategy_by_name_puts_dropout_where_it_is_asked_for(tmp_path):
+    flags = {"model": "lenet_8_6", "epochs": 1, "levels": 0, "plan": "graph", "mc_eval": 2}
+    flags |= {"calib": "vwcc", "passes": 3, "dropout_rate": 0.25, "dropout_at": "head"}
+    out = tmp_path / "run"
+    run = library.run_experiment(resolve(flags | {"out": str(out)}), progress=False)
+    layers = run.ticket(0).network().layers
+    (place,) = [place for place, layer in enumerate(layers) if "dropout" in layer.name]
+    assert (layers[place].rate, layers[place + 1].name) == (0.25, "masked_logits")
+    hyper = written(run.directory)["realised"]["hyperparameters"]
+    assert hyper == {"passes": 3, "dropout_rate": 0.25, "dropout_at": "head"}
+
+
+def test_the_best_ticket_is_exported_raw_or_scaled(digits):
+    raw = json.loads((library.export_best(digits).directory / "parity.json").read_text())
+    done = library.export_best(digits, scaled=True)
+    scaled = json.loads((done.directory / "parity.json").read_text())
+    assert raw["temperature"] == 1
+    assert scaled["temperature"] == digits.best.record["temperature"] != 1
+    assert library.export_best(digits, scaled=True) == done
+    library.export_best(digits)  # As the other tests find it.
 
 
 def test_what_is_no_ticket_is_refused(tmp_path):

@@ -64,12 +64,14 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray, *, scaled: bool = F
         )
     model = ticket.model()
     temperature = ticket.record["temperature"] if scaled else 1.0
-    if scaled:
-        fold_temperature(model, temperature)
     inputs = np.asarray(inputs, np.float32)
     # Not `predict`: it makes TensorFlow write an error line of its own to standard error.
     batches = [inputs[i : i + 1000] for i in range(0, len(inputs), 1000)]
-    truth = np.concatenate([model(batch, training=False).numpy() for batch in batches])
+    # Before the temperature is folded in, so that the comparison covers that step too.
+    raw = np.concatenate([model(batch, training=False).numpy() for batch in batches])
+    truth = np.divide(raw, temperature, dtype=np.float32)
+    if scaled:
+        fold_temperature(model, temperature)
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:

@@ -1,5 +1,6 @@
 """A model of the catalog for one dataset: input layer, scaling of the inputs, network."""
 
+import itertools
 from collections.abc import Sequence
 
 from lotcal_tf import catalog
@@ -64,9 +65,14 @@ def build_model(
     def draw() -> "keras.initializers.Initializer":
         return keras.initializers.VarianceScaling(factor, mode, distribution)
 
+    numbers = itertools.count(1)
+
     def dropout(place: str, x: "keras.KerasTensor") -> "keras.KerasTensor":
-        wanted = "block" if dropout_at == "blocks" else "head"
-        return StatelessDropout(dropout_rate)(x) if dropout_rate and place == wanted else x
+        if not dropout_rate or place != ("block" if dropout_at == "blocks" else "head"):
+            return x
+        # Masks are drawn by the layer's name: one that Keras made up would depend on the models
+        # that the process has built before.
+        return StatelessDropout(dropout_rate, name=f"dropout_{next(numbers)}")(x)
 
     logits = catalog.model(name).load()(name, x, classes, draw, dropout)
     return redraw(keras.Model(inputs, logits, name=name), seed, "initial")

@@ -4,6 +4,7 @@ from typing import Any
 
 from lotcal_tf.cloning import copy_layer, rebuild
 from lotcal_tf.compat import keras
+from lotcal_tf.models.mc_dropout import StatelessDropout
 from lotcal_tf.seeds import named_seed
 
 
@@ -24,7 +25,8 @@ def redraw(model: "keras.Model", seed: int, use: str, *indices: int) -> "keras.M
 
     def reseeded(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         nonlocal number
-        number += 1
+        # Dropout is not counted: with it and without, a seed gives the same weights.
+        number += not isinstance(layer, StatelessDropout | keras.layers.Dropout)
         config = layer.get_config()
         # A layer made of layers (attention, Bidirectional) makes several weights from one
         # configuration: of one seed they would all come out the same.

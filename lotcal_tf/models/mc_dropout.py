@@ -13,8 +13,9 @@ from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.seeds import draw_seed
 
-# The dropout that repeats its batch, by identity, and how often; set while `Passes` traces.
-_REPEAT: contextvars.ContextVar[tuple[int, int] | None] = contextvars.ContextVar(
+# The dropout that repeats its batch, by identity (None: it is repeated before), and how often; set
+# while `Passes` traces. All dropout drops then, in evaluation too.
+_REPEAT: contextvars.ContextVar[tuple[int | None, int] | None] = contextvars.ContextVar(
     "repeat", default=None
 )
 
@@ -58,7 +59,7 @@ class StatelessDropout(keras.layers.Layer):
         passes = _REPEAT.get()
         if passes is not None and passes[0] == id(self):
             inputs = _repeated(inputs, passes[1])
-        if not training or dropped == 0:
+        if not (training or passes) or dropped == 0:
             return inputs
         shape = [
             1 if axis in self.shared_axes else size
@@ -108,21 +109,24 @@ class Passes:
         ):
             raise UsageError(
                 f"model {network.name!r} has no dropout, and passes without it are all the same: give the "
-                "model Dropout layers, or choose a strategy that is not stochastic"
+                "model Dropout layers, or choose a strategy that is not stochastic and leave mc_eval 0"
             )
         self.network, self.count = network, count
         self.first = _first_dropout(network)
 
-    def __call__(self, inputs: "tf.Tensor") -> "tf.Tensor":
-        """Logits `(T, N, K)` for inputs `(N, …)`, each pass with masks of its own."""
+    def __call__(self, inputs: "tf.Tensor", training: bool = True) -> "tf.Tensor":
+        """Logits `(T, N, K)` for inputs `(N, …)`, each pass with masks of its own.
+
+        `training=False`: only dropout behaves as in training; BatchNorm, say, uses its averages
+        and leaves them as they are.
+        """
         if self.first is None:
-            logits = self.network(_repeated(inputs, self.count), training=True)
-        else:
-            token = _REPEAT.set((id(self.first), self.count))
-            try:
-                logits = self.network(inputs, training=True)
-            finally:
-                _REPEAT.reset(token)
+            inputs = _repeated(inputs, self.count)
+        token = _REPEAT.set((None if self.first is None else id(self.first), self.count))
+        try:
+            logits = self.network(inputs, training=training)
+        finally:
+            _REPEAT.reset(token)
         return tf.reshape(logits, [self.count, -1, logits.shape[-1]])
 
 

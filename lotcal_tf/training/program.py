@@ -208,7 +208,8 @@ class Predictor:
             if stochastic is None:
                 return tf.cast(network(inputs, training=False), tf.float32)
             with step_seed(pass_seed):
-                log_p = tf.nn.log_softmax(tf.cast(stochastic(inputs), tf.float32))
+                each = tf.cast(stochastic(inputs, training=False), tf.float32)
+            log_p = tf.nn.log_softmax(each)
             return tf.reduce_logsumexp(log_p, 0) - math.log(passes)
 
         self._logits = tf.function(logits, jit_compile=plan == "xla")

@@ -8,6 +8,8 @@ from lotcal_tf.lottery.ticket import Ticket, architecture_of
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.rewind import masked_start
 
+TEMPERATURE = 2.5
+
 
 @pytest.fixture(scope="session")
 def inputs():
@@ -37,7 +39,14 @@ def make_ticket():
             for name in ("hidden/kernel", "logits/kernel")
         }
         trained = masked_start(weights, masks)
-        return Ticket(2, architecture_of(model), masks, weights, trained, {"level": 2})
+        return Ticket(
+            2,
+            architecture_of(model),
+            masks,
+            weights,
+            trained,
+            {"level": 2, "temperature": TEMPERATURE},
+        )
 
     return make
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lotcal_tf.compat import keras
+from lotcal_tf.deploy import export as export_module
 from lotcal_tf.deploy import saved_model, tflite
 from lotcal_tf.deploy.export import export, exported
 from lotcal_tf.errors import ExportMismatch, UsageError
@@ -50,6 +51,7 @@ def test_what_was_compared_is_told(done, ticket, inputs):
     assert json.loads((done.directory / "parity.json").read_text()) == {
         "ticket": ticket.digest,
         "level": 2,
+        "temperature": 1.0,
         "examples": 23,
         "largest_difference": done.difference,
     }
@@ -165,4 +167,34 @@ def test_what_is_no_export_is_never_replaced(ticket, inputs, tmp_path):
 def test_nothing_to_compare_on_is_refused(ticket, inputs, tmp_path):
     with pytest.raises(UsageError, match="give at least one"):
         export(ticket, tmp_path / "export", inputs[:0])
+    assert not list(tmp_path.iterdir())
+
+
+# Scaled by the temperature
+
+
+def test_scaled_files_give_logits_divided_by_the_temperature(ticket, inputs, logits, tmp_path):
+    temperature = ticket.record["temperature"]
+    done = export(ticket, tmp_path / "export", inputs, scaled=True)
+    for read, path in ((saved_model.logits, done.saved_model), (tflite.logits, done.tflite)):
+        np.testing.assert_allclose(read(path, inputs), logits / temperature, rtol=1e-5, atol=1e-5)
+    parity = json.loads((done.directory / "parity.json").read_text())
+    assert parity["temperature"] == temperature != 1
+    # The ticket itself is as it was.
+    np.testing.assert_allclose(ticket.model()(inputs), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_raw_and_scaled_exports_are_told_apart(copy, ticket, inputs):
+    assert exported(ticket, copy) is not None
+    assert exported(ticket, copy, scaled=True) is None
+    done = export(ticket, copy, inputs, scaled=True)
+    assert exported(ticket, copy, scaled=True) == done
+    assert exported(ticket, copy) is None
+
+
+def test_a_folding_that_is_wrong_is_not_exported(ticket, inputs, tmp_path, monkeypatch):
+    """The files are held against the ticket's own logits, not against the folded model's."""
+    monkeypatch.setattr(export_module, "fold_temperature", lambda model, temperature: None)
+    with pytest.raises(ExportMismatch):
+        export(ticket, tmp_path / "export", inputs, scaled=True)
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Each metric against figures worked out by hand and against somebody else's implementation."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +14,11 @@ from lotcal_tf.evaluation import metrics
 
 ALL_METRICS = [
     metrics.accuracy, metrics.nll, metrics.nll_standard_error, metrics.brier, metrics.ece,
-    metrics.measure, metrics.prediction_bins,
+    metrics.adaptive_ece, metrics.classwise_ece, metrics.mce, metrics.overconfidence,
+    metrics.aurc, metrics.measure, metrics.prediction_bins,
 ]  # fmt: skip
+
+NEWER = ["adaptive_ece", "classwise_ece", "mce", "overconfidence", "aurc"]
 
 # Three classes, four examples. Confidences .7 .5 .9 .5, correct: yes, no, yes, yes.
 HAND_P = np.array([[0.7, 0.2, 0.1], [0.5, 0.2, 0.3], [0.05, 0.9, 0.05], [0.25, 0.25, 0.5]])
@@ -113,16 +117,6 @@ def test_log_softmax_by_hand():
     np.testing.assert_allclose(metrics.log_softmax(HAND_LOGITS), np.log(HAND_P), rtol=1e-11)
 
 
-def test_bin_statistics_by_hand():
-    statistics = metrics.bin_statistics([1, 0, 1, 1], [0.7, 0.5, 0.9, 0.5], 5)
-    np.testing.assert_array_equal(statistics.edges, [0, 1 / 5, 2 / 5, 3 / 5, 4 / 5, 1])
-    np.testing.assert_array_equal(statistics.counts, [0, 0, 2, 1, 1])
-    np.testing.assert_array_equal(statistics.confidence, [np.nan, np.nan, 0.5, 0.7, 0.9])
-    np.testing.assert_array_equal(statistics.accuracy, [np.nan, np.nan, 0.5, 1.0, 1.0])
-    np.testing.assert_allclose(statistics.gap, [np.nan, np.nan, 0.0, -0.3, -0.1], atol=1e-15)
-    assert statistics.expected_gap == pytest.approx(0.1, abs=1e-15)
-
-
 def test_measure_is_the_metrics_by_name():
     labels, logits = synthetic(200, 4)
     assert metrics.measure(labels, logits, bins=7) == {
@@ -131,6 +125,11 @@ def test_measure_is_the_metrics_by_name():
         "nll_se": metrics.nll_standard_error(labels, logits),
         "brier": metrics.brier(labels, logits),
         "ece": metrics.ece(labels, logits, bins=7),
+        "adaptive_ece": metrics.adaptive_ece(labels, logits, bins=7),
+        "classwise_ece": metrics.classwise_ece(labels, logits, bins=7),
+        "mce": metrics.mce(labels, logits, bins=7),
+        "overconfidence": metrics.overconfidence(labels, logits),
+        "aurc": metrics.aurc(labels, logits),
     }
     assert all(type(value) is float for value in metrics.measure(labels, logits).values())
 
@@ -143,7 +142,118 @@ def test_fifteen_bins_unless_told():
     assert abs(metrics.ece(labels, logits, bins=10) - metrics.ece(labels, logits)) > 0.001
 
 
+def test_adaptive_ece_by_hand():
+    # Two bins of two: at .5 half right, gap 0; .7 and .9 both right, gap .2.
+    assert metrics.adaptive_ece(HAND_LABELS, HAND_LOGITS, bins=2) == pytest.approx(0.1, abs=1e-12)
+    # As many bins as examples, and more than that: (.5 + .5 + .3 + .1) / 4.
+    for bins in (4, 15):
+        found = metrics.adaptive_ece(HAND_LABELS, HAND_LOGITS, bins=bins)
+        assert found == pytest.approx(0.35, abs=1e-12)
+
+
+def test_classwise_ece_by_hand():
+    # Two bins. Class 0: .5 .05 .25 none true, .8 in all; .7 true, .3 off: (.8 + .3) / 4 = .275.
+    # Class 1: .2 .2 .25 none true; .9 true: (.65 + .1) / 4 = .1875.
+    # Class 2: .1 .3 .05 .5 are .95, two are true: 1.05 / 4 = .2625.
+    expected = (0.275 + 0.1875 + 0.2625) / 3
+    found = metrics.classwise_ece(HAND_LABELS, HAND_LOGITS, bins=2)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_mce_by_hand():
+    # The gaps of five bins are 0, .3 and .1; of one bin, |.75 - .65|.
+    assert metrics.mce(HAND_LABELS, HAND_LOGITS, bins=5) == pytest.approx(0.3, abs=1e-12)
+    assert metrics.mce(HAND_LABELS, HAND_LOGITS, bins=1) == pytest.approx(0.1, abs=1e-12)
+
+
+def test_overconfidence_by_hand():
+    assert metrics.overconfidence(HAND_LABELS, HAND_LOGITS) == pytest.approx(-0.1, abs=1e-12)
+    # Signed, it cancels where ECE does not: .9 wrong twice, .6 right twice.
+    logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    assert metrics.overconfidence([1, 1, 0, 0], logits) == pytest.approx(0.25, abs=1e-12)
+
+
+def test_aurc_by_hand():
+    # .9 and .7 right: risks 0 and 0. The two at .5 share one error: .5/3, then 1/4.
+    expected = (0 + 0 + 0.5 / 3 + 1 / 4) / 4
+    logits = np.log([[0.5, 0.5], [0.9, 0.1], [0.5, 0.5], [0.7, 0.3]])
+    assert metrics.aurc([1, 0, 0, 0], logits) == pytest.approx(expected, abs=1e-12)
+    # The one error at the top of two, and at the bottom: (1 + 1/2) / 2 and (0 + 1/2) / 2.
+    logits = np.log([[0.9, 0.1], [0.6, 0.4]])
+    assert metrics.aurc([1, 0], logits) == pytest.approx(0.75, abs=1e-12)
+    assert metrics.aurc([0, 1], logits) == pytest.approx(0.25, abs=1e-12)
+
+
+def test_soft_labels_by_hand():
+    # (.3, .7) against (.9, .1): -.3 log .9 - .7 log .1, and .36 + .36.
+    soft, logits = [[0.3, 0.7], [1.0, 0.0]], np.log([[0.9, 0.1], [0.5, 0.5]])
+    losses = np.array([-0.3 * np.log(0.9) - 0.7 * np.log(0.1), np.log(2)])
+    assert metrics.nll(soft, logits) == pytest.approx(losses.mean(), rel=1e-12)
+    error = abs(losses[0] - losses[1]) / 2
+    assert metrics.nll_standard_error(soft, logits) == pytest.approx(error, rel=1e-12)
+    assert metrics.brier(soft, logits) == pytest.approx((0.72 + 0.5) / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("metric", [metrics.nll, metrics.nll_standard_error, metrics.brier])
+def test_one_hot_labels_are_the_classes(metric: Callable):
+    labels, logits = synthetic(100, 5)
+    assert metric(np.eye(5)[labels], logits) == pytest.approx(metric(labels, logits), rel=1e-12)
+
+
+@pytest.mark.parametrize("metric", [metrics.nll, metrics.nll_standard_error, metrics.brier])
+@pytest.mark.parametrize("soft", [[[0.5, 0.6]], [[1.5, -0.5]], [[0.0, 0.0]], [[np.nan, 1.0]]])
+def test_soft_labels_that_are_no_distribution(metric: Callable, soft: object):
+    with pytest.raises(ValueError, match=r"^soft labels must be 0 or more and add up to 1"):
+        metric(soft, [[0.0, 1.0]])
+
+
 # Against other implementations
+
+
+@pytest.mark.parametrize("bins", [1, 7, 15, 300])
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_adaptive_and_classwise_ece_and_mce_agree_with_loops(classes: int, bins: int):
+    labels, logits = synthetic(301, classes)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    events = sorted(zip(p.max(1), p.argmax(1) == labels, strict=True))
+    # The first 301 mod bins bins hold one example more.
+    adaptive, start = 0.0, 0
+    for m in range(bins):
+        part = events[start : start + 301 // bins + (m < 301 % bins)]
+        start += len(part)
+        adaptive += abs(sum(hit - c for c, hit in part)) / 301
+    assert start == 301
+    assert metrics.adaptive_ece(labels, logits, bins=bins) == pytest.approx(adaptive, abs=1e-12)
+
+    def gaps(pairs: list) -> list[tuple[int, float]]:
+        members = [[q for q in pairs if m / bins < q[0] <= (m + 1) / bins] for m in range(bins)]
+        return [
+            (len(part), abs(sum(h - c for c, h in part)) / len(part)) for part in members if part
+        ]
+
+    expected = max(gap for _, gap in gaps(events))
+    assert metrics.mce(labels, logits, bins=bins) == pytest.approx(expected, abs=1e-12)
+    classwise = [
+        sum(n * gap for n, gap in gaps(list(zip(p[:, k], labels == k, strict=True)))) / 301
+        for k in range(classes)
+    ]
+    found = metrics.classwise_ece(labels, logits, bins=bins)
+    assert found == pytest.approx(np.mean(classwise), abs=1e-12)
+
+
+def test_aurc_is_the_mean_over_all_orders_of_what_is_tied():
+    labels = np.array([0, 1, 0, 0, 1, 0, 1])
+    # Margins in thirds of which some agree; predicted class 0.
+    margins = [3, 3, 1, 1, 1, 0.5, 2]
+    areas = []
+    for order in itertools.permutations(range(7)):
+        if all(margins[a] >= margins[b] for a, b in itertools.pairwise(order)):
+            wrong = [labels[i] != 0 for i in order]
+            areas.append(np.mean([sum(wrong[:n]) / n for n in range(1, 8)]))
+    assert len(areas) == 2 * 6
+    assert len(set(areas)) > 3
+    found = metrics.aurc(labels, np.array([margins, np.zeros(7)]).T)
+    assert found == pytest.approx(np.mean(areas), abs=1e-12)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
@@ -193,23 +303,6 @@ def test_tfp_closes_its_bins_on_the_left(tfp_stats):
 # Edges of the bins
 
 
-@pytest.mark.parametrize("bins", [1, 2, 3, 5, 6, 7, 10, 12, 15, 20, 49, 100, 1000])
-def test_a_confidence_on_an_edge_is_in_the_lower_bin(bins: int):
-    edges = [m / bins for m in range(1, bins + 1)]
-    statistics = metrics.bin_statistics(np.ones(bins), edges, bins)
-    np.testing.assert_array_equal(statistics.counts, np.ones(bins))
-    np.testing.assert_array_equal(statistics.confidence, edges)  # in this order, one in each
-
-
-@pytest.mark.parametrize("bins", [2, 3, 5, 7, 15, 100])
-def test_a_confidence_beside_an_edge_is_on_its_own_side(bins: int):
-    inner = np.arange(1, bins) / bins
-    below = metrics.bin_statistics(np.ones(bins - 1), inner - 1e-9, bins)
-    above = metrics.bin_statistics(np.ones(bins - 1), inner + 1e-9, bins)
-    np.testing.assert_array_equal(below.counts, [1] * (bins - 1) + [0])
-    np.testing.assert_array_equal(above.counts, [0] + [1] * (bins - 1))
-
-
 @pytest.mark.parametrize("bins", [4, 5, 10, 15, 20, 30])
 def test_logits_of_a_confidence_on_an_edge_are_in_the_lower_bin(bins: int):
     for m in range(1, bins):
@@ -237,12 +330,6 @@ def test_confidence_exactly_one_is_in_the_last_bin_and_counts():
     assert metrics.ece([0, 1, 0], logits) == 0.0
 
 
-def test_an_event_of_probability_zero_is_in_the_first_bin():
-    # Never the highest of a softmax, but a class-wise error bins every class's probability.
-    statistics = metrics.bin_statistics([0, 1], [0.0, 1.0], 4)
-    np.testing.assert_array_equal(statistics.counts, [1, 0, 0, 1])
-
-
 # Other edge cases
 
 
@@ -258,6 +345,8 @@ def test_ties_go_to_the_lowest_class():
 def test_one_example():
     result = metrics.measure([1], np.log([[0.25, 0.75]]))
     expected = {"accuracy": 1.0, "nll": -np.log(0.75), "nll_se": 0.0, "brier": 0.125, "ece": 0.25}
+    expected |= {"adaptive_ece": 0.25, "classwise_ece": 0.25, "mce": 0.25}
+    expected |= {"overconfidence": -0.25, "aurc": 0.0}
     assert result == pytest.approx(expected, rel=1e-12)
 
 
@@ -275,7 +364,9 @@ def test_huge_logits(dtype: type):
     logits = np.array([[1e4, -1e4], [1e4, -1e4], [-1e4, 1e4]], dtype=dtype)
     result = metrics.measure([0, 1, 1], logits)
     # Losses 0, 20000, 0 and squared errors 0, 2, 0; standard error 20000 / sqrt(3) / sqrt(3).
+    # Confidence 1 throughout, one in three wrong, however it is binned or ranked.
     expected = {"accuracy": 2 / 3, "nll": 2e4 / 3, "nll_se": 2e4 / 3, "brier": 2 / 3, "ece": 1 / 3}
+    expected |= dict.fromkeys(NEWER, 1 / 3)
     assert result == pytest.approx(expected, rel=1e-12)
 
 
@@ -283,8 +374,10 @@ def test_huge_logits(dtype: type):
 def test_extremes_of_every_metric():
     sure = [[1e4, -1e4]] * 2
     right, wrong = metrics.measure([0, 0], sure), metrics.measure([1, 1], sure)
-    assert right == {"accuracy": 1.0, "nll": 0.0, "nll_se": 0.0, "brier": 0.0, "ece": 0.0}
-    assert wrong == {"accuracy": 0.0, "nll": 2e4, "nll_se": 0.0, "brier": 2.0, "ece": 1.0}
+    expected = {"accuracy": 1.0, "nll": 0.0, "nll_se": 0.0, "brier": 0.0, "ece": 0.0}
+    assert right == expected | dict.fromkeys(NEWER, 0.0)
+    expected = {"accuracy": 0.0, "nll": 2e4, "nll_se": 0.0, "brier": 2.0, "ece": 1.0}
+    assert wrong == expected | dict.fromkeys(NEWER, 1.0)
 
 
 def test_float32_logits_are_accumulated_in_float64():
@@ -341,23 +434,6 @@ def test_bad_logits(function: Callable):
 def test_bad_bins(metric: Callable, bins: object):
     with pytest.raises(ValueError, match=f"^bins must be an integer >= 1, got {bins}$"):
         metric([0], [[0.0, 1.0]], bins=bins)
-
-
-@pytest.mark.parametrize(
-    ("correct", "confidence", "message"),
-    [
-        ([1, 0], [0.5], r"correct and confidence must both .*, got \(2,\) and \(1,\)"),
-        ([], [], r"correct and confidence must both .* N >= 1, got \(0,\) and \(0,\)"),
-        ([[1]], [[0.5]], r"correct and confidence must both .*, got \(1, 1\) and \(1, 1\)"),
-        ([1, 2], [0.5, 0.5], "correct must hold only 0 and 1, or booleans, got other values"),
-        ([1, 0], [0.5, 1.5], r"confidence must lie in \[0, 1\], got 0.5 to 1.5"),
-        ([1, 0], [-0.5, 0.5], r"confidence must lie in \[0, 1\], got -0.5 to 0.5"),
-        ([1, 0], [np.nan, 0.5], r"confidence must lie in \[0, 1\], got nan to nan"),
-    ],
-)
-def test_bad_arguments_of_bin_statistics(correct: object, confidence: object, message: str):
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        metrics.bin_statistics(correct, confidence, 5)
 
 
 def test_importing_evaluation_is_light():

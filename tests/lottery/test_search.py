@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import safetensors.numpy
+import scipy.special
 import tensorflow as tf
 
 import lotcal_tf
@@ -211,6 +212,34 @@ def test_every_figure_is_that_of_the_stored_ticket(chains, dataset):
         assert ticket.record["ece_bins"] == 15
 
 
+def test_the_temperature_is_fitted_on_validation_data_and_its_figures_are_of_scaled_logits(
+    chains, dataset
+):
+    splits = {"train": dataset.train, "val": dataset.validation, "test": dataset.test}
+    for ticket in chains("init").tickets():
+        model, record = ticket.model(), ticket.record
+        found = {
+            name: (split.labels.numpy(), model(split.inputs, training=False).numpy())
+            for name, split in splits.items()
+        }
+        labels, logits = found["val"]
+        grid = np.geomspace(0.01, 100, 4001)
+        p = [scipy.special.softmax(logits / t, -1)[np.arange(30), labels] for t in grid]
+        best = grid[np.argmin([-np.log(row).mean() for row in p])]
+        temperature = record["temperature"]
+        assert temperature == pytest.approx(best, rel=0.003)  # The grid's step is 0.23 %.
+        for name, (labels, logits) in found.items():
+            p = scipy.special.softmax(logits.astype(np.float64) / temperature, -1)
+            nll = -np.log(p[np.arange(len(labels)), labels]).mean()
+            assert record[f"{name}_nll_scaled"] == pytest.approx(nll, abs=1e-5)
+            confidence, hits = p.max(-1), p.argmax(-1) == labels
+            bins = np.ceil(confidence * 15)
+            gaps = [abs((hits - confidence)[bins == m].sum()) for m in range(1, 16)]
+            ece = sum(gaps) / len(labels)
+            assert record[f"{name}_ece_scaled"] == pytest.approx(ece, abs=1e-5)
+        assert record["val_nll_scaled"] < record["val_nll"]
+
+
 def test_tables_hold_a_row_a_level_and_a_row_an_epoch(chains):
     chain = chains("init")
     with (chain.store.directory / "metrics.csv").open() as file:
@@ -218,7 +247,8 @@ def test_tables_hold_a_row_a_level_and_a_row_an_epoch(chains):
     # The contract's columns (docs: run directory), and each measurement of each split.
     promised = (
         "level density remaining prunable weights epochs seconds train_loss train_accuracy val_loss "
-        "val_accuracy val_ece test_accuracy test_ece test_nll test_brier ece_bins"
+        "val_accuracy val_ece test_accuracy test_ece test_nll test_brier ece_bins "
+        "temperature"
     )
     assert set(promised.split()) <= set(rows[0])
     for split in ("train", "val", "test"):

@@ -5,6 +5,7 @@ from lotcal_tf import catalog
 from lotcal_tf.errors import FieldError
 from lotcal_tf.experiment import FIELDS
 from lotcal_tf.models.build import INITIALIZERS, build_model
+from lotcal_tf.models.mc_dropout import StatelessDropout
 
 
 def kernels(model):
@@ -94,3 +95,33 @@ def test_the_catalog_is_where_models_come_from(monkeypatch):
     row = catalog.Row("lotcal_tf.models.lenet:build", "", r"mine_\d+", "mine_6")
     monkeypatch.setattr(catalog, "MODELS", {"mine": row})
     assert build_model("mine_6", (5,), 3, seed=0).get_layer("hidden_1").units == 6
+
+
+@pytest.mark.parametrize(
+    ("rate", "at", "before"),
+    [
+        (0.25, "blocks", ["hidden_2", "logits"]),
+        (0.25, "head", ["logits"]),
+        (0.0, "blocks", []),
+        (0.0, "head", []),
+    ],
+)
+def test_dropout_is_put_where_it_is_asked_for(rate, at, before):
+    model = build_model("lenet_5_4", (6,), 3, seed=0, dropout_rate=rate, dropout_at=at)
+    layers = model.layers
+    places = [place for place, layer in enumerate(layers) if isinstance(layer, StatelessDropout)]
+    assert [layers[place + 1].name for place in places] == before
+    assert {layers[place].rate for place in places} <= {rate}
+    assert len({layers[place].name for place in places}) == len(places)  # A name seeds the masks.
+    plain = build_model("lenet_5_4", (6,), 3, seed=0)
+    for weight, other in zip(kernels(model), kernels(plain), strict=True):
+        np.testing.assert_array_equal(weight, other)  # Dropout moves no other draw.
+
+
+def test_dropout_goes_by_the_same_name_in_every_model():
+    """Or a second model in one process would draw other masks than the same one in a new process."""
+    names = [
+        [layer.name for layer in build_model("lenet_4", (6,), 3, seed=0, dropout_rate=0.5).layers]
+        for _ in range(2)
+    ]
+    assert names[0] == names[1]

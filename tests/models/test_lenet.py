@@ -5,9 +5,15 @@ from lotcal_tf.compat import keras
 from lotcal_tf.models import lenet
 
 
-def network(name, shape, classes=10, initializer=keras.initializers.GlorotNormal):
+def network(
+    name,
+    shape,
+    classes=10,
+    initializer=keras.initializers.GlorotNormal,
+    dropout=lambda place, x: x,
+):
     inputs = keras.Input(shape)
-    return keras.Model(inputs, lenet.build(name, inputs, classes, initializer))
+    return keras.Model(inputs, lenet.build(name, inputs, classes, initializer, dropout))
 
 
 @pytest.mark.parametrize(
@@ -50,3 +56,18 @@ def test_each_kernel_gets_an_initializer_of_its_own_and_biases_start_at_zero():
     for number, (kernel, bias) in enumerate(zip(values[::2], values[1::2], strict=True), 1):
         assert (kernel == number).all()
         assert (bias == 0).all()
+
+
+def test_dropout_is_offered_after_each_hidden_layer_and_before_the_last():
+    def mark(place, x):
+        return keras.layers.Activation("linear", name=f"{place}_after_{x.node.layer.name}")(x)
+
+    names = [layer.name for layer in network("lenet_5_4", (6,), dropout=mark).layers[2:]]
+    assert names == [
+        "hidden_1",
+        "block_after_hidden_1",
+        "hidden_2",
+        "block_after_hidden_2",
+        "head_after_block_after_hidden_2",
+        "logits",
+    ]

@@ -4,7 +4,13 @@ import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
-from lotcal_tf.models.mc_dropout import StatelessDropout, replace_dropout, restore_dropout
+from lotcal_tf.models.mc_dropout import (
+    Passes,
+    StatelessDropout,
+    replace_dropout,
+    restore_dropout,
+)
+from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import step_seed
 
 layers = keras.layers
@@ -233,3 +239,175 @@ def test_a_hidden_dropout_that_drops_nothing_passes():
     x = Own(0.0, name="mine")(layers.MultiHeadAttention(1, 2, name="attention")(inputs, inputs))
     copy = replace_dropout(keras.Model(inputs, x))
     assert type(copy.get_layer("mine")) is Own
+
+
+# --- passes ---------------------------------------------------------------------------------------
+
+T, N, K = 3, 5, 4
+BATCH = np.random.default_rng(1).normal(size=(N, 6)).astype("float32")
+
+
+class Probe(layers.Layer):
+    """Passes its inputs on and notes how many examples it was shown."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seen = []
+
+    def call(self, inputs):
+        self.seen.append(inputs.shape[0])
+        return inputs
+
+
+def drop(name="drop", rate=0.5):
+    return StatelessDropout(rate, name=name)
+
+
+def in_line(x):
+    x = layers.Dense(8, name="below")(Probe(name="probe_below")(x))
+    x = Probe(name="probe_above")(drop()(x))
+    x = drop("second")(layers.Dense(8, activation="relu", name="above")(x))
+    return layers.Dense(K, name="logits")(x)
+
+
+def in_branch(x):
+    """The first dropout sits beside a shortcut."""
+    x = layers.Dense(8, name="below")(Probe(name="probe_below")(x))
+    branch = drop()(Probe(name="probe_above")(layers.Dense(8, name="branch")(x)))
+    return layers.Dense(K, name="logits")(layers.Add()([x, branch]))
+
+
+def in_two_branches(x):
+    x = Probe(name="probe_below")(x)
+    parts = [drop("left")(x), drop("right")(Probe(name="probe_above")(x))]
+    return layers.Dense(K, name="logits")(layers.Concatenate()(parts))
+
+
+def nested(x):
+    a = keras.Input((6,))
+    b = layers.Dense(8, name="below")(Probe(name="probe_below")(a))
+    inner = keras.Model(a, Probe(name="probe_above")(drop()(b)), name="inner")
+    return layers.Dense(K, name="logits")(drop("second")(inner(x)))
+
+
+def nested_sequential(x):
+    parts = [layers.Dense(8), Probe(name="probe_below"), drop(), Probe(name="probe_above")]
+    return layers.Dense(K, name="logits")(keras.Sequential(parts, name="inner")(x))
+
+
+def called_twice(x):
+    """A model within, called twice: what its dropout repeated would be repeated again."""
+    a = keras.Input((6,))
+    inner = keras.Model(a, drop()(layers.Dense(6)(Probe(name="probe_below")(a))), name="inner")
+    return layers.Dense(K, name="logits")(Probe(name="probe_above")(inner(inner(x))))
+
+
+def around_the_nested(x):
+    a = keras.Input((6,))
+    inner = keras.Model(a, drop()(Probe(name="probe_below")(a)), name="inner")
+    return layers.Dense(K, name="logits")(Probe(name="probe_above")(inner(x) + x))
+
+
+# How many examples the layers below the first dropout see.
+NETWORKS = {
+    in_line: N,
+    nested: N,
+    nested_sequential: N,
+    in_branch: T * N,
+    in_two_branches: T * N,
+    called_twice: T * N,
+    around_the_nested: T * N,
+}
+each_network = pytest.mark.parametrize("kind", NETWORKS, ids=lambda kind: kind.__name__)
+
+
+def network_of(kind):
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((6,), name="inputs")
+    return keras.Model(inputs, kind(inputs), name=kind.__name__)
+
+
+def run(model, batch, seed=(4, 5), **settings):
+    with step_seed(tf.constant(seed, tf.int32)):
+        return model(batch, **settings).numpy()
+
+
+@each_network
+def test_passes_are_the_network_on_the_repeated_batch_with_the_same_masks(kind):
+    network = network_of(kind)
+    logits = run(Passes(network, T), tf.constant(BATCH))
+    assert logits.shape == (T, N, K)
+    repeated = run(network, tf.constant(np.concatenate([BATCH] * T)), training=True)
+    np.testing.assert_allclose(logits.reshape(T * N, K), repeated, rtol=1e-5, atol=1e-6)
+    for one, other in [(0, 1), (0, 2), (1, 2)]:
+        assert (logits[one] != logits[other]).any(-1).all()
+    again, moved = (run(Passes(network, T), tf.constant(BATCH), seed) for seed in [(4, 5), (4, 6)])
+    np.testing.assert_array_equal(logits, again)
+    assert (logits != moved).any()
+
+
+@each_network
+def test_what_lies_below_the_first_dropout_sees_the_batch_once(kind):
+    network = network_of(kind)
+    probes = {part.name: part for part in network._flatten_layers() if isinstance(part, Probe)}
+    for probe in probes.values():
+        probe.seen.clear()
+    run(Passes(network, T), tf.constant(BATCH))
+    assert set(probes["probe_below"].seen) == {NETWORKS[kind]}
+    assert set(probes["probe_above"].seen) == {T * N}
+
+
+def test_passes_leave_the_network_as_it_was():
+    """Once they are done, a call repeats nothing and drops nothing, also after an error."""
+    network = network_of(in_line)
+    before = network(BATCH, training=False)
+    passes = Passes(network, T)
+    run(passes, tf.constant(BATCH))
+    with pytest.raises(RuntimeError, match="only inside a training step"):
+        passes(tf.constant(BATCH))
+    np.testing.assert_array_equal(network(BATCH, training=False), before)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_compiled_passes_take_batches_of_any_size(jit):
+    passes = Passes(network_of(in_line), T)
+
+    @tf.function(jit_compile=jit, input_signature=[tf.TensorSpec([None, 6])])
+    def compiled(batch):
+        with step_seed(tf.constant([4, 5])):
+            return passes(batch)
+
+    for batch in (BATCH, BATCH[:2]):
+        found = compiled(tf.constant(batch)).numpy()
+        np.testing.assert_allclose(found, run(passes, tf.constant(batch)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_follows_training_and_dropout_drops_either_way(training):
+    inputs = keras.Input((6,))
+    norm = layers.BatchNormalization(momentum=0.0)
+    network = keras.Model(inputs, layers.Dense(K)(drop()(norm(inputs))))
+    logits = run(Passes(network, T), tf.constant(BATCH), training=training)
+    assert (logits[0] != logits[1]).any()
+    expected = BATCH.mean(0) if training else np.zeros(6)
+    np.testing.assert_allclose(norm.moving_mean, expected, atol=1e-6)
+
+
+@each_network
+def test_a_masked_weight_stays_masked_in_every_pass(kind):
+    network = masking.wrap(network_of(kind))
+    draw = np.random.default_rng(0)
+    masks = {n: draw.random(v.shape) < 0.6 for n, v in masking.mask_variables(network).items()}
+    masking.assign_masks(network, masks)
+    logits = run(Passes(network, T), tf.constant(BATCH))
+    for name, weight in masking.weight_variables(network).items():
+        weight.assign(np.where(masks.get(name, True), weight, 1e6))
+    np.testing.assert_array_equal(run(Passes(network, T), tf.constant(BATCH)), logits)
+
+
+@pytest.mark.parametrize("rate", [None, 0.0])
+def test_a_network_without_dropout_is_refused(rate):
+    inputs = keras.Input((6,))
+    x = inputs if rate is None else drop(rate=rate)(inputs)
+    with pytest.raises(UsageError, match=r"^model 'plain' has no dropout, and passes without it"):
+        Passes(keras.Model(inputs, layers.Dense(K)(x), name="plain"), T)

@@ -9,9 +9,9 @@ import tensorflow as tf
 from lotcal_tf.calibration.cross_entropy import CrossEntropy
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
-from lotcal_tf.models.mc_dropout import StatelessDropout
+from lotcal_tf.models.mc_dropout import Passes, StatelessDropout
 from lotcal_tf.pruning import masking
-from lotcal_tf.seeds import step_seed
+from lotcal_tf.seeds import named_seed, step_seed
 from lotcal_tf.training import program as program_module
 from lotcal_tf.training.optimizer import build_optimizer
 from lotcal_tf.training.program import Predictor, TrainingProgram, choose_plan, stretches
@@ -207,7 +207,8 @@ def test_it_stops_at_the_first_loss_that_is_not_finite(program, plan, kind, bad,
     numbered = make_split(kind, labels=np.arange(COUNT)).shuffled(BATCH, 3, SHUFFLE)
     order = np.concatenate([labels for _, labels in numbered])
     inputs = np.ones((COUNT, 6))
-    inputs[order[bad * BATCH + 1], 0] = np.inf
+    # The whole batch: dropout may take one example's infinities away.
+    inputs[order[bad * BATCH : (bad + 1) * BATCH], 0] = np.inf
     visits = epoch(program, make_split(kind, inputs))
     assert program.failed_step == bad
     assert visits[-1]["steps"] == program.strategy.optimizer.iterations == bad + 1
@@ -271,7 +272,7 @@ def test_the_plan_is_what_is_run(plan):
 @pytest.mark.parametrize("batch_size", [7, COUNT, 1000])  # a smaller last batch, one, none full
 def test_predictions_are_the_networks(plan, kind, batch_size):
     network, split = make_network(), make_split(kind)
-    labels, logits = Predictor(network, plan, batch_size)(split)
+    labels, logits = Predictor(network, plan, batch_size=batch_size)(split)
     ((inputs, expected),) = split.in_order(COUNT)
     np.testing.assert_array_equal(labels, expected)
     assert (labels.dtype, logits.dtype) == (np.int32, np.float32)
@@ -290,3 +291,32 @@ def test_the_predictor_is_compiled_once_and_sees_new_weights(plan):
     moved = predict(split)[1] - before
     np.testing.assert_allclose(moved, np.tile([1.0, 2.0, 3.0], (COUNT, 1)), atol=1e-5)
     assert predict._logits.experimental_get_tracing_count() == 1
+
+
+@both_plans
+def test_stochastic_predictions_are_the_mean_probabilities_of_the_passes(plan):
+    network, split = make_network(), make_split()
+    labels, logits = Predictor(network, plan, passes=3, seed=7)(split)
+    ((inputs, expected),) = split.in_order(COUNT)
+    np.testing.assert_array_equal(labels, expected)
+    # The whole split is one batch here, filled up with zeros to 1000: masks go by place.
+    filled = tf.pad(tf.cast(inputs, tf.float32), [[0, 1000 - COUNT], [0, 0]])
+    with step_seed(tf.constant(named_seed(7, "mc_eval"), tf.int32)):
+        passes = Passes(network, 3)(filled).numpy().astype(np.float64)[:, :COUNT]
+    p = np.exp(passes) / np.exp(passes).sum(-1, keepdims=True)
+    assert np.abs(p - p.mean(0)).max() > 0.01
+    np.testing.assert_allclose(np.exp(logits), p.mean(0), atol=1e-6)
+    np.testing.assert_array_equal(Predictor(network, plan, passes=3, seed=7)(split)[1], logits)
+    assert (Predictor(network, plan, passes=3, seed=8)(split)[1] != logits).any()
+
+
+@both_plans
+def test_stochastic_predictions_leave_the_network_as_it_was(plan):
+    """BatchNorm's averages too, and a batch filled up with zeros moves nothing."""
+    inputs = keras.Input((6,))
+    x = StatelessDropout(0.5, name="drop")(keras.layers.BatchNormalization()(inputs))
+    network = masking.wrap(keras.Model(inputs, keras.layers.Dense(3)(x)))
+    before, split = masking.values(network), make_split()
+    Predictor(network, plan, passes=2)(split)
+    for name, value in masking.values(network).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)

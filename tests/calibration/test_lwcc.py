@@ -1,0 +1,23 @@
+"""Steps of `lwcc` and `lwcc_si` minimise the pure losses, with the weight they were given."""
+
+import numpy as np
+import pytest
+
+from lotcal_tf.calibration import losses
+from lotcal_tf.calibration.lwcc import LikelihoodWeighted, LikelihoodWeightedStochastic
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 2.0])
+def test_a_step_of_lwcc(make_strategy, step, weight):
+    logs, labels, logits, penalty = step(make_strategy(LikelihoodWeighted, calib_weight=weight))
+    expected = np.mean(losses.lwcc(labels, logits, weight=weight)) + penalty
+    assert float(logs["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 2.0])
+def test_a_step_of_lwcc_si(make_strategy, step, weight):
+    strategy = make_strategy(LikelihoodWeightedStochastic, calib_weight=weight, passes=4)
+    logs, labels, logits, penalty = step(strategy)
+    assert logits.shape == (4, 12, 3)
+    expected = np.mean(losses.lwcc_si(labels, logits, weight=weight)) + penalty
+    assert float(logs["loss"]) == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,16 @@
+"""A step of `nba` minimises the pure loss, with the weight, the bins and the width it was given."""
+
+import pytest
+
+from lotcal_tf.calibration import losses
+from lotcal_tf.calibration.nba import NormalisedBinAssignment
+
+
+@pytest.mark.parametrize(
+    ("weight", "bins", "width"), [(0.0, 10, 0.02), (2.0, 10, 0.02), (2.0, 4, 0.3)]
+)
+def test_a_step_reports_the_loss_of_its_logits(make_strategy, step, weight, bins, width):
+    given = {"calib_weight": weight, "nba_bins": bins, "nba_width": width}
+    logs, labels, logits, penalty = step(make_strategy(NormalisedBinAssignment, **given))
+    expected = float(losses.nba(labels, logits, weight=weight, bins=bins, width=width)) + penalty
+    assert float(logs["loss"]) == pytest.approx(expected, rel=1e-5)

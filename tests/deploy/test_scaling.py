@@ -1,0 +1,74 @@
+"""A temperature in the last layer: logits / T, zeros that stay, and models it cannot be put into."""
+
+import numpy as np
+import pytest
+
+from lotcal_tf.compat import keras
+from lotcal_tf.deploy.scaling import fold_temperature
+from lotcal_tf.errors import UsageError
+from lotcal_tf.pruning import masking
+
+layers = keras.layers
+
+
+def tiny(*after, inner=False, **last):
+    """4 → 5 → 3, what comes after the last layer with weights, weights of normal draws."""
+    keras.utils.set_random_seed(0)
+    given = keras.Input((4,))
+    x = layers.Dense(5, activation="relu", name="hidden")(given)
+    x = layers.Dense(3, name="logits", **last)(x)
+    for layer in after:
+        x = layer(x)
+    model = keras.Model(given, x)
+    if inner:
+        outer = keras.Input((4,))
+        model = keras.Model(outer, model(outer))
+    rng = np.random.default_rng(1)
+    for value in model.trainable_variables:
+        value.assign(rng.normal(size=value.shape))
+    return model
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("temperature", [0.05, 0.7, 1.0, 3.0, 90.0])
+def test_logits_are_divided_and_zeros_are_kept(ticket, inputs, temperature, inner):
+    examples = np.random.default_rng(2).normal(size=(20, 4)).astype("float32")
+    for model, x in [(ticket.model(), inputs), (tiny(inner=inner), examples)]:
+        before, logits = masking.values(model), model(x).numpy()
+        fold_temperature(model, temperature)
+        np.testing.assert_allclose(
+            model(x), logits / temperature, rtol=1e-4, atol=1e-5 / temperature
+        )
+        after = masking.values(model)
+        for name, value in after.items():
+            np.testing.assert_array_equal(value == 0, before[name] == 0, err_msg=name)
+            divisor = temperature if "logits/" in name else 1
+            np.testing.assert_allclose(value, before[name] / divisor, rtol=1e-6, err_msg=name)
+    assert (ticket.model().get_layer("logits").kernel.numpy() == 0).any()
+
+
+def test_a_last_layer_without_a_bias():
+    model, x = tiny(use_bias=False), np.ones((1, 4), "float32")
+    logits = model(x).numpy()
+    fold_temperature(model, 2.0)
+    np.testing.assert_allclose(model(x), logits / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: tiny(activation="tanh"),
+        lambda: tiny(activation="softmax"),
+        lambda: tiny(layers.Activation("tanh")),
+        lambda: tiny(layers.BatchNormalization(beta_initializer="ones")),
+        lambda: tiny(layers.Rescaling(1.0, offset=0.5)),
+    ],
+    ids=["tanh", "softmax", "tanh_after", "batch_norm", "offset"],
+)
+def test_logits_that_no_linear_layer_gives_are_refused_and_the_model_is_as_it_was(model):
+    model = model()
+    before = masking.values(model)
+    with pytest.raises(UsageError, match=r"^layer 'logits' is not a linear last layer: the temp"):
+        fold_temperature(model, 2.0)
+    for name, value in masking.values(model).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
