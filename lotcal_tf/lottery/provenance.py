@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-import lotcal_tf
+from lotcal_tf import __version__
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.experiment import Experiment
 from lotcal_tf.lottery.search import Search
@@ -50,7 +50,7 @@ def describe(
             "plan": search.trainer.plan,
         },
         "software": {
-            "lotcal_tf": lotcal_tf.__version__,
+            "lotcal_tf": __version__,
             "git": _revision(),
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES},

@@ -146,7 +146,7 @@ def test_the_cut_is_drawn_by_seed():
 
 @pytest.mark.parametrize(("count", "size"), [(10, 10), (10, 11), (10, 0), (10, -1), (1, None)])
 def test_a_cut_that_leaves_nothing_is_refused(count, size):
-    with pytest.raises(UsageError, match=rf"has {count} examples and both parts need some"):
+    with pytest.raises(UsageError, match=rf"has {count} examples, and both parts need some"):
         validation_members(count, size, 0)
 
 
