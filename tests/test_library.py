@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from lotcal_tf import library
 from lotcal_tf.compat import keras, tfmot
+from lotcal_tf.data.splits import StreamedSplit
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.experiment import resolve
 from lotcal_tf.lottery.store import RunStore
@@ -194,6 +195,7 @@ def test_data_larger_than_the_memory_streams(tmp_path, capsys):
     assert written(tmp_path)["realised"]["examples"] == {"train": 100, "val": 25, "test": 30}
     logits = run.ticket(2).model().predict(TEST[0], verbose=0)
     assert run.records[2]["test_accuracy"] == np.mean(logits.argmax(-1) == TEST[1])
+    assert isinstance(run.load().train, StreamedSplit)
     assert "kept" not in capsys.readouterr().err  # progress=False
 
 
