@@ -415,3 +415,11 @@ def test_what_is_no_ticket_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is no ticket: give RUN/tickets/level_NN"):
         library.run_experiment(experiment, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_field_that_means_nothing_here_is_refused(tmp_path):
+    with pytest.raises(
+        FieldError, match=r"momentum=0\.9: only means something with --optimizer=sgd"
+    ):
+        library.find_tickets(dense(6, 3), TRAIN, momentum=0.9, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
