@@ -202,7 +202,9 @@ class Experiment:
         check=_fraction,
         only_with=("scope", lambda v: v == "local", "--scope=local"),
     )
-    exclude: tuple[str, ...] = _field((), "layers not pruned, by name; * and ? stand for letters")
+    exclude: tuple[str, ...] = _field(
+        (), "layers not pruned, by name; * and ? stand for letters", from_ticket=True
+    )
     rewind: str = _field("init", "init, step:K, epoch:K, random, none", check=_rewind)
     ticket: str = _field("", "start from this ticket, RUN/tickets/level_NN", identity=False)
     ece_bins: int = _field(15, "bins of the expected calibration error", check=_at_least(1))
@@ -403,6 +405,24 @@ def _recipe_for(flags: Mapping[str, Any], config: str | None) -> dict[str, Any]:
     return {"dataset": name} | read_recipe(recipe_directory() / f"{name}.toml")
 
 
+def check_applies(experiment: Experiment, given: Mapping[str, Any]) -> None:
+    """Raises FieldError where a field that was given means nothing beside the others' values."""
+    for name, value in given.items():
+        if _applies(FIELDS[name], experiment):
+            continue
+        if FIELDS[name].metadata["of_strategy"]:
+            users = [s for s, row in catalog.STRATEGIES.items() if name in row.hyperparameters]
+            problem = (
+                f"is no hyperparameter of calib={experiment.calib}; of {', '.join(users)} it is"
+            )
+        else:
+            other, _, words = FIELDS[name].metadata["only_with"]
+            problem = (
+                f"only means something with {words}; here {other}={getattr(experiment, other)}"
+            )
+            raise FieldError(name, value, problem)
+
+
 def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
     """Joins explicit flags, the recipe and the defaults into a checked experiment.
 
@@ -416,21 +436,8 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
     recipe = _recipe_for(flags, config)
     experiment = Experiment(**(recipe | dict(flags)))
     catalog.strategy(experiment.calib)
+    check_applies(experiment, flags)
     for name in flags:
-        only_with = FIELDS[name].metadata["only_with"]
-        if FIELDS[name].metadata["of_strategy"] and not _applies(FIELDS[name], experiment):
-            users = [s for s, row in catalog.STRATEGIES.items() if name in row.hyperparameters]
-            problem = (
-                f"is no hyperparameter of calib={experiment.calib}; of {', '.join(users)} it is"
-            )
-            raise FieldError(name, flags[name], problem)
-        if not _applies(FIELDS[name], experiment):
-            other = only_with[0]
-            raise FieldError(
-                name,
-                flags[name],
-                f"only means something with {only_with[2]}; here {other}={getattr(experiment, other)}",
-            )
         if experiment.ticket and FIELDS[name].metadata["from_ticket"]:
             raise FieldError(
                 name, flags[name], "a ticket brings its own; leave this flag out with --ticket"

@@ -18,7 +18,7 @@ from lotcal_tf.data import arrays
 from lotcal_tf.data.splits import Dataset, Split
 from lotcal_tf.deploy.export import Exported, export, exported
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.experiment import FIELDS, Experiment
+from lotcal_tf.experiment import FIELDS, Experiment, check_applies
 from lotcal_tf.lottery.board import Board
 from lotcal_tf.lottery.progress import ProgressBar, table
 from lotcal_tf.lottery.provenance import describe
@@ -118,6 +118,7 @@ def find_tickets(
     classes = classes_of(model)
     paths = {name: str(value) for name, value in fields.items() if isinstance(value, Path)}
     experiment = Experiment(**(fields | paths))
+    check_applies(experiment, fields)
     dataset = _dataset(train, test, validation, experiment, classes)
     digest = hashlib.sha256(architecture_of(model).encode())
     for value in masking.values(model).values():

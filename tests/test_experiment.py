@@ -451,7 +451,7 @@ def test_a_ticket_trains_one_level_unless_told():
 
 def test_what_a_ticket_brings_cannot_be_asked_for():
     brought = {name for name, field in FIELDS.items() if field.metadata["from_ticket"]}
-    assert brought == {"model", "initializer", "input_mean", "input_std"}
+    assert brought == {"model", "initializer", "input_mean", "input_std", "exclude"}
     for name in brought - {"input_mean", "input_std"}:
         with pytest.raises(FieldError, match=f"^{name}=.*: a ticket brings its own"):
             resolve({"ticket": "t", name: others(name)[0]})

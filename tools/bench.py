@@ -1,6 +1,7 @@
 """Times one training step of ours beside a floor and beside what people use, in one run.
 
     python tools/bench.py --data_dir=DIR      (real MNIST; without it, noise of its shape)
+    python tools/bench.py --chain             16 levels of 5 epochs: what is not steps, and memory
 
 Every contender trains LeNet-300-100, batch 60, Adam, and is timed in turn, round after round, so
 that a machine that drifts, drifts for all; what counts are the ratios of medians. The floor is a
@@ -9,12 +10,15 @@ tensors. Contenders whose library is missing are left out.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import os
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,6 +30,9 @@ from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.splits import Dataset, ResidentSplit
 from lotcal_tf.experiment import Experiment, resolve
+from lotcal_tf.lottery.board import Board
+from lotcal_tf.lottery.search import Search
+from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import wrap_for_training
 from lotcal_tf.models.build import build_model
 from lotcal_tf.training.trainer import Trainer
@@ -166,13 +173,82 @@ def torch_eager(dataset: Dataset) -> Contender:
     return run
 
 
+def chain(experiment: Experiment, dataset: Dataset) -> None:
+    """Runs a whole chain and prints its time beside that of its steps alone, and its memory."""
+    experiment = dataclasses.replace(experiment, levels=15, epochs=5)
+    model = build_model("lenet_300_100", (28, 28, 1), 10, seed=0, input_range=255.0)
+    strategy = catalog.strategy(experiment.calib).load()
+    with tempfile.TemporaryDirectory() as directory:
+        store = RunStore(Path(directory))
+        watch = Watch()
+        board = Board(Path(directory) / "tensorboard", experiment.as_dict(), experiment.ece_bins)
+        search = Search(experiment, model, dataset, strategy, store, [board, watch])
+        run = search.trainer.program._run
+
+        def timed(*arguments: Any) -> Any:
+            begun = time.perf_counter()
+            watch.gaps.append(begun - watch.last)
+            result = run(*arguments)
+            result[1].numpy()  # waits for the steps
+            watch.last = time.perf_counter()
+            watch.in_steps += watch.last - begun
+            return result
+
+        search.trainer.program._run = timed
+        store.begin({})
+        begun = watch.last = time.perf_counter()
+        search.run()
+        wall = time.perf_counter() - begun
+    level_gaps = sorted(watch.gaps, reverse=True)[: experiment.levels]
+    print(
+        f"chain of {experiment.levels + 1} levels: {wall:.1f} s; steps alone {watch.in_steps:.1f} s"
+    )
+    print(
+        f"chain / steps {wall / watch.in_steps:.2f}; compiled {search.trainer.program.compiled} time"
+    )
+    print(f"longest pauses between steps (evaluate, prune, rewind, save): {level_gaps[0]:.2f} s,")
+    print(f"  median of the {len(level_gaps)} longest {statistics.median(level_gaps):.2f} s")
+    print(
+        f"memory after level 2: {watch.memory[2]:.0f} MB, after level 15: {watch.memory[15]:.0f} MB"
+    )
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+class Watch:
+    """An observer that notes memory in MB after each level."""
+
+    def __init__(self) -> None:
+        """See the class."""
+        self.memory: list[float] = []
+        self.gaps: list[float] = []
+        self.last, self.in_steps = 0.0, 0.0
+
+    def on_start(self, total_steps: int, done: Any) -> None:
+        """Nothing to do."""
+
+    def on_progress(self, progress: Any) -> None:
+        """Nothing to do."""
+
+    def on_level(self, ticket: Any, predictions: Any) -> None:
+        """Notes the memory in use."""
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        self.memory.append(pages * resource.getpagesize() / (1 << 20))
+
+    def on_end(self) -> None:
+        """Nothing to do."""
+
+
 def main() -> None:
     """Prints ms a step of each contender, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", help="TFDS's directory, with MNIST in it")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--chain", action="store_true", help="time a whole chain instead")
     arguments = parser.parse_args()
     experiment, dataset = data(arguments.data_dir)
+    if arguments.chain:
+        chain(experiment, dataset)
+        return
     contenders: dict[str, Contender] = {
         "ours": ours(experiment, dataset),
         "floor (one XLA program by hand)": floor(dataset),

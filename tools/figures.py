@@ -1,7 +1,7 @@
 """Draws a run's accuracy and calibration error against the share of weights kept, and its table.
 
-    python tools/figures.py RUN --png docs/results/mnist_chain.png     the picture
-    python tools/figures.py RUN                                        the table, as Markdown
+python tools/figures.py RUN --png docs/results/mnist_chain.png     the picture
+python tools/figures.py RUN                                        the table, as Markdown
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """What TensorBoard shows of a search: scalars an epoch and a level, histograms, diagram, hparams."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ class Board:
         }
         self.epochs = int(hparams["epochs"])
         self._writer: tf.summary.SummaryWriter | None = None
+        self._pen = ThreadPoolExecutor(1)
+        self._written: list[Future[None]] = []
 
     def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
         """Opens the log."""
@@ -52,10 +55,16 @@ class Board:
                 tf.summary.scalar(f"epoch/{name}", getattr(row, name))
 
     def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
-        """Writes a level's scalars, histograms and reliability diagram."""
-        if self._writer is None:
-            return
-        with self._writer.as_default(step=ticket.level):
+        """Writes a level's scalars, histograms and reliability diagram, while the next one trains."""
+        if self._writer is not None:
+            self._written.append(
+                self._pen.submit(self._write_level, self._writer, ticket, predictions)
+            )
+
+    def _write_level(
+        self, writer: "tf.summary.SummaryWriter", ticket: Ticket, predictions: Predictions
+    ) -> None:
+        with writer.as_default(step=ticket.level):
             for name, value in ticket.record.items():
                 if isinstance(value, int | float):
                     tf.summary.scalar(f"level/{name}", value)
@@ -66,10 +75,13 @@ class Board:
             title = f"level {ticket.level}, {100 * ticket.density:.1f} % kept, {split}"
             image = reliability_diagram(*predictions[split], bins=self.bins, title=title)
             tf.summary.image(f"reliability/{split}", image[None])
-        self._writer.flush()
+        writer.flush()
 
     def on_end(self) -> None:
-        """Closes the log."""
+        """Closes the log, when all is written."""
+        written, self._written = self._written, []
+        for level in written:
+            level.result()
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -74,7 +74,7 @@ class Search:
         else:
             output = masking.output_layer(start)
             whole = (output,) if experiment.scope == "global" else ()
-            self.network = wrap_for_training(start, [*experiment.exclude, *whole])
+            self.network = wrap_for_training(start, experiment.exclude, whole)
             self.initial = masking.values(start)
             self.initial_masks = {
                 name: np.ones(mask.shape, bool)

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,7 @@ class Ticket:
         """The sub-network wrapped, masks set, at its start: ready to be trained again."""
         plain = from_architecture(self.architecture, custom_objects)
         masking.assign(plain, self.rewind)
-        network = wrap_for_training(plain, self._unmasked(plain))
+        network = wrap_for_training(plain, whole=self._unmasked(plain))
         masking.assign(network, masked_start(self.rewind, self.masks))
         masking.assign_masks(network, self.masks)
         return network
@@ -85,11 +85,18 @@ class Ticket:
         return [path for path, _ in masking.leaf_layers(plain) if path not in masked]
 
 
-def wrap_for_training(model: "keras.Model", exclude: Sequence[str]) -> "keras.Model":
-    """A wrapped copy of a plain model, its dropout replaced by the stateless one."""
+def wrap_for_training(
+    model: "keras.Model", exclude: Sequence[str] = (), whole: Collection[str] = ()
+) -> "keras.Model":
+    """A wrapped copy of a plain model, its dropout replaced by the stateless one.
+
+    Args:
+      model: plain.
+      exclude, whole: see `masking.wrap`.
+    """
     stateless = replace_dropout(model)
     masking.assign(stateless, masking.values(model))
-    return masking.wrap(stateless, exclude)
+    return masking.wrap(stateless, exclude, whole)
 
 
 def architecture_of(model: "keras.Model") -> str:

@@ -8,7 +8,7 @@ one's own says so itself by TFMOT's `PrunableLayer`.
 
 import contextlib
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -234,13 +234,16 @@ def output_layer(model: "keras.Model") -> str:
     return names[-1]
 
 
-def wrap(model: "keras.Model", exclude: Sequence[str] = ()) -> "keras.Model":
+def wrap(
+    model: "keras.Model", exclude: Sequence[str] = (), whole: Collection[str] = ()
+) -> "keras.Model":
     """A copy of the model, weights included, whose prunable layers are masked.
 
     Args:
       model: functional or sequential, built, maybe with models nested in it. A subclassed model
         takes part as a layer of one, by implementing TFMOT's `PrunableLayer`.
       exclude: names or paths of layers to leave whole; `*` and `?` stand for letters.
+      whole: paths of layers to leave whole, as `leaf_layers` gives them.
 
     Raises:
       UsageError: the model is subclassed; or a layer holds a kernel and nothing says whether it
@@ -255,7 +258,7 @@ def wrap(model: "keras.Model", exclude: Sequence[str] = ()) -> "keras.Model":
             )
 
     def masked(layer: "keras.layers.Layer") -> "keras.layers.Layer":
-        if _fits(paths[id(layer)], exclude):
+        if paths[id(layer)] in whole or _fits(paths[id(layer)], exclude):
             return copy_layer(layer)
         if is_prunable(layer):
             return Masked(copy_layer(layer))

@@ -22,6 +22,10 @@ from lotcal_tf.seeds import named_seed, step_seed
 # steps, some seconds of convolutional ones. Results do not depend on it.
 VISIT_STEPS = {"xla": 128, "graph": 16}
 
+# How many examples are predicted at once: much for dense networks, whose rows are short; little
+# where every example holds whole feature maps.
+PREDICT_EXAMPLES = {"xla": 5000, "graph": 500}
+
 _CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv2D", "SeparableConv2D")
 
 
@@ -179,7 +183,7 @@ def _rows(block: "tf.Tensor", start: "tf.Tensor", size: int) -> "tf.Tensor":
 
 
 class Predictor:
-    """Computes a network's logits over whole splits, compiled once.
+    """Computes a network's logits over whole splits, compiled once a size of batch.
 
     Args:
       network: gives logits `(N, K)`.
@@ -187,7 +191,7 @@ class Predictor:
       passes: 0, dropout off; else the predictions of so many stochastic passes are averaged, and
         the logarithm of the mean probability stands for the logits.
       seed: of those passes; the same masks for every split and level.
-      batch_size: examples at once.
+      batch_size: examples at once; default: by plan.
     """
 
     def __init__(
@@ -196,10 +200,10 @@ class Predictor:
         plan: str,
         passes: int = 0,
         seed: int = 0,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
     ) -> None:
         """See the class."""
-        self.batch_size = batch_size
+        self.batch_size = batch_size or PREDICT_EXAMPLES[plan]
         stochastic = Passes(network, passes) if passes else None
         pass_seed = tf.constant(named_seed(seed, "mc_eval"), tf.int32)
 
@@ -219,9 +223,10 @@ class Predictor:
         all_labels, all_logits = [], []
         for inputs, labels in split.in_order(self.batch_size):
             count = inputs.shape[0]
-            if count < self.batch_size:
-                # One shape, one compilation: the last batch is filled up, the filling cut off.
-                padding = [[0, self.batch_size - count]] + [[0, 0]] * (inputs.shape.rank - 1)
+            # Few shapes, few compilations: a smaller batch is filled up to the next power of 2.
+            size = min(self.batch_size, 1 << (count - 1).bit_length())
+            if count < size:
+                padding = [[0, size - count]] + [[0, 0]] * (inputs.shape.rank - 1)
                 inputs = tf.pad(inputs, padding)
             all_labels.append(labels.numpy())
             all_logits.append(self._logits(inputs)[:count])

@@ -109,7 +109,7 @@ def test_a_stream_has_the_members_that_memory_has(data_dir):
 
 
 def test_the_latest_version_is_read_unless_one_is_named(tmp_path):
-    for seed, version in enumerate(("3.0.9", "3.0.10", "2.11.0")):
+    for seed, version in enumerate(("3.0.9", "3.0.10", "2.0.11")):
         write(tmp_path, version=version, seed=seed)
     assert contents(load(tmp_path).test) == members(images(10, 101))
     assert contents(load(tmp_path, source="tiny_svhn:3.0.9").test) == members(images(10, 100))

@@ -72,6 +72,7 @@ def test_the_revision_is_the_checkouts_and_says_when_it_was_edited(tmp_path, mon
         return subprocess.run(call, check=True, capture_output=True, text=True).stdout.strip()
 
     module = tmp_path / "lotcal_tf" / "lottery" / "provenance.py"
+    installed = tmp_path / "venv" / "lotcal_tf" / "lottery" / "provenance.py"
     module.parent.mkdir(parents=True)
     module.write_text("")
     monkeypatch.setattr(provenance, "__file__", str(module))
@@ -84,3 +85,7 @@ def test_the_revision_is_the_checkouts_and_says_when_it_was_edited(tmp_path, mon
     assert provenance._revision() == commit
     module.write_text("edited")
     assert provenance._revision() == f"{commit}+changes"
+    # A copy installed within somebody's checkout is not of that checkout's revision.
+    installed.parent.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(installed))
+    assert provenance._revision() is None

@@ -70,6 +70,13 @@ def test_logits_pass():
     check_outputs(network(activation="tanh"), EXAMPLES, 3)
 
 
+def test_logits_of_either_sign_that_add_up_to_one_pass():
+    model = network()
+    model.get_layer("d").kernel.assign(tf.zeros((4, 3)))
+    model.get_layer("d").bias.assign([3.0, -1.0, -1.0])
+    check_outputs(model, EXAMPLES, 3)
+
+
 def test_whole_numbers_pass_as_inputs():
     check_outputs(network(), tf.ones((2, 4), tf.uint8), 3)
 
@@ -99,7 +106,7 @@ def test_a_softmax_at_the_end_is_named_with_the_fix(make):
 
 def test_a_softmax_so_sure_that_it_gives_zeros_and_ones_is_found_too():
     model = network(activation="softmax")
-    model.get_layer("d").kernel.assign(model.get_layer("d").kernel * 1e4)
+    model.get_layer("d").kernel.assign(tf.eye(4, 3) * 1e6)
     assert set(model(EXAMPLES).numpy().ravel()) == {0.0, 1.0}
     with pytest.raises(UsageError, match="ends in a softmax"):
         check_outputs(model, EXAMPLES, 3)
@@ -108,6 +115,14 @@ def test_a_softmax_so_sure_that_it_gives_zeros_and_ones_is_found_too():
 def test_inputs_that_the_model_cannot_take():
     with pytest.raises(UsageError, match=r"'mine' cannot take inputs of shape \(5,\)") as raised:
         check_outputs(network(), tf.ones((2, 5)), 3)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_error_within_the_model_is_told_in_one_line():
+    inputs = keras.Input((None,))
+    model = keras.Model(inputs, layers.Dense(3)(tf.reshape(inputs, (-1, 4))), name="mine")
+    with pytest.raises(UsageError, match=r"'mine' cannot take inputs of shape \(5,\)") as raised:
+        check_outputs(model, tf.ones((3, 5)), 3)
     assert "\n" not in str(raised.value)
 
 

@@ -499,3 +499,11 @@ def test_pruned_weights_are_exactly_zero_after_every_step(name, decay):
             assert (value[mask] != start[weight][mask]).any()
         for mask in masking.mask_variables(network).values():
             assert set(np.unique(mask)) <= {0.0, 1.0}
+
+
+def test_a_layer_left_whole_by_its_path_takes_no_namesake_with_it():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(5, name="fc")], name="body")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3, name="fc")(inner(inputs)))
+    assert list(masking.mask_variables(wrap(model, whole=["fc"]))) == ["body/fc/kernel"]
+    assert list(masking.mask_variables(wrap(model, exclude=["fc"]))) == []

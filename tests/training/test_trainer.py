@@ -150,6 +150,20 @@ def test_the_snapshot_is_taken_after_exactly_its_step(trainer, after):
     assert_weights(trainer.network, by_hand()[0], 1e-6)
 
 
+def test_the_snapshot_is_taken_once_where_its_step_is_heard_of_twice(trainer, monkeypatch):
+    monkeypatch.setitem(program.VISIT_STEPS, "graph", 4)
+    taken, heard = [], []
+    trainer.train(
+        0,
+        first_step=5,
+        snapshot_step=6,
+        snapshot=lambda: taken.append(1),
+        listener=lambda progress: heard.append((progress.step, progress.epoch is None)),
+    )
+    assert heard.count((6, True)) == 2  # the second visit of the begun epoch has nothing to do
+    assert taken == [1]
+
+
 def test_rewound_to_its_snapshot_a_level_ends_where_it_ended():
     # Without momentum an optimizer carries nothing over: the rest of the way is the same again.
     trainer = make_trainer(momentum=0.0)
