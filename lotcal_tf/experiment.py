@@ -420,7 +420,7 @@ def check_applies(experiment: Experiment, given: Mapping[str, Any]) -> None:
             problem = (
                 f"only means something with {words}; here {other}={getattr(experiment, other)}"
             )
-            raise FieldError(name, value, problem)
+        raise FieldError(name, value, problem)
 
 
 def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
