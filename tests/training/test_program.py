@@ -296,18 +296,19 @@ def test_the_predictor_is_compiled_once_and_sees_new_weights(plan):
 @both_plans
 def test_stochastic_predictions_are_the_mean_probabilities_of_the_passes(plan):
     network, split = make_network(), make_split()
-    labels, logits = Predictor(network, plan, passes=3, seed=7)(split)
+    labels, logits = Predictor(network, plan, passes=3, seed=7, batch_size=COUNT)(split)
     ((inputs, expected),) = split.in_order(COUNT)
     np.testing.assert_array_equal(labels, expected)
-    # The whole split is one batch here, filled up with zeros to 1000: masks go by place.
-    filled = tf.pad(tf.cast(inputs, tf.float32), [[0, 1000 - COUNT], [0, 0]])
+    # The whole split is one batch here: masks go by place.
     with step_seed(tf.constant(named_seed(7, "mc_eval"), tf.int32)):
-        passes = Passes(network, 3)(filled).numpy().astype(np.float64)[:, :COUNT]
+        passes = Passes(network, 3)(tf.cast(inputs, tf.float32)).numpy().astype(np.float64)
     p = np.exp(passes) / np.exp(passes).sum(-1, keepdims=True)
     assert np.abs(p - p.mean(0)).max() > 0.01
     np.testing.assert_allclose(np.exp(logits), p.mean(0), atol=1e-6)
-    np.testing.assert_array_equal(Predictor(network, plan, passes=3, seed=7)(split)[1], logits)
-    assert (Predictor(network, plan, passes=3, seed=8)(split)[1] != logits).any()
+    np.testing.assert_array_equal(
+        Predictor(network, plan, passes=3, seed=7, batch_size=COUNT)(split)[1], logits
+    )
+    assert (Predictor(network, plan, passes=3, seed=8, batch_size=COUNT)(split)[1] != logits).any()
 
 
 @both_plans
