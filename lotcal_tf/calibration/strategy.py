@@ -34,9 +34,8 @@ class Strategy(keras.Model):
         """See the class."""
         super().__init__(name=type(self).__name__.lower())
         self.network = network
-        self.hyper = MappingProxyType(
-            hyperparameters
-        )  # Keras would turn a dictionary into its own.
+        # A proxy, since Keras would turn a dictionary into its own.
+        self.hyper = MappingProxyType(hyperparameters)
         self._passes = (
             Passes(network, hyperparameters["passes"]) if "passes" in hyperparameters else None
         )
