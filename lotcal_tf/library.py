@@ -38,6 +38,8 @@ _COMMAND_FIELDS = (
     "initializer",
     "input_mean",
     "input_std",
+    "dropout_rate",
+    "dropout_at",
     "ticket",
 )
 

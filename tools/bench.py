@@ -1,6 +1,8 @@
 """Times one training step of ours beside a floor and beside what people use, in one run.
 
     python tools/bench.py --data_dir=DIR      (real MNIST; without it, noise of its shape)
+    python tools/bench.py --strategies        every strategy beside `none`
+    python tools/bench.py --head              a convolutional network, dropout before the classifier only
     python tools/bench.py --chain             16 levels of 5 epochs: what is not steps, and memory
 
 Every contender trains LeNet-300-100, batch 60, Adam, and is timed in turn, round after round, so
@@ -56,11 +58,18 @@ def data(data_dir: str | None) -> tuple[Experiment, Dataset]:
     )
 
 
-def ours(experiment: Experiment, dataset: Dataset) -> Contender:
+def ours(
+    dataset: Dataset, calib: str = "none", model: str = "lenet_300_100", **given: Any
+) -> Contender:
     """An epoch as a level trains it: shuffling, feeding, masks, training and validation metrics."""
-    model = build_model("lenet_300_100", (28, 28, 1), 10, seed=0, input_range=255.0)
-    strategy = catalog.strategy(experiment.calib).load()
-    trainer = Trainer(experiment, strategy, wrap_for_training(model, []), dataset)
+    fields = {"dataset": "mnist", "calib": calib, "model": model, "epochs": 1, "lr": RATE}
+    experiment = resolve(fields | given)
+    hyper = experiment.hyperparameters
+    dropout = {name: hyper[name] for name in ("dropout_rate", "dropout_at") if name in hyper}
+    shape = dataset.train.shape
+    network = build_model(model, shape, 10, seed=0, input_range=255.0, **dropout)
+    strategy = catalog.strategy(calib).load()
+    trainer = Trainer(experiment, strategy, wrap_for_training(network, []), dataset)
 
     def run() -> int:
         trainer.train(0)
@@ -244,38 +253,49 @@ def main() -> None:
     parser.add_argument("--data_dir", help="TFDS's directory, with MNIST in it")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--chain", action="store_true", help="time a whole chain instead")
+    parser.add_argument("--strategies", action="store_true", help="compare the strategies")
     arguments = parser.parse_args()
     experiment, dataset = data(arguments.data_dir)
     if arguments.chain:
         chain(experiment, dataset)
         return
-    contenders: dict[str, Contender] = {
-        "ours": ours(experiment, dataset),
+    if arguments.strategies:
+        rows = {name: ours(dataset, name) for name in catalog.STRATEGIES}
+        compare("LeNet-300-100, batch 60, T = 5", rows, arguments.rounds)
+        return
+    contenders = {
+        "ours": ours(dataset),
         "floor (one XLA program by hand)": floor(dataset),
         "Keras fit": keras_fit(dataset),
         "TFMOT prune_low_magnitude fit": keras_fit(dataset, prunable=True),
     }
     if importlib.util.find_spec("torch"):
         contenders["PyTorch eager, masked"] = torch_eager(dataset)
-    for run in contenders.values():  # tracing and compiling
+    compare("LeNet-300-100, batch 60", contenders, arguments.rounds)
+
+
+def compare(title: str, contenders: dict[str, Contender], rounds: int) -> None:
+    """Times the contenders in turn, round after round; prints ratios to the first."""
+    for name, run in contenders.items():  # tracing and compiling
         run()
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(arguments.rounds):
+    for number in range(rounds):
         for name, run in contenders.items():
             begun = time.perf_counter()
             steps = run()
             times[name].append((time.perf_counter() - begun) / steps * 1e3)
-        print(f"round {number + 1} of {arguments.rounds} done", flush=True)
-    mine = statistics.median(times["ours"])
-    print("\n| LeNet-300-100, batch 60 | ms a step (min, median, max) | ours / it |")
-    print("|---|---|---|")
+        print(f"round {number + 1} of {rounds} done", flush=True)
+    first = next(iter(contenders))
+    print(f"\n| {title} | ms a step (min, median, max) | it / {first} | {first} / it |")
+    print("|---|---|---|---|")
     for name, t in times.items():
-        pairs = [a / b for a, b in zip(times["ours"], t, strict=True)]
         middle = statistics.median(t)
-        ratio = statistics.median(pairs)
-        print(f"| {name} | {min(t):.2f}, {middle:.2f}, {max(t):.2f} | {ratio:.2f} |")
+        ratio = statistics.median(a / b for a, b in zip(t, times[first], strict=True))
+        print(
+            f"| {name} | {min(t):.2f}, {middle:.2f}, {max(t):.2f} | {ratio:.2f} | {1 / ratio:.2f} |"
+        )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\nours: {mine:.2f} ms; peak memory of this whole comparison {peak:.0f} MB")
+    print(f"\npeak memory of this whole comparison {peak:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ Row = dict[str, str]
 
 GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "none": {},
-    "vwcc": {"dropout_rate": [0.1, 0.2, 0.3]},
-    "mixup": {"mixup_a": [0.1, 0.2]},
-    "mda": {"calib_weight": [0.1, 1.0]},
+    "vwcc": {"dropout_rate": [0.05, 0.1, 0.2]},
+    "mixup": {"mixup_a": [0.05, 0.1, 0.2]},
+    "mda": {"calib_weight": [0.01, 0.1, 1.0]},
     "lwcc": {"calib_weight": [0.03, 0.1, 0.3]},
     "lwcc_si": {"calib_weight": [0.1, 0.3], "dropout_rate": [0.1, 0.2]},
     "nba": {"calib_weight": [0.03, 0.1, 0.3]},

@@ -34,13 +34,22 @@ class Mixup(Strategy):
           labels: `(N, K)` float.
         """
         count = inputs.shape[0]
-        keys = tf.random.stateless_uniform(
-            [count], draw_seed("mixup/pairs"), None, None, tf.uint64, alg="philox"
+        order = tf.argsort(tf.bitcast(_random_bits(count, "mixup/pairs"), tf.int64))
+        # The quantile of a uniform draw: `Beta.sample` gives other numbers compiled than not.
+        bits = tf.bitwise.right_shift(
+            _random_bits(count, "mixup/share"), tf.constant(40, tf.uint64)
         )
-        order = tf.argsort(tf.bitcast(keys, tf.int64))
-        a = self.hyper["mixup_a"]
-        share = tfp.distributions.Beta(a, a).sample(count, seed=draw_seed("mixup/share"))
+        uniform = (tf.cast(tf.bitcast(bits, tf.int64), tf.float32) + 0.5) / 2.0**24
+        share = tfp.distributions.Beta(self.hyper["mixup_a"], self.hyper["mixup_a"]).quantile(
+            uniform
+        )
         return _mixture(share, inputs, order), _mixture(share, labels, order)
+
+
+def _random_bits(count: int, name: str) -> "tf.Tensor":
+    return tf.random.stateless_uniform(
+        [count], draw_seed(name), None, None, tf.uint64, alg="philox"
+    )
 
 
 def _mixture(share: "tf.Tensor", values: "tf.Tensor", order: "tf.Tensor") -> "tf.Tensor":
