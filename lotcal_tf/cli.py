@@ -14,7 +14,8 @@ from typing import NoReturn
 from absl import flags as absl_flags
 
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
-from lotcal_tf.experiment import FIELDS, Experiment, resolve
+from lotcal_tf.experiment import FIELDS, Experiment
+from lotcal_tf.recipes import resolve
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 

@@ -23,7 +23,7 @@ PACKAGE = "lotcal_tf"
 # The library stands below the commands, which use nothing else of the lottery.
 COMMANDS = {"train", "export", "evaluate", "sweep", "report", "study"}
 FLOORS = (
-    {"errors", "seeds", "experiment", "catalog", "compat", "cloning", "evaluation"},
+    {"errors", "seeds", "experiment", "recipes", "catalog", "compat", "cloning", "evaluation"},
     {"data", "models", "pruning", "cli"},
     {"calibration"},
     {"training"},
@@ -36,7 +36,16 @@ STRANGERS = {("calibration", "pruning"), ("calibration", "data")}
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Rooms that answer `--help` and usage errors in under a second, hence without TensorFlow.
-LIGHT_ROOMS = {"errors", "seeds", "experiment", "catalog", "evaluation", "cli", *COMMANDS}
+LIGHT_ROOMS = {
+    "errors",
+    "seeds",
+    "experiment",
+    "recipes",
+    "catalog",
+    "evaluation",
+    "cli",
+    *COMMANDS,
+}
 HEAVY = {
     "keras",
     "tensorflow",

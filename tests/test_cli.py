@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lotcal_tf import catalog, cli, errors
-from lotcal_tf.experiment import FIELDS, recipe_names, resolve
+from lotcal_tf.experiment import FIELDS
+from lotcal_tf.recipes import recipe_names, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 SUMMARY = "Does a thing."

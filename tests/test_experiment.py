@@ -11,7 +11,8 @@ import pytest
 from lotcal_tf import experiment as module
 from lotcal_tf.catalog import STRATEGIES
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.experiment import FIELDS, Experiment, read_recipe, recipe_names, resolve
+from lotcal_tf.experiment import FIELDS, Experiment
+from lotcal_tf.recipes import read_recipe, recipe_directory, recipe_names, resolve
 
 # Every field that depends on another means something here; a strategy of one's own takes all
 # hyperparameters that are given.
@@ -377,7 +378,7 @@ def test_averaging_passes_needs_dropout(calib):
 
 def test_dataset_picks_the_recipe_of_that_name():
     for name in recipe_names():
-        fields = read_recipe(module.recipe_directory() / f"{name}.toml")
+        fields = read_recipe(recipe_directory() / f"{name}.toml")
         assert resolve({"dataset": name}).dataset == name
         assert resolve({"dataset": name}).epochs == fields["epochs"]
     assert resolve({}) == resolve({"dataset": FIELDS["dataset"].default})

@@ -13,9 +13,9 @@ from lotcal_tf import library
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.data.splits import StreamedSplit
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.experiment import resolve
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.pruning import masking
+from lotcal_tf.recipes import resolve
 
 DRAW = np.random.default_rng(0)
 CENTRES = 2 * DRAW.normal(size=(3, 8))

@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {path.stem for path in (ROOT / "configs").glob("*.toml")}
 ASK = """
 import json
-from lotcal_tf import experiment
-print(json.dumps([experiment.__file__, str(experiment.recipe_directory().resolve()),
-                  experiment.recipe_names()]))
+from lotcal_tf import experiment, recipes
+print(json.dumps([experiment.__file__, str(recipes.recipe_directory().resolve()),
+                  recipes.recipe_names()]))
 """
 
 # Nothing that a checkout gathers by being used may reach the wheel, or slow the copy down.

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lotcal_tf import catalog, cli
-from lotcal_tf.experiment import FIELDS, Experiment, read_recipe, resolve
+from lotcal_tf.experiment import FIELDS, Experiment
+from lotcal_tf.recipes import read_recipe, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "configs").glob("*.toml"))

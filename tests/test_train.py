@@ -17,7 +17,7 @@ import pytest
 import safetensors.numpy
 
 from lotcal_tf import cli, train
-from lotcal_tf.experiment import resolve
+from lotcal_tf.recipes import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "lotcal_tf.train"]

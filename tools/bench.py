@@ -31,12 +31,13 @@ from lotcal_tf import catalog, seeds
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.splits import Dataset, ResidentSplit
-from lotcal_tf.experiment import Experiment, resolve
+from lotcal_tf.experiment import Experiment
 from lotcal_tf.lottery.board import Board
 from lotcal_tf.lottery.search import Search
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import wrap_for_training
 from lotcal_tf.models.build import build_model
+from lotcal_tf.recipes import resolve
 from lotcal_tf.training.trainer import Trainer
 
 import tensorflow as tf  # isort: skip  (after compat, which picks Keras)
@@ -276,7 +277,7 @@ def main() -> None:
 
 def compare(title: str, contenders: dict[str, Contender], rounds: int) -> None:
     """Times the contenders in turn, round after round; prints ratios to the first."""
-    for name, run in contenders.items():  # tracing and compiling
+    for run in contenders.values():  # tracing and compiling
         run()
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
