@@ -29,12 +29,15 @@ def _field(
     identity: bool = True,
     from_ticket: bool = False,
     of_strategy: bool = False,
+    of_pruning: bool = False,
 ) -> Any:
     """A field: its default, its line of help, what values it can have, when it means anything.
 
     `only_with` names the field it depends on, the test of that field's value, and the words for
     it. `identity=False`: no result depends on it. `from_ticket`: a ticket brings it along.
     `of_strategy`: a hyperparameter of some strategies, whose rows in the catalog hold the defaults.
+    `of_pruning`: says how a level follows from the one before, so it means nothing where each has a
+    ticket to start from.
     """
     metadata = {
         "help": help,
@@ -44,6 +47,7 @@ def _field(
         "identity": identity,
         "from_ticket": from_ticket,
         "of_strategy": of_strategy,
+        "of_pruning": of_pruning,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -153,6 +157,7 @@ class Experiment:
         "where: after each block of layers, or before the classifier only",
         choices=("blocks", "head"),
         of_strategy=True,
+        from_ticket=True,
     )
     mixup_a: float | None = _field(None, "a of Beta(a, a)", check=_positive, of_strategy=True)
     prior: tuple[float, ...] | None = _field(
@@ -188,21 +193,39 @@ class Experiment:
     epochs: int = _field(10, "epochs a level", check=_at_least(1))
     batch_size: int = _field(60, "examples a step", check=_at_least(1))
     levels: int = _field(10, "prunings; level 0 is dense", check=_at_least(0), identity=False)
-    prune_rate: float = _field(0.2, "share of the survivors that a level prunes", check=_rate)
+    prune_rate: float = _field(
+        0.2, "share of the survivors that a level prunes", check=_rate, of_pruning=True
+    )
     scope: str = _field(
-        "local", "rank weights in each tensor, or all together", choices=("local", "global")
+        "local",
+        "rank weights in each tensor, or all together",
+        choices=("local", "global"),
+        of_pruning=True,
     )
     output_prune_rate: float | None = _field(
         None,
         "the output layer's rate; default: half of prune_rate (global scope leaves that layer whole)",
         check=_fraction,
         only_with=("scope", lambda v: v == "local", "--scope=local"),
+        of_pruning=True,
     )
     exclude: tuple[str, ...] = _field(
         (), "layers not pruned, by name; * and ? stand for letters", from_ticket=True
     )
-    rewind: str = _field("init", "init, step:K, epoch:K, random, none", check=_rewind)
-    ticket: str = _field("", "start from this ticket, RUN/tickets/level_NN", identity=False)
+    rewind: str = _field(
+        "init", "init, step:K, epoch:K, random, none", check=_rewind, of_pruning=True
+    )
+    ticket: str = _field(
+        "",
+        "start from this ticket, RUN/tickets/level_NN; of RUN: a level from each of its tickets",
+        identity=False,
+    )
+    control: str = _field(
+        "none",
+        "what a ticket is compared with: its counts with random masks, its masks with weights drawn anew",
+        choices=("none", "random_mask", "redrawn_weights"),
+        only_with=("ticket", bool, "--ticket"),
+    )
     ece_bins: int = _field(15, "bins of the expected calibration error", check=_at_least(1))
     mc_eval: int = _field(
         0, "average the predictions of so many stochastic passes; 0: dropout off", check=_mc_eval

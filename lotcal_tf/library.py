@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lotcal_tf.lottery.provenance import describe
 from lotcal_tf.lottery.search import Observer, Search
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Record, Ticket, architecture_of, best_level
+from lotcal_tf.lottery.transfer import Sources, Transfer, with_dropout
 from lotcal_tf.models.build import build_model
 from lotcal_tf.models.checks import check_outputs, classes_of
 from lotcal_tf.models.mc_dropout import Passes
@@ -41,6 +43,7 @@ _COMMAND_FIELDS = (
     "dropout_rate",
     "dropout_at",
     "ticket",
+    "control",
 )
 
 
@@ -122,6 +125,8 @@ def find_tickets(
     experiment = Experiment(**(fields | paths))
     check_applies(experiment, fields)
     dataset = _dataset(train, test, validation, experiment, classes)
+    # What range the values of one's own arrays could take, nobody said.
+    dataset = dataclasses.replace(dataset, input_range=None)
     digest = hashlib.sha256(architecture_of(model).encode())
     for value in masking.values(model).values():
         digest.update(value.tobytes())
@@ -166,42 +171,47 @@ def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
       UsageError: see `find_tickets`.
       TrainingDiverged: likewise.
     """
-    start: Ticket | None = None
-    content = {}
-    if experiment.ticket:
-        start = load_ticket(experiment.ticket)
-        content["ticket"] = start.digest
+    sources = Sources(experiment.ticket) if experiment.ticket else None
+    content = sources.content if sources else {}
+    if sources:
+        sources.check_levels(experiment.levels)
         brought: dict[str, Any] = {
-            n: f.default for n, f in FIELDS.items() if f.metadata["from_ticket"]
+            n: f.default
+            for n, f in FIELDS.items()
+            if f.metadata["from_ticket"] or (sources.every_level and f.metadata["of_pruning"])
         }
-        brought["model"] = _model_name(start)
+        brought["model"] = _model_name(sources.first)
         experiment = dataclasses.replace(experiment, **brought)
     load = functools.partial(catalog.source(experiment.source).load(), experiment)
     store = _store(experiment, content)
     store.check(experiment.run_id(**content))
+    if sources:
+        sources.check_same(store.records())
     if store.finished() > experiment.levels:
         return Run(store.directory, store.records(), store.finished(), load)
     # A wrong name, or a ticket without the dropout that is asked for, is told before data is loaded.
     _strategy(experiment.calib)
-    if start is not None and (experiment.mc_eval or "passes" in experiment.hyperparameters):
-        Passes(start.network(), 2)
+    if sources:
+        _check_dropout(experiment, sources.first)
     dataset = load()
-    if start is None:
-        model: keras.Model | Ticket = build_model(
+    if sources:
+        start: keras.Model | Transfer = Transfer(sources, experiment, dataset)
+        for note in sources.notes if progress else ():
+            print(note, file=sys.stderr)
+    else:
+        start = build_model(
             experiment.model,
             dataset.train.shape,
             dataset.classes,
             seed=experiment.seed,
             initializer=experiment.initializer,
-            input_range=dataset.input_range,
+            input_range=dataset.input_range or 1.0,
             input_mean=experiment.input_mean,
             input_std=experiment.input_std,
             dropout_rate=experiment.hyperparameters.get("dropout_rate", 0.0),
             dropout_at=experiment.hyperparameters.get("dropout_at", "blocks"),
         )
-    else:
-        model = start
-    return _search(experiment, model, dataset, content, progress)
+    return _search(experiment, start, dataset, content, progress)
 
 
 def export_best(run: Run, *, scaled: bool = False) -> Exported:
@@ -223,6 +233,28 @@ def export_best(run: Run, *, scaled: bool = False) -> Exported:
     return export(best, directory, np.concatenate(blocks), scaled=scaled)
 
 
+def _check_dropout(experiment: Experiment, ticket: Ticket) -> None:
+    """Refuses stochastic passes of a ticket whose model has no dropout.
+
+    Raises:
+      FieldError: it has none; the line says what to do.
+    """
+    stochastic = "passes" in experiment.hyperparameters
+    if not (stochastic or experiment.mc_eval):
+        return
+    rate = experiment.hyperparameters.get("dropout_rate", 0.0)
+    network = with_dropout(ticket, rate).network()
+    try:
+        Passes(network, 2)
+    except UsageError as error:
+        name = "calib" if stochastic else "mc_eval"
+        problem = (
+            "needs dropout, and the ticket's network would have none: take a strategy that is not stochastic "
+            "and leave mc_eval 0, or a ticket that was found with a stochastic strategy"
+        )
+        raise FieldError(name, getattr(experiment, name), problem) from error
+
+
 def _model_name(ticket: Ticket) -> str:
     return str(json.loads(ticket.architecture)["config"]["name"])
 
@@ -234,7 +266,7 @@ def _store(experiment: Experiment, content: dict[str, str]) -> RunStore:
 
 def _search(
     experiment: Experiment,
-    start: "keras.Model | Ticket",
+    start: "keras.Model | Transfer",
     dataset: Dataset,
     content: dict[str, str],
     progress: bool,
@@ -245,7 +277,8 @@ def _search(
     if store.finished() > experiment.levels:
         return Run(store.directory, store.records(), store.finished(), lambda: dataset)
     examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
-    check_outputs(start.model() if isinstance(start, Ticket) else start, examples, dataset.classes)
+    model = start[0].model() if isinstance(start, Transfer) else start
+    check_outputs(model, examples, dataset.classes)
     prior = experiment.hyperparameters.get("prior")
     if prior and len(prior) != dataset.classes:
         problem = f"the data has {dataset.classes} classes: give so many shares"
@@ -256,7 +289,8 @@ def _search(
     observers: list[Observer] = [board, ProgressBar()] if progress else [board]
     search = Search(experiment, start, dataset, strategy, store, observers)
     found = store.finished()
-    store.begin(describe(experiment, content, dataset, search))
+    transfer = start.describe() if isinstance(start, Transfer) else None
+    store.begin(describe(experiment, content, dataset, search, transfer))
     search.run()
     return Run(directory, store.records(), found, lambda: dataset)
 

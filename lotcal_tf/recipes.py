@@ -13,6 +13,7 @@ from typing import Any
 from lotcal_tf import catalog
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.experiment import FIELDS, Experiment, check_applies
+from lotcal_tf.layout import finished_levels, is_run
 
 
 def recipe_directory() -> Path:
@@ -91,11 +92,15 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
     experiment = Experiment(**(recipe | dict(flags)))
     catalog.strategy(experiment.calib)
     check_applies(experiment, flags)
+    every_level = bool(experiment.ticket) and is_run(Path(experiment.ticket))
     for name in flags:
         if experiment.ticket and FIELDS[name].metadata["from_ticket"]:
             raise FieldError(
                 name, flags[name], "a ticket brings its own; leave this flag out with --ticket"
             )
+        if every_level and FIELDS[name].metadata["of_pruning"]:
+            problem = f"every level starts from a ticket of {experiment.ticket}, nothing is pruned"
+            raise FieldError(name, flags[name], f"{problem}; leave this flag out")
     if experiment.hyperparameters.get("dropout_rate") == 0:
         problem = f"calib={experiment.calib} needs dropout: its passes would all be the same"
         raise FieldError("dropout_rate", 0.0, problem)
@@ -109,7 +114,8 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
         raise FieldError("mc_eval", experiment.mc_eval, problem)
     if experiment.ticket:
         if "levels" not in flags:
-            experiment = dataclasses.replace(experiment, levels=0)
+            last = finished_levels(Path(experiment.ticket)) - 1 if every_level else 0
+            experiment = dataclasses.replace(experiment, levels=max(0, last))
     else:
         catalog.model(experiment.model)
     return dataclasses.replace(experiment, source=experiment.source or experiment.dataset)

@@ -23,7 +23,10 @@ PACKAGE = "lotcal_tf"
 # The library stands below the commands, which use nothing else of the lottery.
 COMMANDS = {"train", "export", "evaluate", "sweep", "report", "study"}
 FLOORS = (
-    {"errors", "seeds", "experiment", "recipes", "catalog", "compat", "cloning", "evaluation"},
+    {
+        *("errors", "seeds", "layout", "experiment", "recipes", "catalog"),
+        *("compat", "cloning", "evaluation"),
+    },
     {"data", "models", "pruning", "cli"},
     {"calibration"},
     {"training"},
@@ -39,6 +42,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT_ROOMS = {
     "errors",
     "seeds",
+    "layout",
     "experiment",
     "recipes",
     "catalog",

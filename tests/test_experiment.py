@@ -26,6 +26,8 @@ GIVEN = {
     "input_std": (0.5,),
 }
 BASE = Experiment(**GIVEN)
+# What means something beside a ticket only, which brings some of the above itself.
+OF_TICKET = {"control": {"ticket": "run/tickets/level_08"}}
 CANDIDATES = {
     int: (7, 3),
     float: (0.25, 0.125, 1.0),
@@ -35,6 +37,11 @@ CANDIDATES = {
 NO_RESULT = {"data_dir", "levels", "ticket", "export_logits", "plan", "out"}
 OF_STRATEGY = [name for name, field in FIELDS.items() if field.metadata["of_strategy"]]
 DEPENDENT = [name for name, field in FIELDS.items() if field.metadata["only_with"]]
+
+
+def base_of(name):
+    """BASE, where the field means something."""
+    return dataclasses.replace(BASE, **OF_TICKET.get(name, {}))
 
 
 def kinds(name):
@@ -122,18 +129,20 @@ def test_field_refuses_what_is_of_another_kind(name):
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_result_depends_on_the_field_or_it_is_named_here(name):
+    base = base_of(name)
     for value in others(name):
-        changed = dataclasses.replace(BASE, **{name: value})
-        assert (changed.run_id() == BASE.run_id()) == (name in NO_RESULT)
+        changed = dataclasses.replace(base, **{name: value})
+        assert (changed.run_id() == base.run_id()) == (name in NO_RESULT)
 
 
 @pytest.mark.parametrize("name", DEPENDENT)
 def test_field_that_does_not_apply_changes_no_id_and_is_refused_as_a_flag(name, recipe):
     other, applies, words = FIELDS[name].metadata["only_with"]
-    assert applies(getattr(BASE, other)), f"{name} must apply in BASE"
+    base = base_of(name)
+    assert applies(getattr(base, other)), f"{name} must apply in its base"
     values = [*others(other), FIELDS[other].default]
     without = next(value for value in values if not applies(value))
-    beside = dataclasses.replace(BASE, **{other: without})
+    beside = dataclasses.replace(base, **{other: without})
     value = others(name)[0]
     assert dataclasses.replace(beside, **{name: value}).run_id() == beside.run_id()
     assert name not in beside.identity()
@@ -143,7 +152,7 @@ def test_field_that_does_not_apply_changes_no_id_and_is_refused_as_a_flag(name, 
     assert str(caught.value).startswith(f"{name}={value}: only means something with {words}; ")
     assert f"{other}={without}" in str(caught.value)
     # A flag that makes it apply makes it right.
-    flags = {name: value, other: getattr(BASE, other)}
+    flags = {name: value, other: getattr(base, other)}
     found = resolve(flags, recipe(source="digits", **{other: without}))
     assert getattr(found, name) == value
 
@@ -157,7 +166,7 @@ def test_flag_comes_before_recipe_before_default(name, recipe, monkeypatch):
     if name not in GIVEN and name != "source":
         # Nothing of a strategy's is filled in here: its row is asked when it is used.
         assert getattr(resolve({}, recipe(**GIVEN)), name) == FIELDS[name].default
-    config = recipe(**GIVEN | {name: in_recipe})
+    config = recipe(**GIVEN | OF_TICKET.get(name, {}) | {name: in_recipe})
     assert getattr(resolve({}, config), name) == in_recipe
     assert getattr(resolve({name: as_flag(explicit)}, config), name) == explicit
 
@@ -450,10 +459,33 @@ def test_a_ticket_trains_one_level_unless_told():
     assert resolve({"ticket": "run/tickets/level_08", "levels": "4"}).levels == 4
 
 
+def test_a_run_is_transferred_whole_unless_told(tmp_path):
+    for level in range(3):
+        (tmp_path / "tickets" / f"level_0{level}").mkdir(parents=True)
+    assert resolve({"ticket": str(tmp_path)}).levels == 2
+    assert resolve({"ticket": str(tmp_path), "levels": "1"}).levels == 1
+    one = tmp_path / "tickets" / "level_02"
+    assert resolve({"ticket": str(one)}).levels == 0
+
+
+def test_what_says_how_to_prune_means_nothing_for_a_run_of_tickets(tmp_path, recipe):
+    (tmp_path / "tickets" / "level_00").mkdir(parents=True)
+    fields = {name for name, field in FIELDS.items() if field.metadata["of_pruning"]}
+    assert fields == {"prune_rate", "scope", "output_prune_rate", "rewind"}
+    for name in fields:
+        value = others(name)[0]
+        with pytest.raises(FieldError, match=f"^{name}=.*: every level starts from a ticket of "):
+            resolve({"ticket": str(tmp_path), name: value})
+        # After one ticket there are levels to prune; a recipe serves other runs too.
+        assert resolve({"ticket": str(tmp_path / "tickets" / "level_00"), name: value})
+        assert resolve({"ticket": str(tmp_path)}, recipe(source="digits", **{name: value}))
+
+
 def test_what_a_ticket_brings_cannot_be_asked_for():
     brought = {name for name, field in FIELDS.items() if field.metadata["from_ticket"]}
-    assert brought == {"model", "initializer", "input_mean", "input_std", "exclude"}
-    for name in brought - {"input_mean", "input_std"}:
+    scaling = {"input_mean", "input_std"}
+    assert brought == {"model", "initializer", "exclude", "dropout_at"} | scaling
+    for name in brought - scaling:
         with pytest.raises(FieldError, match=f"^{name}=.*: a ticket brings its own"):
             resolve({"ticket": "t", name: others(name)[0]})
     scaling = {"ticket": "t", "input_mean": "0.5", "input_std": "0.5"}

@@ -142,14 +142,15 @@ class Dataset:
     Attributes:
       classes: how many; labels are 0 … classes − 1.
       train, validation, test: its splits; test is None where a user has none.
-      input_range: the largest value inputs can take; a model divides by it.
+      input_range: the largest value inputs can take; a model divides by it. None: not known, as
+        of a user's own data.
     """
 
     classes: int
     train: Split
     validation: Split
     test: Split | None
-    input_range: float = 1.0
+    input_range: float | None = 1.0
 
     def named_splits(self) -> dict[str, Split]:
         """The splits there are, as `train`, `val`, `test`."""

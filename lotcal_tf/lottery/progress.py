@@ -30,11 +30,18 @@ def table(records: Sequence[Record]) -> str:
     """The levels of a run as a table to read; the best one is marked."""
     split = "test" if "test_accuracy" in records[0] else "val"
     best = best_level(records)
-    head = f"{'level':>5} {'kept':>8} {'weights':>10} {'accuracy':>9} {'ECE':>7} {'NLL':>7} {'Brier':>7} {'val NLL':>8}"
+    transferred = any("source_level" in record for record in records)
+    source = f" {'source':>6}" if transferred else ""
+    head = (
+        f"{'level':>5}{source} {'kept':>8} {'weights':>10} {'accuracy':>9} "
+        f"{'ECE':>7} {'NLL':>7} {'Brier':>7} {'val NLL':>8}"
+    )
     lines = [f"figures of the {split} split; ECE in {records[0]['ece_bins']} bins", head]
     for r in records:
+        source = f" {r.get('source_level', ''):>6}" if transferred else ""
         lines.append(
-            f"{r['level']:>5} {percent(r['density']):>8} {r['weights']:>10,} {percent(r[f'{split}_accuracy'], 2):>9} "
+            f"{r['level']:>5}{source} {percent(r['density']):>8} {r['weights']:>10,} "
+            f"{percent(r[f'{split}_accuracy'], 2):>9} "
             f"{r[f'{split}_ece']:>7.4f} {r[f'{split}_nll']:>7.4f} {r[f'{split}_brier']:>7.4f} {r['val_nll']:>8.4f}"
             f"{'  <- best' if r['level'] == best else ''}"
         )

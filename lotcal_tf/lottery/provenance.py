@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ _PACKAGES = (
 
 
 def describe(
-    experiment: Experiment, content: dict[str, str], dataset: Dataset, search: Search
+    experiment: Experiment,
+    content: dict[str, str],
+    dataset: Dataset,
+    search: Search,
+    transfer: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of an experiment.
 
@@ -32,12 +37,14 @@ def describe(
       experiment: its fields.
       content: digests of what it starts from.
       dataset, search: what the fields came to.
+      transfer: of a run that starts from tickets: where they come from, what was changed in them.
     """
     weights = search.initial.values()
     return {
         "run_id": experiment.run_id(**content),
         "experiment": experiment.as_dict(),
         "content": content,
+        **({"transfer": dict(transfer)} if transfer else {}),
         "realised": {
             "examples": {name: split.count for name, split in dataset.named_splits().items()},
             "input_shape": list(dataset.train.shape),

@@ -24,6 +24,23 @@ from lotcal_tf.training.trainer import Progress, Trainer
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a level is trained from.
+
+    Attributes:
+      masks: what survives.
+      weights: pruned places included.
+      protected: the tensors whose last survivor the pruning kept.
+      source: columns of the level's row that tell where a given ticket comes from.
+    """
+
+    masks: magnitude.Masks
+    weights: Arrays
+    protected: tuple[str, ...] = ()
+    source: Record = dataclasses.field(default_factory=dict)
+
+
 class Observer(Protocol):
     """Watches a search: a progress bar, a TensorBoard log."""
 
@@ -45,7 +62,8 @@ class Search:
 
     Args:
       experiment: what to do.
-      start: the plain model whose weights level 0 starts from, or the ticket to start from.
+      start: the plain model whose weights level 0 starts from; or tickets of one model, from which
+        the first levels start, one each. Every later level is pruned from the one before.
       dataset: what to train on and to measure with.
       strategy: the strategy class.
       store: a run directory that has begun; finished levels in it are not run again.
@@ -58,7 +76,7 @@ class Search:
     def __init__(
         self,
         experiment: Experiment,
-        start: "keras.Model | Ticket",
+        start: "keras.Model | Sequence[Ticket]",
         dataset: Dataset,
         strategy: type[Strategy],
         store: RunStore,
@@ -67,10 +85,12 @@ class Search:
         """See the class."""
         self.experiment, self.dataset, self.store = experiment, dataset, store
         self.observers = observers
-        if isinstance(start, Ticket):
-            self.network = start.network()
-            self.initial, self.initial_masks = start.rewind, start.masks
-            self.architecture = start.architecture
+        self.tickets = start if isinstance(start, Sequence) else ()
+        if isinstance(start, Sequence):
+            first = start[0]
+            self.network = first.network()
+            self.initial, self.initial_masks = first.rewind, first.masks
+            self.architecture = first.architecture
         else:
             output = masking.output_layer(start)
             whole = (output,) if experiment.scope == "global" else ()
@@ -111,24 +131,23 @@ class Search:
                 observer.on_end()
 
     def _steps(self, levels: range) -> int:
-        skipped = sum(self.rewind.steps for level in levels if level > 0)
-        return len(levels) * self.trainer.total_steps - skipped
+        return sum(self.trainer.total_steps - self._first_step(level) for level in levels)
+
+    def _first_step(self, level: int) -> int:
+        """The step of the schedule that a level begins with: after late rewinding, a later one."""
+        return self.rewind.steps if level >= max(1, len(self.tickets)) else 0
 
     def _level(self, level: int, before: Ticket | None) -> Ticket:
         begun = time.perf_counter()
-        if before is None:
-            masks, start = self.initial_masks, self.initial
-            protected: tuple[str, ...] = ()
-        else:
-            pruned = self.prune(before)
-            masks, start, protected = pruned.masks, self._start(level, before), pruned.protected
-        masking.assign(self.network, masked_start(start, masks))
+        start = self._start(level, before)
+        masks = start.masks
+        masking.assign(self.network, masked_start(start.weights, masks))
         masking.assign_masks(self.network, masks)
         late = self.rewind.kind == "late"
         captured: list[Arrays] = []
         epochs = self.trainer.train(
             level,
-            first_step=self.rewind.steps if late and level else 0,
+            first_step=self._first_step(level),
             snapshot_step=self.rewind.steps if late and not level else None,
             snapshot=lambda: captured.append(masking.values(self.network)),
             listener=self._tell,
@@ -145,11 +164,19 @@ class Search:
             **self._measure(predictions),
             "train_loss": epochs[-1].train_loss,
             "ece_bins": self.experiment.ece_bins,
-            "protected": " ".join(protected),
+            "protected": " ".join(start.protected),
+            **start.source,
         }
-        rewound = captured[0] if captured else start
-        history = [vars(epoch) for epoch in epochs]
-        ticket = Ticket(level, self.architecture, masks, rewound, trained, record, history)
+        ticket = Ticket(
+            level,
+            self.architecture,
+            masks,
+            rewind=captured[0] if captured else start.weights,
+            trained=trained,
+            record=record,
+            history=[vars(epoch) for epoch in epochs],
+            input_range=self.dataset.input_range,
+        )
         self.store.save(ticket)
         for observer in self.observers:
             observer.on_level(ticket, predictions)
@@ -172,8 +199,18 @@ class Search:
         }
         return magnitude.prune_local(before.trained, masks, rates)
 
-    def _start(self, level: int, before: Ticket) -> Arrays:
-        """The weights, pruned places included, that a level after the first starts from."""
+    def _start(self, level: int, before: Ticket | None) -> Start:
+        """Where a level starts: at its ticket where there is one, else pruned from the level before."""
+        if level < len(self.tickets):
+            ticket = self.tickets[level]
+            return Start(ticket.masks, ticket.rewind, source=ticket.source)
+        if before is None:
+            return Start(self.initial_masks, self.initial)
+        pruned = self.prune(before)
+        return Start(pruned.masks, self._rewound(level, before), pruned.protected)
+
+    def _rewound(self, level: int, before: Ticket) -> Arrays:
+        """The weights, pruned places included, that the survivors are rewound to."""
         if self.rewind.kind == "none":
             return before.trained
         if self.rewind.kind == "random":

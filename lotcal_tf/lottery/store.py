@@ -19,6 +19,7 @@ from typing import Any
 import safetensors.numpy
 
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
+from lotcal_tf.layout import finished_levels, level_name
 from lotcal_tf.lottery.ticket import Record, Ticket
 
 _TENSORS = ("masks", "rewind", "trained")
@@ -59,11 +60,6 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
         writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
-
-
-def level_name(level: int) -> str:
-    """The name of a level's directory."""
-    return f"level_{level:02d}"
 
 
 class RunStore:
@@ -140,10 +136,7 @@ class RunStore:
 
     def finished(self) -> int:
         """How many levels, counted from 0 without a gap, are finished."""
-        level = 0
-        while (self.tickets / level_name(level)).is_dir():
-            level += 1
-        return level
+        return finished_levels(self.directory)
 
     def records(self) -> list[Record]:
         """The rows of `metrics.csv` of the finished levels."""
@@ -176,6 +169,7 @@ class RunStore:
             "record": ticket.record,
             "history": list(ticket.history),
             "architecture": json.loads(ticket.architecture),
+            "input_range": ticket.input_range,
         }
         text = json.dumps(header | {"checksum": _checksum(header)}, indent=1)
         write_atomically(temporary / "ticket.json", text.encode())
@@ -259,6 +253,7 @@ def read_ticket(directory: Path) -> Ticket:
         architecture=json.dumps(header["architecture"], sort_keys=True),
         record=header["record"],
         history=header["history"],
+        input_range=header.get("input_range"),
         **tensors,
     )
 

@@ -31,6 +31,8 @@ class Ticket:
       trained: the weights that its training ended with; pruned ones are exactly 0.
       record: its row of `metrics.csv`.
       history: its rows of `history.csv`.
+      input_range: the largest value its inputs could take; None: not known.
+      source: of a ticket made ready for another run: the columns that tell where it comes from.
     """
 
     level: int
@@ -40,6 +42,8 @@ class Ticket:
     trained: Arrays
     record: Record
     history: Sequence[Record] = ()
+    input_range: float | None = None
+    source: Record = dataclasses.field(default_factory=dict)
 
     @property
     def density(self) -> float:
@@ -71,10 +75,18 @@ class Ticket:
         return model
 
     def network(self, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
-        """The sub-network wrapped, masks set, at its start: ready to be trained again."""
+        """The sub-network wrapped, masks set, at its start: ready to be trained again.
+
+        Raises:
+          UsageError: see `model`; or tensors do not fit the architecture, all of them listed.
+        """
         plain = from_architecture(self.architecture, custom_objects)
-        masking.assign(plain, self.rewind)
         network = wrap_for_training(plain, whole=self._unmasked(plain))
+        problems = masking.mismatches(masking.weight_variables(network), self.rewind)
+        masks = masking.mismatches(masking.mask_variables(network), self.masks)
+        problems += [f"the mask of {problem}" for problem in masks]
+        if problems:
+            raise UsageError(f"the ticket's tensors do not fit its model: {'; '.join(problems)}")
         masking.assign(network, masked_start(self.rewind, self.masks))
         masking.assign_masks(network, self.masks)
         return network

@@ -7,7 +7,7 @@ from lotcal_tf import catalog
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import FieldError
 from lotcal_tf.models.initial import redraw
-from lotcal_tf.models.mc_dropout import StatelessDropout
+from lotcal_tf.models.mc_dropout import StrategyDropout
 
 # Kaiming normal is not truncated here, as in the papers (Keras's `he_normal` is).
 INITIALIZERS = {
@@ -72,7 +72,7 @@ def build_model(
             return x
         # Masks are drawn by the layer's name: one that Keras made up would depend on the models
         # that the process has built before.
-        return StatelessDropout(dropout_rate, name=f"dropout_{next(numbers)}")(x)
+        return StrategyDropout(dropout_rate, name=f"dropout_{next(numbers)}")(x)
 
     logits = catalog.model(name).load()(name, x, classes, draw, dropout)
     return redraw(keras.Model(inputs, logits, name=name), seed, "initial")

@@ -76,6 +76,15 @@ class StatelessDropout(keras.layers.Layer):
         return super().get_config() | {"rate": self.rate, "shared_axes": list(self.shared_axes)}
 
 
+@keras.saving.register_keras_serializable("lotcal_tf")
+class StrategyDropout(StatelessDropout):
+    """The dropout that a strategy asked for in a model of the catalog.
+
+    It belongs to the strategy, not to the model: a ticket that another one trains on gets that
+    one's rate, 0 where it has none.
+    """
+
+
 def _random_levels(shape: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
     """Whole numbers, uint16, uniform in [0, 65536)."""
     count = tf.reduce_prod(shape)

@@ -8,7 +8,7 @@ one's own says so itself by TFMOT's `PrunableLayer`.
 
 import contextlib
 import fnmatch
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -323,6 +323,17 @@ def values(model: "keras.Model") -> dict[str, Any]:
     return {name: weight.numpy() for name, weight in weight_variables(model).items()}
 
 
+def mismatches(variables: Mapping[str, "tf.Variable"], arrays: Mapping[str, Any]) -> list[str]:
+    """Where arrays by path do not fit a model's variables: names and shapes, each in some words."""
+    problems = [f"{name} is missing" for name in variables if name not in arrays]
+    problems += [f"{name} is not in the model" for name in arrays if name not in variables]
+    return problems + [
+        f"{name} is {arrays[name].shape}, the model's {tuple(v.shape)}"
+        for name, v in variables.items()
+        if name in arrays and tuple(v.shape) != arrays[name].shape
+    ]
+
+
 def assign(model: "keras.Model", arrays: dict[str, Any]) -> None:
     """Sets the weights from arrays by path, all of them.
 
@@ -330,13 +341,7 @@ def assign(model: "keras.Model", arrays: dict[str, Any]) -> None:
       UsageError: names or shapes differ; every difference is listed.
     """
     variables = weight_variables(model)
-    problems = [f"{name} is missing" for name in variables if name not in arrays]
-    problems += [f"{name} is not in the model" for name in arrays if name not in variables]
-    problems += [
-        f"{name} is {arrays[name].shape}, the model's {tuple(v.shape)}"
-        for name, v in variables.items()
-        if name in arrays and tuple(v.shape) != arrays[name].shape
-    ]
+    problems = mismatches(variables, arrays)
     if problems:
         raise UsageError(f"the weights do not fit the model: {'; '.join(problems)}")
     for name, variable in variables.items():

@@ -51,7 +51,7 @@ def test_realised_figures_by_hand(chain):
 
 
 def test_a_ticket_tells_what_is_left_of_the_original_network(chain, begin, tmp_path):
-    started = begin(tmp_path, start=chain.store.read(1), levels=0, plan="graph")
+    started = begin(tmp_path, start=[chain.store.read(1)], levels=0, plan="graph")
     realised = told(started)["realised"]
     assert (realised["prunable"], realised["remaining_at_start"]) == (66, 38 + 16)
 

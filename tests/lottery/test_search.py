@@ -381,7 +381,7 @@ def test_a_network_with_nothing_to_prune_is_refused(begin, tmp_path):
 
 def test_a_ticket_starts_a_chain_where_it_stood(chains, begin, tmp_path):
     source = chains("random").store.read(2)
-    chain = begin(tmp_path, start=source, levels=1, plan="graph").run()
+    chain = begin(tmp_path, start=[source], levels=1, plan="graph").run()
     first, second = chain.tickets()
     assert bits(first.masks) == bits(source.masks)
     assert bits(first.rewind) == bits(source.rewind)
@@ -396,7 +396,7 @@ def test_global_pruning_of_a_ticket_from_a_local_run_leaves_its_output_layer(
     chains, begin, tmp_path
 ):
     source = chains("init").store.read(1)
-    chain = begin(tmp_path, start=source, levels=1, scope="global", plan="graph").run()
+    chain = begin(tmp_path, start=[source], levels=1, scope="global", plan="graph").run()
     after = chain.store.read(1)
     assert bits({OUTPUT: after.masks[OUTPUT]}) == bits({OUTPUT: source.masks[OUTPUT]})
     assert after.masks[HIDDEN].sum() == 30  # 38 - round(7.6)

@@ -73,6 +73,29 @@ def test_network_is_wrapped_at_its_start_and_ready_to_train(ticket):
         assert values[name][kept].tobytes() == start[kept].tobytes()
 
 
+def test_tensors_that_do_not_fit_the_architecture_are_all_listed(ticket):
+    smaller = dataclasses.replace(
+        ticket,
+        architecture=ticket.architecture.replace('"units": 6', '"units": 5'),
+        rewind={n: v for n, v in ticket.rewind.items() if not n.startswith("norm/")},
+        masks=ticket.masks | {"gone/kernel": np.ones((2, 2), bool)},
+    )
+    with pytest.raises(UsageError, match="the ticket's tensors do not fit its model: ") as caught:
+        smaller.network()
+    told = str(caught.value)
+    assert "\n" not in told
+    for part in (
+        "norm/gamma is missing",
+        "norm/moving_variance is missing",
+        "hidden/kernel is (8, 6), the model's (8, 5)",
+        "hidden/bias is (6,), the model's (5,)",
+        "logits/kernel is (6, 3), the model's (5, 3)",
+        "the mask of hidden/kernel is (8, 6), the model's (8, 5)",
+        "the mask of gone/kernel is not in the model",
+    ):
+        assert part in told, told
+
+
 def test_wrapping_for_training_keeps_weights_and_leaves_the_model_alone(network):
     before = masking.values(network)
     wrapped = wrap_for_training(network, ["logits"])

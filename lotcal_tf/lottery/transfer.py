@@ -1,0 +1,325 @@
+"""Transfer: tickets found elsewhere as the starts of levels, and the controls they are compared with.
+
+A ticket comes as files (`Sources`) and is made ready for other data, another strategy or a control
+(`Transfer`). What is changed in it is changed in its architecture's JSON and its arrays.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from lotcal_tf.data.splits import Dataset
+from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
+from lotcal_tf.experiment import Experiment
+from lotcal_tf.layout import finished_levels, is_run, level_path
+from lotcal_tf.lottery.store import RunStore, read_ticket
+from lotcal_tf.lottery.ticket import Record, Ticket, from_architecture
+from lotcal_tf.models.initial import redraw
+from lotcal_tf.models.mc_dropout import StrategyDropout
+from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.rewind import masked_start
+from lotcal_tf.seeds import generator
+
+
+class Sources:
+    """The tickets that field `ticket` points to, all of them verified; none stays in memory.
+
+    Args:
+      path: `RUN/tickets/level_NN` for this one, `RUN` for each of its finished levels.
+
+    Attributes:
+      every_level: whether it is a run.
+      directories: the tickets' own.
+      digests: the tickets', in the same order.
+      first: the first ticket.
+      notes: lines that a person should read.
+
+    Raises:
+      UsageError: there is no ticket, one is damaged, or they are not all of one model.
+    """
+
+    def __init__(self, path: str) -> None:
+        """See the class."""
+        self.path = Path(path)
+        self.every_level = is_run(self.path)
+        self.notes: tuple[str, ...] = ()
+        self.directories = [self.path]
+        if not self.every_level and not (self.path / "ticket.json").is_file():
+            problem = "is no ticket: give RUN/tickets/level_NN, or RUN for each of its levels"
+            raise FieldError("ticket", path, problem)
+        if self.every_level:
+            levels = range(finished_levels(self.path))
+            self.directories = [level_path(self.path, level) for level in levels]
+            if not self.directories:
+                raise FieldError("ticket", path, "this run has no finished level yet")
+        self.first = self.read(0)
+        self.digests = [self.first.digest]
+        for place in range(1, len(self.directories)):
+            ticket = self.read(place)
+            if (ticket.architecture, set(ticket.masks)) != (
+                self.first.architecture,
+                set(self.first.masks),
+            ):
+                problem = f"{self.directories[place].name} holds another model than level_00"
+                raise FieldError("ticket", path, problem)
+            self.digests.append(ticket.digest)
+        self.content = {"ticket": self.digests[0]}
+        if self.every_level:
+            told = RunStore(self.path).experiment()
+            # By the run's id and its first ticket, which name its other ones, so that a run that
+            # grows can be followed; `check_same` holds each level to its own.
+            self.content = {"run": f"{told.get('run_id')}/{self.digests[0]}"}
+            asked = told.get("experiment", {}).get("levels", 0) + 1
+            if asked > len(self.digests):
+                self.notes = (
+                    f"{path}: {len(self.digests)} of its {asked} levels are finished, and taken; the same "
+                    "command takes the others when they are",
+                )
+
+    def read(self, place: int) -> Ticket:
+        """The ticket at a place.
+
+        Raises:
+          UsageError: it is none, or damaged.
+        """
+        directory = self.directories[place]
+        try:
+            return read_ticket(directory)
+        except DamagedTicket as error:
+            raise FieldError("ticket", directory, str(error)) from error
+
+    def check_levels(self, levels: int) -> None:
+        """Raises FieldError where a run has fewer finished levels than are asked for."""
+        if self.every_level and levels >= len(self.digests):
+            problem = f"{self.path} has {len(self.digests)} finished levels: at most {len(self.digests) - 1}"
+            raise FieldError("levels", levels, problem)
+
+    def check_same(self, records: Sequence[Record]) -> None:
+        """Raises FieldError where a level was trained from another ticket than lies here now."""
+        for record, digest in zip(records, self.digests, strict=False):
+            if record.get("source", digest) != digest:
+                problem = (
+                    f"level {record['level']} was trained from another ticket; choose another out"
+                )
+                raise FieldError("ticket", self.path, problem)
+
+
+class Transfer(Sequence[Ticket]):
+    """The tickets of `sources`, each made ready for an experiment when it is asked for.
+
+    Args:
+      sources: where they come from.
+      experiment: whose seed, strategy and control count.
+      dataset: whose input shape, input range and number of classes count.
+
+    Raises:
+      UsageError: the tickets' model does not fit the data.
+    """
+
+    def __init__(self, sources: Sources, experiment: Experiment, dataset: Dataset) -> None:
+        """See the class."""
+        self.sources, self.experiment, self.dataset = sources, experiment, dataset
+        check_shape(sources.first, dataset.train.shape)
+        # Level 0's is asked for by whoever checks that all fits.
+        self._ready = functools.lru_cache(maxsize=1)(self._make_ready)
+
+    def __len__(self) -> int:
+        return len(self.sources.directories)
+
+    @overload
+    def __getitem__(self, place: int) -> Ticket: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Ticket]: ...
+
+    def __getitem__(self, place: int | slice) -> Ticket | list[Ticket]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(len(self))[place]]
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        return self._ready(place)
+
+    def _make_ready(self, place: int) -> Ticket:
+        ticket, seed = self.sources.read(place), self.experiment.seed
+        ready = with_dropout(ticket, self.experiment.hyperparameters.get("dropout_rate", 0.0))
+        ready = with_range(ready, self.dataset.input_range)
+        ready = with_classes(ready, self.dataset.classes, seed)
+        if self.experiment.control == "random_mask":
+            ready = with_random_masks(ready, seed)
+        elif self.experiment.control == "redrawn_weights":
+            ready = with_redrawn_weights(ready, seed)
+        source = {"source_level": ticket.level, "source": self.sources.digests[place]}
+        trained = masked_start(ready.rewind, ready.masks)
+        return dataclasses.replace(ready, trained=trained, record={}, history=(), source=source)
+
+    def describe(self) -> dict[str, Any]:
+        """What `experiment.json` says of it: where the tickets come from, what was changed in them."""
+        last = self.experiment.levels + 1
+        before, after = self.sources.first, self[0]
+        return {
+            "tickets": [str(path) for path in self.sources.directories[:last]],
+            "digests": self.sources.digests[:last],
+            "control": self.experiment.control,
+            "output_layer": _change(_classes(before), _classes(after), "classes", "redrawn: "),
+            "input_range": _change(before.input_range, after.input_range, "", "rescaled: "),
+            "dropout": _change(_rates(before), _rates(after), "", "rates: "),
+        }
+
+
+def _change(before: Any, after: Any, unit: str, verb: str) -> str:
+    """`as in the ticket`, or `redrawn: 10 → 100 classes`."""
+    return "as in the ticket" if before == after else f"{verb}{before} → {after} {unit}".rstrip()
+
+
+def with_dropout(ticket: Ticket, rate: float) -> Ticket:
+    """The ticket with another rate of the dropout that a strategy had put into its model.
+
+    Dropout of a user's own model stays as it is.
+    """
+    config = json.loads(ticket.architecture)
+    for layer in _strategy_dropout(config):
+        layer["config"]["rate"] = rate
+    return dataclasses.replace(ticket, architecture=_text(config))
+
+
+def with_range(ticket: Ticket, input_range: float | None) -> Ticket:
+    """The ticket for inputs of another range: the layer `scaling` of a catalog model divides by it.
+
+    Nothing is changed where either range is not known.
+
+    Raises:
+      UsageError: the ranges differ and the model has no such layer.
+    """
+    before = ticket.input_range
+    if before == input_range or before is None or input_range is None:
+        return ticket
+    config = json.loads(ticket.architecture)
+    layer = dict(_layers(config)).get("scaling")
+    if layer is None or layer["class_name"] != "Rescaling":
+        raise UsageError(
+            f"the ticket was found on inputs of 0 … {before:g}, the data has 0 … {input_range:g}, and its model "
+            "has no layer `scaling` that could be set for them"
+        )
+    scale = np.asarray(layer["config"]["scale"]) * (before / input_range)
+    layer["config"]["scale"] = scale.tolist()
+    return dataclasses.replace(ticket, architecture=_text(config), input_range=input_range)
+
+
+def with_classes(ticket: Ticket, classes: int, seed: int) -> Ticket:
+    """The ticket for another number of classes: its output layer is drawn anew by seed, and whole.
+
+    Args:
+      ticket: as it came; with as many classes already, it stays so.
+      classes: how many.
+      seed: the experiment's.
+
+    Raises:
+      UsageError: the output layer's configuration does not say how many outputs it has.
+    """
+    if _classes(ticket) == classes:
+        return ticket
+    output = masking.output_layer(from_architecture(ticket.architecture))
+    config = json.loads(ticket.architecture)
+    layer = dict(_layers(config))[output]
+    width = next((key for key in ("units", "filters") if key in layer["config"]), None)
+    if width is None:
+        raise UsageError(
+            f"the ticket tells {_classes(ticket)} classes apart, the data has {classes}, and its output layer "
+            f"{output!r} ({layer['class_name']}) has neither `units` nor `filters` to change"
+        )
+    layer["config"][width] = classes
+    architecture = _text(config)
+    drawn = masking.values(redraw(from_architecture(architecture), seed, "output_layer"))
+    own = {name: value for name, value in drawn.items() if name.rpartition("/")[0] == output}
+    whole = {n: np.ones(value.shape, bool) for n, value in own.items() if n in ticket.masks}
+    return dataclasses.replace(
+        ticket,
+        architecture=architecture,
+        masks=ticket.masks | whole,
+        rewind=ticket.rewind | own,
+    )
+
+
+def with_random_masks(ticket: Ticket, seed: int) -> Ticket:
+    """The control of the same counts: each tensor keeps as many weights, which ones is drawn by seed.
+
+    Raises:
+      UsageError: the ticket holds no weights where it is pruned, as one found without rewinding.
+    """
+    masks = {}
+    for name, mask in ticket.masks.items():
+        if not mask.all() and not ticket.rewind[name][~mask].any():
+            raise UsageError(
+                f"control=random_mask: the ticket's {name} has no weights where it is pruned, so it was found "
+                "without rewinding; take control=redrawn_weights, or a ticket of a run that rewinds"
+            )
+        draw = generator(seed, f"random_mask/{name}", ticket.level)
+        masks[name] = draw.permutation(mask.ravel()).reshape(mask.shape)
+    return dataclasses.replace(ticket, masks=masks)
+
+
+def with_redrawn_weights(ticket: Ticket, seed: int) -> Ticket:
+    """The control of the same masks: all weights are drawn anew by seed, BatchNorm's state is initial."""
+    model = from_architecture(ticket.architecture)
+    drawn = masking.values(redraw(model, seed, "redrawn_weights", ticket.level))
+    return dataclasses.replace(ticket, rewind=drawn)
+
+
+def check_shape(ticket: Ticket, shape: Sequence[int]) -> None:
+    """Raises UsageError where the ticket's model takes inputs of another shape; lists what differs."""
+    taken = from_architecture(ticket.architecture).input_shape
+    if not isinstance(taken, tuple) or _fits(taken[1:], shape):
+        return
+    problem = f"the ticket's model takes inputs of shape {taken[1:]}, the data has {tuple(shape)}"
+    config = json.loads(ticket.architecture)
+    for _, layer in _layers(config):
+        layer.pop("build_config", None)  # Else it would be built for the old inputs first.
+    for layer in config["config"]["layers"]:
+        if layer["class_name"] == "InputLayer":
+            layer["config"]["batch_input_shape"] = [None, *shape]
+    try:
+        other = from_architecture(_text(config))
+    except UsageError:
+        raise UsageError(f"{problem}, which its layers cannot take") from None
+    tensors = masking.mismatches(masking.weight_variables(other), ticket.rewind)
+    raise UsageError("; ".join([problem, *tensors]))
+
+
+def _fits(taken: Sequence[int | None], shape: Sequence[int]) -> bool:
+    return len(taken) == len(shape) and all(
+        size in (None, given) for size, given in zip(taken, shape, strict=True)
+    )
+
+
+def _layers(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every layer of a model's configuration, in nested models too, with its path."""
+    for layer in config["config"]["layers"]:
+        name = prefix + layer["config"]["name"]
+        if "layers" in layer["config"]:
+            yield from _layers(layer, f"{name}/")
+        else:
+            yield name, layer
+
+
+def _strategy_dropout(config: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        layer for _, layer in _layers(config) if layer["class_name"] == StrategyDropout.__name__
+    ]
+
+
+def _rates(ticket: Ticket) -> list[float]:
+    return [layer["config"]["rate"] for layer in _strategy_dropout(json.loads(ticket.architecture))]
+
+
+def _classes(ticket: Ticket) -> int:
+    return int(from_architecture(ticket.architecture).output_shape[-1])
+
+
+def _text(config: dict[str, Any]) -> str:
+    """As `architecture_of` writes it."""
+    return json.dumps(config, sort_keys=True)
