@@ -91,7 +91,6 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
     recipe = _recipe_for(flags, config)
     experiment = Experiment(**(recipe | dict(flags)))
     catalog.strategy(experiment.calib)
-    check_applies(experiment, flags)
     every_level = bool(experiment.ticket) and is_run(Path(experiment.ticket))
     for name in flags:
         if experiment.ticket and FIELDS[name].metadata["from_ticket"]:
@@ -101,6 +100,7 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
         if every_level and FIELDS[name].metadata["of_pruning"]:
             problem = f"every level starts from a ticket of {experiment.ticket}, nothing is pruned"
             raise FieldError(name, flags[name], f"{problem}; leave this flag out")
+    check_applies(experiment, flags)
     if experiment.hyperparameters.get("dropout_rate") == 0:
         problem = f"calib={experiment.calib} needs dropout: its passes would all be the same"
         raise FieldError("dropout_rate", 0.0, problem)

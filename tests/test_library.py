@@ -1,5 +1,6 @@
 """The library: one's own Keras model on one's own data, in a few lines, and what it refuses."""
 
+import dataclasses
 import json
 import re
 import textwrap
@@ -402,6 +403,8 @@ def test_a_ticket_of_another_run_brings_model_masks_and_rewind_weights(digits, t
     assert record["content"] == {"ticket": source.digest}
     assert record["experiment"]["ticket"] == path
     assert record["experiment"]["model"] == "lenet_10"
+    assert record["transfer"]["digests"] == [source.digest]
+    assert (run.records[0]["source_level"], run.records[0]["source"]) == (2, source.digest)
     assert library.run_experiment(experiment, progress=False).found == 1
     # The same fields from another ticket are another experiment.
     other = resolve(fields | {"ticket": path.replace("level_02", "level_01")})
@@ -409,10 +412,98 @@ def test_a_ticket_of_another_run_brings_model_masks_and_rewind_weights(digits, t
         library.run_experiment(other, progress=False)
 
 
+def test_every_level_of_a_run_is_transferred_and_followed(digits, tmp_path, capsys):
+    fields = {"ticket": str(digits.directory), "epochs": 1, "seed": 3, "out": str(tmp_path / "run")}
+    fields |= {"optimizer": "sgd", "momentum": 0.9, "plan": "graph"}
+    first = library.run_experiment(resolve(fields | {"levels": 1}), progress=False)
+    assert len(first.records) == 2
+    run = library.run_experiment(resolve(fields))
+    assert (run.found, len(run.records)) == (2, 3)
+    for level in range(3):
+        source, found = digits.ticket(level), run.ticket(level)
+        assert found.density == source.density
+        for name, mask in source.masks.items():
+            np.testing.assert_array_equal(found.masks[name], mask)
+            np.testing.assert_array_equal(found.rewind[name], source.rewind[name])
+    head, *rows = run.table().splitlines()[1:]
+    assert head.split()[:3] == ["level", "source", "kept"]
+    assert [row.split()[:3] for row in rows] == [
+        [str(level), str(level), f"{100 * remaining / 740:.1f}"]
+        for level, remaining in enumerate([740, 602, 491])
+    ]
+    record = written(run.directory)
+    assert record["experiment"]["control"] == "none"
+    assert record["transfer"]["digests"] == [digits.ticket(level).digest for level in range(3)]
+    assert "finished, and taken" not in capsys.readouterr().err
+    assert library.run_experiment(resolve(fields), progress=False).found == 3
+    # A control is a run of its own.
+    with pytest.raises(FieldError, match="holds another experiment"):
+        library.run_experiment(resolve(fields | {"control": "random_mask"}), progress=False)
+    with pytest.raises(FieldError, match=r"levels=3: .* has 3 finished levels: at most 2"):
+        library.run_experiment(resolve(fields | {"levels": 3}), progress=False)
+
+
+def test_a_ticket_moves_to_data_of_other_classes_and_range(finished, tmp_path, monkeypatch):
+    """A ticket of blobs, 8 inputs and 3 classes, trains on data that has 5."""
+    draw = np.random.default_rng(4)
+    pairs = [(draw.normal(size=(n, 8)), np.arange(n) % 5) for n in (50, 20)]
+    data = library.arrays.from_arrays(*pairs, classes=5, validation_size=None, seed=0)
+    monkeypatch.setattr("lotcal_tf.data.digits.load", lambda _: data)
+    fields = {"ticket": str(finished.directory), "epochs": 1, "batch_size": 10, "plan": "graph"}
+    run = library.run_experiment(resolve(fields | {"out": str(tmp_path)}), progress=False)
+    transfer = written(tmp_path)["transfer"]
+    assert transfer["output_layer"] == "redrawn: 3 → 5 classes"
+    # The ticket's own arrays had no range that anybody named: nothing is rescaled.
+    assert transfer["input_range"] == "as in the ticket"
+    # 8 x 6 less a fifth and a fifth; the new output layer, 6 x 5, is whole.
+    assert [r["remaining"] for r in run.records] == [48 + 30, 38 + 30, 30 + 30]
+    assert run.best.model().output_shape == (None, 5)
+    assert library.export_best(run).examples == 20
+
+
+def test_dropout_of_one_strategy_does_not_drop_in_another(tmp_path):
+    flags = {"model": "lenet_8_6", "epochs": 1, "levels": 0, "plan": "graph", "calib": "vwcc"}
+    found = library.run_experiment(resolve(flags | {"out": str(tmp_path / "found")}), False)
+    rates = {}
+    for calib in ("none", "vwcc", "lwcc_si"):
+        more = {"calib": calib, "plan": "graph", "epochs": 1, "ticket": str(found.directory)}
+        more |= {"dropout_rate": 0.3} if calib == "lwcc_si" else {}
+        out = tmp_path / calib
+        run = library.run_experiment(resolve(more | {"out": str(out)}), progress=False)
+        layers = run.ticket(0).network().layers
+        rates[calib] = {layer.rate for layer in layers if "dropout" in layer.name}
+        told = written(out)["transfer"]["dropout"]
+        assert (
+            told
+            == {
+                "none": "rates: [0.1, 0.1] → [0.0, 0.0]",
+                "vwcc": "as in the ticket",
+                "lwcc_si": "rates: [0.1, 0.1] → [0.3, 0.3]",
+            }[calib]
+        )
+    assert rates == {"none": {0.0}, "vwcc": {0.1}, "lwcc_si": {0.3}}
+
+
+def test_a_ticket_whose_tensors_do_not_fit_its_model_is_refused(digits, tmp_path):
+    """As a version that builds the same layers otherwise would see it: its checksums are right."""
+    ticket = digits.ticket(1)
+    wrong = ticket.architecture.replace('"units": 10', '"units": 9', 1)
+    store = RunStore(tmp_path / "source")
+    store.begin({"run_id": "r", "experiment": {"levels": 0}})
+    store.save(dataclasses.replace(ticket, level=0, architecture=wrong))
+    before = tree(tmp_path)
+    for path in ("source", "source/tickets/level_00"):
+        experiment = resolve({"ticket": str(tmp_path / path), "out": str(tmp_path / "run")})
+        with pytest.raises(UsageError, match=r"do not fit its model: .*; .*; ") as caught:
+            library.run_experiment(experiment, progress=False)
+        assert "\n" not in str(caught.value)
+    assert tree(tmp_path) == before
+
+
 def test_a_ticket_that_does_not_fit_the_data_is_refused(finished, tmp_path):
     path = str(finished.directory / "tickets" / "level_01")
     experiment = resolve({"ticket": path, "epochs": 1, "out": str(tmp_path / "run")})
-    with pytest.raises(UsageError, match=r"cannot take inputs of shape \(8, 8, 1\)"):
+    with pytest.raises(UsageError, match=r"takes inputs of shape \(8,\), the data has \(8, 8, 1\)"):
         library.run_experiment(experiment, progress=False)
     assert not list(tmp_path.iterdir())
 
@@ -427,7 +518,9 @@ def test_a_ticket_without_the_dropout_that_is_asked_for_is_refused_before_data_i
     monkeypatch.setattr("lotcal_tf.data.digits.load", fails)
     path = str(digits.directory / "tickets" / "level_01")
     experiment = resolve({"ticket": path, "out": str(tmp_path / "run")} | fields)
-    with pytest.raises(UsageError, match=r"^model 'lenet_10' has no dropout"):
+    (name,) = fields
+    line = rf"^{name}=.*: needs dropout, and the ticket's network would have none: take a strategy that"
+    with pytest.raises(FieldError, match=line):
         library.run_experiment(experiment, progress=False)
     assert not list(tmp_path.iterdir())
 

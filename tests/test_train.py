@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -365,6 +366,37 @@ def test_ticket_that_is_none_is_refused(call, tmp_path, monkeypatch, flags):
     assert len(result.err) == 1
     assert "is no ticket: give RUN/tickets/level_NN" in result.err[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_transfer_that_cannot_work_leaves_nothing(finished, call, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(finished.directory / "tickets", source / "tickets")
+    shutil.copy(finished.directory / "experiment.json", source)
+    path = source / "tickets" / "level_02" / "rewind.safetensors"
+    content = path.read_bytes()
+    path.unlink()  # It may share its file with level 0.
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (tmp_path / "new" / "tickets").mkdir(parents=True)
+    before = state(tmp_path)
+    run = f"--out={tmp_path / 'run'}"
+    good = finished.directory
+    for flags, line in [
+        (["--control=random_mask"], "--control=random_mask: only means something with --ticket"),
+        ([f"--ticket={source}"], f"--ticket={path.parent}: {path} is damaged: "),
+        ([f"--ticket={path.parent}"], f"--ticket={path.parent}: {path} is damaged: "),
+        ([f"--ticket={tmp_path / 'new'}"], f"--ticket={tmp_path / 'new'}: this run has no finish"),
+        (
+            [f"--ticket={good}", "--levels=4"],
+            f"--levels=4: {good} has 4 finished levels: at most 3",
+        ),
+        ([f"--ticket={good}", "--rewind=none"], "--rewind=none: every level starts from a ticket"),
+        ([f"--ticket={good}", "--control=mask"], "--control=mask: choose one of none, random_mask"),
+    ]:
+        result = call(*flags, run)
+        assert (result.code, result.out) == (2, ""), flags
+        (told,) = result.err
+        assert told.startswith(f"train: {line}")
+    assert state(tmp_path) == before
 
 
 def test_loss_that_is_not_finite_stops_the_run(call, tmp_path):

@@ -61,10 +61,7 @@ class Sources:
         self.digests = [self.first.digest]
         for place in range(1, len(self.directories)):
             ticket = self.read(place)
-            if (ticket.architecture, set(ticket.masks)) != (
-                self.first.architecture,
-                set(self.first.masks),
-            ):
+            if _kind(ticket) != _kind(self.first):
                 problem = f"{self.directories[place].name} holds another model than level_00"
                 raise FieldError("ticket", path, problem)
             self.digests.append(ticket.digest)
@@ -109,6 +106,12 @@ class Sources:
                 raise FieldError("ticket", self.path, problem)
 
 
+def _kind(ticket: Ticket) -> tuple[Any, ...]:
+    """What tickets of one run have in common."""
+    arrays = (ticket.masks, ticket.rewind)
+    return ticket.architecture, *({n: v.shape for n, v in one.items()} for one in arrays)
+
+
 class Transfer(Sequence[Ticket]):
     """The tickets of `sources`, each made ready for an experiment when it is asked for.
 
@@ -124,6 +127,7 @@ class Transfer(Sequence[Ticket]):
     def __init__(self, sources: Sources, experiment: Experiment, dataset: Dataset) -> None:
         """See the class."""
         self.sources, self.experiment, self.dataset = sources, experiment, dataset
+        sources.first.network()  # Refuses tensors that do not fit the model they came with.
         check_shape(sources.first, dataset.train.shape)
         # Level 0's is asked for by whoever checks that all fits.
         self._ready = functools.lru_cache(maxsize=1)(self._make_ready)

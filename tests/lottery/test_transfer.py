@@ -108,7 +108,9 @@ def test_random_masks_are_uniform(ticket):
 
 def test_random_masks_need_weights_where_the_ticket_is_pruned(ticket):
     bare = dataclasses.replace(ticket, rewind=masked_start(ticket.rewind, ticket.masks))
-    with pytest.raises(UsageError, match="control=random_mask: .* has no weights where it is prun"):
+    with pytest.raises(
+        UsageError, match=r"control=random_mask: .* has no weights where it is prun"
+    ):
         with_random_masks(bare, 0)
 
 
