@@ -12,22 +12,17 @@ again, so an interrupted call continues.
 """
 
 import argparse
-import csv
 import itertools
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import Queue
 from typing import Any
+
+from chains import Chain, Row, cell, read, run_all
 
 from lotcal_tf.catalog import STRATEGIES
 
 Settings = Mapping[str, Any]
-Row = dict[str, str]
 
 GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "none": {},
@@ -56,47 +51,11 @@ def label(calib: str, settings: Settings) -> str:
     return " ".join([calib, *(f"{name}={value}" for name, value in settings.items())])
 
 
-def run_all(chains: Sequence[tuple[str, Settings]], common: Sequence[str], out: Path) -> list[Path]:
-    """Runs the chains, as many at once as there are cores; gives their run directories.
-
-    Raises:
-      SystemExit: a chain failed; its log is named.
-    """
-    cores: Queue[int] = Queue()
-    for core in sorted(os.sched_getaffinity(0)):
-        cores.put(core)
-    out.mkdir(parents=True, exist_ok=True)
-
-    def run(chain: tuple[str, Settings]) -> Path:
-        calib, settings = chain
-        directory = out / label(calib, settings).replace(" ", "-").replace("=", "_")
-        flags = [f"--{name}={value}" for name, value in settings.items()]
-        call = [sys.executable, "-m", "lotcal_tf.train", f"--calib={calib}", *flags, *common]
-        core = cores.get()
-        try:
-            log = directory.with_suffix(directory.suffix + ".log")
-            with log.open("w") as file:
-                code = subprocess.call(
-                    [*call, f"--out={directory}"],
-                    stdout=file,
-                    stderr=file,
-                    preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-                )
-        finally:
-            cores.put(core)
-        if code:
-            raise SystemExit(f"{' '.join(call)} failed, see {log}")
-        print(f"done: {label(calib, settings)}", flush=True)
-        return directory
-
-    with ThreadPoolExecutor(cores.qsize()) as pool:
-        return list(pool.map(run, chains))
-
-
-def read(directory: Path) -> list[Row]:
-    """The levels of a run."""
-    with (directory / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+def chain(calib: str, settings: Settings, common: Sequence[str]) -> Chain:
+    """The chain of a strategy with its settings."""
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    name = label(calib, settings).replace(" ", "-").replace("=", "_")
+    return Chain(name, [f"--calib={calib}", *flags, *common])
 
 
 def mean(levels: Sequence[Row], column: str) -> float:
@@ -147,11 +106,7 @@ def table(chains: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
             cells = []
             for density in KEPT.values():
                 values = [float(at(density, rows)[f"test_{figure}"]) for rows in own]
-                scale, digits = (100, 2) if figure == "accuracy" else (1, 4)
-                spread = statistics.stdev(values) if len(values) > 1 else 0.0
-                cells.append(
-                    f"{scale * statistics.mean(values):.{digits}f} ± {scale * spread:.{digits}f}"
-                )
+                cells.append(cell(figure, values))
             lines.append(f"| {calib} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -175,7 +130,7 @@ def main() -> None:
     base = candidates() if given.what == "search" else [(name, {}) for name in STRATEGIES]
     chains: list[tuple[str, Settings]]
     chains = [(c, {**s, "seed": seed}) for seed in range(given.seeds) for c, s in base]
-    runs = run_all(chains, common, given.out)
+    runs = run_all([chain(c, s, common) for c, s in chains], given.out)
     print((search if given.what == "search" else table)(chains, runs))
 
 

@@ -1,25 +1,17 @@
 """The comparison's pure parts: what is tried, which setting is chosen, and the table's figures."""
 
 import csv
-import importlib.util
 import statistics
-import sys
-from pathlib import Path
 
 import pytest
 
 from lotcal_tf.catalog import STRATEGIES
 from lotcal_tf.experiment import Experiment
 
-PATH = Path(__file__).resolve().parents[2] / "tools" / "strategies.py"
-
 
 @pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("tools_strategies", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load):
+    return load("strategies")
 
 
 @pytest.fixture
@@ -133,33 +125,7 @@ def test_the_table_takes_the_nearest_level_and_the_spread_over_seeds(tool, run):
     )
 
 
-def test_chains_run_as_the_train_command_and_a_failed_one_names_its_log(
-    tool, tmp_path, monkeypatch
-):
-    calls = []
-
-    def call(words, **_):
-        calls.append(words)
-        return int("--calib=mda" in words)
-
-    monkeypatch.setattr(tool.subprocess, "call", call)
-    out = tmp_path / "out"
-    chains = [("none", {"seed": 0}), ("lwcc", {"calib_weight": 0.1, "seed": 0})]
-    runs = tool.run_all(chains, ["--epochs=2"], out)
-    assert runs == [out / "none-seed_0", out / "lwcc-calib_weight_0.1-seed_0"]
-    start = [sys.executable, "-m", "lotcal_tf.train"]
-    assert sorted(calls) == sorted(
-        [
-            [*start, "--calib=none", "--seed=0", "--epochs=2", f"--out={runs[0]}"],
-            [
-                *start,
-                "--calib=lwcc",
-                "--calib_weight=0.1",
-                "--seed=0",
-                "--epochs=2",
-                f"--out={runs[1]}",
-            ],
-        ]
-    )
-    with pytest.raises(SystemExit, match=r"--calib=mda failed, see .*mda\.log"):
-        tool.run_all([("mda", {})], [], out)
+def test_a_chain_is_called_and_named_by_its_settings(tool):
+    chain = tool.chain("lwcc", {"calib_weight": 0.1, "seed": 0}, ["--epochs=2"])
+    assert chain.name == "lwcc-calib_weight_0.1-seed_0"
+    assert chain.flags == ["--calib=lwcc", "--calib_weight=0.1", "--seed=0", "--epochs=2"]
