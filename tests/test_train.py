@@ -328,7 +328,7 @@ def test_directory_of_something_else_is_never_written_into(call, tmp_path):
         (["--validation_size=1437"], "--validation_size=1437: the training data has 1437 examples"),
         (["--rewind=epoch:40"], "--rewind=epoch:40: a level has 800 steps"),
         (["--input_mean=0,0", "--input_std=1,1"], "--input_mean=(0.0, 0.0): the inputs have 1 ch"),
-        (["--model=vgg19_8"], "--model=vgg19_8: needs images of 16x16 or more; the data's are 8x8x1"),
+        (["--model=vgg19_8"], "--model=vgg19_8: needs images of 16x16 or more"),
         (["--calib=no_such_module:Mine"], "--calib=no_such_module:Mine: cannot be imported"),
         (["--calib=os:getcwd"], "--calib=os:getcwd: is no subclass of lotcal_tf.Strategy"),
         (["--dataset=mnist", "--data_dir=absent"], "--data_dir=absent: no such directory"),

@@ -46,7 +46,9 @@ def check_images(name: str, shape: Sequence[int], smallest: int = 1) -> None:
     """
     given = "x".join(map(str, shape))
     if len(shape) != 3:
-        problem = f"takes images (height, width, channels); the data's examples are of shape {given}"
+        problem = (
+            f"takes images (height, width, channels); the data's examples are of shape {given}"
+        )
         raise FieldError("model", name, f"{problem}: choose a lenet")
     if min(shape[:2]) < smallest:
         problem = f"needs images of {smallest}x{smallest} or more; the data's are {given}"

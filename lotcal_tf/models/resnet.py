@@ -1,6 +1,5 @@
 """Residual networks for small images, of basic blocks (He et al. 2016), named by depth and width."""
 
-import re
 from collections.abc import Callable
 
 from lotcal_tf.compat import keras
@@ -37,7 +36,7 @@ def build(
       FieldError: the inputs are no images.
     """
     check_images(name, inputs.shape[1:])
-    depth, width = re.fullmatch(r"resnet(\d+)(?:_(\d+))?", name).groups()  # type: ignore[union-attr]
+    depth, _, width = name.removeprefix("resnet").partition("_")
     stages, blocks, first = (4, 2, 64) if depth == "18" else (3, (int(depth) - 2) // 6, 16)
     first = int(width or first)
     x = _convolution(inputs, first, initializer, name="stem")

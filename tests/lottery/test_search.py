@@ -145,7 +145,9 @@ def test_batchnorms_statistics_are_rewound_with_the_weights(
     norms = [name for name in chain.starts[1] if "moving_" in name]
     assert len(norms) == 2 * (7 + 2)  # A mean and a variance of each convolution, shortcuts too.
     if rewind == "init":
-        expected = {name: np.full_like(v, "variance" in name) for name, v in chain.starts[1].items()}
+        expected = {
+            name: np.full_like(v, "variance" in name) for name, v in chain.starts[1].items()
+        }
     else:
         monkeypatch.setattr(program, "VISIT_STEPS", {"xla": 4, "graph": 4})
         alone, seen = wrap_for_training(network, ["*_shortcut"], ["logits"]), {}

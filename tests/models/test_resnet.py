@@ -45,10 +45,7 @@ RESNET18 = {
 }
 # resnet8_4: 4 8 16, one block a stage.
 RESNET8_4 = {
-    "kernels": 9 * 3 * 4
-    + 2 * 9 * 4 * 4
-    + (9 * 4 * 8 + 9 * 8 * 8)
-    + (9 * 8 * 16 + 9 * 16 * 16),
+    "kernels": 9 * 3 * 4 + 2 * 9 * 4 * 4 + (9 * 4 * 8 + 9 * 8 * 8) + (9 * 8 * 16 + 9 * 16 * 16),
     "shortcuts": 4 * 8 + 8 * 16,
     "channels": (1 + 2) * 4 + (2 + 1) * 8 + (2 + 1) * 16,
     "logits": 16 * 10 + 10,
@@ -208,9 +205,9 @@ def test_depths_of_six_n_plus_two_are_the_catalogs(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet", "resnet2", "resnet19", "resnet21", "resnet34", "resnet50", "resnet101", "resnet152"]
-    + ["resnet20_0", "resnet20_", "resnet20_8_8", "resnet020", "resnet18_08", "resnet-8"],
-)
+    ["resnet", "resnet2", "resnet19", "resnet21", "resnet34", "resnet50", "resnet101", "resnet152",
+     "resnet20_0", "resnet20_", "resnet20_8_8", "resnet020", "resnet18_08", "resnet-8"],
+)  # fmt: skip
 def test_other_depths_are_refused(name):
     """50 and 152 too, though 6n + 2: who asks for those means the networks of bottlenecks."""
     with pytest.raises(FieldError, match=f"^model={name}: no such model"):
