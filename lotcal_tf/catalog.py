@@ -71,12 +71,35 @@ STRATEGIES: Mapping[str, Row] = {
     ),
 }
 
+# He et al. (2016) have networks of 50 and 152 layers that are of another kind than these: whoever
+# names one means that.
+_DEPTHS = "|".join(str(6 * n + 2) for n in range(1, 201) if 6 * n + 2 not in (50, 152))
+_WIDTH = r"(_[1-9]\d*)?"
+
 MODELS: Mapping[str, Row] = {
     "lenet": Row(
         "lotcal_tf.models.lenet:build",
         "fully connected, hidden layers of the widths given",
         pattern=r"lenet((_[1-9]\d*)+)",
         example="lenet_300_100",
+    ),
+    "resnet18": Row(
+        "lotcal_tf.models.resnet:build",
+        "18 layers, 64 to 512 channels, for small images: resnet18, or resnet18_W with W at first",
+        pattern=rf"resnet18{_WIDTH}",
+        example="resnet18_4",
+    ),
+    "resnet": Row(
+        "lotcal_tf.models.resnet:build",
+        "6n + 2 layers, 16 to 64 channels: resnet20, resnet56, …, or resnet20_W with W at first",
+        pattern=rf"resnet({_DEPTHS}){_WIDTH}",
+        example="resnet8_4",
+    ),
+    "vgg19": Row(
+        "lotcal_tf.models.vgg:build",
+        "16 convolutions of 64 to 512 channels and a linear layer: vgg19, or vgg19_W with W at first",
+        pattern=rf"vgg19{_WIDTH}",
+        example="vgg19_4",
     ),
 }
 

@@ -128,7 +128,11 @@ class Experiment:
     shuffle_buffer: int = _field(
         10_000, "examples that a stream is shuffled over", check=_at_least(1)
     )
-    model: str = _field("lenet_300_100", "a model of the catalog", from_ticket=True)
+    model: str = _field(
+        "lenet_300_100",
+        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; narrower ones by resnet20_8",
+        from_ticket=True,
+    )
     initializer: str = _field(
         "glorot_normal",
         "how weights are first drawn",

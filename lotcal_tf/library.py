@@ -253,7 +253,9 @@ def _search(
     strategy = _strategy(experiment.calib)
     directory = store.directory
     board = Board(directory / "tensorboard", experiment.as_dict(), experiment.ece_bins)
-    observers: list[Observer] = [board, ProgressBar()] if progress else [board]
+    observers: list[Observer] = [board]
+    if progress:
+        observers.append(ProgressBar(levels=experiment.levels + 1))
     search = Search(experiment, start, dataset, strategy, store, observers)
     found = store.finished()
     store.begin(describe(experiment, content, dataset, search))

@@ -11,7 +11,7 @@ from lotcal_tf.experiment import FIELDS, Experiment
 
 TABLES = {"strategy": catalog.STRATEGIES, "model": catalog.MODELS, "source": catalog.SOURCES}
 ROWS = [(table, name) for table, rows in TABLES.items() for name in rows]
-CLASSES, SHAPE = 3, (8, 8, 1)
+CLASSES, SHAPE = 3, (16, 16, 1)
 
 
 def full_name(family):
