@@ -205,7 +205,7 @@ def test_a_loss_that_is_not_finite_is_told_with_its_level_epoch_and_step():
         for epoch in (0, 1)
     ]
     # An example that epoch 0 of level 2 leaves over, and epoch 1 does not.
-    bad = next(number for number in orders[0][STEPS * BATCH :] if number in orders[1][:48])
+    bad = next(number for number in orders[1] if number not in orders[0])
     # Linear: an activation could hide the infinity.
     inputs = keras.Input((6,))
     linear = masking.wrap(keras.Model(inputs, keras.layers.Dense(3)(inputs)))
