@@ -273,7 +273,9 @@ def _failing(data: "tf.data.Dataset", first: int) -> int:
 def _first_line(error: Exception) -> str:
     """What TensorFlow says of an error, without the names of its nodes."""
     message = getattr(error, "message", "") or "the record is broken"
-    nodes = r"\{\{.*?\}\}|Error in user-defined function .* with iterator: \S+:|\[Op:.*?\]| name: ?$"
+    nodes = (
+        r"\{\{.*?\}\}|Error in user-defined function .* with iterator: \S+:|\[Op:.*?\]| name: ?$"
+    )
     return re.sub(nodes, "", message.splitlines()[0]).strip()
 
 

@@ -97,7 +97,9 @@ def test_a_buffer_that_holds_everything_gives_the_resident_order():
 
 @both_kinds
 @pytest.mark.parametrize("buffer", [8, 1000])
-@pytest.mark.parametrize(("workers", "edges"), [(2, [0, 3, 6]), (3, [0, 2, 4, 6]), (4, [0, 1, 3, 4, 6])])
+@pytest.mark.parametrize(
+    ("workers", "edges"), [(2, [0, 3, 6]), (3, [0, 2, 4, 6]), (4, [0, 1, 3, 4, 6])]
+)
 def test_workers_share_every_batch_of_one_order(kind, buffer, workers, edges):
     split = make_split(kind, 33, buffer)  # five batches of six, three examples over
     whole = np.reshape([n for block in blocks_of(split, 6, 2) for n in block], [5, 6])
