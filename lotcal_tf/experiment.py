@@ -113,6 +113,16 @@ class Experiment:
     validation_size: int | None = _field(
         None, "examples cut from training by seed; default: a tenth", check=_at_least(1)
     )
+    half: str = _field(
+        "whole",
+        "train on the whole training set, or on one of two fixed halves of each class",
+        choices=("whole", "a", "b"),
+    )
+    augment: str = _field(
+        "none",
+        "random changes of training images: crop_flip pads 4, crops back and mirrors",
+        choices=("none", "crop_flip"),
+    )
     input_mean: tuple[float, ...] = _field(
         (),
         "mean of the inputs scaled to [0, 1], one or a channel each",

@@ -287,6 +287,7 @@ def _dataset(
         "classes": classes,
         "validation_size": experiment.validation_size,
         "seed": experiment.seed,
+        "half": experiment.half,
     }
     pipelines = [isinstance(data, tf.data.Dataset) for data in given]
     if all(pipelines):

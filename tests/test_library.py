@@ -207,6 +207,36 @@ def test_data_larger_than_the_memory_streams(tmp_path, capsys):
     assert "kept" not in capsys.readouterr().err  # progress=False
 
 
+def test_augmented_training_resumes_to_the_bit_and_half_the_data_is_another_run(tmp_path):
+    rng = np.random.default_rng(0)
+    data = [(rng.integers(0, 256, (n, 4, 4, 1), np.uint8), np.arange(n) % 3) for n in (60, 15)]
+
+    def tickets(name, **fields):
+        keras.utils.set_random_seed(7)
+        given = keras.Input((4, 4, 1), name="inputs")
+        x = keras.layers.Rescaling(1 / 255, name="scaling")(given)
+        x = keras.layers.Flatten(name="flat")(x)
+        model = keras.Model(given, keras.layers.Dense(3, name="logits")(x), name="tiny")
+        fields = QUICK | {"levels": 1, "augment": "crop_flip"} | fields
+        return library.find_tickets(model, *data, out=tmp_path / name, **fields)
+
+    whole = tickets("whole")
+    assert tickets("pieces", levels=0).found == 0
+    pieces = tickets("pieces")
+    assert pieces.found == 1
+    plain = tickets("plain", augment="none")
+    for level in (0, 1):
+        trained = [run.ticket(level).trained["logits/kernel"] for run in (whole, pieces, plain)]
+        np.testing.assert_array_equal(trained[1], trained[0])
+        assert (trained[2] != trained[0]).any()
+    with pytest.raises(FieldError, match="holds another experiment"):
+        tickets("whole", half="a")
+    # Of 20 examples a class, 10; 3 of the 30 are for validation.
+    half = tickets("half", half="a")
+    examples = {"train": 27, "val": 3, "test": 15}
+    assert written(half.directory)["realised"]["examples"] == examples
+
+
 class Own(keras.layers.Dense, tfmot.sparsity.keras.PrunableLayer):
     """A layer of the user's own, not registered with Keras."""
 

@@ -118,6 +118,30 @@ def test_papers_recipes_hold_the_papers_settings(name):
     assert {field: getattr(experiment, field) for field in PAPER[name]} == PAPER[name]
 
 
+def test_the_halves_of_cifar10_differ_in_nothing_else():
+    fields = [read_recipe(ROOT / "configs" / f"cifar10{half}.toml") for half in "ab"]
+    assert [recipe.pop("half") for recipe in fields] == ["a", "b"]
+    assert fields[0] == fields[1]
+    paper = {
+        "source": "cifar10",
+        "augment": "crop_flip",
+        "model": "resnet18",
+        "initializer": "kaiming_normal",
+        "optimizer": "sgd",
+        "lr": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "lr_drops": [80, 120],
+        "epochs": 130,
+        "batch_size": 128,
+        "scope": "global",
+        "prune_rate": 0.2,
+        "exclude": ["*_shortcut"],
+        "rewind": "init",
+    }
+    assert {name: fields[0][name] for name in paper} == paper
+
+
 def test_default_recipe_needs_no_network():
     assert resolve({}).dataset == "digits"
     assert resolve({}).source in catalog.SOURCES

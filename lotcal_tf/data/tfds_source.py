@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lotcal_tf.data.arrays import from_pipelines
+import numpy as np
+
+from lotcal_tf.data.arrays import UnreadableExample, from_pipelines
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import UsageError
 from lotcal_tf.experiment import Experiment
@@ -20,7 +22,7 @@ def load(experiment: Experiment) -> Dataset:
 
     Raises:
       UsageError: the directory does not hold the set, TFDS does not know it or cannot download it,
-        or it is no classification set with train and test splits.
+        it is no classification set with train and test splits, or an example cannot be read.
     """
     import tensorflow_datasets as tfds
 
@@ -36,22 +38,36 @@ def load(experiment: Experiment) -> Dataset:
     label = info.features[info.supervised_keys[1]]
     if not getattr(label, "num_classes", None):
         raise UsageError(f"the TFDS set {experiment.source} has no class labels: {label}")
-    # Files in their own order: a stream must give the same examples at every reading.
-    read = tfds.ReadConfig(interleave_cycle_length=1)
+    # Files in their own order: a stream must give the same examples at every reading. No cache of
+    # TFDS's: what fits into memory is kept there once, and what streams should not be.
+    read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     train, test = (
         builder.as_dataset(split=split, as_supervised=True, shuffle_files=False, read_config=read)
         for split in ("train", "test")
     )
-    return from_pipelines(
-        train,
-        test,
-        classes=label.num_classes,
-        validation_size=experiment.validation_size,
-        seed=experiment.seed,
-        memory_limit_mb=experiment.memory_limit_mb,
-        shuffle_buffer=experiment.shuffle_buffer,
-        input_range=255.0 if train.element_spec[0].dtype.is_integer else 1.0,
-    )
+    try:
+        return from_pipelines(
+            train,
+            test,
+            classes=label.num_classes,
+            validation_size=experiment.validation_size,
+            seed=experiment.seed,
+            memory_limit_mb=experiment.memory_limit_mb,
+            shuffle_buffer=experiment.shuffle_buffer,
+            half=experiment.half,
+            input_range=255.0 if train.element_spec[0].dtype.is_integer else 1.0,
+        )
+    except UnreadableExample as error:
+        raise UsageError(
+            f"the TFDS set {experiment.source} is damaged: {error}; it lies in "
+            f"{_file(info.splits[error.split], error.example)}; have TFDS prepare it anew"
+        ) from error
+
+
+def _file(split: "tfds.core.SplitInfo", example: int) -> Path:
+    """The file that holds an example of a split, read in the files' order."""
+    ends = np.cumsum(split.shard_lengths)
+    return Path(split.filepaths[min(np.searchsorted(ends, example, "right"), len(ends) - 1)])
 
 
 def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":
