@@ -99,25 +99,42 @@ def read(directory: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
+def mean(levels: Sequence[Row], column: str) -> float:
+    """The mean of a column."""
+    return statistics.mean(float(row[column]) for row in levels)
+
+
 def search(chains: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
     """The ranking of the settings, as Markdown; the chosen one of each strategy is marked."""
-    rows = []
+    levels: dict[tuple[str, str], list[Row]] = {}
     for (calib, settings), run in zip(chains, runs, strict=True):
-        levels = [r for r in read(run) if 0.035 <= float(r["density"]) <= 0.215]
-        nll = statistics.mean(float(r["val_nll"]) for r in levels)
-        accuracy = statistics.mean(float(r["val_accuracy"]) for r in levels)
-        rows.append((calib, settings, nll, accuracy))
+        tried = {name: value for name, value in settings.items() if name != "seed"}
+        own = levels.setdefault((calib, label(calib, tried)), [])
+        own += [r for r in read(run) if 0.035 <= float(r["density"]) <= 0.215]
+    rows = [(*key, mean(own, "val_nll"), mean(own, "val_accuracy")) for key, own in levels.items()]
     needed = next(row[3] for row in rows if row[0] == "none") - 0.002
     lines = [
         "| strategy and settings | validation NLL | validation accuracy | |",
         "|---|---:|---:|---|",
     ]
-    for calib, settings, nll, accuracy in rows:
+    for calib, text, nll, accuracy in rows:
         able = [row for row in rows if row[0] == calib and row[3] >= needed]
         best = min((row[2] for row in able), default=None)
         mark = "chosen" if nll == best else ("" if accuracy >= needed else "accuracy too low")
-        lines.append(f"| {label(calib, settings)} | {nll:.4f} | {accuracy:.2%} | {mark} |")
+        lines.append(f"| {text} | {nll:.4f} | {accuracy:.2%} | {mark} |")
     return "\n".join(lines)
+
+
+def at(density: float, levels: Sequence[Row]) -> Row:
+    """The level of that density, to a tenth of it.
+
+    Raises:
+      SystemExit: there is none.
+    """
+    nearest = min(levels, key=lambda r: abs(float(r["density"]) - density))
+    if abs(float(nearest["density"]) - density) > 0.1 * density:
+        raise SystemExit(f"no level near {density:.1%} kept: take more --levels")
+    return nearest
 
 
 def table(chains: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
@@ -129,14 +146,7 @@ def table(chains: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
             own = [read(run) for (c, _), run in zip(chains, runs, strict=True) if c == calib]
             cells = []
             for density in KEPT.values():
-                values = [
-                    float(
-                        min(rows, key=lambda r: abs(float(r["density"]) - density))[
-                            f"test_{figure}"
-                        ]
-                    )
-                    for rows in own
-                ]
+                values = [float(at(density, rows)[f"test_{figure}"]) for rows in own]
                 scale, digits = (100, 2) if figure == "accuracy" else (1, 4)
                 spread = statistics.stdev(values) if len(values) > 1 else 0.0
                 cells.append(

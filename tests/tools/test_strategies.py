@@ -92,6 +92,23 @@ def test_the_lowest_nll_among_the_accurate_is_chosen(tool, run):
     ]
 
 
+def test_a_setting_is_ranked_by_the_mean_of_its_seeds(tool, run):
+    figures = {("none", 0): 0.1, ("lwcc", 0): 0.2, ("none", 1): 0.3, ("lwcc", 1): 0.1}
+    chains = [(calib, {"seed": seed}) for calib, seed in figures]
+    row = {"density": 0.1, "val_accuracy": 0.9}
+    runs = [run([row | {"val_nll": nll}]) for nll in figures.values()]
+    assert tool.search(chains, runs).splitlines()[2:] == [
+        "| none | 0.2000 | 90.00% | chosen |",
+        "| lwcc | 0.1500 | 90.00% | chosen |",
+    ]
+
+
+def test_a_table_without_such_a_level_says_so(tool, run):
+    rows = [{"density": 1.0} | {f"test_{figure}": 0.0 for figure in tool.FIGURES}]
+    with pytest.raises(SystemExit, match=r"no level near 21.0% kept: take more --levels"):
+        tool.table([("none", {"seed": 0})], [run(rows)])
+
+
 def test_the_table_takes_the_nearest_level_and_the_spread_over_seeds(tool, run):
     def levels(shift):
         rows = []
