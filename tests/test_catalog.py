@@ -9,7 +9,12 @@ from lotcal_tf import catalog
 from lotcal_tf.errors import FieldError
 from lotcal_tf.experiment import FIELDS, Experiment
 
-TABLES = {"strategy": catalog.STRATEGIES, "model": catalog.MODELS, "source": catalog.SOURCES}
+TABLES = {
+    "strategy": catalog.STRATEGIES,
+    "model": catalog.MODELS,
+    "source": catalog.SOURCES,
+    "corruption": catalog.CORRUPTIONS,
+}
 ROWS = [(table, name) for table, rows in TABLES.items() for name in rows]
 CLASSES, SHAPE = 3, (8, 8, 1)
 
