@@ -70,7 +70,7 @@ def experiment_flags(
     for flag in own:
         text = _with_choices(flag.help, flag.choices)
         if flag.switch:
-            absl_flags.DEFINE_bool(flag.name, False, text, flag_values=values)
+            absl_flags.DEFINE_bool(flag.name, None, text, flag_values=values)
         else:
             absl_flags.DEFINE_string(flag.name, flag.default, text, flag_values=values)
     return values
@@ -93,7 +93,7 @@ def help_text(command: str, summary: str, values: absl_flags.FlagValues) -> str:
         of_field = name in FIELDS
         default = FIELDS[name].default if of_field else values[name].default
         words = "default without a recipe" if of_field else "default"
-        shown = "" if default in (None, "", (), False) else f" [{words}: {default}]"
+        shown = "" if default in (None, "", ()) else f" [{words}: {default}]"
         body = textwrap.wrap(f"{values[name].help}{shown}", 76)
         lines += [f"  --{name}", *(f"      {line}" for line in body)]
     return "\n".join(lines)
@@ -137,7 +137,9 @@ def read(
     experiment = resolve(given, config)
     if config is not None:
         given["config"] = config
-    return Request(experiment, given, {flag.name: values[flag.name].value for flag in own})
+    found = {flag.name: values[flag.name].value for flag in own}
+    switches = {flag.name: bool(found[flag.name]) for flag in own if flag.switch}
+    return Request(experiment, given, found | switches)
 
 
 def parse(command: str, summary: str, argv: Sequence[str]) -> Experiment:

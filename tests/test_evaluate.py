@@ -239,7 +239,7 @@ def test_unseen_sets_are_told_apart_by_confidence(run, measured, data_dir):
         (["--model={lone}"], "--dataset is missing"),
         (["--model={run}", "--unseen=tiny_cars", "--data_dir={data_dir}"], "(8, 8, 1), tiny_cars has (6, 6, 3)"),
         (["--model={lone}", "--source=tiny_cars", "--data_dir={data_dir}"], "(8, 8, 1), tiny_cars has (6, 6, 3)"),
-        (["--model={run}", "--source=tiny_letters", "--data_dir={data_dir}"], "tells 10 classes apart, tiny_letters has 26"),
+        (["--model={run}", "--source=tiny_letters", "--data_dir={data_dir}"], "10 classes apart, tiny_letters has 26"),
         (["--model={run}", "--source=tiny_fog", "--data_dir={data_dir}", "--split=val"], "it must have train, test"),
         (["--model={run}", "--unseen=none_such", "--data_dir={data_dir}"], "no TFDS set none_such"),
     ],

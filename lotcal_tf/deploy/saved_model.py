@@ -67,7 +67,7 @@ class Runner:
         found = self._serve.structured_outputs
         if len(given) != 1 or len(found) != 1:
             raise UsageError(
-                f"{path} takes {', '.join(given)} and gives {', '.join(found)}: one tensor of each "
+                f"{path} takes {', '.join(sorted(given))} and gives {', '.join(sorted(found))}: one tensor of each "
                 "is needed"
             )
         ((self._name, self._input),) = given.items()
