@@ -80,8 +80,13 @@ def _with_choices(text: str, choices: Sequence[str]) -> str:
     return f"{text} ({', '.join(choices)})" if choices else text
 
 
-def help_text(command: str, summary: str, values: absl_flags.FlagValues) -> str:
-    """What `--help` prints: the summary and every flag with its default."""
+def help_text(
+    command: str, summary: str, values: absl_flags.FlagValues, own: Sequence[Flag] = ()
+) -> str:
+    """What `--help` prints: the summary and every flag with its default.
+
+    A command with flags of its own says in its summary where fields that are not given come from.
+    """
     lines = [
         summary.strip(),
         "",
@@ -90,7 +95,7 @@ def help_text(command: str, summary: str, values: absl_flags.FlagValues) -> str:
         "flags:",
     ]
     for name in sorted(values):
-        of_field = name in FIELDS
+        of_field = name in FIELDS and not own
         default = FIELDS[name].default if of_field else values[name].default
         words = "default without a recipe" if of_field else "default"
         shown = "" if default in (None, "", ()) else f" [{words}: {default}]"
@@ -120,7 +125,7 @@ def read(
     """
     values = experiment_flags(own, fields)
     if any(word in ("--help", "-help", "-h", "--helpfull") for word in argv):
-        print(help_text(command, summary, values))
+        print(help_text(command, summary, values, own))
         raise SystemExit(DONE)
     try:
         rest = values([command, *argv])[1:]

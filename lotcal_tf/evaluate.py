@@ -1,8 +1,8 @@
 """Measures a ticket or an exported file: accuracy, calibration, corrupted images, unseen data.
 
 --model names a .tflite file, a SavedModel's directory, RUN/tickets/level_NN, or RUN for its best
-level. What lies in a run directory is measured on that run's data unless --dataset, --source or
---config name others.
+level. What lies in a run directory is measured on that run's data, split and binned as there, unless
+flags say otherwise; anything else needs --dataset, --source or --config.
 """
 
 import json

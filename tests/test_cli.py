@@ -187,7 +187,7 @@ def test_unknown_field_of_a_recipe_is_named(run, tmp_path):
 
 OWN = (
     cli.Flag("colour", "of the thing", "red", choices=("red", "blue")),
-    cli.Flag("place", "where it is"),
+    cli.Flag("model", "which thing"),  # a field's name, and not that field
     cli.Flag("loud", "say it aloud", switch=True),
 )
 
@@ -198,11 +198,11 @@ def ask(*argv):
 
 def test_own_flags_stand_beside_the_experiments():
     request = ask("--dataset=mnist", "--colour=blue", "--loud", "--seed=4")
-    assert request.own == {"colour": "blue", "place": None, "loud": True}
+    assert request.own == {"colour": "blue", "model": None, "loud": True}
     assert request.given == {"dataset": "mnist", "seed": "4"}
     assert request.experiment == resolve({"dataset": "mnist", "seed": 4})
     request = ask()
-    assert request.own == {"colour": "red", "place": None, "loud": False}
+    assert request.own == {"colour": "red", "model": None, "loud": False}
     assert request.given == {}
 
 
@@ -232,10 +232,12 @@ def test_help_tells_own_flags_and_only_the_fields_taken(capsys):
     out = capsys.readouterr().out
     assert left.value.code == 0
     assert [line[4:] for line in out.splitlines() if line.startswith("  --")] == [
-        "colour", "config", "dataset", "loud", "place", "seed"
+        "colour", "config", "dataset", "loud", "model", "seed"
     ]  # fmt: skip
     assert "of the thing (red, blue) [default: red]" in out
     assert "say it aloud\n" in out
+    assert "which thing\n" in out
+    assert "without a recipe" not in out
 
 
 def test_leaving_says_what_an_interruption_means(capsys):
