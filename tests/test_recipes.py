@@ -40,6 +40,7 @@ PAPER = {
     "cifar10": CONVOLUTIONAL
     | {
         "source": "cifar10",
+        "augment": "crop_flip",
         "model": "resnet18",
         "lr": 0.01,
         "lr_drops": (80, 120),

@@ -9,7 +9,14 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.data.halves import half_members
-from lotcal_tf.data.splits import Dataset, ResidentSplit, Split, StreamedSplit, validation_members
+from lotcal_tf.data.splits import (
+    Dataset,
+    Part,
+    ResidentSplit,
+    Split,
+    StreamedSplit,
+    validation_members,
+)
 from lotcal_tf.errors import UsageError
 
 _MB = 1 << 20
@@ -176,7 +183,7 @@ def from_pipelines(
     pairs.clear()
 
     def streamed(data: "tf.data.Dataset", count: int) -> Split:
-        return StreamedSplit(data.map(_typed, num_parallel_calls=2), count, shuffle_buffer)
+        return _streamed(data, count, shuffle_buffer)
 
     count = counts["train"]
     if half != "whole":
@@ -189,6 +196,29 @@ def from_pipelines(
         kept, cut = streamed(train, count), streamed(validation, counts["validation"])
     tested = streamed(test, counts["test"]) if test is not None else None
     return Dataset(classes, kept, cut, tested, input_range)
+
+
+def part_of_test(
+    test: Any, *, classes: int, memory_limit_mb: int = 2048, input_range: float = 1.0
+) -> Part:
+    """A test split that comes without a training split: arrays or a pipeline, checked as above.
+
+    Args:
+      test: a pair of inputs and labels, or an unbatched `tf.data` pipeline of such pairs.
+      classes, memory_limit_mb, input_range: see `from_pipelines`.
+
+    Raises:
+      UsageError: the data are not what they should be.
+    """
+    if isinstance(test, tf.data.Dataset):
+        count, pair, _ = _read(test, "test", classes, memory_limit_mb * _MB)
+        if pair is None:
+            return Part(classes, _streamed(test, count, 1), input_range)
+    elif isinstance(test, tuple | list) and len(test) == 2:
+        pair = check_arrays(*test, split="test", classes=classes)
+    else:
+        raise UsageError("test must be a pair of inputs and labels, or a tf.data pipeline")
+    return Part(classes, ResidentSplit.of(*pair), input_range)
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -283,6 +313,10 @@ def _members(data: "tf.data.Dataset", members: NDArray[np.bool_]) -> tuple["tf.d
     table = tf.constant(members)
     chosen = data.enumerate().filter(lambda place, _: table[place]).map(lambda _, example: example)
     return chosen, int(members.sum())
+
+
+def _streamed(data: "tf.data.Dataset", count: int, shuffle_buffer: int) -> Split:
+    return StreamedSplit(data.map(_typed, num_parallel_calls=2), count, shuffle_buffer)
 
 
 def _typed(inputs: "tf.Tensor", label: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lotcal_tf.errors import FieldError
+from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.seeds import generator, named_seed
 
 Block = tuple["tf.Tensor", "tf.Tensor"]
@@ -169,6 +169,21 @@ class StreamedSplit:
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """One split by itself, with what measuring on it needs.
+
+    Attributes:
+      classes: of the task; labels are 0 … classes − 1.
+      split: the examples.
+      input_range: the largest value inputs can take.
+    """
+
+    classes: int
+    split: Split
+    input_range: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """A classification task.
 
@@ -189,6 +204,20 @@ class Dataset:
         splits: dict[str, Split | None]
         splits = {"train": self.train, "val": self.validation, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
+
+    def part(self, name: str) -> Part:
+        """One split by itself.
+
+        Args:
+          name: `train`, `val` or `test`.
+
+        Raises:
+          UsageError: there is none of that name.
+        """
+        splits = self.named_splits()
+        if name not in splits:
+            raise UsageError(f"the data has no {name} split; it has {', '.join(splits)}")
+        return Part(self.classes, splits[name], self.input_range)
 
 
 def _order(count: int, seed: tuple[int, int]) -> NDArray[np.int64]:

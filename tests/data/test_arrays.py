@@ -10,6 +10,7 @@ from lotcal_tf.data.arrays import (
     fingerprint,
     from_arrays,
     from_pipelines,
+    part_of_test,
 )
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
 from lotcal_tf.errors import UsageError
@@ -276,3 +277,30 @@ def test_the_fingerprint_sees_every_value_and_where_it_is():
     variants = [(train, test), (test, train), (pixel, test), (label, test), (train, None)]
     assert len({print_of(*variant) for variant in variants}) == 5
     assert print_of(train, test) == print_of(examples(8), examples(8, start=8))
+
+
+def test_a_test_split_comes_alone():
+    pair = examples(20)
+    pipeline = tf.data.Dataset.from_tensor_slices(pair)
+    for test, limit, kind in (
+        (pair, 0, ResidentSplit),
+        (list(pair), 0, ResidentSplit),
+        (pipeline, 100, ResidentSplit),
+        (pipeline, 0, StreamedSplit),
+    ):
+        part = part_of_test(test, classes=CLASSES, memory_limit_mb=limit, input_range=4.0)
+        assert (part.classes, part.input_range, part.split.count) == (CLASSES, 4.0, 20)
+        assert isinstance(part.split, kind)
+        assert numbers_in(part.split) == list(range(20))
+
+
+def test_a_test_split_that_comes_alone_is_checked():
+    inputs, labels = examples(20)
+    for test, message in (
+        ((inputs, labels + 1), "test has a label 3: labels must be 0 … 2"),
+        ((inputs[:5], labels), "test has 5 inputs and 20 labels"),
+        (inputs, "test must be a pair of inputs and labels, or a tf.data pipeline"),
+        (tf.data.Dataset.from_tensor_slices((inputs, labels + 1)), "test has a label 3"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            part_of_test(test, classes=CLASSES)

@@ -180,3 +180,12 @@ def test_every_epoch_has_a_seed_of_its_own():
     seeds = {shuffle_seed(s, level, e) for s in range(3) for level in range(3) for e in range(12)}
     assert len(seeds) == 3 * 3 * 12
     assert shuffle_seed(0, 1, 11) != shuffle_seed(0, 11, 1)
+
+
+def test_a_part_is_one_split_with_what_measuring_needs():
+    train, validation = make_split("resident", 7), make_split("resident", 3)
+    dataset = Dataset(9, train, validation, None, 16.0)
+    part = dataset.part("val")
+    assert (part.classes, part.split, part.input_range) == (9, validation, 16.0)
+    with pytest.raises(UsageError, match="the data has no test split; it has train, val"):
+        dataset.part("test")

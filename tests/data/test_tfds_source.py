@@ -183,6 +183,20 @@ def test_a_damaged_set_is_refused_in_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("limit", [100, 0])
+def test_a_test_split_needs_no_train_split(data_dir, tmp_path, limit):
+    write(tmp_path, splits=("test",))
+    whole = load(data_dir)
+    for place in (data_dir, tmp_path):
+        part = tfds_source.load_test(experiment(place, memory_limit_mb=limit))
+        assert isinstance(part.split, ResidentSplit if limit else StreamedSplit)
+        assert (part.classes, part.input_range, part.split.shape) == (4, 255.0, SHAPE)
+        assert contents(part.split) == contents(whole.test) == members(images(10, 100))
+    write(tmp_path / "other", splits=("train",))
+    with pytest.raises(UsageError, match=r"has splits train .*must have test and \(input"):
+        tfds_source.load_test(experiment(tmp_path / "other"))
+
+
 UNFIT = {
     "no test": ({"splits": ("train",)}, "has splits train .*must have train, test"),
     "no pairs": ({"keys": None}, "supervised keys None: it must have train, test and"),
