@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
+from lotcal_tf.data.augment import Augmentation, draw
 from lotcal_tf.data.splits import Split
 from lotcal_tf.models.mc_dropout import Passes
-from lotcal_tf.seeds import named_seed, step_seed
+from lotcal_tf.seeds import draw_seed, named_seed, step_seed
 
 # How many steps run before Python is visited (progress, Ctrl-C): well under a second of dense
 # steps, some seconds of convolutional ones. Results do not depend on it.
@@ -62,15 +63,23 @@ class TrainingProgram:
       strategy: compiled with an optimizer that is built.
       batch_size: examples a step.
       plan: `xla` or `graph`.
+      augmentation: what is done to a batch's images before the step, if anything.
 
     Attributes:
       compiled: how often the program was traced, which is how often it was compiled.
       failed_step: the step of the current epoch whose loss was not finite, else None.
     """
 
-    def __init__(self, strategy: Strategy, batch_size: int, plan: str) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        batch_size: int,
+        plan: str,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         """See the class."""
         self.strategy = strategy
+        self.augmentation = augmentation
         self.batch_size = batch_size
         self.plan = plan
         self.compiled = 0
@@ -123,10 +132,11 @@ class TrainingProgram:
             most = VISIT_STEPS[self.plan]
             size = split.block_steps(self.batch_size, most)
             blocks = enumerate(split.shuffled(self.batch_size, most, shuffle))
-            place, (inputs, labels) = next(blocks)
+            place, examples = next(blocks)
             for block, begin, stop in self._stretches(split, first, cuts):
                 while place < block:
-                    place, (inputs, labels) = next(blocks)
+                    place, examples = next(blocks)
+                inputs, labels = (_filled(part, size * self.batch_size) for part in examples)
                 yield inputs, labels, begin - block * size, stop - block * size, block * size
 
         self._begin_epoch()
@@ -160,9 +170,11 @@ class TrainingProgram:
         def step(
             place: "tf.Tensor", sums: dict[str, "tf.Tensor"], failed: "tf.Tensor"
         ) -> tuple["tf.Tensor", dict[str, "tf.Tensor"], "tf.Tensor"]:
-            batch = _rows(inputs, place * size, size), _rows(labels, place * size, size)
+            batch, truth = _rows(inputs, place * size, size), _rows(labels, place * size, size)
             with step_seed(seed + tf.stack([0, before + place])):
-                logs = strategy.train_step((tf.cast(batch[0], tf.float32), batch[1]))
+                if self.augmentation is not None:
+                    batch = self.augmentation(batch, draw(draw_seed("augment"), size))
+                logs = strategy.train_step((tf.cast(batch, tf.float32), truth))
             total = {name: sums[name] + logs[name] for name in sums}
             return place + 1, total, ~tf.math.is_finite(logs["loss"])
 
@@ -174,6 +186,14 @@ class TrainingProgram:
             parallel_iterations=1,
         )
         return sums, place, failed
+
+
+def _filled(block: "tf.Tensor", count: int) -> "tf.Tensor":
+    """A shorter block, with zeros that no step reaches: all of one shape, the program is compiled once."""
+    missing = count - block.shape[0]
+    if not missing:
+        return block
+    return tf.pad(block, [[0, missing]] + [[0, 0]] * (block.shape.rank - 1))
 
 
 def _rows(block: "tf.Tensor", start: "tf.Tensor", size: int) -> "tf.Tensor":
