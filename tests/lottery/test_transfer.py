@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from lotcal_tf import catalog
 from lotcal_tf.calibration.cross_entropy import CrossEntropy
 from lotcal_tf.compat import keras
 from lotcal_tf.data.arrays import from_arrays
@@ -235,6 +236,32 @@ def test_what_a_strategy_puts_into_a_catalog_model_is_its_own():
     model = build_model("lenet_4_3", (8, 8, 1), 3, seed=0, dropout_rate=0.1)
     found = [layer for layer in model.layers if isinstance(layer, StatelessDropout)]
     assert [type(layer) for layer in found] == [StrategyDropout] * 2
+
+
+# --- every model of the catalog --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", catalog.MODELS)
+def test_a_ticket_of_every_model_moves_to_other_data_and_strategies(family):
+    name = catalog.MODELS[family].example or family
+    model = build_model(name, (32, 32, 3), 3, seed=0, input_range=255.0, dropout_rate=0.1)
+    output, values = masking.output_layer(model), masking.values(model)
+    draw = np.random.default_rng(0)
+    network = masking.wrap(model, whole=(output,))
+    masks = {n: draw.random(m.shape) < 0.5 for n, m in masking.mask_variables(network).items()}
+    found = Ticket(2, architecture_of(model), masks, values, values, {}, input_range=255.0)
+    check_shape(found, (32, 32, 3))
+    with pytest.raises(UsageError, match=r"takes inputs of shape \(32, 32, 3\), the data has"):
+        check_shape(found, (32, 32, 1))
+    moved = with_range(with_classes(with_dropout(found, 0.0), 5, seed=0), 1.0)
+    drawn = {n for n, v in moved.rewind.items() if v.tobytes() != values.get(n, v).tobytes()}
+    assert drawn == {n for n in values if n.rpartition("/")[0] == output}
+    assert moved.network().output_shape == (None, 5)
+    assert not any(getattr(layer, "rate", 0) for layer in moved.network().layers)
+    for control in (with_random_masks(moved, 0), with_redrawn_weights(moved, 0)):
+        counts = {name: int(mask.sum()) for name, mask in control.masks.items()}
+        assert counts == {name: int(mask.sum()) for name, mask in masks.items()}
+        control.network()  # It fits.
 
 
 # --- sources ---------------------------------------------------------------------------------------
