@@ -27,9 +27,9 @@ Settings = Mapping[str, Any]
 GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "none": {},
     "vwcc": {"dropout_rate": [0.05, 0.1, 0.2]},
-    "mixup": {"mixup_a": [0.05, 0.1, 0.2]},
+    "mixup": {"mixup_a": [0.02, 0.05, 0.1, 0.2]},
     "mda": {"calib_weight": [0.01, 0.1, 1.0]},
-    "lwcc": {"calib_weight": [0.03, 0.1, 0.3]},
+    "lwcc": {"calib_weight": [0.03, 0.1, 0.3, 1.0]},
     "lwcc_si": {"calib_weight": [0.1, 0.3], "dropout_rate": [0.1, 0.2]},
     "nba": {"calib_weight": [0.03, 0.1, 0.3]},
 }
