@@ -23,7 +23,7 @@ PACKAGE = "lotcal_tf"
 # The library stands below the commands, which use nothing else of the lottery.
 COMMANDS = {"train", "export", "evaluate", "sweep", "report", "study"}
 FLOORS = (
-    {"errors", "seeds", "experiment", "recipes", "catalog", "compat", "cloning", "evaluation"},
+    {"errors", "seeds", "experiment", "recipes", "catalog", "compat", "cloning", "cluster", "evaluation"},
     {"data", "models", "pruning", "cli"},
     {"calibration"},
     {"training"},
@@ -42,6 +42,7 @@ LIGHT_ROOMS = {
     "experiment",
     "recipes",
     "catalog",
+    "cluster",
     "evaluation",
     "cli",
     *COMMANDS,

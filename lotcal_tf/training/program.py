@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from lotcal_tf.calibration.strategy import Strategy
+from lotcal_tf.calibration.strategy import Logs, Strategy
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Split
 from lotcal_tf.models.mc_dropout import Passes
 from lotcal_tf.seeds import named_seed, step_seed
+from lotcal_tf.training.distribution import ONE_DEVICE, Distribution
 
 # How many steps run before Python is visited (progress, Ctrl-C): well under a second of dense
 # steps, some seconds of convolutional ones. Results do not depend on it.
@@ -62,15 +63,22 @@ class TrainingProgram:
       strategy: compiled with an optimizer that is built.
       batch_size: examples a step.
       plan: `xla` or `graph`.
+      distribution: the devices that share a step; `graph` where they are several.
 
     Attributes:
       compiled: how often the program was traced, which is how often it was compiled.
       failed_step: the step of the current epoch whose loss was not finite, else None.
     """
 
-    def __init__(self, strategy: Strategy, batch_size: int, plan: str) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        batch_size: int,
+        plan: str,
+        distribution: Distribution = ONE_DEVICE,
+    ) -> None:
         """See the class."""
-        self.strategy = strategy
+        self.strategy, self.distribution = strategy, distribution
         self.batch_size = batch_size
         self.plan = plan
         self.compiled = 0
@@ -157,12 +165,16 @@ class TrainingProgram:
         begin, stop, before = tf.unstack(bounds)
         size, strategy = self.batch_size, self.strategy
 
+        def one(inputs: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> Logs:
+            with step_seed(seed):
+                return strategy.train_step((inputs, labels))
+
         def step(
             place: "tf.Tensor", sums: dict[str, "tf.Tensor"], failed: "tf.Tensor"
         ) -> tuple["tf.Tensor", dict[str, "tf.Tensor"], "tf.Tensor"]:
             batch = _rows(inputs, place * size, size), _rows(labels, place * size, size)
-            with step_seed(seed + tf.stack([0, before + place])):
-                logs = strategy.train_step((tf.cast(batch[0], tf.float32), batch[1]))
+            own_seed = seed + tf.stack([0, before + place])
+            logs = self.distribution.run(one, tf.cast(batch[0], tf.float32), batch[1], own_seed)
             total = {name: sums[name] + logs[name] for name in sums}
             return place + 1, total, ~tf.math.is_finite(logs["loss"])
 
