@@ -16,7 +16,9 @@ from lotcal_tf.errors import UsageError, WorkerLost
 
 MEETING_SECONDS = 120.0
 
-_EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+_EXAMPLE = (
+    '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ def parse(text: str | None) -> Cluster:
     unknown = sorted(set(cluster) - {"chief", "worker"})
     if unknown:
         raise _wrong(f"cluster.{unknown[0]}: only chief and worker take part in a run")
-    addresses = {}
+    addresses: dict[str, str] = {}
     for job in ("chief", "worker"):
         tasks = cluster.get(job, [])
         if not isinstance(tasks, list):
@@ -79,11 +81,9 @@ def parse(text: str | None) -> Cluster:
     if not addresses:
         raise _wrong("cluster: names no worker")
     if len(cluster.get("chief", [])) > 1:
-        raise _wrong("cluster.chief: there can be only one")
-    kind, index = task.get("type"), task.get("index")
-    own = f"{kind} {index}"
-    # `True` is a whole number to Python, though not to whoever wrote it.
-    if own not in addresses or not isinstance(index, int):
+        raise _wrong(f"cluster.chief={cluster['chief']!r}: there can be only one")
+    own = f"{task.get('type')} {task.get('index')}"
+    if own not in addresses:
         known = ", ".join(addresses)
         raise _wrong(f"task={json.dumps(task)}: is none of the cluster's, which are {known}")
     return Cluster(addresses, own)

@@ -193,7 +193,7 @@ def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
         return Run(store.directory, store.records(), store.finished(), load, chief)
     # A wrong name, or a ticket without the dropout that is asked for, is told before data is loaded.
     _strategy(experiment.calib)
-    devices = distribution.start(experiment.distribute)
+    devices = distribution.start(experiment.distribute, workers)
     if start is not None and (experiment.mc_eval or "passes" in experiment.hyperparameters):
         Passes(start.network(), 2)
     dataset = load()
@@ -268,7 +268,9 @@ def _search(
     directory, found = store.directory, store.finished()
     observers: list[Observer] = []
     if devices.chief:
-        observers.append(Board(directory / "tensorboard", experiment.as_dict(), experiment.ece_bins))
+        observers.append(
+            Board(directory / "tensorboard", experiment.as_dict(), experiment.ece_bins)
+        )
         observers += [ProgressBar()] if progress else []
     with devices.watch():
         search = Search(experiment, start, dataset, strategy, store, observers, devices)
@@ -276,7 +278,8 @@ def _search(
         devices.agree(experiment=run_id, levels=[found, experiment.levels])
         store.begin(describe(experiment, content, dataset, search))
         search.run()
-        devices.agree()
+        # Nobody leaves while another still needs it.
+        devices.agree(end=experiment.levels)
     return Run(directory, store.records(), found, lambda: dataset, devices.chief)
 
 

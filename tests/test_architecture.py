@@ -23,7 +23,17 @@ PACKAGE = "lotcal_tf"
 # The library stands below the commands, which use nothing else of the lottery.
 COMMANDS = {"train", "export", "evaluate", "sweep", "report", "study"}
 FLOORS = (
-    {"errors", "seeds", "experiment", "recipes", "catalog", "compat", "cloning", "cluster", "evaluation"},
+    {
+        "errors",
+        "seeds",
+        "experiment",
+        "recipes",
+        "catalog",
+        "compat",
+        "cloning",
+        "cluster",
+        "evaluation",
+    },
     {"data", "models", "pruning", "cli"},
     {"calibration"},
     {"training"},

@@ -111,5 +111,7 @@ def mean_over_replicas(values: Any) -> Any:
     if replica.num_replicas_in_sync == 1:
         return values
     flat = tf.nest.flatten(values)
-    means = iter(replica.all_reduce(tf.distribute.ReduceOp.MEAN, [v for v in flat if v is not None]))
+    means = iter(
+        replica.all_reduce(tf.distribute.ReduceOp.MEAN, [v for v in flat if v is not None])
+    )
     return tf.nest.pack_sequence_as(values, [None if v is None else next(means) for v in flat])

@@ -71,6 +71,7 @@ def synchronise(network: "keras.Model") -> "keras.Model":
     Raises:
       UsageError: a layer of one's own holds a BatchNormalization, which cannot be reached.
     """
+
     def replaced(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         if type(layer) is keras.layers.BatchNormalization:
             config = layer.get_config() | {"unbiased": bool(layer.fused)}

@@ -8,16 +8,17 @@ process does alike and by itself.
 import contextlib
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
-from lotcal_tf import cluster
 from lotcal_tf.calibration.strategy import Logs, Strategy, mean_over_replicas
+from lotcal_tf.cluster import Cluster, meet
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import FieldError, UsageError, WorkerLost
+from lotcal_tf.errors import FieldError, LotcalError, WorkerLost
 from lotcal_tf.experiment import Experiment
 from lotcal_tf.pruning import masking
 from lotcal_tf.training.batch_norm import synchronise
@@ -49,7 +50,9 @@ class Distribution:
         self, strategy: "tf.distribute.Strategy | None" = None, chief: bool = True
     ) -> None:
         """See the class."""
-        self._strategy, self.chief = strategy, chief
+        self._strategy: Any = strategy
+        self.chief = chief
+        self._gather = tf.function(self._gathered)
 
     @property
     def replicas(self) -> int:
@@ -95,7 +98,7 @@ class Distribution:
         """Copies weights and masks from a network to its replicas, or back; every process must.
 
         Raises:
-          UsageError: the processes hold different weights or masks.
+          LotcalError: the processes hold different weights or masks.
         """
         if source is target:
             return
@@ -124,8 +127,9 @@ class Distribution:
 
         def replica(inputs: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> Logs:
             number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
-            own = [tf.gather(b, number * share + tf.range(share)) for b in (inputs, labels)]
-            return mean_over_replicas(step(*own, seed + tf.stack([number * _REPLICA_SEED, 0])))
+            rows, draws = number * share + tf.range(share), tf.stack([number * _REPLICA_SEED, 0])
+            logs = step(tf.gather(inputs, rows), tf.gather(labels, rows), seed + draws)
+            return mean_over_replicas(logs)
 
         logs = self._strategy.run(replica, (inputs, labels, seed))
         # All have the same means by now.
@@ -135,65 +139,65 @@ class Distribution:
         """Compares facts with the other processes; all of them must call this, and wait for all.
 
         Raises:
-          UsageError: a fact differs between them.
+          LotcalError: a fact differs between them.
         """
-        if self._strategy is None or not isinstance(
-            self._strategy, tf.distribute.MultiWorkerMirroredStrategy
-        ):
+        if not isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return
-        texts = [json.dumps(value, sort_keys=True) for value in facts.values()]
-        own = tf.constant([[zlib.crc32(t.encode()) >> 1 for t in ["", *texts]]], tf.int32)
-        # A step of its own: outside a function, every gather would be a new one to the cluster.
-        every = self._strategy.run(tf.function(_gathered), (own,))
-        every = self._strategy.experimental_local_results(every)[0].numpy()
-        for place, name in enumerate(facts):
-            if len(set(every[:, 1 + place])) > 1:
-                raise UsageError(
-                    f"the workers do not agree on their {name} (here {texts[place]}): give all of "
-                    "them the same flags, data and machines of one kind, and a run directory that "
-                    "they share"
+        for name, value in facts.items():
+            text = json.dumps(value, sort_keys=True)
+            own = tf.constant([zlib.crc32(text.encode()) >> 1], tf.int32)
+            if len(set(self._gather(own).numpy())) > 1:
+                raise LotcalError(
+                    f"the workers do not agree on the {name}, here {text}: give all of them the same "
+                    "flags and data, machines of one kind, and a run directory that they share"
                 )
 
-    @contextlib.contextmanager
-    def watch(self) -> Iterator[None]:
-        """Tells of a worker that is lost in one line.
+    def _gathered(self, own: "tf.Tensor") -> "tf.Tensor":
+        """A value of each process, along the first axis."""
 
-        Raises:
-          WorkerLost: instead of what TensorFlow raises then.
-        """
-        try:
-            yield
-        except _LOST as error:
-            if self._strategy is None:
-                raise
-            reason = next(iter(str(error.message).strip().splitlines()), type(error).__name__)
-            raise WorkerLost(
-                f"a worker was lost ({reason[:200]}); finished levels are kept: the same command "
-                "on all workers goes on"
-            ) from error
+        def replica(own: "tf.Tensor") -> "tf.Tensor":
+            # It must lie on the replica's device, which an argument does not.
+            return tf.distribute.get_replica_context().all_gather(tf.identity(own), axis=0)
+
+        return self._strategy.experimental_local_results(self._strategy.run(replica, (own,)))[0]
+
+    def watch(self) -> contextlib.AbstractContextManager[None]:
+        """Inside it, a worker that is lost is told of as `WorkerLost`."""
+        return contextlib.nullcontext() if self._strategy is None else _watch()
 
 
 ONE_DEVICE = Distribution()
 
 
-def _gathered(own: "tf.Tensor") -> "tf.Tensor":
-    return tf.distribute.get_replica_context().all_gather(own, axis=0)
+def start(distribute: str, workers: Cluster | None = None) -> Distribution:
+    """The distribution of an experiment's field.
 
-
-def start(distribute: str) -> Distribution:
-    """The distribution of an experiment's field; `multi_worker` must come before TensorFlow's use.
+    Args:
+      distribute: the field; `multi_worker` must be started before TensorFlow is first used.
+      workers: those who are to take part.
 
     Raises:
-      UsageError: `TF_CONFIG` is wrong.
-      WorkerLost: a worker that it lists does not answer.
+      UsageError: this process cannot listen at the address that `TF_CONFIG` gives it.
+      WorkerLost: a worker did not come within two minutes.
     """
+    if workers is not None:
+        meet(workers)
+        with _watch():
+            return Distribution(tf.distribute.MultiWorkerMirroredStrategy(), workers.is_chief)
     if distribute == "none":
         return ONE_DEVICE
-    if distribute == "mirrored":
-        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        return Distribution(tf.distribute.MirroredStrategy([device.name for device in devices]))
-    workers = cluster.of(distribute)
-    assert workers is not None
-    cluster.meet(workers)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    return Distribution(strategy, workers.is_chief)
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return Distribution(tf.distribute.MirroredStrategy([device.name for device in devices]))
+
+
+@contextlib.contextmanager
+def _watch() -> Iterator[None]:
+    try:
+        yield
+    except _LOST as error:
+        named = sorted(set(re.findall(r"/job:(\w+)/(?:replica:0/)?task:(\d+)", str(error))))
+        who = ", ".join(f"{job} {index}" for job, index in named) or "a worker"
+        raise WorkerLost(
+            f"{who} of TF_CONFIG was lost; finished levels are kept: the same command on all "
+            "workers goes on"
+        ) from error
