@@ -141,7 +141,7 @@ class Distribution:
         Raises:
           LotcalError: a fact differs between them.
         """
-        if not isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        if self._strategy is None:
             return
         for name, value in facts.items():
             text = json.dumps(value, sort_keys=True)
