@@ -257,7 +257,9 @@ def _search(
     run_id = experiment.run_id(**content)
     store.check(run_id)
     if store.finished() > experiment.levels:
-        return Run(store.directory, store.records(), store.finished(), lambda: dataset)
+        return Run(
+            store.directory, store.records(), store.finished(), lambda: dataset, devices.chief
+        )
     examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
     check_outputs(start.model() if isinstance(start, Ticket) else start, examples, dataset.classes)
     prior = experiment.hyperparameters.get("prior")

@@ -43,21 +43,28 @@ class Distribution:
 
     Args:
       strategy: of `tf.distribute`.
-      chief: whether this process is the one that writes.
+      workers: the processes that take part, where there are several.
     """
 
     def __init__(
-        self, strategy: "tf.distribute.Strategy | None" = None, chief: bool = True
+        self,
+        strategy: "tf.distribute.Strategy | None" = None,
+        workers: Cluster | None = None,
     ) -> None:
         """See the class."""
         self._strategy: Any = strategy
-        self.chief = chief
+        self._workers = workers
         self._gather = tf.function(self._gathered)
 
     @property
     def replicas(self) -> int:
         """How many devices there are, over all processes."""
         return 1 if self._strategy is None else int(self._strategy.num_replicas_in_sync)
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self._workers is None or self._workers.is_chief
 
     def check(self, experiment: Experiment, strategy: type[Strategy]) -> None:
         """Refuses what cannot be shared out among the devices.
@@ -163,7 +170,7 @@ class Distribution:
 
     def watch(self) -> contextlib.AbstractContextManager[None]:
         """Inside it, a worker that is lost is told of as `WorkerLost`."""
-        return contextlib.nullcontext() if self._strategy is None else _watch()
+        return contextlib.nullcontext() if self._workers is None else _watch(self._workers)
 
 
 ONE_DEVICE = Distribution()
@@ -182,8 +189,8 @@ def start(distribute: str, workers: Cluster | None = None) -> Distribution:
     """
     if workers is not None:
         meet(workers)
-        with _watch():
-            return Distribution(tf.distribute.MultiWorkerMirroredStrategy(), workers.is_chief)
+        with _watch(workers):
+            return Distribution(tf.distribute.MultiWorkerMirroredStrategy(), workers)
     if distribute == "none":
         return ONE_DEVICE
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -191,12 +198,13 @@ def start(distribute: str, workers: Cluster | None = None) -> Distribution:
 
 
 @contextlib.contextmanager
-def _watch() -> Iterator[None]:
+def _watch(workers: Cluster) -> Iterator[None]:
     try:
         yield
     except _LOST as error:
-        named = sorted(set(re.findall(r"/job:(\w+)/(?:replica:0/)?task:(\d+)", str(error))))
-        who = ", ".join(f"{job} {index}" for job, index in named) or "a worker"
+        named = re.findall(r"/job:(\w+)/(?:replica:0/)?task:(\d+)", str(error))
+        others = sorted({f"{job} {index}" for job, index in named} - {workers.task})
+        who = ", ".join(others) or "a worker"
         raise WorkerLost(
             f"{who} of TF_CONFIG was lost; finished levels are kept: the same command on all "
             "workers goes on"

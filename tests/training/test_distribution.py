@@ -4,6 +4,7 @@ Two devices there are only in a process that asks for them before TensorFlow sta
 as a script is that process. Several processes are a matter of tests/test_workers.py.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from lotcal_tf.calibration.cross_entropy import CrossEntropy
 from lotcal_tf.calibration.mixup import Mixup
+from lotcal_tf.cluster import Cluster
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Dataset, ResidentSplit
 from lotcal_tf.errors import FieldError, LotcalError, WorkerLost
@@ -183,19 +185,31 @@ def test_workers_that_differ_are_told_in_what(monkeypatch):
         trainer.train(0)
 
 
-def test_a_lost_worker_is_told_of_by_name():
-    message = "Error from /job:worker/replica:0/task:1: unhealthy\nand more"
-    with (
-        pytest.raises(WorkerLost, match=r"^worker 1 of TF_CONFIG was lost; finished levels"),
-        distribution.start("mirrored").watch(),
-    ):
+CLUSTER = Cluster({"worker 0": "a:1", "worker 1": "b:1"}, "worker 0")
+
+
+def test_one_of_several_processes_is_the_chief():
+    other = dataclasses.replace(CLUSTER, task="worker 1")
+    assert [Distribution(None, place).chief for place in (None, CLUSTER, other)] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("message", "who"),
+    [
+        ("/job:worker/task:1: unhealthy\n/job:worker/replica:0/task:1, told to task:0", "worker 1"),
+        ("/job:worker/replica:0/task:0 had its connection reset", "a worker"),
+    ],
+)
+def test_a_lost_worker_is_told_of_by_name(message, who):
+    told = f"^{who} of TF_CONFIG was lost; finished levels are kept"
+    with pytest.raises(WorkerLost, match=told), Distribution(None, CLUSTER).watch():
         raise tf.errors.UnavailableError(None, None, message)
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(tf.errors.UnavailableError), ONE_DEVICE.watch():
+    with pytest.raises(tf.errors.UnavailableError), distribution.start("mirrored").watch():
         raise tf.errors.UnavailableError(None, None, "")
-    with pytest.raises(ZeroDivisionError), distribution.start("mirrored").watch():
+    with pytest.raises(ZeroDivisionError), Distribution(None, CLUSTER).watch():
         raise ZeroDivisionError
 
 
