@@ -23,6 +23,7 @@ class Row:
       hyperparameters: of a strategy: the fields of an experiment that it takes, and their defaults.
       pattern: what full names of it look like; None where the name is the key itself.
       example: a full name.
+      test_path: of a source: what loads its test split alone, where it can be had alone.
     """
 
     path: str
@@ -30,11 +31,20 @@ class Row:
     hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pattern: str | None = None
     example: str = ""
+    test_path: str | None = None
 
     def load(self) -> Any:
         """Imports what the row stands for."""
-        module, attribute = self.path.split(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _imported(self.path)
+
+    def load_test(self) -> Any:
+        """Imports what loads the test split alone; None where nothing does."""
+        return None if self.test_path is None else _imported(self.test_path)
+
+
+def _imported(path: str) -> Any:
+    module, attribute = path.split(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 STRATEGIES: Mapping[str, Row] = {
@@ -71,12 +81,35 @@ STRATEGIES: Mapping[str, Row] = {
     ),
 }
 
+# He et al. (2016) have networks of 50 and 152 layers that are of another kind than these: whoever
+# names one means that.
+_DEPTHS = "|".join(str(6 * n + 2) for n in range(1, 201) if 6 * n + 2 not in (50, 152))
+_WIDTH = r"(_[1-9]\d*)?"
+
 MODELS: Mapping[str, Row] = {
     "lenet": Row(
         "lotcal_tf.models.lenet:build",
         "fully connected, hidden layers of the widths given",
         pattern=r"lenet((_[1-9]\d*)+)",
         example="lenet_300_100",
+    ),
+    "resnet18": Row(
+        "lotcal_tf.models.resnet:build",
+        "18 layers, 64 to 512 channels, for small images: resnet18, or resnet18_W with W at first",
+        pattern=rf"resnet18{_WIDTH}",
+        example="resnet18_4",
+    ),
+    "resnet": Row(
+        "lotcal_tf.models.resnet:build",
+        "6n + 2 layers, 16 to 64 channels: resnet20, resnet56, …, or resnet20_W with W at first",
+        pattern=rf"resnet({_DEPTHS}){_WIDTH}",
+        example="resnet8_4",
+    ),
+    "vgg19": Row(
+        "lotcal_tf.models.vgg:build",
+        "16 convolutions of 64 to 512 channels and a linear layer: vgg19, or vgg19_W with W at first",
+        pattern=rf"vgg19{_WIDTH}",
+        example="vgg19_4",
     ),
 }
 
@@ -86,7 +119,21 @@ SOURCES: Mapping[str, Row] = {
         "lotcal_tf.data.digits:load", "1 797 handwritten digits of 8x8, ship with scikit-learn"
     ),
 }
-TFDS = Row("lotcal_tf.data.tfds_source:load", "any set of TensorFlow Datasets")
+TFDS = Row(
+    "lotcal_tf.data.tfds_source:load",
+    "any set of TensorFlow Datasets",
+    test_path="lotcal_tf.data.tfds_source:load_test",
+)
+
+# What `evaluate` does to test images, each at five severities.
+CORRUPTIONS: Mapping[str, Row] = {
+    "gaussian_noise": Row(
+        "lotcal_tf.data.corruption:gaussian_noise", "normal noise on every value"
+    ),
+    "blur": Row("lotcal_tf.data.corruption:blur", "a Gaussian filter over each channel"),
+    "contrast": Row("lotcal_tf.data.corruption:contrast", "values drawn to the channel's mean"),
+}
+SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def strategy(name: str) -> Row:
@@ -118,3 +165,14 @@ def model(name: str) -> Row:
 def source(name: str) -> Row:
     """The row that loads a source: of the table, else TFDS by the set's name."""
     return SOURCES.get(name, TFDS)
+
+
+def corruption(name: str) -> Row:
+    """The row of a corruption.
+
+    Raises:
+      FieldError: there is none of that name.
+    """
+    if name not in CORRUPTIONS:
+        raise FieldError("shift", name, f"choose of {', '.join(CORRUPTIONS)}, or all")
+    return CORRUPTIONS[name]

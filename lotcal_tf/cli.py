@@ -4,12 +4,13 @@ Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130 interrupted. 
 usage error answer before TensorFlow is imported.
 """
 
+import dataclasses
 import os
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NoReturn
 
 from absl import flags as absl_flags
 
@@ -20,22 +21,72 @@ from lotcal_tf.recipes import resolve
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
-def experiment_flags() -> absl_flags.FlagValues:
-    """A flag for each field of `Experiment`, all unset, and `--config`."""
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag of one command's own, beside those of the experiment's fields.
+
+    Attributes:
+      name: what is written behind the two dashes.
+      help: one line.
+      default: its text where it is not given.
+      choices: the values it can have; empty: any.
+      switch: whether it stands alone, without a value; its value is then a bool.
+    """
+
+    name: str
+    help: str
+    default: str | None = None
+    choices: tuple[str, ...] = ()
+    switch: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a command line asks for.
+
+    Attributes:
+      experiment: flags and recipe joined.
+      given: the fields that flags set, by name, as text; with `config` where that was given.
+      own: the values of the command's own flags, by name.
+    """
+
+    experiment: Experiment
+    given: Mapping[str, str]
+    own: Mapping[str, Any]
+
+
+def experiment_flags(
+    own: Sequence[Flag] = (), fields: Collection[str] = FIELDS.keys()
+) -> absl_flags.FlagValues:
+    """A flag for each of the fields of `Experiment`, all unset, `--config`, and the command's own."""
     values = absl_flags.FlagValues()
-    for name, field in FIELDS.items():
-        text = field.metadata["help"]
-        if field.metadata["choices"]:
-            text += f" ({', '.join(field.metadata['choices'])})"
+    for name in fields:
+        field = FIELDS[name]
+        text = _with_choices(field.metadata["help"], field.metadata["choices"])
         absl_flags.DEFINE_string(name, None, text, flag_values=values)
     absl_flags.DEFINE_string(
         "config", None, "a recipe file of one's own (TOML)", flag_values=values
     )
+    for flag in own:
+        text = _with_choices(flag.help, flag.choices)
+        if flag.switch:
+            absl_flags.DEFINE_bool(flag.name, None, text, flag_values=values)
+        else:
+            absl_flags.DEFINE_string(flag.name, flag.default, text, flag_values=values)
     return values
 
 
-def help_text(command: str, summary: str, values: absl_flags.FlagValues) -> str:
-    """What `--help` prints: the summary and every flag with its default."""
+def _with_choices(text: str, choices: Sequence[str]) -> str:
+    return f"{text} ({', '.join(choices)})" if choices else text
+
+
+def help_text(
+    command: str, summary: str, values: absl_flags.FlagValues, own: Sequence[Flag] = ()
+) -> str:
+    """What `--help` prints: the summary and every flag with its default.
+
+    A command with flags of its own says in its summary where fields that are not given come from.
+    """
     lines = [
         summary.strip(),
         "",
@@ -44,23 +95,37 @@ def help_text(command: str, summary: str, values: absl_flags.FlagValues) -> str:
         "flags:",
     ]
     for name in sorted(values):
-        default = FIELDS[name].default if name in FIELDS else None
-        shown = "" if default in (None, "", ()) else f" [default without a recipe: {default}]"
+        of_field = name in FIELDS and not own
+        default = FIELDS[name].default if of_field else values[name].default
+        words = "default without a recipe" if of_field else "default"
+        shown = "" if default in (None, "", ()) else f" [{words}: {default}]"
         body = textwrap.wrap(f"{values[name].help}{shown}", 76)
         lines += [f"  --{name}", *(f"      {line}" for line in body)]
     return "\n".join(lines)
 
 
-def parse(command: str, summary: str, argv: Sequence[str]) -> Experiment:
-    """Turns a command line into an experiment.
+def read(
+    command: str,
+    summary: str,
+    argv: Sequence[str],
+    own: Sequence[Flag] = (),
+    fields: Collection[str] = FIELDS.keys(),
+) -> Request:
+    """Reads a command line.
+
+    Args:
+      command, summary: for `--help`.
+      argv: without the program's name.
+      own: the command's own flags.
+      fields: the fields of `Experiment` that it takes.
 
     Raises:
       UsageError: a flag is unknown or its value wrong.
       SystemExit: with code 0, after printing `--help`.
     """
-    values = experiment_flags()
+    values = experiment_flags(own, fields)
     if any(word in ("--help", "-help", "-h", "--helpfull") for word in argv):
-        print(help_text(command, summary, values))
+        print(help_text(command, summary, values, own))
         raise SystemExit(DONE)
     try:
         rest = values([command, *argv])[1:]
@@ -68,8 +133,23 @@ def parse(command: str, summary: str, argv: Sequence[str]) -> Experiment:
         raise UsageError(" ".join(str(error).split()) + " (--help lists the flags)") from error
     if rest:
         raise UsageError(f"{rest[0]!r} is not a flag: write --flag=value (--help lists the flags)")
-    given = {name: values[name].value for name in FIELDS if values[name].present}
-    return resolve(given, values["config"].value)
+    for flag in own:
+        value = values[flag.name].value
+        if flag.choices and value not in flag.choices:
+            raise FieldError(flag.name, value, f"choose one of {', '.join(flag.choices)}")
+    given = {name: values[name].value for name in fields if values[name].present}
+    config = values["config"].value
+    experiment = resolve(given, config)
+    if config is not None:
+        given["config"] = config
+    found = {flag.name: values[flag.name].value for flag in own}
+    switches = {flag.name: bool(found[flag.name]) for flag in own if flag.switch}
+    return Request(experiment, given, found | switches)
+
+
+def parse(command: str, summary: str, argv: Sequence[str]) -> Experiment:
+    """Turns the command line of a command without flags of its own into an experiment; see `read`."""
+    return read(command, summary, argv).experiment
 
 
 def run(
@@ -78,16 +158,28 @@ def run(
     main: Callable[[Experiment], None],
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Runs a command and leaves with its exit code; what goes wrong is told in one line."""
+    """Runs a command that takes an experiment and nothing else; see `leave`."""
+    given = sys.argv[1:] if argv is None else argv
+    leave(
+        command,
+        lambda: main(parse(command, summary, given)),
+        interrupted="interrupted; the same command goes on from the last finished level",
+    )
+
+
+def leave(command: str, work: Callable[[], None], *, interrupted: str = "interrupted") -> NoReturn:
+    """Does a command's work and leaves with its exit code; what goes wrong is told in one line.
+
+    Args:
+      command: its name, which the line begins with.
+      work: what it does, the reading of its flags included.
+      interrupted: what is said after Ctrl-C.
+    """
     try:
-        main(parse(command, summary, sys.argv[1:] if argv is None else argv))
+        work()
         code = DONE
     except KeyboardInterrupt:
-        code = _tell(
-            command,
-            "interrupted; the same command goes on from the last finished level",
-            INTERRUPTED,
-        )
+        code = _tell(command, interrupted, INTERRUPTED)
     except FieldError as error:
         code = _tell(command, f"--{error}", WRONG)
     except UsageError as error:

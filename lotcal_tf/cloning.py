@@ -4,8 +4,10 @@ Wrapping, stripping and replacing dropout are all such copies; each names only w
 layer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
@@ -70,3 +72,71 @@ def rebuild(model: "keras.Model", replace: Replace) -> "keras.Model":
         return made[id(layer)]
 
     return replace_any(model)
+
+
+def steps(model: "keras.Model") -> list[Any]:
+    """The calls of layers that a functional or sequential model is made of, in an order that works."""
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    return [node for depth in depths for node in model._nodes_by_depth[depth] if not node.is_input]
+
+
+def replay(model: "keras.Model", inputs: Sequence[Any], call: Callable[..., Any]) -> list[Any]:
+    """Calls the model's layers again, on other inputs.
+
+    Args:
+      model: functional or sequential.
+      inputs: one for each input of the model.
+      call: `call(layer, *args, **kwargs)` gives what stands for the layer's output.
+
+    Returns:
+      What stands for the model's outputs.
+    """
+    uses = model._tensor_usage_count
+    known = {str(id(x)): [y] * uses[str(id(x))] for x, y in zip(model.inputs, inputs, strict=True)}
+    for node in steps(model):
+        args, kwargs = node.map_arguments(known)
+        outputs = tf.nest.flatten(call(node.layer, *args, **kwargs))
+        known |= {
+            name: [y] * uses[name] for name, y in zip(node.flat_output_ids, outputs, strict=True)
+        }
+    return [known[str(id(x))].pop() for x in model.outputs]
+
+
+def flatten(model: "keras.Model") -> "keras.Model":
+    """A functional copy, weights included, in which nested models are dissolved into their layers.
+
+    A layer of a nested model goes by its path, `encoder_dense_1`; what is shared stays shared.
+
+    Raises:
+      UsageError: the model cannot be walked, or a layer cannot be copied.
+    """
+    check_walkable(model)
+    made: dict[int, tuple[keras.layers.Layer, keras.layers.Layer]] = {}
+    names: set[str] = set()
+
+    def copied(layer: "keras.layers.Layer", prefix: str) -> "keras.layers.Layer":
+        if id(layer) not in made:
+            copy, name = copy_layer(layer), prefix + layer.name
+            while name in names:
+                name += "_"
+            names.add(name)
+            copy._name = name
+            made[id(layer)] = (layer, copy)
+        return made[id(layer)][1]
+
+    def place(model: "keras.Model", inputs: Sequence[Any], prefix: str) -> list[Any]:
+        def call(layer: "keras.layers.Layer", *args: Any, **kwargs: Any) -> Any:
+            if is_nested(layer):
+                return place(layer, tf.nest.flatten(args), f"{prefix}{layer.name}_")
+            return copied(layer, prefix)(*args, **kwargs)
+
+        return replay(model, inputs, call)
+
+    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in model.inputs]
+    for given, new in zip(model.inputs, inputs, strict=True):
+        new.node.layer._name = given.node.layer.name
+    outputs = place(model, inputs, "")
+    flat = keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name=model.name)
+    for layer, copy in made.values():
+        copy.set_weights(layer.get_weights())
+    return flat

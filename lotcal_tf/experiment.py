@@ -113,6 +113,16 @@ class Experiment:
     validation_size: int | None = _field(
         None, "examples cut from training by seed; default: a tenth", check=_at_least(1)
     )
+    half: str = _field(
+        "whole",
+        "train on the whole training set, or on one of two fixed halves of each class",
+        choices=("whole", "a", "b"),
+    )
+    augment: str = _field(
+        "none",
+        "random changes of training images: crop_flip pads 4, crops back and mirrors",
+        choices=("none", "crop_flip"),
+    )
     input_mean: tuple[float, ...] = _field(
         (),
         "mean of the inputs scaled to [0, 1], one or a channel each",
@@ -128,7 +138,11 @@ class Experiment:
     shuffle_buffer: int = _field(
         10_000, "examples that a stream is shuffled over", check=_at_least(1)
     )
-    model: str = _field("lenet_300_100", "a model of the catalog", from_ticket=True)
+    model: str = _field(
+        "lenet_300_100",
+        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; narrower ones by resnet20_8",
+        from_ticket=True,
+    )
     initializer: str = _field(
         "glorot_normal",
         "how weights are first drawn",

@@ -9,9 +9,14 @@ from lotcal_tf import catalog
 from lotcal_tf.errors import FieldError
 from lotcal_tf.experiment import FIELDS, Experiment
 
-TABLES = {"strategy": catalog.STRATEGIES, "model": catalog.MODELS, "source": catalog.SOURCES}
+TABLES = {
+    "strategy": catalog.STRATEGIES,
+    "model": catalog.MODELS,
+    "source": catalog.SOURCES,
+    "corruption": catalog.CORRUPTIONS,
+}
 ROWS = [(table, name) for table, rows in TABLES.items() for name in rows]
-CLASSES, SHAPE = 3, (8, 8, 1)
+CLASSES, SHAPE = 3, (16, 16, 1)
 
 
 def full_name(family):
@@ -127,6 +132,19 @@ def test_unknown_model_is_told_the_choices(name):
 def test_any_other_source_is_tfds(name):
     assert catalog.source(name) is catalog.TFDS
     assert callable(catalog.TFDS.load())
+    assert callable(catalog.TFDS.load_test())
+
+
+def test_a_source_without_a_way_to_its_test_split_alone_says_so():
+    assert catalog.Row("lotcal_tf.data.digits:load", "").load_test() is None
+
+
+@pytest.mark.parametrize("name", ["", "fog", "Blur", "all"])
+def test_unknown_corruption_is_told_the_choices(name):
+    with pytest.raises(FieldError) as caught:
+        catalog.corruption(name)
+    assert str(caught.value).startswith(f"shift={name}: ")
+    assert all(choice in str(caught.value) for choice in catalog.CORRUPTIONS)
 
 
 def test_defaults_are_in_the_tables():

@@ -183,6 +183,72 @@ def test_unknown_field_of_a_recipe_is_named(run, tmp_path):
     )
 
 
+# --- a command's own flags -----------------------------------------------------------------------
+
+OWN = (
+    cli.Flag("colour", "of the thing", "red", choices=("red", "blue")),
+    cli.Flag("model", "which thing"),  # a field's name, and not that field
+    cli.Flag("loud", "say it aloud", switch=True),
+)
+
+
+def ask(*argv):
+    return cli.read("paint", SUMMARY, argv, OWN, ("dataset", "seed"))
+
+
+def test_own_flags_stand_beside_the_experiments():
+    request = ask("--dataset=mnist", "--colour=blue", "--loud", "--seed=4")
+    assert request.own == {"colour": "blue", "model": None, "loud": True}
+    assert request.given == {"dataset": "mnist", "seed": "4"}
+    assert request.experiment == resolve({"dataset": "mnist", "seed": 4})
+    request = ask()
+    assert request.own == {"colour": "red", "model": None, "loud": False}
+    assert request.given == {}
+
+
+def test_a_recipe_that_was_given_counts_as_given(tmp_path):
+    recipe = tmp_path / "own.toml"
+    recipe.write_text("source = 'digits'\n")
+    assert ask(f"--config={recipe}").given == {"config": str(recipe)}
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--colour=green", "colour=green: choose one of red, blue"),
+        ("--epochs=3", "'epochs'"),
+        ("--loud=perhaps", "loud"),
+        ("--seed=-1", "seed=-1: must be at least 0"),
+    ],
+)
+def test_own_flags_are_checked_and_fields_not_taken_are_unknown(flag, message):
+    with pytest.raises(errors.UsageError, match=message):
+        ask(flag)
+
+
+def test_help_tells_own_flags_and_only_the_fields_taken(capsys):
+    with pytest.raises(SystemExit) as left:
+        ask("--help")
+    out = capsys.readouterr().out
+    assert left.value.code == 0
+    assert [line[4:] for line in out.splitlines() if line.startswith("  --")] == [
+        "colour", "config", "dataset", "loud", "model", "seed"
+    ]  # fmt: skip
+    assert "of the thing (red, blue) [default: red]" in out
+    assert "say it aloud\n" in out
+    assert "which thing\n" in out
+    assert "without a recipe" not in out
+
+
+def test_leaving_says_what_an_interruption_means(capsys):
+    def work():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as left:
+        cli.leave("paint", work, interrupted="the paint is wet")
+    assert (left.value.code, capsys.readouterr().err) == (130, "paint: the paint is wet\n")
+
+
 # --- exit codes ----------------------------------------------------------------------------------
 
 

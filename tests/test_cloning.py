@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lotcal_tf.cloning import check_walkable, copy_layer, is_nested, rebuild
+from lotcal_tf.cloning import check_walkable, copy_layer, flatten, is_nested, rebuild
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 
@@ -136,3 +136,22 @@ def test_rebuild_keeps_operations_between_layers():
     rebuilt, _ = copies(model)
     x = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
     np.testing.assert_array_equal(rebuilt(x), model(x))
+
+
+def test_flatten_dissolves_nested_models_and_computes_the_same():
+    inner_inputs = keras.Input((4,))
+    twice = keras.layers.Dense(4, "tanh", name="twice")
+    inner = keras.Model(inner_inputs, twice(twice(inner_inputs)), name="inner")
+    outer = keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(2)], name="outer")
+    inputs = keras.Input((4,), name="given")
+    x = keras.layers.Dense(4, name="inner_twice")(inputs)  # What the inner layer would be called.
+    model = keras.Model(inputs, outer(x) + inner(x)[:, :2], name="whole")
+    flat = flatten(model)
+    assert not any(is_nested(layer) for layer in flat.layers)
+    names = [layer.name for layer in flat.layers]
+    assert (flat.name, names[0]) == ("whole", "given")
+    assert {"inner_twice", "inner_twice_"} <= set(names)  # A name is taken once.
+    assert len(names) == len(set(names))
+    assert flat.count_params() == model.count_params()  # `twice` and `inner` are still shared.
+    values = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    np.testing.assert_allclose(flat(values), model(values), rtol=1e-6)

@@ -21,7 +21,14 @@ def test_door_gives_what_it_names(name):
 
 
 def test_door_has_what_the_design_promises():
-    promised = {"find_tickets", "load_ticket", "export_ticket", "losses", "metrics"}
+    promised = {
+        "find_tickets",
+        "load_ticket",
+        "export_ticket",
+        "measure_model",
+        "losses",
+        "metrics",
+    }
     assert promised <= set(lotcal_tf.__all__) == set(dir(lotcal_tf))
 
 

@@ -13,6 +13,9 @@ from lotcal_tf import library
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.data.splits import StreamedSplit
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.evaluation import metrics
+from lotcal_tf.evaluation.unseen import measure_unseen
+from lotcal_tf.lottery import progress
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.pruning import masking
 from lotcal_tf.recipes import resolve
@@ -125,6 +128,13 @@ def test_an_interrupted_run_goes_on_and_ends_alike(finished, tmp_path, monkeypat
     assert written(tmp_path)["run_id"] == written(finished.directory)["run_id"]
 
 
+def test_the_time_of_all_levels_is_predicted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress.Forecast, "WATCHED", 0.0)
+    library.find_tickets(dense(6, 3), TRAIN, out=tmp_path, **QUICK | {"progress": True})
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "predicted" in line]
+    assert re.fullmatch(r"predicted: about \d+ s for 3 levels on this (CPU|GPU)", line)
+
+
 def nudged(pair, part):
     """The pair with one number changed, in the inputs or the labels."""
     inputs, labels = pair[0].copy(), pair[1].copy()
@@ -197,6 +207,36 @@ def test_data_larger_than_the_memory_streams(tmp_path, capsys):
     assert run.records[2]["test_accuracy"] == np.mean(logits.argmax(-1) == TEST[1])
     assert isinstance(run.load().train, StreamedSplit)
     assert "kept" not in capsys.readouterr().err  # progress=False
+
+
+def test_augmented_training_resumes_to_the_bit_and_half_the_data_is_another_run(tmp_path):
+    rng = np.random.default_rng(0)
+    data = [(rng.integers(0, 256, (n, 4, 4, 1), np.uint8), np.arange(n) % 3) for n in (60, 15)]
+
+    def tickets(name, **fields):
+        keras.utils.set_random_seed(7)
+        given = keras.Input((4, 4, 1), name="inputs")
+        x = keras.layers.Rescaling(1 / 255, name="scaling")(given)
+        x = keras.layers.Flatten(name="flat")(x)
+        model = keras.Model(given, keras.layers.Dense(3, name="logits")(x), name="tiny")
+        fields = QUICK | {"levels": 1, "augment": "crop_flip"} | fields
+        return library.find_tickets(model, *data, out=tmp_path / name, **fields)
+
+    whole = tickets("whole")
+    assert tickets("pieces", levels=0).found == 0
+    pieces = tickets("pieces")
+    assert pieces.found == 1
+    plain = tickets("plain", augment="none")
+    for level in (0, 1):
+        trained = [run.ticket(level).trained["logits/kernel"] for run in (whole, pieces, plain)]
+        np.testing.assert_array_equal(trained[1], trained[0])
+        assert (trained[2] != trained[0]).any()
+    with pytest.raises(FieldError, match="holds another experiment"):
+        tickets("whole", half="a")
+    # Of 20 examples a class, 10; 3 of the 30 are for validation.
+    half = tickets("half", half="a")
+    examples = {"train": 27, "val": 3, "test": 15}
+    assert written(half.directory)["realised"]["examples"] == examples
 
 
 class Own(keras.layers.Dense, tfmot.sparsity.keras.PrunableLayer):
@@ -482,3 +522,18 @@ def test_a_field_that_means_nothing_here_is_refused(tmp_path):
     ):
         library.find_tickets(dense(6, 3), TRAIN, momentum=0.9, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_is_measured_on_ones_own_data(finished):
+    best = finished.best
+    logits = best.model()(TEST[0]).numpy()
+    found = library.measure_model(finished.directory, TEST, bins=5, unseen={"noise": 9 * TEST[0]})
+    assert found.metrics == pytest.approx(metrics.measure(TEST[1], logits, bins=5), abs=1e-6)
+    assert (found.examples, found.ece_bins) == (len(TEST[1]), 5)
+    assert found.model.endswith(f"tickets/level_{best.level:02d}")
+    far = best.model()(9 * TEST[0]).numpy()
+    assert found.unseen[0].metrics == pytest.approx(measure_unseen(logits, far), abs=1e-6)
+    streamed = library.measure_model(finished.directory, pipeline(TEST), bins=5)
+    assert streamed.metrics == found.metrics
+    with pytest.raises(UsageError, match=r"inputs of shape \(8\), the data has \(4\)"):
+        library.measure_model(finished.directory, (TEST[0][:, :4], TEST[1]))

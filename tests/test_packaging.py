@@ -86,7 +86,7 @@ def metadata(wheel):
 
 
 def test_checkout_has_the_recipes_it_promises():
-    assert {"digits", "mnist", "fashion_mnist"} <= RECIPES
+    assert {"digits", "mnist", "fashion_mnist", "cifar10", "svhn"} <= RECIPES
 
 
 def test_wheel_carries_package_recipes_types_and_license(built):

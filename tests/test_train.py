@@ -4,7 +4,9 @@ import csv
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
+import math
 import os
 import re
 import signal
@@ -13,8 +15,10 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.numpy
+import tensorflow_datasets as tfds
 
 from lotcal_tf import cli, train
 from lotcal_tf.recipes import resolve
@@ -82,6 +86,40 @@ def call(capsys):
         return types.SimpleNamespace(code=left.value.code, out=out, err=err.splitlines())
 
     return run
+
+
+@pytest.fixture
+def svhn(tmp_path):
+    """A TFDS directory with a set of SVHN's name and shape: 300 and 20 images of noise."""
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("3.1.0")
+
+        def _info(self):
+            image, label = (
+                tfds.features.Image(shape=(32, 32, 3)),
+                tfds.features.ClassLabel(num_classes=10),
+            )
+            features = tfds.features.FeaturesDict({"image": image, "label": label})
+            return tfds.core.DatasetInfo(
+                builder=self, features=features, supervised_keys=("image", "label")
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(300), "test": self._generate_examples(20)}
+
+        def _generate_examples(self, count):
+            draw = np.random.default_rng(count)
+            for number in range(count):
+                pixels = draw.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+                yield number, {"image": pixels, "label": number % 10}
+
+    Builder.name = "svhn_cropped"
+    Builder.__module__ = (
+        "svhn_cropped"  # of no package: TFDS looks for no checksums beside its code
+    )
+    Builder(data_dir=tmp_path / "tfds", file_format="tfrecord").download_and_prepare()
+    return tmp_path / "tfds"
 
 
 def rows(path):
@@ -237,6 +275,24 @@ def test_finished_run_says_so_and_writes_nothing(finished, call, levels):
     assert state(finished.directory) == before
 
 
+def test_a_convolutional_recipe_runs_through_to_its_export(call, svhn, tmp_path):
+    """The recipe's batch of 250 leaves one step an epoch here; T = 5 passes, dropout after stages."""
+    job = ["--dataset=svhn", "--calib=lwcc_si", "--model=vgg19_8", "--levels=1", "--epochs=1"]
+    small = [f"--data_dir={svhn}", "--validation_size=50", f"--out={tmp_path / 'run'}"]
+    result = call(*job, *small)
+    assert result.code == 0, result.err
+    assert "exported, and equal to the ticket on 20 examples:" in result.out
+    # Sixteen kernels 8 8 16 16 32·4 64·8, the output layer left whole.
+    widths = [3, 8, 8, 16, 16, *[32] * 4, *[64] * 8]
+    prunable = sum(9 * a * b for a, b in itertools.pairwise(widths))
+    dense, sparse = rows(tmp_path / "run" / "metrics.csv")
+    assert int(dense["remaining"]) == int(dense["prunable"]) == prunable
+    assert int(sparse["remaining"]) == prunable - math.floor(0.2 * prunable + 0.5)
+    kept = safetensors.numpy.load_file(tmp_path / "run/tickets/level_01/trained.safetensors")
+    zeros = sum(int((v == 0).sum()) for n, v in kept.items() if "_conv_" in n)
+    assert zeros == prunable - int(sparse["remaining"])
+
+
 def test_more_levels_extend_a_run(finished, call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert call(*SMALL, "--levels=1").code == 0
@@ -328,6 +384,7 @@ def test_directory_of_something_else_is_never_written_into(call, tmp_path):
         (["--validation_size=1437"], "--validation_size=1437: the training data has 1437 examples"),
         (["--rewind=epoch:40"], "--rewind=epoch:40: a level has 800 steps"),
         (["--input_mean=0,0", "--input_std=1,1"], "--input_mean=(0.0, 0.0): the inputs have 1 ch"),
+        (["--model=vgg19_8"], "--model=vgg19_8: needs images of 16x16 or more"),
         (["--calib=no_such_module:Mine"], "--calib=no_such_module:Mine: cannot be imported"),
         (["--calib=os:getcwd"], "--calib=os:getcwd: is no subclass of lotcal_tf.Strategy"),
         (["--dataset=mnist", "--data_dir=absent"], "--data_dir=absent: no such directory"),

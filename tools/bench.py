@@ -2,13 +2,14 @@
 
     python tools/bench.py --data_dir=DIR      (real MNIST; without it, noise of its shape)
     python tools/bench.py --strategies        every strategy beside `none`
+    python tools/bench.py --resnet            ResNet-20, batch 128, CIFAR-10 (or noise of its shape) beside Keras `fit`
     python tools/bench.py --head              a convolutional network, dropout before the classifier only
     python tools/bench.py --chain             16 levels of 5 epochs: what is not steps, and memory
 
-Every contender trains LeNet-300-100, batch 60, Adam, and is timed in turn, round after round, so
-that a machine that drifts, drifts for all; what counts are the ratios of medians. The floor is a
-hand-written loop of the same mathematics, masks included, whose epoch is one XLA program on pure
-tensors. Contenders whose library is missing are left out.
+Unless said otherwise every contender trains LeNet-300-100, batch 60, Adam. They are timed in turn,
+round after round, so that a machine that drifts, drifts for all; what counts are the ratios of
+medians. The floor is a hand-written loop of the same mathematics, masks included, whose epoch is
+one XLA program on pure tensors. Contenders whose library is missing are left out.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from lotcal_tf import catalog, seeds
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.splits import Dataset, ResidentSplit
-from lotcal_tf.experiment import Experiment
+from lotcal_tf.experiment import FIELDS, Experiment
 from lotcal_tf.lottery.board import Board
 from lotcal_tf.lottery.search import Search
 from lotcal_tf.lottery.store import RunStore
@@ -45,6 +46,16 @@ import tensorflow as tf  # isort: skip  (after compat, which picks Keras)
 BATCH, RATE = 60, 1.2e-3
 Contender = Callable[[], int]  # runs some steps, says how many
 
+# Convolutional contenders: of CIFAR-10 as many examples as make this many steps, and a ninth of
+# them for validation, as the recipe has 5 000 beside 45 000.
+CONVOLUTIONAL: dict[str, Any] = {
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "lr": 0.01,
+    "momentum": 0.9,
+}
+CONVOLUTIONAL_STEPS = 36
+
 
 def data(data_dir: str | None) -> tuple[Experiment, Dataset]:
     """MNIST, or noise of its shape."""
@@ -57,6 +68,28 @@ def data(data_dir: str | None) -> tuple[Experiment, Dataset]:
     return experiment, from_arrays(
         arrays, test, classes=10, validation_size=5000, seed=0, input_range=255.0
     )
+
+
+def images(data_dir: str | None, steps: int) -> Dataset:
+    """CIFAR-10, or noise of its shape: `steps` batches to train on, a ninth of them to validate."""
+    size = CONVOLUTIONAL["batch_size"]
+    counts = {"train": steps * size, "validation": steps * size // 9}
+    if data_dir is None:
+        draw = np.random.default_rng(0)
+
+        def noise(count: int) -> ResidentSplit:
+            pixels = draw.integers(0, 256, (count, 32, 32, 3), np.uint8)
+            return ResidentSplit.of(pixels, draw.integers(0, 10, count))
+
+        splits = {name: noise(count) for name, count in counts.items()}
+    else:
+        experiment = resolve({"dataset": "cifar10", "data_dir": data_dir})
+        whole = catalog.source(experiment.source).load()(experiment)
+        splits = {}
+        for name, count in counts.items():
+            inputs, labels = next(getattr(whole, name).in_order(count))
+            splits[name] = ResidentSplit(inputs, labels)
+    return Dataset(10, splits["train"], splits["validation"], None, 255.0)
 
 
 def ours(
@@ -150,6 +183,40 @@ def keras_fit(dataset: Dataset, prunable: bool = False) -> Contender:
     def run() -> int:
         model.fit(x, y, BATCH, verbose=0, callbacks=callbacks)
         return -(-len(x) // BATCH)
+
+    return run
+
+
+def convolutional_fit(
+    dataset: Dataset, model: str, pipeline: bool = False, steps_per_execution: int = 1
+) -> Contender:
+    """Keras `fit` of the plain network, not compiled by XLA, which is slower for convolutions here.
+
+    It does what a level of ours does: an epoch in a new order, then the validation split.
+    """
+    split, held_out = dataset.train, dataset.validation
+    assert isinstance(split, ResidentSplit) and isinstance(held_out, ResidentSplit)
+    network = build_model(model, split.shape, dataset.classes, seed=0, input_range=255.0)
+    network.compile(
+        keras.optimizers.SGD(CONVOLUTIONAL["lr"], CONVOLUTIONAL["momentum"]),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+        steps_per_execution=steps_per_execution,
+    )
+    batch = CONVOLUTIONAL["batch_size"]
+    given: dict[str, Any]
+    if pipeline:
+        shuffled = tf.data.Dataset.from_tensor_slices((split.inputs, split.labels))
+        shuffled = shuffled.shuffle(split.count).batch(batch).prefetch(tf.data.AUTOTUNE)
+        given = {"x": shuffled}
+    else:
+        given = {"x": split.inputs.numpy(), "y": split.labels.numpy(), "batch_size": batch}
+    measured = tf.data.Dataset.from_tensor_slices((held_out.inputs, held_out.labels)).batch(500)
+
+    def run() -> int:
+        network.fit(**given, validation_data=measured, verbose=0)
+        return split.count // batch
 
     return run
 
@@ -255,7 +322,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--chain", action="store_true", help="time a whole chain instead")
     parser.add_argument("--strategies", action="store_true", help="compare the strategies")
+    parser.add_argument("--resnet", action="store_true", help="ResNet-20 beside Keras fit")
+    parser.add_argument("--head", action="store_true", help="vwcc with dropout at the head alone")
+    parser.add_argument(
+        "--model", default="resnet20", help="of --resnet and --head: a network of the catalog"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=CONVOLUTIONAL_STEPS, help="of an epoch of --resnet and --head"
+    )
     arguments = parser.parse_args()
+    if arguments.resnet or arguments.head:
+        contenders = resnet_rows if arguments.resnet else head_rows
+        rows = contenders(images(arguments.data_dir, arguments.steps), arguments.model)
+        compare(f"{arguments.model}, batch 128", rows, arguments.rounds)
+        return
     experiment, dataset = data(arguments.data_dir)
     if arguments.chain:
         chain(experiment, dataset)
@@ -264,15 +344,38 @@ def main() -> None:
         rows = {name: ours(dataset, name) for name in catalog.STRATEGIES}
         compare("LeNet-300-100, batch 60, T = 5", rows, arguments.rounds)
         return
-    contenders = {
+    rows = {
         "ours": ours(dataset),
         "floor (one XLA program by hand)": floor(dataset),
         "Keras fit": keras_fit(dataset),
         "TFMOT prune_low_magnitude fit": keras_fit(dataset, prunable=True),
     }
     if importlib.util.find_spec("torch"):
-        contenders["PyTorch eager, masked"] = torch_eager(dataset)
-    compare("LeNet-300-100, batch 60", contenders, arguments.rounds)
+        rows["PyTorch eager, masked"] = torch_eager(dataset)
+    compare("LeNet-300-100, batch 60", rows, arguments.rounds)
+
+
+def resnet_rows(dataset: Dataset, model: str) -> dict[str, Contender]:
+    """A convolutional network of ours, masked, and plain Keras with each of its own settings."""
+    rows = {"ours, masked": ours(dataset, model=model, **CONVOLUTIONAL)}
+    if "augment" in FIELDS:
+        rows["ours, masked, crop and flip"] = ours(
+            dataset, model=model, augment="crop_flip", **CONVOLUTIONAL
+        )
+    for pipeline in (False, True):
+        for steps in (1, 16):
+            name = f"Keras fit, {'tf.data' if pipeline else 'arrays'}, {steps} steps an execution"
+            rows[name] = convolutional_fit(dataset, model, pipeline, steps)
+    return rows
+
+
+def head_rows(dataset: Dataset, model: str) -> dict[str, Contender]:
+    """What T = 5 passes cost where they share all but the classifier."""
+    fields = CONVOLUTIONAL | {"passes": 5, "dropout_at": "head"}
+    return {
+        "none": ours(dataset, "none", model, **CONVOLUTIONAL),
+        "vwcc, dropout before the classifier": ours(dataset, "vwcc", model, **fields),
+    }
 
 
 def compare(title: str, contenders: dict[str, Contender], rounds: int) -> None:

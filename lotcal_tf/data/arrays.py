@@ -1,17 +1,43 @@
 """A dataset from NumPy arrays or `tf.data` pipelines, checked before anything is made of it."""
 
 import hashlib
+import re
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lotcal_tf.data.splits import Dataset, ResidentSplit, Split, StreamedSplit, validation_members
+from lotcal_tf.data.halves import half_members
+from lotcal_tf.data.splits import (
+    Dataset,
+    Part,
+    ResidentSplit,
+    Split,
+    StreamedSplit,
+    validation_members,
+)
 from lotcal_tf.errors import UsageError
 
 _MB = 1 << 20
 _CHECK = 1000  # examples of a stream that are looked at together
+
+
+# A broken record is quoted in TensorFlow's message, which then is no text.
+_FAILURES = (tf.errors.OpError, UnicodeDecodeError)
+
+
+class UnreadableExample(UsageError):
+    """A pipeline fails.
+
+    Attributes:
+      split, example: where; examples count from 0.
+    """
+
+    def __init__(self, split: str, example: int, reason: str) -> None:
+        """Builds the line that says where and why."""
+        super().__init__(f"{split} cannot be read from example {example} on: {reason}")
+        self.split, self.example = split, example
 
 
 def check_arrays(
@@ -74,6 +100,7 @@ def from_arrays(
     classes: int,
     validation_size: int | None,
     seed: int,
+    half: str = "whole",
     input_range: float = 1.0,
 ) -> Dataset:
     """A dataset that stays in memory.
@@ -83,12 +110,16 @@ def from_arrays(
         it is cut from train by seed; never from test.
       classes: how many.
       validation_size, seed: see `validation_members`.
+      half: `whole`, or the half of train that is kept, see `half_members`.
       input_range: the largest value inputs can take.
 
     Raises:
       UsageError: the data are not what they should be.
     """
     inputs, labels = check_arrays(*train, split="train", classes=classes)
+    if half != "whole":
+        chosen = half_members([(inputs, labels)], half)
+        inputs, labels = inputs[chosen], labels[chosen]
     if validation is None:
         members = validation_members(len(labels), validation_size, seed)
         kept, cut = (inputs[~members], labels[~members]), (inputs[members], labels[members])
@@ -117,14 +148,16 @@ def from_pipelines(
     seed: int,
     memory_limit_mb: int,
     shuffle_buffer: int,
+    half: str = "whole",
     input_range: float = 1.0,
 ) -> Dataset:
     """A dataset from unbatched `tf.data` pipelines of `(input, label)`; read once to check them.
 
     What fits into `memory_limit_mb` is kept in memory; anything larger streams. A pipeline must
-    give the same examples in the same order each time it is read.
+    give the same examples in the same order each time it is read. The rest: see `from_arrays`.
 
     Raises:
+      UnreadableExample: a pipeline fails.
       UsageError: the data are not what they should be.
     """
     given = {"train": train, "validation": validation, "test": test}
@@ -144,14 +177,18 @@ def from_pipelines(
             classes=classes,
             validation_size=validation_size,
             seed=seed,
+            half=half,
             input_range=input_range,
         )
     pairs.clear()
 
     def streamed(data: "tf.data.Dataset", count: int) -> Split:
-        return StreamedSplit(data.map(_typed, num_parallel_calls=2), count, shuffle_buffer)
+        return _streamed(data, count, shuffle_buffer)
 
     count = counts["train"]
+    if half != "whole":
+        blocks = train.map(_typed).batch(_CHECK).as_numpy_iterator()
+        train, count = _members(train, half_members(blocks, half))
     if validation is None:
         members = validation_members(count, validation_size, seed)
         kept, cut = streamed(*_members(train, ~members)), streamed(*_members(train, members))
@@ -159,6 +196,29 @@ def from_pipelines(
         kept, cut = streamed(train, count), streamed(validation, counts["validation"])
     tested = streamed(test, counts["test"]) if test is not None else None
     return Dataset(classes, kept, cut, tested, input_range)
+
+
+def part_of_test(
+    test: Any, *, classes: int, memory_limit_mb: int = 2048, input_range: float = 1.0
+) -> Part:
+    """A test split that comes without a training split: arrays or a pipeline, checked as above.
+
+    Args:
+      test: a pair of inputs and labels, or an unbatched `tf.data` pipeline of such pairs.
+      classes, memory_limit_mb, input_range: see `from_pipelines`.
+
+    Raises:
+      UsageError: the data are not what they should be.
+    """
+    if isinstance(test, tf.data.Dataset):
+        count, pair, _ = _read(test, "test", classes, memory_limit_mb * _MB)
+        if pair is None:
+            return Part(classes, _streamed(test, count, 1), input_range)
+    elif isinstance(test, tuple | list) and len(test) == 2:
+        pair = check_arrays(*test, split="test", classes=classes)
+    else:
+        raise UsageError("test must be a pair of inputs and labels, or a tf.data pipeline")
+    return Part(classes, ResidentSplit.of(*pair), input_range)
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -209,12 +269,15 @@ def _read(
         raise UsageError(f"the {split} pipeline never ends: leave out its repeat()")
     count = 0
     kept: list[tuple[NDArray, NDArray]] = []
-    for inputs, labels in data.batch(_CHECK).prefetch(1):
-        block = check_arrays(
-            inputs.numpy(), labels.numpy(), split=split, classes=classes, first=count
-        )
-        count, room = count + len(block[0]), room - block[0].nbytes
-        kept = [*kept, block] if room >= 0 else []
+    try:
+        for inputs, labels in data.batch(_CHECK).prefetch(1):
+            block = check_arrays(
+                inputs.numpy(), labels.numpy(), split=split, classes=classes, first=count
+            )
+            count, room = count + len(block[0]), room - block[0].nbytes
+            kept = [*kept, block] if room >= 0 else []
+    except _FAILURES as error:
+        raise UnreadableExample(split, _failing(data, count), _first_line(error)) from error
     if not count:
         raise UsageError(f"{split} is empty")
     if room < 0:
@@ -226,10 +289,34 @@ def _read(
     return count, arrays, room
 
 
+def _failing(data: "tf.data.Dataset", first: int) -> int:
+    """The number of the example a pipeline fails at; `first` where it does not fail again."""
+    count = 0
+    try:
+        for _ in data:
+            count += 1
+    except _FAILURES:
+        return count
+    return first
+
+
+def _first_line(error: Exception) -> str:
+    """What TensorFlow says of an error, without the names of its nodes."""
+    message = getattr(error, "message", "") or "the record is broken"
+    nodes = (
+        r"\{\{.*?\}\}|Error in user-defined function .* with iterator: \S+:|\[Op:.*?\]| name: ?$"
+    )
+    return re.sub(nodes, "", message.splitlines()[0]).strip()
+
+
 def _members(data: "tf.data.Dataset", members: NDArray[np.bool_]) -> tuple["tf.data.Dataset", int]:
     table = tf.constant(members)
     chosen = data.enumerate().filter(lambda place, _: table[place]).map(lambda _, example: example)
     return chosen, int(members.sum())
+
+
+def _streamed(data: "tf.data.Dataset", count: int, shuffle_buffer: int) -> Split:
+    return StreamedSplit(data.map(_typed, num_parallel_calls=2), count, shuffle_buffer)
 
 
 def _typed(inputs: "tf.Tensor", label: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:

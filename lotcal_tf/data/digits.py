@@ -22,5 +22,6 @@ def load(experiment: Experiment) -> Dataset:
         classes=10,
         validation_size=experiment.validation_size,
         seed=experiment.seed,
+        half=experiment.half,
         input_range=16.0,
     )

@@ -1,7 +1,8 @@
 """One split of a dataset, in memory or streamed, and the cut of a validation split.
 
 Both kinds give blocks of whole batches in a shuffled order for training, and batches in order for
-measuring; nothing above needs to know which kind it holds.
+measuring; nothing above needs to know which kind it holds. Several workers walk through the same
+order: each takes its rows of every batch.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lotcal_tf.errors import FieldError
+from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.seeds import generator, named_seed
 
 Block = tuple["tf.Tensor", "tf.Tensor"]
@@ -37,8 +38,20 @@ class Split(Protocol):
     def block_steps(self, batch_size: int, most: int) -> int:
         """How many batches a block of `shuffled` holds; the last block may hold fewer."""
 
-    def shuffled(self, batch_size: int, most: int, seed: tuple[int, int]) -> Iterator[Block]:
-        """One epoch in the order that `seed` names, as blocks of at least one whole batch."""
+    def shuffled(
+        self, batch_size: int, most: int, seed: tuple[int, int], worker: int = 0, workers: int = 1
+    ) -> Iterator[Block]:
+        """One epoch in the order that `seed` names, as blocks of whole batches.
+
+        What is over at the epoch's end, less than a batch, is left out.
+
+        Args:
+          batch_size: examples of all workers together.
+          most: batches a block at most, where the split does not lie in memory.
+          seed: names the order; the same at any number of workers.
+          worker, workers: of each batch only rows [worker · n / workers, (worker + 1) · n / workers)
+            are given, rounded down.
+        """
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
         """Every example once, in batches; the last may be smaller."""
@@ -75,10 +88,13 @@ class ResidentSplit:
         """All of them: the whole epoch is one block."""
         return self.count // batch_size
 
-    def shuffled(self, batch_size: int, most: int, seed: tuple[int, int]) -> Iterator[Block]:
+    def shuffled(
+        self, batch_size: int, most: int, seed: tuple[int, int], worker: int = 0, workers: int = 1
+    ) -> Iterator[Block]:
         """The whole epoch, gathered once in a new order: each batch is then one piece of memory."""
-        order = np.random.Generator(np.random.Philox(key=list(seed))).permutation(self.count)
-        places = tf.constant(order, tf.int32)
+        whole = self.count // batch_size * batch_size
+        order = _order(self.count, seed)[:whole].reshape(-1, batch_size)
+        places = tf.constant(order[:, _share(batch_size, worker, workers)].ravel(), tf.int32)
         yield tf.gather(self.inputs, places), tf.gather(self.labels, places)
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
@@ -91,10 +107,13 @@ class ResidentSplit:
 class StreamedSplit:
     """A split too large for memory: a `tf.data` pipeline that is read anew every epoch.
 
+    Every worker reads all of it: which rows are its own is known only once they are shuffled.
+
     Attributes:
       examples: unbatched `(input, label)` pairs, in the same order at every reading.
       count: how many.
-      buffer: examples that one epoch's order is shuffled over.
+      buffer: examples that one epoch's order is shuffled over; one that holds them all gives the
+        order that a `ResidentSplit` gives.
     """
 
     examples: "tf.data.Dataset"
@@ -110,29 +129,58 @@ class StreamedSplit:
         """As many as asked for."""
         return min(most, self.count // batch_size)
 
-    def shuffled(self, batch_size: int, most: int, seed: tuple[int, int]) -> Iterator[Block]:
+    def shuffled(
+        self, batch_size: int, most: int, seed: tuple[int, int], worker: int = 0, workers: int = 1
+    ) -> Iterator[Block]:
         """One epoch, shuffled over the buffer, a block being prepared while one is trained on."""
-        size = self.block_steps(batch_size, most) * batch_size
-        # A pipeline of its own an epoch, seeded by name: nothing is left over from the last one.
+        rows = _share(batch_size, worker, workers)
+
+        def own(part: "tf.Tensor") -> "tf.Tensor":
+            shape = part.shape[1:]
+            return tf.reshape(tf.reshape(part, [-1, batch_size, *shape])[:, rows], [-1, *shape])
+
+        whole = self.count // batch_size * batch_size
+        blocks = self._in_new_order(seed).take(whole)
+        blocks = blocks.batch(self.block_steps(batch_size, most) * batch_size)
+        yield from blocks.map(lambda *block: tuple(map(own, block))).prefetch(1)
+
+    def _in_new_order(self, seed: tuple[int, int]) -> "tf.data.Dataset":
+        """The examples, shuffled. A pipeline of its own an epoch: nothing is left of the last one."""
+        if self.buffer >= self.count:
+            order = tf.constant(_order(self.count, seed))
+            everything = self.examples.batch(self.count)
+            return everything.map(lambda *all: tuple(tf.gather(p, order) for p in all)).unbatch()
         # Not `Dataset.shuffle`, which mixes the process's global seed into the one it is given.
         spec = self.examples.element_spec
         order = tf.raw_ops.ShuffleDataset(
             input_dataset=tf.data.experimental.to_variant(self.examples),
-            buffer_size=min(self.buffer, self.count),
+            buffer_size=self.buffer,
             seed=seed[0],
             seed2=seed[1],
             reshuffle_each_iteration=False,
             output_types=[part.dtype for part in spec],
             output_shapes=[part.shape for part in spec],
         )
-        shuffled = tf.data.experimental.from_variant(order, spec)
-        for inputs, labels in shuffled.batch(size).prefetch(1):
-            if inputs.shape[0] >= batch_size:
-                yield inputs, labels
+        return tf.data.experimental.from_variant(order, spec)
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
         """Every example once, in batches; the last may be smaller."""
         yield from self.examples.batch(batch_size).prefetch(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One split by itself, with what measuring on it needs.
+
+    Attributes:
+      classes: of the task; labels are 0 … classes − 1.
+      split: the examples.
+      input_range: the largest value inputs can take.
+    """
+
+    classes: int
+    split: Split
+    input_range: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +204,30 @@ class Dataset:
         splits: dict[str, Split | None]
         splits = {"train": self.train, "val": self.validation, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
+
+    def part(self, name: str) -> Part:
+        """One split by itself.
+
+        Args:
+          name: `train`, `val` or `test`.
+
+        Raises:
+          UsageError: there is none of that name.
+        """
+        splits = self.named_splits()
+        if name not in splits:
+            raise UsageError(f"the data has no {name} split; it has {', '.join(splits)}")
+        return Part(self.classes, splits[name], self.input_range)
+
+
+def _order(count: int, seed: tuple[int, int]) -> NDArray[np.int64]:
+    """The order that `seed` names, of all `count` examples."""
+    return np.random.Generator(np.random.Philox(key=list(seed))).permutation(count)
+
+
+def _share(batch_size: int, worker: int, workers: int) -> slice:
+    """A worker's rows of a batch."""
+    return slice(worker * batch_size // workers, (worker + 1) * batch_size // workers)
 
 
 def validation_members(count: int, size: int | None, seed: int) -> NDArray[np.bool_]:

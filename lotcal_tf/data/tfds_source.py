@@ -1,15 +1,20 @@
 """Image classification sets of TensorFlow Datasets, by name."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lotcal_tf.data.arrays import from_pipelines
-from lotcal_tf.data.splits import Dataset
+import numpy as np
+
+from lotcal_tf.data.arrays import UnreadableExample, from_pipelines, part_of_test
+from lotcal_tf.data.splits import Dataset, Part
 from lotcal_tf.errors import UsageError
 from lotcal_tf.experiment import Experiment
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
 
@@ -20,38 +25,81 @@ def load(experiment: Experiment) -> Dataset:
 
     Raises:
       UsageError: the directory does not hold the set, TFDS does not know it or cannot download it,
-        or it is no classification set with train and test splits.
+        it is no classification set with train and test splits, or an example cannot be read.
     """
+    with _pipelines(experiment, ("train", "test")) as ((train, test), classes):
+        return from_pipelines(
+            train,
+            test,
+            classes=classes,
+            validation_size=experiment.validation_size,
+            seed=experiment.seed,
+            memory_limit_mb=experiment.memory_limit_mb,
+            shuffle_buffer=experiment.shuffle_buffer,
+            half=experiment.half,
+            input_range=_input_range(train),
+        )
+
+
+def load_test(experiment: Experiment) -> Part:
+    """The test split of a set; it needs no other, as `cifar10_corrupted` has none.
+
+    Raises:
+      UsageError: see `load`; a train split is not asked for.
+    """
+    with _pipelines(experiment, ("test",)) as ((test,), classes):
+        return part_of_test(
+            test,
+            classes=classes,
+            memory_limit_mb=experiment.memory_limit_mb,
+            input_range=_input_range(test),
+        )
+
+
+@contextlib.contextmanager
+def _pipelines(
+    experiment: Experiment, splits: tuple[str, ...]
+) -> Iterator[tuple[list["tf.data.Dataset"], int]]:
+    """Pipelines of the splits, and the number of classes; damage found in them is told by its file."""
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
     builder = _builder(experiment)
     info = builder.info
-    missing = [split for split in ("train", "test") if split not in info.splits]
+    missing = [split for split in splits if split not in info.splits]
     if missing or not info.supervised_keys:
         raise UsageError(
             f"the TFDS set {experiment.source} has splits {', '.join(info.splits) or 'none'} and supervised keys "
-            f"{info.supervised_keys}: it must have train, test and (input, label)"
+            f"{info.supervised_keys}: it must have {', '.join(splits)} and (input, label)"
         )
     label = info.features[info.supervised_keys[1]]
     if not getattr(label, "num_classes", None):
         raise UsageError(f"the TFDS set {experiment.source} has no class labels: {label}")
-    # Files in their own order: a stream must give the same examples at every reading.
-    read = tfds.ReadConfig(interleave_cycle_length=1)
-    train, test = (
+    # Files in their own order: a stream must give the same examples at every reading. No cache of
+    # TFDS's: what fits into memory is kept there once, and what streams should not be.
+    read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    pipelines = [
         builder.as_dataset(split=split, as_supervised=True, shuffle_files=False, read_config=read)
-        for split in ("train", "test")
-    )
-    return from_pipelines(
-        train,
-        test,
-        classes=label.num_classes,
-        validation_size=experiment.validation_size,
-        seed=experiment.seed,
-        memory_limit_mb=experiment.memory_limit_mb,
-        shuffle_buffer=experiment.shuffle_buffer,
-        input_range=255.0 if train.element_spec[0].dtype.is_integer else 1.0,
-    )
+        for split in splits
+    ]
+    try:
+        yield pipelines, label.num_classes
+    except UnreadableExample as error:
+        raise UsageError(
+            f"the TFDS set {experiment.source} is damaged: {error}; it lies in "
+            f"{_file(info.splits[error.split], error.example)}; have TFDS prepare it anew"
+        ) from error
+
+
+def _file(split: "tfds.core.SplitInfo", example: int) -> Path:
+    """The file that holds an example of a split, read in the files' order."""
+    ends = np.cumsum(split.shard_lengths)
+    return Path(split.filepaths[min(np.searchsorted(ends, example, "right"), len(ends) - 1)])
+
+
+def _input_range(pipeline: "tf.data.Dataset") -> float:
+    """The largest value of bytes; what is no integer counts as scaled."""
+    return 255.0 if pipeline.element_spec[0].dtype.is_integer else 1.0
 
 
 def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf.deploy import saved_model, tflite
-from lotcal_tf.deploy.scaling import fold_temperature
+from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
 from lotcal_tf.errors import ExportMismatch, UsageError
 from lotcal_tf.lottery.ticket import Ticket
 
@@ -52,7 +52,8 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray, *, scaled: bool = F
       scaled: whether the logits are to be divided by the ticket's temperature.
 
     Raises:
-      UsageError: the directory holds something else than an export, or there are no inputs.
+      UsageError: the directory holds something else than an export, there are no inputs, or the
+        ticket has no temperature to scale by.
       ExportMismatch: a file's logits differ from the Keras model's; nothing is left behind.
     """
     if not len(inputs):
@@ -63,7 +64,7 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray, *, scaled: bool = F
             f"{directory} holds something else than an export: choose another directory"
         )
     model = ticket.model()
-    temperature = ticket.record["temperature"] if scaled else 1.0
+    temperature = temperature_of(ticket) if scaled else 1.0
     inputs = np.asarray(inputs, np.float32)
     # Not `predict`: it makes TensorFlow write an error line of its own to standard error.
     batches = [inputs[i : i + 1000] for i in range(0, len(inputs), 1000)]
@@ -106,7 +107,7 @@ def exported(ticket: Ticket, directory: Path, *, scaled: bool = False) -> Export
         parity = json.loads((directory / PARITY).read_text())
     except (OSError, ValueError):
         return None
-    temperature = ticket.record["temperature"] if scaled else 1.0
+    temperature = temperature_of(ticket) if scaled else 1.0
     if (parity.get("ticket"), parity.get("temperature")) != (ticket.digest, temperature):
         return None
     there = _exported(directory, parity)

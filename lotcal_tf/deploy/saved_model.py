@@ -7,6 +7,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
+from lotcal_tf.errors import UsageError
 
 SIGNATURE = "serving_default"
 
@@ -30,9 +31,67 @@ def write(model: "keras.Model", path: Path) -> None:
     tf.saved_model.save(module, str(path), signatures={SIGNATURE: serve})
 
 
+class Runner:
+    """A SavedModel, run by its signature `serving_default`.
+
+    Args:
+      path: its directory.
+
+    Attributes:
+      shape: of one example's inputs; None where any length goes.
+      classes: K; None where the signature does not say.
+      output: what the signature calls the output.
+      step: 0; what a TFLite file of whole numbers has.
+
+    Raises:
+      UsageError: it cannot be loaded, has no such signature, or takes or gives several tensors.
+    """
+
+    step = 0.0
+
+    def __init__(self, path: Path) -> None:
+        """See the class."""
+        try:
+            # Kept: a signature does not keep alive the variables it reads.
+            self._model = tf.saved_model.load(str(path))
+        except Exception as error:
+            # Whatever the loader meets in a damaged directory.
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UsageError(f"{path} is no SavedModel that can be loaded: {line}") from error
+        signatures = getattr(self._model, "signatures", {})
+        if SIGNATURE not in signatures:
+            found = ", ".join(signatures) or "none"
+            raise UsageError(f"{path} has no signature {SIGNATURE}; it has {found}")
+        self._serve = signatures[SIGNATURE]
+        given = self._serve.structured_input_signature[1]
+        found = self._serve.structured_outputs
+        if len(given) != 1 or len(found) != 1:
+            raise UsageError(
+                f"{path} takes {', '.join(sorted(given))} and gives {', '.join(sorted(found))}: one tensor of each "
+                "is needed"
+            )
+        ((self._name, self._input),) = given.items()
+        ((self.output, result),) = found.items()
+        if not self._input.shape.rank or not result.shape.rank:
+            raise UsageError(f"{path} takes or gives tensors of no stated rank")
+        self.shape = tuple(self._input.shape.as_list()[1:])
+        self.classes = result.shape.as_list()[-1]
+
+    def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
+        """What the signature gives, `(N, K)`, for inputs `(N, …)`, N >= 1."""
+        size = self._input.shape.as_list()[0] or batch_size
+        return np.concatenate(
+            [self._run(inputs[i : i + size], size) for i in range(0, len(inputs), size)]
+        )
+
+    def _run(self, inputs: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+        count = len(inputs)
+        if self._input.shape.as_list()[0]:
+            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], size - count, 0)])
+        given = {self._name: tf.cast(inputs, self._input.dtype)}
+        return tf.cast(self._serve(**given)[self.output], tf.float32).numpy()[:count]
+
+
 def logits(path: Path, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
-    """Logits `(N, K)` of a written SavedModel for inputs `(N, …)`."""
-    loaded = tf.saved_model.load(str(path))
-    serve = loaded.signatures[SIGNATURE]
-    batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
-    return np.concatenate([serve(inputs=tf.constant(batch))["logits"].numpy() for batch in batches])
+    """What a written SavedModel gives, `(N, K)`, for inputs `(N, …)`."""
+    return Runner(path)(inputs, batch_size)

@@ -1,10 +1,25 @@
-"""Folding a temperature into a network's last layer, so that its softmax is the calibrated one."""
+"""A ticket's temperature, and folding it into the last layer, so that the softmax is calibrated."""
 
 import numpy as np
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
+from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.pruning import masking
+
+
+def temperature_of(ticket: Ticket) -> float:
+    """The temperature that a ticket's level was given, fitted on validation data.
+
+    Raises:
+      UsageError: its record holds none.
+    """
+    if "temperature" not in ticket.record:
+        raise UsageError(
+            f"the ticket of level {ticket.level} records no temperature: take its raw logits, or let "
+            "its level be trained again"
+        )
+    return float(ticket.record["temperature"])
 
 
 def fold_temperature(model: "keras.Model", temperature: float) -> None:

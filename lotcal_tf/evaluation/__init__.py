@@ -1,1 +1,1 @@
-"""Figures of merit and their pictures: NumPy only, the lowest floor of the house."""
+"""Figures of merit and their pictures: NumPy and scikit-learn only, the lowest floor of the house."""

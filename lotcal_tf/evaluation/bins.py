@@ -76,10 +76,13 @@ def bin_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) -> BinS
 def equal_mass_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) -> BinStatistics:
     """Like `bin_statistics`, in bins that hold equally many examples, as near as N allows.
 
-    Equal confidences may fall into neighbouring bins: what counts is their order, ties as given.
+    Equal confidences may fall into neighbouring bins, and nothing tells which of them belongs where:
+    each counts with the accuracy they have together, so that the order given means nothing.
     The edges are the lowest confidence of each bin, and 1.
     """
     hits, conf = _checked_events(correct, confidence)
+    _, tied = np.unique(conf, return_inverse=True)
+    hits = (np.bincount(tied, weights=hits) / np.bincount(tied))[tied]
     bins = min(_checked_bins(bins), hits.size)
     order = np.argsort(conf, kind="stable")
     parts = np.array_split(order, bins)

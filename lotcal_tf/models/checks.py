@@ -1,11 +1,13 @@
 """Whether a model can be pruned and measured: the mistakes people make, each named with its fix."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
 from lotcal_tf.cloning import check_walkable
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import FieldError, UsageError
 
 
 def classes_of(model: "keras.Model") -> int:
@@ -29,6 +31,28 @@ def classes_of(model: "keras.Model") -> int:
             f"model {model.name!r} gives {shape}: one output of logits (examples, classes) is needed"
         )
     return int(shape[-1])
+
+
+def check_images(name: str, shape: Sequence[int], smallest: int = 1) -> None:
+    """Whether a convolutional model of the catalog can take examples of a shape.
+
+    Args:
+      name: the model's.
+      shape: of one example, without the batch.
+      smallest: the least height and width it can take.
+
+    Raises:
+      FieldError: they are no images `(height, width, channels)`, or too small.
+    """
+    given = "x".join(map(str, shape))
+    if len(shape) != 3:
+        problem = (
+            f"takes images (height, width, channels); the data's examples are of shape {given}"
+        )
+        raise FieldError("model", name, f"{problem}: choose a lenet")
+    if min(shape[:2]) < smallest:
+        problem = f"needs images of {smallest}x{smallest} or more; the data's are {given}"
+        raise FieldError("model", name, f"{problem}: choose another model")
 
 
 def check_outputs(model: "keras.Model", examples: "tf.Tensor", classes: int) -> None:

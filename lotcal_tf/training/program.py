@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from lotcal_tf.calibration.strategy import Logs, Strategy
 from lotcal_tf.compat import keras
+from lotcal_tf.data.augment import Augmentation, draw
 from lotcal_tf.data.splits import Split
 from lotcal_tf.models.mc_dropout import Passes
-from lotcal_tf.seeds import named_seed, step_seed
+from lotcal_tf.seeds import draw_seed, named_seed, step_seed
 from lotcal_tf.training.distribution import ONE_DEVICE, Distribution
 
 # How many steps run before Python is visited (progress, Ctrl-C): well under a second of dense
@@ -63,6 +64,7 @@ class TrainingProgram:
       strategy: compiled with an optimizer that is built.
       batch_size: examples a step.
       plan: `xla` or `graph`.
+      augmentation: what is done to a batch's images before the step, if anything.
       distribution: the devices that share a step; `graph` where they are several.
 
     Attributes:
@@ -75,10 +77,12 @@ class TrainingProgram:
         strategy: Strategy,
         batch_size: int,
         plan: str,
+        augmentation: Augmentation | None = None,
         distribution: Distribution = ONE_DEVICE,
     ) -> None:
         """See the class."""
         self.strategy, self.distribution = strategy, distribution
+        self.augmentation = augmentation
         self.batch_size = batch_size
         self.plan = plan
         self.compiled = 0
@@ -131,10 +135,11 @@ class TrainingProgram:
             most = VISIT_STEPS[self.plan]
             size = split.block_steps(self.batch_size, most)
             blocks = enumerate(split.shuffled(self.batch_size, most, shuffle))
-            place, (inputs, labels) = next(blocks)
+            place, examples = next(blocks)
             for block, begin, stop in self._stretches(split, first, cuts):
                 while place < block:
-                    place, (inputs, labels) = next(blocks)
+                    place, examples = next(blocks)
+                inputs, labels = (_filled(part, size * self.batch_size) for part in examples)
                 yield inputs, labels, begin - block * size, stop - block * size, block * size
 
         self._begin_epoch()
@@ -172,9 +177,13 @@ class TrainingProgram:
         def step(
             place: "tf.Tensor", sums: dict[str, "tf.Tensor"], failed: "tf.Tensor"
         ) -> tuple["tf.Tensor", dict[str, "tf.Tensor"], "tf.Tensor"]:
-            batch = _rows(inputs, place * size, size), _rows(labels, place * size, size)
+            batch, truth = _rows(inputs, place * size, size), _rows(labels, place * size, size)
             own_seed = seed + tf.stack([0, before + place])
-            logs = self.distribution.run(one, tf.cast(batch[0], tf.float32), batch[1], own_seed)
+            if self.augmentation is not None:
+                # Of the whole batch, so that it is the same on any number of devices.
+                with step_seed(own_seed):
+                    batch = self.augmentation(batch, draw(draw_seed("augment"), size))
+            logs = self.distribution.run(one, tf.cast(batch, tf.float32), truth, own_seed)
             total = {name: sums[name] + logs[name] for name in sums}
             return place + 1, total, ~tf.math.is_finite(logs["loss"])
 
@@ -186,6 +195,14 @@ class TrainingProgram:
             parallel_iterations=1,
         )
         return sums, place, failed
+
+
+def _filled(block: "tf.Tensor", count: int) -> "tf.Tensor":
+    """A shorter block, with zeros that no step reaches: all of one shape, the program is compiled once."""
+    missing = count - block.shape[0]
+    if not missing:
+        return block
+    return tf.pad(block, [[0, missing]] + [[0, 0]] * (block.shape.rank - 1))
 
 
 def _rows(block: "tf.Tensor", start: "tf.Tensor", size: int) -> "tf.Tensor":

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lotcal_tf import seeds
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
+from lotcal_tf.data.augment import AUGMENTATIONS
 from lotcal_tf.data.splits import Dataset, Split, shuffle_seed
 from lotcal_tf.errors import FieldError, TrainingDiverged
 from lotcal_tf.evaluation import metrics
@@ -64,7 +65,8 @@ class Trainer:
       distribution: the devices that share every step.
 
     Raises:
-      FieldError: a batch is larger than the training split, or cannot be shared by the devices.
+      FieldError: a batch is larger than the training split or cannot be shared by the devices, or
+        what should be augmented is no image.
     """
 
     def __init__(
@@ -83,6 +85,10 @@ class Trainer:
         if experiment.batch_size > count:
             problem = f"the training split has {count} examples: a batch cannot be larger"
             raise FieldError("batch_size", experiment.batch_size, problem)
+        augmentation, shape = AUGMENTATIONS[experiment.augment], dataset.train.shape
+        if augmentation is not None and len(shape) != 3:
+            problem = f"needs images, (height, width, channels): the inputs have shape {shape}"
+            raise FieldError("augment", experiment.augment, problem)
         # A step takes a whole batch; what is left over differs from epoch to epoch.
         self.steps_per_epoch = count // experiment.batch_size
         self.plan = distribution.plan(choose_plan(experiment.plan, network))
@@ -102,7 +108,7 @@ class Trainer:
             optimizer.build(self.replicas.trainable_variables)
         self.strategy.compile(optimizer=optimizer)
         self.program = TrainingProgram(
-            self.strategy, experiment.batch_size, self.plan, distribution
+            self.strategy, experiment.batch_size, self.plan, augmentation, distribution
         )
         self.strategy.train_function = self.program
         self._predict = Predictor(network, self.plan, experiment.mc_eval, experiment.seed)

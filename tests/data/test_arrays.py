@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lotcal_tf.data.arrays import check_arrays, fingerprint, from_arrays, from_pipelines
+from lotcal_tf.data.arrays import (
+    UnreadableExample,
+    check_arrays,
+    fingerprint,
+    from_arrays,
+    from_pipelines,
+    part_of_test,
+)
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
 from lotcal_tf.errors import UsageError
 
@@ -26,11 +33,15 @@ def numbers_in(split):
     return numbers.tolist()
 
 
-def arrays_dataset(train, test=None, validation=None, *, size=None, seed=0):
-    return from_arrays(train, test, validation, classes=CLASSES, validation_size=size, seed=seed)
+def arrays_dataset(train, test=None, validation=None, *, size=None, seed=0, half="whole"):
+    return from_arrays(
+        train, test, validation, classes=CLASSES, validation_size=size, seed=seed, half=half
+    )
 
 
-def pipelines_dataset(train, test=None, validation=None, *, limit=100, buffer=1000, size=None):
+def pipelines_dataset(
+    train, test=None, validation=None, *, limit=100, buffer=1000, size=None, half="whole"
+):
     given = [
         tf.data.Dataset.from_tensor_slices(pair) if isinstance(pair, tuple) else pair
         for pair in (train, test, validation)
@@ -42,6 +53,7 @@ def pipelines_dataset(train, test=None, validation=None, *, limit=100, buffer=10
         seed=0,
         memory_limit_mb=limit,
         shuffle_buffer=buffer,
+        half=half,
     )
 
 
@@ -142,6 +154,52 @@ def test_pipelines_hold_what_the_arrays_hold(limit, validation):
     assert (dataset.classes, dataset.input_range) == (CLASSES, 1.0)
 
 
+@pytest.mark.parametrize("validation", [None, examples(6, start=200)])
+def test_halves_cut_training_data_alone(validation):
+    given = examples(50), examples(20, start=100), validation
+    parts = {half: arrays_dataset(*given, half=half) for half in ("a", "b")}
+    kept = {}
+    for half, dataset in parts.items():
+        kept[half] = numbers_in(dataset.train)
+        if validation is None:
+            # Classes of 17, 17 and 16; a tenth of 26, or of 24, is cut by seed as elsewhere.
+            assert dataset.validation.count == 2
+            kept[half] += numbers_in(dataset.validation)
+        else:
+            assert numbers_in(dataset.validation) == list(range(200, 206))
+        assert numbers_in(dataset.test) == list(range(100, 120))
+    assert [np.bincount(np.array(kept[half]) % 3).tolist() for half in "ab"] == [
+        [9, 9, 8],
+        [8, 8, 8],
+    ]
+    assert sorted(kept["a"] + kept["b"]) == list(range(50))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+@pytest.mark.parametrize("half", ["a", "b"])
+@pytest.mark.parametrize("validation", [None, examples(6, start=200)])
+def test_a_stream_has_the_half_that_memory_has(half, dtype, validation):
+    numbers = np.arange(50, dtype=dtype)
+    given = (np.stack([numbers, numbers], 1), np.arange(50) % 3), None, validation
+    resident, streamed = (pipelines_dataset(*given, limit=n, half=half) for n in (100, 0))
+    assert isinstance(streamed.train, StreamedSplit)
+    assert fingerprint(streamed) == fingerprint(resident)
+    assert streamed.train.count == resident.train.count
+
+
+def test_a_pipeline_that_fails_is_told_with_the_place():
+    def give(number):
+        tf.debugging.assert_less(number, np.int64(1234), "the disk\nis full")
+        return tf.cast([number], tf.float32), number % 3
+
+    with pytest.raises(UnreadableExample, match=r"^test cannot be read from example 1234") as e:
+        pipelines_dataset(examples(20), tf.data.Dataset.range(2000).map(give))
+    assert (e.value.split, e.value.example) == ("test", 1234)
+    assert "the disk" in str(e.value)
+    assert "\n" not in str(e.value)
+    assert "{{" not in str(e.value)
+
+
 @pytest.mark.parametrize("more", [0, 1])
 def test_one_byte_too_many_streams(more):
     # 512 kB of train and 512 kB of test are exactly the megabyte; together they count.
@@ -219,3 +277,30 @@ def test_the_fingerprint_sees_every_value_and_where_it_is():
     variants = [(train, test), (test, train), (pixel, test), (label, test), (train, None)]
     assert len({print_of(*variant) for variant in variants}) == 5
     assert print_of(train, test) == print_of(examples(8), examples(8, start=8))
+
+
+def test_a_test_split_comes_alone():
+    pair = examples(20)
+    pipeline = tf.data.Dataset.from_tensor_slices(pair)
+    for test, limit, kind in (
+        (pair, 0, ResidentSplit),
+        (list(pair), 0, ResidentSplit),
+        (pipeline, 100, ResidentSplit),
+        (pipeline, 0, StreamedSplit),
+    ):
+        part = part_of_test(test, classes=CLASSES, memory_limit_mb=limit, input_range=4.0)
+        assert (part.classes, part.input_range, part.split.count) == (CLASSES, 4.0, 20)
+        assert isinstance(part.split, kind)
+        assert numbers_in(part.split) == list(range(20))
+
+
+def test_a_test_split_that_comes_alone_is_checked():
+    inputs, labels = examples(20)
+    for test, message in (
+        ((inputs, labels + 1), "test has a label 3: labels must be 0 … 2"),
+        ((inputs[:5], labels), "test has 5 inputs and 20 labels"),
+        (inputs, "test must be a pair of inputs and labels, or a tf.data pipeline"),
+        (tf.data.Dataset.from_tensor_slices((inputs, labels + 1)), "test has a label 3"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            part_of_test(test, classes=CLASSES)

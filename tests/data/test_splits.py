@@ -28,10 +28,10 @@ def make_split(kind, count, buffer=1000):
     return StreamedSplit(pairs, count, buffer)
 
 
-def blocks_of(split, batch_size=4, most=2, seed=SEED):
+def blocks_of(split, batch_size=4, most=2, seed=SEED, **share):
     """The labels of each block, after a look at whether inputs still belong to them."""
     blocks = []
-    for inputs, labels in split.shuffled(batch_size, most, seed):
+    for inputs, labels in split.shuffled(batch_size, most, seed, **share):
         np.testing.assert_array_equal(inputs, np.stack([labels, -labels], 1))
         blocks.append(labels.numpy().tolist())
     return blocks
@@ -67,8 +67,8 @@ def test_resident_inputs_keep_their_type():
 
 @both_kinds
 def test_an_epoch_gives_each_example_once_in_a_new_order(kind):
-    order = order_of(make_split(kind, 23))  # streamed: blocks of 8, 8 and 7
-    assert sorted(order) == list(range(23))
+    order = order_of(make_split(kind, 24))
+    assert sorted(order) == list(range(24))
     assert order != sorted(order)
 
 
@@ -80,24 +80,49 @@ def test_blocks_hold_whole_batches(kind, count, most):
     blocks = blocks_of(split, batch_size=4, most=most)
     steps = split.block_steps(4, most)
     assert steps == (count // 4 if kind == "resident" else min(most, count // 4))
-    # Only the last holds fewer, or has examples over; in all no batch is lost to the blocks' edges.
+    # Only the last holds fewer batches; in all no batch is lost to the blocks' edges.
     assert all(len(block) == 4 * steps for block in blocks[:-1])
-    assert sum(len(block) // 4 for block in blocks) == count // 4
-    assert all(len(block) >= 4 for block in blocks)
+    assert all(len(block) % 4 == 0 < len(block) for block in blocks)
     together = [number for block in blocks for number in block]
-    assert len(set(together)) == len(together) >= count - count % 4
+    assert len(set(together)) == len(together) == count - count % 4
+
+
+def test_a_buffer_that_holds_everything_gives_the_resident_order():
+    for seed in (SEED, (13, 14)):
+        expected = order_of(make_split("resident", 23), seed=seed)
+        for buffer in (23, 1000):
+            assert order_of(make_split("streamed", 23, buffer), seed=seed) == expected
+    assert order_of(make_split("streamed", 23, 22)) != order_of(make_split("resident", 23))
 
 
 @both_kinds
-def test_the_order_depends_on_the_seed_alone(kind):
-    split = make_split(kind, 23)
+@pytest.mark.parametrize("buffer", [8, 1000])
+@pytest.mark.parametrize(
+    ("workers", "edges"), [(2, [0, 3, 6]), (3, [0, 2, 4, 6]), (4, [0, 1, 3, 4, 6])]
+)
+def test_workers_share_every_batch_of_one_order(kind, buffer, workers, edges):
+    split = make_split(kind, 33, buffer)  # five batches of six, three examples over
+    whole = np.reshape([n for block in blocks_of(split, 6, 2) for n in block], [5, 6])
+    for worker in range(workers):
+        blocks = blocks_of(split, 6, 2, worker=worker, workers=workers)
+        rows = slice(edges[worker], edges[worker + 1])
+        mine = [n for block in blocks for n in block]
+        assert mine == whole[:, rows].ravel().tolist()
+        # A block holds the same steps at every worker.
+        steps = [len(block) // (rows.stop - rows.start) for block in blocks]
+        assert steps == ([5] if kind == "resident" else [2, 2, 1])
+
+
+@pytest.mark.parametrize(("kind", "buffer"), [("resident", 0), ("streamed", 9), ("streamed", 23)])
+def test_the_order_depends_on_the_seed_alone(kind, buffer):
+    split = make_split(kind, 23, buffer)
     orders = []
     for elsewhere in (1, 2):
         # A user's own script, or a model being drawn, seeds these; so does Keras.
         random.seed(elsewhere)
         np.random.seed(elsewhere)
         tf.random.set_seed(elsewhere)
-        orders += [order_of(split), order_of(make_split(kind, 23))]
+        orders += [order_of(split), order_of(make_split(kind, 23, buffer))]
     assert all(order == orders[0] for order in orders)
     # Both numbers count, and which is which.
     others = [order_of(split, seed=seed) for seed in ((11, 13), (10, 12), (12, 11), (13, 14))]
@@ -110,12 +135,13 @@ def test_a_stream_is_shuffled_over_its_buffer():
     assert order != sorted(order)
     # The buffer holds 8: an example is given at most 7 places before its own.
     assert all(number <= place + 7 for place, number in enumerate(order))
-    whole = order_of(make_split("streamed", 40, buffer=40))
+    whole = order_of(make_split("streamed", 40, buffer=39))
     assert any(number > place + 7 for place, number in enumerate(whole))
 
 
-def test_the_order_does_not_depend_on_the_blocks():
-    split = make_split("streamed", 24)
+@pytest.mark.parametrize("buffer", [8, 1000])
+def test_the_order_does_not_depend_on_the_blocks(buffer):
+    split = make_split("streamed", 24, buffer)
     assert order_of(split, most=1) == order_of(split, most=128)
 
 
@@ -154,3 +180,12 @@ def test_every_epoch_has_a_seed_of_its_own():
     seeds = {shuffle_seed(s, level, e) for s in range(3) for level in range(3) for e in range(12)}
     assert len(seeds) == 3 * 3 * 12
     assert shuffle_seed(0, 1, 11) != shuffle_seed(0, 11, 1)
+
+
+def test_a_part_is_one_split_with_what_measuring_needs():
+    train, validation = make_split("resident", 7), make_split("resident", 3)
+    dataset = Dataset(9, train, validation, None, 16.0)
+    part = dataset.part("val")
+    assert (part.classes, part.split, part.input_range) == (9, validation, 16.0)
+    with pytest.raises(UsageError, match="the data has no test split; it has train, val"):
+        dataset.part("test")

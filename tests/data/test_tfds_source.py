@@ -1,5 +1,6 @@
 """TFDS sets by name, on small sets written here as TFDS itself writes them; no network."""
 
+import re
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from lotcal_tf import cli, library
 from lotcal_tf.data import tfds_source
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
 from lotcal_tf.errors import UsageError
@@ -17,9 +19,9 @@ IMAGE = tfds.features.Image(shape=SHAPE)
 LABEL = tfds.features.ClassLabel(num_classes=4)
 
 
-def images(count, seed):
+def images(count, seed, shape=SHAPE, classes=4):
     rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, *SHAPE)).astype(np.uint8), np.arange(count) % 4
+    return rng.integers(0, 256, (count, *shape)).astype(np.uint8), np.arange(count) % classes
 
 
 def builder_class(
@@ -32,6 +34,7 @@ def builder_class(
     image=IMAGE,
 ):
     """A set of 30 training and 10 test images; the seed tells its content."""
+    classes = getattr(label, "num_classes", None) or 4
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version(version)
@@ -45,7 +48,9 @@ def builder_class(
             return {split: self._generate_examples(*sizes[split]) for split in splits}
 
         def _generate_examples(self, count, seed):
-            for number, (pixels, label) in enumerate(zip(*images(count, seed), strict=True)):
+            shape = SHAPE if None in image.shape else image.shape
+            pairs = zip(*images(count, seed, shape, classes), strict=True)
+            for number, (pixels, label) in enumerate(pairs):
                 yield number, {"image": pixels.astype(image.np_dtype), "label": label}
 
     Builder.name = name
@@ -178,6 +183,20 @@ def test_a_damaged_set_is_refused_in_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("limit", [100, 0])
+def test_a_test_split_needs_no_train_split(data_dir, tmp_path, limit):
+    write(tmp_path, splits=("test",))
+    whole = load(data_dir)
+    for place in (data_dir, tmp_path):
+        part = tfds_source.load_test(experiment(place, memory_limit_mb=limit))
+        assert isinstance(part.split, ResidentSplit if limit else StreamedSplit)
+        assert (part.classes, part.input_range, part.split.shape) == (4, 255.0, SHAPE)
+        assert contents(part.split) == contents(whole.test) == members(images(10, 100))
+    write(tmp_path / "other", splits=("train",))
+    with pytest.raises(UsageError, match=r"has splits train .*must have test and \(input"):
+        tfds_source.load_test(experiment(tmp_path / "other"))
+
+
 UNFIT = {
     "no test": ({"splits": ("train",)}, "has splits train .*must have train, test"),
     "no pairs": ({"keys": None}, "supervised keys None: it must have train, test and"),
@@ -197,3 +216,119 @@ def test_a_set_that_is_no_classification_of_arrays_is_refused(tmp_path, settings
 def test_inputs_that_are_no_integers_are_not_scaled(tmp_path):
     write(tmp_path, image=tfds.features.Tensor(shape=SHAPE, dtype=np.float32))
     assert load(tmp_path).input_range == 1.0
+
+
+# Damage within the files
+
+
+def records(path):
+    return [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+
+
+def write_records(path, found):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in found:
+            writer.write(record)
+
+
+def unmake(record, at, put):
+    """The record with other bytes, so many after those that are named."""
+    start = record.index(at[0]) + at[1]
+    return record[:start] + put + record[start + len(put) :]
+
+
+DAMAGE = {
+    "no image": (lambda record: unmake(record, (b"\x89PNG", 0), b"none"), "Unknown image"),
+    "broken image": (lambda record: unmake(record, (b"IDAT", 6), b"\xff\0" * 3), "Invalid PNG"),
+    "no example": (lambda record: b"nothing", "Could not parse"),
+    "no text": (lambda record: b"\x98" * 40, "is broken"),
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_damaged_example_is_told_with_its_file(tmp_path, damage, reason, split):
+    write(tmp_path)
+    (path,) = tmp_path.rglob(f"*-{split}.tfrecord*")
+    found = records(path)
+    found[7] = damage(found[7])
+    write_records(path, found)
+    with pytest.raises(UsageError) as error:
+        load(tmp_path)
+    line = f"the TFDS set tiny_svhn is damaged: {split} cannot be read from example 7 on: "
+    assert re.fullmatch(f"{line}.*{reason}.*; it lies in {path}; have TFDS .*", str(error.value))
+
+
+def test_damage_in_a_later_file_is_told_with_that_file(tmp_path):
+    write(tmp_path)
+    (path,) = tmp_path.rglob("*-train.tfrecord*")
+    found = records(path)
+    path.unlink()
+    names = [path.with_name(f"tiny_svhn-train.tfrecord-0000{n}-of-00002") for n in (0, 1)]
+    write_records(names[0], found[:12])
+    write_records(names[1], [*found[12:20], b"nothing", *found[21:]])
+    info = path.with_name("dataset_info.json")
+    text = info.read_text()
+    assert '"30"' in text
+    info.write_text(text.replace('"30"', '"12", "18"'))
+    with pytest.raises(UsageError, match=rf"from example 20 on: .* in {names[1]};"):
+        load(tmp_path)
+
+
+def test_a_file_that_was_cut_short_is_told(tmp_path):
+    write(tmp_path)
+    (path,) = tmp_path.rglob("*-train.tfrecord*")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UsageError, match="train cannot be read from example 29 on: ") as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+# From the command line on
+
+
+def command(data_dir, tmp_path, capsys, **flags):
+    """`train` up to its export, in this process, on a set of svhn_cropped's shape."""
+    (tmp_path / "small.toml").write_text('source = "svhn_cropped"\nvalidation_size = 6\n')
+    given = {"config": tmp_path / "small.toml", "data_dir": data_dir, "out": tmp_path / "run"}
+    given |= {"model": "lenet_4", "levels": 1, "epochs": 1, "batch_size": 6} | flags
+    argv = [f"--{name}={value}" for name, value in given.items()]
+    runs = []
+
+    def main(experiment):
+        runs.append(library.run_experiment(experiment, progress=False))
+
+    with pytest.raises(SystemExit) as left:
+        cli.run("train", "", main, argv)
+    return left.value.code, capsys.readouterr().err.splitlines(), runs
+
+
+@pytest.fixture
+def svhn(tmp_path):
+    image, label = tfds.features.Image(shape=(32, 32, 3)), tfds.features.ClassLabel(num_classes=10)
+    write(tmp_path / "data", name="svhn_cropped", image=image, label=label)
+    return tmp_path / "data"
+
+
+def test_a_set_of_svhns_shape_is_trained_on(svhn, tmp_path, capsys):
+    code, _, (run,) = command(svhn, tmp_path, capsys, augment="crop_flip")
+    assert code == 0
+    dataset = run.load()
+    assert (dataset.train.shape, dataset.classes, dataset.input_range) == ((32, 32, 3), 10, 255.0)
+    assert contents(dataset.test) == members(images(10, 100, (32, 32, 3), 10))
+    assert [record["level"] for record in run.records] == [0, 1]
+    assert run.ticket(1).model().input_shape == (None, 32, 32, 3)
+
+
+def test_a_damaged_image_ends_the_command_before_anything_is_written(svhn, tmp_path, capsys):
+    (path,) = svhn.rglob("*-train.tfrecord*")
+    found = records(path)
+    found[3] = unmake(found[3], (b"IDAT", 6), b"\xff\0" * 3)
+    write_records(path, found)
+    code, lines, runs = command(svhn, tmp_path, capsys)
+    assert (code, runs) == (2, [])
+    (line,) = lines
+    assert line.startswith(
+        "train: the TFDS set svhn_cropped is damaged: train cannot be read from "
+    )
+    assert not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 """An export counts only when its files, read back, compute what the ticket computes."""
 
+import dataclasses
 import json
 import shutil
 
@@ -198,3 +199,14 @@ def test_a_folding_that_is_wrong_is_not_exported(ticket, inputs, tmp_path, monke
     with pytest.raises(ExportMismatch):
         export(ticket, tmp_path / "export", inputs, scaled=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_ticket_without_a_temperature_cannot_be_scaled(ticket, inputs, tmp_path):
+    old = dataclasses.replace(ticket, record={"level": 2})
+    with pytest.raises(UsageError, match="records no temperature"):
+        export(old, tmp_path / "export", inputs, scaled=True)
+    assert list(tmp_path.iterdir()) == []
+    done = export(old, tmp_path / "export", inputs[:2])
+    assert exported(old, tmp_path / "export") == done
+    with pytest.raises(UsageError, match="records no temperature"):
+        exported(old, tmp_path / "export", scaled=True)

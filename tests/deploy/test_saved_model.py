@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from lotcal_tf.deploy import saved_model
+from lotcal_tf.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +30,38 @@ def test_the_signature_is_what_servers_look_for(path):
     assert (given.name, given.shape.as_list(), given.dtype) == ("inputs", [None, 4, 2], tf.float32)
     assert list(serve.structured_outputs) == ["logits"]
     assert serve.structured_outputs["logits"].shape.as_list() == [None, 3]
+
+
+def save(path, function, *specs, name="serving_default"):
+    module = tf.Module()
+    module.serve = tf.function(function, input_signature=specs)
+    tf.saved_model.save(module, str(path), signatures={name: module.serve})
+    return path
+
+
+def test_a_models_own_names_types_and_batch_are_kept_to(tmp_path):
+    spec = tf.TensorSpec([4, 3], tf.uint8, "pixels")
+    path = save(tmp_path / "m", lambda pixels: {"scores": 2 * tf.cast(pixels, tf.float64)}, spec)
+    runner = saved_model.Runner(path)
+    assert (runner.shape, runner.classes, runner.output, runner.step) == ((3,), 3, "scores", 0)
+    inputs = np.arange(27, dtype=np.float32).reshape(9, 3)
+    found = runner(inputs)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, 2 * inputs)
+
+
+def test_what_cannot_be_run_is_refused(tmp_path):
+    spec = tf.TensorSpec([None, 3], tf.float32)
+    a, b = tf.TensorSpec([None, 3], tf.float32, "a"), tf.TensorSpec([None, 3], tf.float32, "b")
+    wrong = {
+        "has no signature serving_default; it has other": save(
+            tmp_path / "other", lambda x: {"y": x}, spec, name="other"
+        ),
+        "takes a, b and gives y: one tensor of each": save(
+            tmp_path / "two", lambda a, b: {"y": a + b}, a, b
+        ),
+        "of no stated rank": save(tmp_path / "any", lambda x: {"y": x}, tf.TensorSpec(None)),
+    }
+    for message, path in wrong.items():
+        with pytest.raises(UsageError, match=message):
+            saved_model.Runner(path)

@@ -1,10 +1,12 @@
 """A temperature in the last layer: logits / T, zeros that stay, and models it cannot be put into."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from lotcal_tf.compat import keras
-from lotcal_tf.deploy.scaling import fold_temperature
+from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
 from lotcal_tf.errors import UsageError
 from lotcal_tf.pruning import masking
 
@@ -72,3 +74,9 @@ def test_logits_that_no_linear_layer_gives_are_refused_and_the_model_is_as_it_wa
         fold_temperature(model, 2.0)
     for name, value in masking.values(model).items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+def test_a_tickets_temperature_is_that_of_its_record(ticket):
+    assert temperature_of(ticket) == 2.5
+    with pytest.raises(UsageError, match="level 2 records no temperature: take its raw logits"):
+        temperature_of(dataclasses.replace(ticket, record={"level": 2}))

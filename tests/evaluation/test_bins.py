@@ -55,12 +55,31 @@ def test_equal_mass_by_hand():
     assert statistics.maximum_gap == pytest.approx(0.35, abs=1e-15)
 
 
-def test_equal_mass_has_no_more_bins_than_examples_and_ties_keep_their_order():
-    statistics = equal_mass_statistics([1, 0, 1], [0.5, 0.5, 0.5], 15)
+def test_equal_mass_has_no_more_bins_than_examples():
+    statistics = equal_mass_statistics([1, 0, 1], [0.5, 0.6, 0.7], 15)
     np.testing.assert_array_equal(statistics.counts, [1, 1, 1])
     np.testing.assert_array_equal(statistics.accuracy, [1, 0, 1])
     one = equal_mass_statistics([True], [1.0], 15)
     assert (one.counts.tolist(), one.edges.tolist()) == ([1], [0.0, 1.0])
+
+
+def test_equal_mass_shares_the_accuracy_of_ties():
+    # .5 .5 | .5 .9: two of the three ties are right, whichever of them falls into which bin.
+    for ties in ([1, 1, 0], [1, 0, 1], [0, 1, 1]):
+        statistics = equal_mass_statistics([*ties, 1], [0.5, 0.5, 0.5, 0.9], 2)
+        np.testing.assert_array_equal(statistics.counts, [2, 2])
+        np.testing.assert_allclose(statistics.accuracy, [2 / 3, (2 / 3 + 1) / 2], rtol=1e-15)
+
+
+def test_equal_mass_does_not_depend_on_the_order_given():
+    draw = np.random.default_rng(0)
+    conf, correct = draw.integers(1, 6, 60) / 5, draw.integers(0, 2, 60)
+    first = equal_mass_statistics(correct, conf, 7)
+    for _ in range(5):
+        order = draw.permutation(60)
+        again = equal_mass_statistics(correct[order], conf[order], 7)
+        np.testing.assert_allclose(again.accuracy, first.accuracy, rtol=1e-13)
+        assert again.expected_gap == pytest.approx(first.expected_gap, abs=1e-14)
 
 
 @pytest.mark.filterwarnings("error")

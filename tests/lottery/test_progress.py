@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from lotcal_tf.lottery.progress import ProgressBar, level_line, table
+from lotcal_tf.lottery.progress import Forecast, ProgressBar, duration, level_line, table
 
 FIELDS = {"plan": "graph", "levels": 2}
 PER_LEVEL = 18  # steps of two epochs
@@ -16,7 +16,14 @@ class Terminal(io.StringIO):
         return True
 
 
-class StopsAt:
+class Silent:
+    def on_start(self, total_steps, done): ...
+    def on_progress(self, progress): ...
+    def on_level(self, ticket, predictions): ...
+    def on_end(self): ...
+
+
+class StopsAt(Silent):
     """An observer that ends the search where level and epoch are reached."""
 
     def __init__(self, level, epoch):
@@ -25,10 +32,6 @@ class StopsAt:
     def on_progress(self, progress):
         if progress.epoch is not None and (progress.level, progress.epoch.epoch) == self.place:
             raise KeyboardInterrupt
-
-    def on_start(self, total_steps, done): ...
-    def on_level(self, ticket, predictions): ...
-    def on_end(self): ...
 
 
 def bars(text):
@@ -68,11 +71,98 @@ def test_the_bar_of_a_resumed_run_counts_what_is_left(begin, tmp_path):
 
 
 def test_elsewhere_a_line_a_level_and_nothing_else(begin, tmp_path, capsys):
-    chain = begin(tmp_path, observers=[ProgressBar()], **FIELDS | {"levels": 1}).run()
+    bar = ProgressBar(clock=lambda: 0.0)  # No time passes, so nothing is predicted.
+    chain = begin(tmp_path, observers=[bar], **FIELDS | {"levels": 1}).run()
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [level_line(record) for record in chain.store.records()]
     assert "\r" not in err and "\x1b" not in err
+
+
+class Pace(Silent):
+    """An observer, told before the bar, that makes time pass: a second a step, and what is said."""
+
+    def __init__(self, compiling=0, measuring=0):
+        self.now, self.compiling, self.measuring, self.at = 0.0, compiling, measuring, (-1, 0)
+
+    def on_progress(self, progress):
+        level, step = self.at
+        before = step if level == progress.level else progress.first_step
+        self.now += progress.step - before + self.compiling
+        self.now += self.measuring * (progress.epoch is not None)
+        self.compiling, self.at = 0, (progress.level, progress.step)
+
+
+def predictions(begin, directory, pace, *others, **fields):
+    """The lines of a search's output that predict its time."""
+    stream = io.StringIO()
+    bar = ProgressBar(stream, levels=3, clock=lambda: pace.now)
+    chain = begin(directory, observers=[pace, bar, *others], **FIELDS | fields)
+    if others:
+        with pytest.raises(KeyboardInterrupt):
+            chain.run()
+    else:
+        chain.run()
+    return [line for line in stream.getvalue().splitlines() if "predicted" in line]
+
+
+@pytest.mark.parametrize("plan", ["graph", "xla"])
+@pytest.mark.parametrize(("rewind", "steps"), [("init", 3 * 18), ("step:4", 3 * 18 - 2 * 4)])
+def test_the_time_of_the_whole_chain_is_predicted_once(begin, tmp_path, plan, rewind, steps):
+    """A second a step and 20 to compile, of which none is extrapolated."""
+    lines = predictions(begin, tmp_path, Pace(compiling=20), plan=plan, rewind=rewind)
+    assert lines == [f"predicted: about {20 + steps} s for 3 levels on this CPU"]
+
+
+def test_a_resumed_run_predicts_what_is_left(begin, tmp_path):
+    fields = {"rewind": "step:4"}
+    first = predictions(begin, tmp_path, Pace(compiling=20), StopsAt(1, 0), **fields)
+    assert first == ["predicted: about 66 s for 3 levels on this CPU"]
+    second = predictions(begin, tmp_path, Pace(compiling=20), **fields)
+    assert second == ["predicted: about 48 s for the 2 levels left on this CPU"]
+
+
+def test_the_first_epochs_measuring_is_counted_as_it_was_and_not_extrapolated(begin, tmp_path):
+    """Nine steps, a second of measuring, nine steps that are watched; 36 are left."""
+    assert predictions(begin, tmp_path, Pace(measuring=1)) == [
+        "predicted: about 55 s for 3 levels on this CPU"
+    ]
+
+
+def events(*seen):
+    """What a forecast says to events (now, done, epoch ended) of a search of 100 steps."""
+    clock = iter([0.0, *(now for now, _, _ in seen)])
+    forecast = Forecast(lambda: next(clock))
+    return [forecast.seconds(done, 100, ended) for _, done, ended in seen]
+
+
+def test_a_forecast_waits_until_it_has_watched_long_enough_and_speaks_once():
+    # After the first visit 10 steps in 4.9 s, then 20 in 6: 70 are left at 0.3 s each.
+    seen = events((30, 10, False), (34.9, 20, False), (36, 30, False), (40, 40, False))
+    assert seen == [None, None, pytest.approx(36 + 70 * 0.3), None]
+
+
+def test_a_forecast_leaves_out_what_the_first_epochs_end_compiles():
+    # The epoch's measuring took 50 s, once. Two epochs on: 20 steps in 8 s, measuring and all.
+    seen = events((3, 10, False), (53, 10, True), (56, 20, False), (57, 20, True), (61, 30, False))
+    assert seen == [None] * 4 + [pytest.approx(61 + 70 * 8 / 20)]
+
+
+def test_a_forecast_of_what_is_over_is_none():
+    assert events((3, 50, False), (53, 100, False), (60, 100, True)) == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"), (41.4, "41 s"), (99.4, "99 s"), (99.6, "2 min"), (720, "12 min"),
+        (99 * 60, "99 min"), (100 * 60, "1 h 40 min"), (116 * 60, "2 h"), (12_000, "3 h 20 min"),
+        (594 * 60, "9 h 50 min"), (596 * 60, "10 h"), (25.4 * 3600, "25 h"), (71 * 3600, "71 h"),
+        (72 * 3600, "3 days"), (24.6 * 86400, "25 days"),
+    ],
+)  # fmt: skip
+def test_a_duration_is_told_no_finer_than_it_can_be_foretold(seconds, text):
+    assert duration(seconds) == text
 
 
 RECORD = {

@@ -1,6 +1,7 @@
 """The chain of levels: what is pruned, what it is rewound to, what is kept, how it goes on."""
 
 import csv
+import functools
 import itertools
 import math
 
@@ -18,6 +19,7 @@ from lotcal_tf.errors import FieldError, TrainingDiverged, UsageError
 from lotcal_tf.evaluation import metrics
 from lotcal_tf.experiment import Experiment
 from lotcal_tf.lottery.ticket import Ticket, wrap_for_training
+from lotcal_tf.models import resnet
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.rewind import masked_start
 from lotcal_tf.training import program
@@ -122,6 +124,47 @@ def test_late_rewinding_goes_back_to_the_weights_after_step_four(
     # BatchNorm's state is of that step too, and the schedule goes on there.
     assert seen[4]["norm/moving_mean"].any()
     assert chain.first_steps == {0: 0, 1: 4, 2: 4, 3: 4}
+
+
+def residual_network():
+    """A ResNet-8 that takes the eight numbers of an example as an image of 2x2x2."""
+    inputs = keras.Input((8,), name="inputs")
+    image = keras.layers.Reshape((2, 2, 2), name="image")(inputs)
+    draw = functools.partial(keras.initializers.GlorotNormal, seed=3)
+    logits = resnet.build("resnet8_2", image, 3, draw, lambda place, x: x)
+    return keras.Model(inputs, logits, name="residual")
+
+
+@pytest.mark.parametrize("rewind", ["init", "step:4"])
+def test_batchnorms_statistics_are_rewound_with_the_weights(
+    begin, dataset, tmp_path, monkeypatch, rewind
+):
+    network = residual_network()
+    fields = {"levels": 1, "epochs": 1, "scope": "global", "exclude": ("*_shortcut",)} | SGD
+    chain = begin(tmp_path, start=network, rewind=rewind, **fields).run()
+    norms = [name for name in chain.starts[1] if "moving_" in name]
+    assert len(norms) == 2 * (7 + 2)  # A mean and a variance of each convolution, shortcuts too.
+    if rewind == "init":
+        expected = {
+            name: np.full_like(v, "variance" in name) for name, v in chain.starts[1].items()
+        }
+    else:
+        monkeypatch.setattr(program, "VISIT_STEPS", {"xla": 4, "graph": 4})
+        alone, seen = wrap_for_training(network, ["*_shortcut"], ["logits"]), {}
+        experiment = Experiment(epochs=1, batch_size=10, lr=0.02, **SGD)
+        Trainer(experiment, CrossEntropy, alone, dataset).train(
+            0, listener=lambda progress: seen.setdefault(progress.step, masking.values(alone))
+        )
+        expected = seen[4]
+    first, second = chain.tickets()
+    for name in norms:
+        assert bits({name: chain.starts[1][name]}) == bits({name: expected[name]})
+        assert bits({name: second.rewind[name]}) == bits({name: expected[name]})
+        # What training makes of it is kept as well, and is not what the next level starts from.
+        assert not np.array_equal(first.trained[name], expected[name])
+    # Stem 9·2·2, stages 2·9·2·2, 9·2·4 + 9·4·4 and 9·4·8 + 9·8·8; of 1188 a fifth goes.
+    assert [t.record["remaining"] for t in (first, second)] == [1188, 1188 - 238]
+    assert not any("shortcut" in name or "logits" in name for name in second.masks)
 
 
 def test_random_rewinding_draws_every_level_anew(chains, network):

@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import UsageError
-from lotcal_tf.models.checks import check_outputs, classes_of
+from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.models.checks import check_images, check_outputs, classes_of
 
 layers = keras.layers
 EXAMPLES = tf.random.stateless_normal((16, 4), (1, 2))
@@ -131,3 +131,23 @@ def test_a_model_of_two_inputs_is_refused():
     model = keras.Model([a, b], layers.Dense(3)(a + b), name="mine")
     with pytest.raises(UsageError, match="'mine' cannot take inputs"):
         check_outputs(model, EXAMPLES, 3)
+
+
+@pytest.mark.parametrize("shape", [(5, 5, 1), (5, 9, 3)])
+def test_images_that_are_large_enough_pass(shape):
+    check_images("some", shape, smallest=5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "problem"),
+    [
+        ((64,), "takes images (height, width, channels); the data's examples are of shape 64"),
+        ((8, 8), "takes images (height, width, channels); the data's examples are of shape 8x8"),
+        ((4, 9, 3), "needs images of 5x5 or more; the data's are 4x9x3"),
+        ((9, 4, 3), "needs images of 5x5 or more; the data's are 9x4x3"),
+    ],
+)
+def test_what_is_no_image_or_too_small_a_one_is_named(shape, problem):
+    with pytest.raises(FieldError) as caught:
+        check_images("some_8", shape, smallest=5)
+    assert str(caught.value).startswith(f"model=some_8: {problem}: choose ")

@@ -7,11 +7,13 @@ import pytest
 import tensorflow as tf
 
 from lotcal_tf.calibration.cross_entropy import CrossEntropy
+from lotcal_tf.calibration.mixup import Mixup
 from lotcal_tf.compat import keras
+from lotcal_tf.data.augment import crop_flip, draw
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
 from lotcal_tf.models.mc_dropout import Passes, StatelessDropout
 from lotcal_tf.pruning import masking
-from lotcal_tf.seeds import named_seed, step_seed
+from lotcal_tf.seeds import draw_seed, named_seed, step_seed
 from lotcal_tf.training import program as program_module
 from lotcal_tf.training.optimizer import build_optimizer
 from lotcal_tf.training.program import Predictor, TrainingProgram, choose_plan, stretches
@@ -225,6 +227,53 @@ def test_bytes_are_fed_as_numbers(program, plan):
     epoch_by_hand(by_hand, split)
     epoch(program, as_bytes)
     assert_weights(weights(program.strategy), weights(by_hand), 1e-6)
+
+
+@both_plans
+def test_a_stream_whose_last_block_is_shorter_is_compiled_once(program, plan, monkeypatch):
+    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 5)  # blocks of 5 and of 2 steps
+    before = program.compiled
+    assert epoch(program, make_split("streamed"))[-1]["steps"] == 7
+    assert program.compiled == before + 1
+
+
+# Augmentation
+
+
+@pytest.mark.parametrize(("plan", "kind"), [("xla", CrossEntropy), ("graph", Mixup)])
+def test_images_are_changed_before_the_step_by_draws_of_its_own(plan, kind, monkeypatch):
+    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 3)
+    images = np.random.default_rng(5).integers(0, 256, (COUNT, 4, 3, 2)).astype(np.uint8)
+    split = ResidentSplit.of(images, np.arange(COUNT) % 3)
+    programs, changed = [], []
+    for augmentation in (crop_flip, None):
+        keras.utils.set_random_seed(1)
+        network = masking.wrap(
+            keras.Sequential(
+                [
+                    keras.Input((4, 3, 2)),
+                    keras.layers.Rescaling(1 / 255),
+                    keras.layers.Flatten(),
+                    keras.layers.Dense(3, name="logits"),
+                ]
+            )
+        )
+        strategy = kind(network, **({"mixup_a": 0.2} if kind is Mixup else {}))
+        optimizer = build_optimizer("sgd", lr=0.05, steps_per_epoch=7)
+        optimizer.build(network.trainable_variables)
+        strategy.compile(optimizer=optimizer)
+        programs.append(TrainingProgram(strategy, BATCH, plan, augmentation))
+    with_it, by_hand = programs
+    epoch(with_it, split, first=2)  # as after late rewinding
+    ((inputs, labels),) = split.shuffled(BATCH, 100, SHUFFLE)
+    for step in range(2, 7):
+        rows = slice(step * BATCH, (step + 1) * BATCH)
+        with step_seed(tf.constant([SEED[0], SEED[1] + step])):
+            batch = crop_flip(inputs[rows], draw(draw_seed("augment"), BATCH))
+            by_hand.strategy.train_step((tf.cast(batch, tf.float32), labels[rows]))
+        changed.append((batch.numpy() != inputs[rows].numpy()).any((1, 2, 3)))
+    assert_weights(weights(with_it.strategy), weights(by_hand.strategy), 1e-6)
+    assert np.mean(changed) > 0.8  # 1 of 162 ways leaves an image alone
 
 
 # The plan

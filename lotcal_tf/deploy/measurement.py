@@ -1,0 +1,252 @@
+"""Measuring an opened model: on a test set, on corrupted ones, and on what it has never seen."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lotcal_tf import catalog
+from lotcal_tf.catalog import SEVERITIES
+from lotcal_tf.data.corruption import Corruption
+from lotcal_tf.data.splits import Part
+from lotcal_tf.deploy.reader import (
+    LOGITS,
+    PROBABILITIES,
+    Opened,
+    gives_probabilities,
+    logits_of,
+)
+from lotcal_tf.errors import FieldError, LotcalError, UsageError
+from lotcal_tf.evaluation.metrics import measure
+from lotcal_tf.evaluation.unseen import measure_unseen
+
+_BLOCK = 1000  # examples at once
+
+_COLUMNS = {
+    "accuracy": "accuracy",
+    "ece": "ECE",
+    "adaptive_ece": "adaptive",
+    "classwise_ece": "classwise",
+    "mce": "MCE",
+    "nll": "NLL",
+    "brier": "Brier",
+    "overconfidence": "over-conf",
+    "aurc": "AURC",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shifted:
+    """Figures of one corrupted test set."""
+
+    shift: str
+    severity: int
+    metrics: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Unseen:
+    """Figures of one set of another task; `metrics` as `evaluation.unseen.measure_unseen` gives."""
+
+    data: str
+    examples: int
+    metrics: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What was measured of a model.
+
+    Attributes:
+      model: its path.
+      kind: `ticket`, `saved_model` or `tflite`.
+      output: `logits` or `probabilities`, what it gives.
+      data, split, examples: what it was measured on.
+      ece_bins: of the calibration errors.
+      temperature: what its logits were divided by.
+      metrics: `evaluation.metrics.measure` on the data as they are.
+      shifts: the same on corrupted data.
+      unseen: sets of other tasks.
+    """
+
+    model: str
+    kind: str
+    output: str
+    data: str
+    split: str
+    examples: int
+    ece_bins: int
+    temperature: float
+    metrics: Mapping[str, float]
+    shifts: Sequence[Shifted]
+    unseen: Sequence[Unseen]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        whole = dataclasses.asdict(self)
+        for group in ("shifts", "unseen"):
+            for row in whole[group]:
+                row |= row.pop("metrics")
+        return whole
+
+    def table(self) -> str:
+        """As text to read."""
+        scaled = "" if self.temperature == 1 else f" divided by {self.temperature:.4g}"
+        lines = [
+            f"{self.model} ({self.kind}); output: {self.output}{scaled}",
+            f"{self.examples:,} examples of {self.data}, {self.split} split; ECE in {self.ece_bins} bins",
+        ]
+        rows = [("clean", self.metrics)]
+        rows += [(f"{row.shift} {row.severity}", row.metrics) for row in self.shifts]
+        width = max(len(name) for name, _ in rows)
+        lines.append(" " * width + "".join(f"{head:>10}" for head in _COLUMNS.values()))
+        for name, metrics in rows:
+            figures = [
+                f"{100 * metrics[key]:.2f} %" if key == "accuracy" else f"{metrics[key]:.4f}"
+                for key in _COLUMNS
+            ]
+            lines.append(f"{name:<{width}}" + "".join(f"{figure:>10}" for figure in figures))
+        for row in self.unseen:
+            lines.append(
+                f"unseen {row.data}, {row.examples:,} examples: mean confidence "
+                f"{row.metrics['confidence']:.4f} (known {row.metrics['known_confidence']:.4f}), "
+                f"AUROC {row.metrics['auroc']:.4f}"
+            )
+        return "\n".join(lines)
+
+
+def measure_opened(
+    opened: Opened,
+    part: Part,
+    *,
+    data: str,
+    split: str,
+    bins: int,
+    scaled: bool = False,
+    shifts: Sequence[str] = (),
+    severities: Sequence[int] = SEVERITIES,
+    unseen: Mapping[str, Part] | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> Measurement:
+    """Measures a model.
+
+    Args:
+      opened: the model.
+      part: the examples; the model takes their inputs as they are.
+      data, split: what they are called.
+      bins: of the calibration errors.
+      scaled: whether to divide the logits by the ticket's temperature.
+      shifts: corruptions of the catalog, each at every one of the `severities`.
+      unseen: test sets of other tasks, by name, brought to the range of `part`'s inputs.
+      tick: called after every block of examples under one condition.
+
+    Raises:
+      UsageError: the data do not fit the model, or are no images that can be corrupted.
+      LotcalError: the model gives a value that is not finite.
+    """
+    conditions: list[tuple[str, int, Corruption]] = [
+        (name, severity, catalog.corruption(name).load())
+        for name in shifts
+        for severity in severities
+    ]
+    for _, severity, _ in conditions:
+        if severity not in SEVERITIES:
+            raise FieldError("severity", severity, "choose of 1, 2, 3, 4, 5")
+    temperature = opened.temperature() if scaled else 1.0
+    opened.check_fits(part.split.shape, part.classes, data)
+    others = unseen or {}
+    for name, other in others.items():
+        opened.check_fits(other.split.shape, None, name)
+    if shifts and len(part.split.shape) != 3:
+        raise FieldError(
+            "shift",
+            ",".join(shifts),
+            f"needs images (height, width, channels); {data} has inputs of shape {part.split.shape}",
+        )
+    labels, clean = [], []
+    shifted: list[list[NDArray[np.float32]]] = [[] for _ in conditions]
+    first = 0
+    for inputs, classes in _blocks(part):
+        labels.append(classes)
+        clean.append(_run(opened, inputs, first))
+        tick()
+        if conditions:
+            images = _images(inputs, part.input_range, data)
+            for found, (_, severity, corrupt) in zip(shifted, conditions, strict=True):
+                corrupted = corrupt(images, severity, first) * np.float32(part.input_range)
+                found.append(_run(opened, corrupted, first))
+                tick()
+        first += len(inputs)
+    truth, outputs = np.concatenate(labels), np.concatenate(clean)
+    if truth.max() >= outputs.shape[1]:
+        raise UsageError(
+            f"{opened.path} tells {outputs.shape[1]} classes apart, {data} has {part.classes}"
+        )
+    probable = gives_probabilities(opened.runner, outputs)
+
+    def logits(outputs: NDArray[np.float32]) -> NDArray:
+        given = logits_of(outputs, opened.runner.step) if probable else outputs
+        return given / temperature
+
+    def other_logits(other: Part) -> NDArray:
+        scale = np.float32(part.input_range / other.input_range)
+        found: list[NDArray[np.float32]] = []
+        for inputs, _ in _blocks(other):
+            found.append(_run(opened, inputs * scale, len(found) * _BLOCK))
+            tick()
+        return logits(np.concatenate(found))
+
+    return Measurement(
+        model=str(opened.path),
+        kind=opened.kind,
+        output=PROBABILITIES if probable else LOGITS,
+        data=data,
+        split=split,
+        examples=len(truth),
+        ece_bins=bins,
+        temperature=temperature,
+        metrics=measure(truth, logits(outputs), bins=bins),
+        shifts=[
+            Shifted(name, severity, measure(truth, logits(np.concatenate(found)), bins=bins))
+            for found, (name, severity, _) in zip(shifted, conditions, strict=True)
+        ],
+        unseen=[
+            Unseen(name, other.split.count, measure_unseen(logits(outputs), other_logits(other)))
+            for name, other in others.items()
+        ],
+    )
+
+
+def _blocks(part: Part) -> Iterator[tuple[NDArray[np.float32], NDArray]]:
+    """The inputs as float32, as a model is given them, and the labels; block by block."""
+    for inputs, labels in part.split.in_order(_BLOCK):
+        yield inputs.numpy().astype(np.float32), labels.numpy()
+
+
+def _images(inputs: NDArray[np.float32], input_range: float, data: str) -> NDArray[np.float32]:
+    """Inputs as images in [0, 1]."""
+    low, high = float(inputs.min()), float(inputs.max())
+    if low < 0 or high > input_range:
+        raise UsageError(
+            f"shift: {data} has values from {low:g} to {high:g}; only images in [0, {input_range:g}] "
+            "can be corrupted"
+        )
+    return inputs / np.float32(input_range)
+
+
+def _run(opened: Opened, inputs: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+    """What the model gives; `first` is the number of the first example, for the message."""
+    outputs = opened.runner(inputs)
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        raise UsageError(
+            f"{opened.path} gives outputs of shape {outputs.shape[1:]} an example: one value for "
+            "each of 2 or more classes is needed"
+        )
+    finite = np.isfinite(outputs).all(axis=1)
+    if not finite.all():
+        raise LotcalError(
+            f"{opened.path} gives NaN or infinity, first for example {first + int(finite.argmin())}"
+        )
+    return outputs

@@ -1,0 +1,102 @@
+"""Measures a ticket or an exported file: accuracy, calibration, corrupted images, unseen data.
+
+--model names a .tflite file, a SavedModel's directory, RUN/tickets/level_NN, or RUN for its best
+level. What lies in a run directory is measured on that run's data, split and binned as there, unless
+flags say otherwise; anything else needs --dataset, --source or --config.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lotcal_tf import cli
+from lotcal_tf.catalog import CORRUPTIONS, SEVERITIES, corruption
+from lotcal_tf.errors import FieldError, UsageError
+
+FLAGS = (
+    cli.Flag("model", "what to measure"),
+    cli.Flag("split", "the examples", "test", choices=("test", "val")),
+    cli.Flag("shift", f"corruptions of the images: of {', '.join(CORRUPTIONS)}, or all"),
+    cli.Flag("severity", "how strong they are, of 1 … 5", ",".join(map(str, SEVERITIES))),
+    cli.Flag("unseen", "other sets of the same input shape: recipes, or sets of TFDS"),
+    cli.Flag("scaled", "divide a ticket's logits by its temperature", switch=True),
+    cli.Flag("json", "print JSON instead of a table", switch=True),
+)
+FIELDS = (
+    "dataset",
+    "source",
+    "data_dir",
+    "validation_size",
+    "memory_limit_mb",
+    "ece_bins",
+    "seed",
+)
+
+
+def main(request: cli.Request) -> None:
+    """Measures what is asked for and prints it.
+
+    Raises:
+      LotcalError: what went wrong, in one line.
+    """
+    own = request.own
+    if not own["model"]:
+        raise UsageError("--model is missing: give a .tflite file, a SavedModel, a ticket or a run")
+    model = Path(own["model"])
+    if not model.exists():
+        raise FieldError("model", model, "no such file or directory")
+    shifts, severities = _shifts(own["shift"]), _severities(own["severity"])
+    unseen = _names("unseen", own["unseen"])
+    # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
+    cli.start_tensorflow()
+    from lotcal_tf import library
+
+    found = library.evaluate_model(
+        model,
+        request.experiment,
+        request.given,
+        split=own["split"],
+        scaled=own["scaled"],
+        shifts=shifts,
+        severities=severities,
+        unseen=unseen,
+    )
+    print(json.dumps(found.as_dict(), indent=2) if own["json"] else found.table())
+
+
+def _names(flag: str, value: str | None) -> tuple[str, ...]:
+    """The names of a list, each once."""
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(","))) if value else ()
+    if value is not None and not all(names or [""]):
+        raise FieldError(flag, value, "give names, with commas between them")
+    return names
+
+
+def _shifts(value: str | None) -> tuple[str, ...]:
+    names = _names("shift", value)
+    if names == ("all",):
+        return tuple(CORRUPTIONS)
+    for name in names:
+        corruption(name)
+    return names
+
+
+def _severities(value: str) -> tuple[int, ...]:
+    known = {str(severity): severity for severity in SEVERITIES}
+    names = _names("severity", value)
+    for name in names:
+        if name not in known:
+            raise FieldError("severity", value, f"choose of {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+def run(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command; leaves with its exit code."""
+    given = sys.argv[1:] if argv is None else argv
+    cli.leave("evaluate", lambda: main(cli.read("evaluate", __doc__, given, FLAGS, FIELDS)))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,93 @@
+"""Residual networks for small images, of basic blocks (He et al. 2016), named by depth and width."""
+
+from collections.abc import Callable
+
+from lotcal_tf.compat import keras
+from lotcal_tf.models.checks import check_images
+from lotcal_tf.models.norm import batch_norm
+
+Initializer = Callable[[], "keras.initializers.Initializer"]
+
+
+def build(
+    name: str,
+    inputs: "keras.KerasTensor",
+    classes: int,
+    initializer: Initializer,
+    dropout: Callable[[str, "keras.KerasTensor"], "keras.KerasTensor"],
+) -> "keras.KerasTensor":
+    """The logits of `resnetDEPTH`, or of `resnetDEPTH_WIDTH`.
+
+    Args:
+      name: `resnet18`: four stages of two blocks, 64 channels at first, a 3x3 stem in place of the
+        ImageNet one. `resnet20`, 32, 44, … (6n + 2 layers): three stages of n blocks, 16 channels
+        at first. Each stage has twice the channels of the one before, at half the resolution.
+        `_WIDTH` gives the first stage's channels.
+      inputs: a batch of images `(N, height, width, channels)`.
+      classes: the number of logits.
+      initializer: makes what draws a kernel, one each; the last layer's bias starts at 0.
+      dropout: called with `block` after each stage and with `head` before the last layer; puts
+        dropout there where it is asked for.
+
+    The shortcuts that change the shape are 1x1 convolutions with BatchNorm; `*_shortcut` names
+    them, for recipes that leave them whole.
+
+    Raises:
+      FieldError: the inputs are no images.
+    """
+    check_images(name, inputs.shape[1:])
+    depth, _, width = name.removeprefix("resnet").partition("_")
+    stages, blocks, first = (4, 2, 64) if depth == "18" else (3, (int(depth) - 2) // 6, 16)
+    first = int(width or first)
+    x = _convolution(inputs, first, initializer, name="stem")
+    x = keras.layers.ReLU(name="stem_relu")(batch_norm(x, "stem_norm"))
+    for stage in range(1, stages + 1):
+        for block in range(1, blocks + 1):
+            stride = 2 if stage > 1 and block == 1 else 1
+            channels = first * 2 ** (stage - 1)
+            x = _block(x, channels, stride, initializer, f"stage_{stage}_block_{block}")
+        x = dropout("block", x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = dropout("head", x)
+    return keras.layers.Dense(classes, kernel_initializer=initializer(), name="logits")(x)
+
+
+def _block(
+    x: "keras.KerasTensor", channels: int, stride: int, initializer: Initializer, name: str
+) -> "keras.KerasTensor":
+    """Two 3x3 convolutions and the shortcut around them."""
+    y = _convolution(x, channels, initializer, stride=stride, name=f"{name}_conv_1")
+    y = keras.layers.ReLU(name=f"{name}_relu_1")(batch_norm(y, f"{name}_norm_1"))
+    y = _convolution(y, channels, initializer, name=f"{name}_conv_2")
+    y = batch_norm(y, f"{name}_norm_2")
+    if stride > 1:
+        x = _convolution(x, channels, initializer, 1, stride, f"{name}_shortcut")
+        x = batch_norm(x, f"{name}_shortcut_norm")
+    return keras.layers.ReLU(name=f"{name}_relu_2")(keras.layers.Add(name=f"{name}_add")([x, y]))
+
+
+def _convolution(
+    x: "keras.KerasTensor",
+    channels: int,
+    initializer: Initializer,
+    size: int = 3,
+    stride: int = 1,
+    name: str = "",
+) -> "keras.KerasTensor":
+    """A convolution without bias, its centres on the places a shortcut of the same stride takes."""
+    padding = "same"
+    if stride > 1:
+        # Keras's `same` pads a strided convolution at the far side only: it would see the image
+        # shifted by a pixel against the shortcut. The papers' code (PyTorch) pads both sides.
+        padding = "valid"
+        if size > 1:
+            x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_padding")(x)
+    return keras.layers.Conv2D(
+        channels,
+        size,
+        stride,
+        padding,
+        use_bias=False,
+        kernel_initializer=initializer(),
+        name=name,
+    )(x)

@@ -1,0 +1,424 @@
+"""Compaction: units and channels that pruning has left dead are removed, and the network is smaller.
+
+A channel is dead where nothing reads it, or where it is constant (all that feeds it is pruned) and
+every layer that reads it can take the constant into its bias. What is left computes the same
+logits, but for the order of sums. Constants beside 'same' padding are left alone: the border sees
+zeros in their place.
+
+Channels are followed through the network by *slots*: a slot is what stays or goes as one. A dense
+or convolutional layer makes new slots; layers that work on each channel by itself hand theirs on;
+a residual add makes one of the two it joins.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lotcal_tf.cloning import copy_layer, flatten, replay, steps
+from lotcal_tf.compat import keras
+
+_L = keras.layers
+_LINEAR = {_L.Dense: "units", _L.Conv1D: "filters", _L.Conv2D: "filters", _L.Conv3D: "filters"}
+_MERGES = (_L.Add, _L.Subtract, _L.Average, _L.Maximum, _L.Minimum, _L.Multiply)
+# What these make of a constant channel is constant, by the same function everywhere.
+_ELEMENTWISE = (_L.Activation, _L.ReLU, _L.LeakyReLU, _L.ELU, _L.ThresholdedReLU)
+# Over channels that stay apart; of a constant they make that constant, whatever their padding.
+_CONSTANT_KEEPING = (
+    _L.MaxPooling1D,
+    _L.MaxPooling2D,
+    _L.MaxPooling3D,
+    _L.AveragePooling1D,
+    _L.AveragePooling2D,
+    _L.AveragePooling3D,
+    _L.GlobalAveragePooling1D,
+    _L.GlobalAveragePooling2D,
+    _L.GlobalAveragePooling3D,
+    _L.GlobalMaxPooling1D,
+    _L.GlobalMaxPooling2D,
+    _L.GlobalMaxPooling3D,
+    _L.Dropout,
+    _L.SpatialDropout1D,
+    _L.SpatialDropout2D,
+    _L.SpatialDropout3D,
+    _L.Cropping1D,
+    _L.Cropping2D,
+    _L.Cropping3D,
+)
+_ZERO_KEEPING = (_L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D)
+_A = keras.activations
+_POINTWISE = {
+    *(_A.linear, _A.relu, _A.elu, _A.selu, _A.gelu, _A.swish, _A.sigmoid, _A.hard_sigmoid),
+    *(_A.tanh, _A.softplus, _A.softsign, _A.exponential),
+}
+
+# A gather before the first dense layer costs a copy of what it leaves: it must save this share.
+_GATHER_SAVES = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Compaction:
+    """A compacted network.
+
+    Attributes:
+      model: plain, functional, takes what the original took, gives its logits.
+      before: the shapes of each layer's kernel, by the layer's name in `model`.
+      after: likewise, of the compacted network.
+      inputs_kept: how many of the first layer's inputs a gather leaves; None without a gather.
+    """
+
+    model: "keras.Model"
+    before: dict[str, tuple[int, ...]]
+    after: dict[str, tuple[int, ...]]
+    inputs_kept: int | None
+
+
+@dataclasses.dataclass
+class _Tensor:
+    """What is known of a tensor: a slot for each channel, and its value where it is constant."""
+
+    slots: NDArray[np.int64]
+    constant: NDArray[np.float64]  # (channels,), NaN where it is not.
+
+
+def compact(model: "keras.Model") -> Compaction:
+    """Removes what is dead from a plain network with zeros in it.
+
+    Args:
+      model: functional or sequential, nested too; channels last. Layers of other kinds than the
+        usual ones, layers used more than once and softmax activations are left as they are, with
+        all that they read.
+
+    Returns:
+      The network, whose logits are the original's but for rounding: 1e-5 × max(1, max |logit|) in
+      float32.
+
+    Raises:
+      UsageError: the model cannot be walked, or a layer cannot be copied.
+    """
+    flat = flatten(model)
+    plan = _Plan(flat)
+    smaller = plan.build()
+    kept = None if plan.gather is None else len(plan.gather)
+    return Compaction(smaller, _kernels(flat), _kernels(smaller), kept)
+
+
+def _kernels(model: "keras.Model") -> dict[str, tuple[int, ...]]:
+    return {
+        layer.name: tuple(weight.shape)
+        for layer in model.layers
+        for weight in layer.weights[:1]
+        if weight.shape.rank > 1
+    }
+
+
+class _Plan:
+    """Finds what stays of a flat network, and builds it."""
+
+    def __init__(self, model: "keras.Model") -> None:
+        self.model = model
+        self.parent: list[int] = []
+        self.tensors: dict[int, _Tensor] = {}
+        self.steps = steps(model)
+        seen = [id(node.layer) for node in self.steps]
+        self.shared = {layer for layer in seen if seen.count(layer) > 1}
+        for x in model.inputs:
+            self.tensors[id(x)] = self._new(x)
+        for node in self.steps:
+            self._follow(node)
+        self.keep: NDArray[np.bool_] = np.zeros(len(self.parent), bool)
+        for x in (*model.inputs, *model.outputs):
+            self._need(self.tensors[id(x)].slots)
+        while self._spread():
+            pass
+        self.first = next((node.layer for node in self.steps if node.layer.weights), None)
+        self.gather = self._worth_gathering()
+
+    # Slots: a union-find.
+
+    def _root(self, slot: int) -> int:
+        while self.parent[slot] != slot:
+            self.parent[slot] = self.parent[self.parent[slot]]
+            slot = self.parent[slot]
+        return slot
+
+    def _roots(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.array([self._root(slot) for slot in slots], np.int64)
+
+    def _new(self, x: Any) -> _Tensor:
+        channels = x.shape[-1] if x.shape.rank and x.shape[-1] else 1
+        first = len(self.parent)
+        self.parent += range(first, first + channels)
+        return _Tensor(np.arange(first, first + channels), np.full(channels, np.nan))
+
+    def _need(self, slots: NDArray[np.int64]) -> bool:
+        """Keeps the slots; whether that is news."""
+        roots = self._roots(slots)
+        news = not self.keep[roots].all()
+        self.keep[roots] = True
+        return news
+
+    def _kept(self, tensor: _Tensor) -> NDArray[np.bool_]:
+        return self.keep[self._roots(tensor.slots)]
+
+    # Forward: where channels come from, and which are constant.
+
+    def _inputs(self, node: Any) -> list[_Tensor]:
+        return [self.tensors[id(x)] for x in tf.nest.flatten(node.keras_inputs)]
+
+    def _output(self, node: Any) -> _Tensor:
+        return self.tensors[id(node.outputs)]
+
+    def _follow(self, node: Any) -> None:
+        outputs = tf.nest.flatten(node.outputs)
+        inputs = self._inputs(node)
+        found = None
+        if len(outputs) == 1 and self._kind(node) != "opaque":
+            found = _FOLLOW[self._kind(node)](self, node.layer, inputs, outputs[0])
+        for x in outputs:
+            self.tensors[id(x)] = found or self._new(x)
+
+    def _kind(self, node: Any) -> str:
+        layer = node.layer
+        return "opaque" if id(layer) in self.shared else _kind(layer, node)
+
+    def _of_linear(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
+        made = self._new(output)
+        constant, kernel = inputs[0].constant, _flat_kernel(layer)
+        free = ~_foldable(layer, constant)
+        fixed = ~(kernel[:, free] != 0).any((0, 1))
+        value = _bias(layer) + _folded(layer, constant)
+        made.constant[fixed] = _apply(layer.activation, value)[fixed]
+        return made
+
+    def _of_depthwise(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
+        kernel = np.asarray(layer.get_weights()[0], np.float64)[..., 0]
+        kernel = kernel.reshape(-1, kernel.shape[-1])
+        constant = inputs[0].constant
+        empty = ~(kernel != 0).any(0)
+        fixed = empty | _foldable(layer, constant)
+        value = _bias(layer) + np.where(empty, 0.0, kernel.sum(0) * np.nan_to_num(constant))
+        value = _apply(layer.activation, value)
+        return _Tensor(inputs[0].slots, np.where(fixed, value, np.nan))
+
+    def _of_batch_norm(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
+        gamma, beta, mean, variance = _normalisation(layer, len(inputs[0].slots))
+        scale = gamma / np.sqrt(variance + layer.epsilon)
+        constant = inputs[0].constant
+        value = scale * (np.nan_to_num(constant) - mean) + beta
+        return _Tensor(
+            inputs[0].slots, np.where(np.isfinite(constant) | (scale == 0), value, np.nan)
+        )
+
+    def _of_elementwise(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
+        constant = inputs[0].constant
+        value = layer.call(tf.constant(np.nan_to_num(constant)[None])).numpy()[0]
+        return _Tensor(inputs[0].slots, np.where(np.isfinite(constant), value, np.nan))
+
+    def _of_constant_keeping(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
+        return _Tensor(inputs[0].slots, inputs[0].constant.copy())
+
+    def _of_zero_keeping(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
+        constant = inputs[0].constant
+        return _Tensor(inputs[0].slots, np.where(constant == 0, 0.0, np.nan))
+
+    def _of_flatten(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
+        times = output.shape[-1] // len(inputs[0].slots)
+        return _Tensor(np.tile(inputs[0].slots, times), np.tile(inputs[0].constant, times))
+
+    def _of_merge(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
+        for other in inputs[1:]:
+            for a, b in zip(inputs[0].slots, other.slots, strict=True):
+                self.parent[self._root(b)] = self._root(a)
+        values = [tf.constant(np.nan_to_num(x.constant)[None]) for x in inputs]
+        fixed = np.all([np.isfinite(x.constant) for x in inputs], 0)
+        merged = layer.call(values).numpy()[0]
+        return _Tensor(inputs[0].slots, np.where(fixed, merged, np.nan))
+
+    def _of_concatenate(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
+        return _Tensor(
+            np.concatenate([x.slots for x in inputs]), np.concatenate([x.constant for x in inputs])
+        )
+
+    # Backward: which slots are needed.
+
+    def _spread(self) -> bool:
+        """Marks what the kept slots need, once through; whether there was news."""
+        news = False
+        for node in reversed(self.steps):
+            kind, inputs = self._kind(node), self._inputs(node)
+            if kind == "opaque":
+                for x in (*inputs, *(self.tensors[id(x)] for x in tf.nest.flatten(node.outputs))):
+                    news |= self._need(x.slots)
+            elif kind == "linear":
+                kernel = self._live_kernel(node)
+                needed = (kernel != 0).any((0, 2))
+                news |= self._need(inputs[0].slots[needed])
+        for tensor in self.tensors.values():  # A layer keeps at least one channel.
+            if not self._kept(tensor).any():
+                news |= self._need(tensor.slots[:1])
+        return news
+
+    def _live_kernel(self, node: Any) -> NDArray[np.float64]:
+        """`(places, inputs, outputs)`, zero where the weight is not needed any more."""
+        inputs, output = self._inputs(node)[0], self._output(node)
+        kernel = _flat_kernel(node.layer).copy()
+        kernel[:, _foldable(node.layer, inputs.constant)] = 0
+        kernel[:, :, ~self._kept(output) | np.isfinite(output.constant)] = 0
+        return kernel
+
+    def _worth_gathering(self) -> NDArray[np.int64] | None:
+        """Which of its inputs a first dense layer reads, where that saves enough; else None."""
+        if type(self.first) is not _L.Dense:
+            return None
+        node = next(node for node in self.steps if node.layer is self.first)
+        if self._kind(node) != "linear":
+            return None
+        read = self._live_kernel(node).any((0, 2))
+        worth = read.any() and 1 - read.mean() >= _GATHER_SAVES
+        return np.flatnonzero(read) if worth else None
+
+    # The smaller network.
+
+    def build(self) -> "keras.Model":
+        """The network of what is kept, with its weights."""
+        nodes = {id(node.layer): node for node in self.steps}
+        made: dict[int, keras.layers.Layer] = {}
+
+        def call(layer: "keras.layers.Layer", *args: Any, **kwargs: Any) -> Any:
+            if id(layer) not in made:
+                made[id(layer)] = self._smaller(nodes[id(layer)])
+            if layer is self.first and self.gather is not None:
+                args = (tf.gather(args[0], self.gather.tolist(), axis=-1),)
+            return made[id(layer)](*args, **kwargs)
+
+        inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in self.model.inputs]
+        for given, new in zip(self.model.inputs, inputs, strict=True):
+            new.node.layer._name = given.node.layer.name
+        outputs = replay(self.model, inputs, call)
+        smaller = keras.Model(
+            inputs, outputs if len(outputs) > 1 else outputs[0], name=self.model.name
+        )
+        for layer_id, layer in made.items():
+            layer.set_weights(self._weights(nodes[layer_id]))
+        return smaller
+
+    def _smaller(self, node: Any) -> "keras.layers.Layer":
+        layer, config = node.layer, node.layer.get_config()
+        kind = self._kind(node)
+        if kind == "linear":
+            config[_LINEAR[type(layer)]] = int(self._kept(self._output(node)).sum())
+        if kind in ("linear", "depthwise"):
+            config["use_bias"] = layer.use_bias or bool(self._new_bias(node).any())
+        return copy_layer(layer, config)
+
+    def _new_bias(self, node: Any) -> NDArray[np.float64]:
+        """`(outputs,)`, what was constant among the inputs taken in."""
+        layer, inputs = node.layer, self._inputs(node)[0]
+        if self._kind(node) == "depthwise":
+            return _bias(layer)
+        return _bias(layer) + _folded(layer, inputs.constant)
+
+    def _weights(self, node: Any) -> list[NDArray]:
+        kind, layer = self._kind(node), node.layer
+        old = layer.get_weights()
+        if kind not in ("linear", "depthwise", "batch_norm"):
+            return old
+        kept = self._kept(self._output(node))
+        if kind == "batch_norm":
+            return [weight[kept] for weight in old]
+        if kind == "depthwise":
+            kernel = old[0][..., kept, :]
+        else:
+            live = self._live_kernel(node).reshape(old[0].shape)
+            kernel = live[..., self._kept(self._inputs(node)[0]), :][..., kept]
+            if layer is self.first and self.gather is not None:
+                kernel = kernel[self.gather]
+        bias = self._new_bias(node)
+        new = [kernel, bias[kept]] if layer.use_bias or bias.any() else [kernel]
+        return [np.asarray(weight, old[0].dtype) for weight in new]
+
+
+_FOLLOW = {
+    "linear": _Plan._of_linear,
+    "depthwise": _Plan._of_depthwise,
+    "batch_norm": _Plan._of_batch_norm,
+    "elementwise": _Plan._of_elementwise,
+    "constant_keeping": _Plan._of_constant_keeping,
+    "zero_keeping": _Plan._of_zero_keeping,
+    "flatten": _Plan._of_flatten,
+    "merge": _Plan._of_merge,
+    "concatenate": _Plan._of_concatenate,
+}
+
+
+def _kind(layer: "keras.layers.Layer", node: Any) -> str:
+    """What a layer does to channels; `opaque` where that is not known."""
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        return "opaque"
+    kind, inputs = type(layer), tf.nest.flatten(node.keras_inputs)
+    if kind in _LINEAR:
+        known = getattr(layer, "groups", 1) == 1 and layer.activation in _POINTWISE
+        return "linear" if known else "opaque"
+    if kind is _L.DepthwiseConv2D:
+        known = layer.depth_multiplier == 1 and layer.activation in _POINTWISE
+        return "depthwise" if known else "opaque"
+    if kind is _L.BatchNormalization:
+        return "batch_norm" if tuple(layer.axis) == (inputs[0].shape.rank - 1,) else "opaque"
+    if kind is _L.Activation:
+        return "elementwise" if layer.activation in _POINTWISE else "opaque"
+    if kind is _L.Rescaling:
+        return "elementwise" if np.ndim(layer.scale) == np.ndim(layer.offset) == 0 else "opaque"
+    if kind in _ELEMENTWISE:
+        return "elementwise"
+    if kind in _CONSTANT_KEEPING:
+        return "constant_keeping"
+    if kind in _ZERO_KEEPING:
+        return "zero_keeping"
+    if kind is _L.Flatten:
+        return "flatten" if inputs[0].shape[-1] else "opaque"
+    if kind in _MERGES:
+        return "merge" if len({tuple(x.shape) for x in inputs}) == 1 else "opaque"
+    if kind is _L.Concatenate:
+        last = layer.axis in (-1, inputs[0].shape.rank - 1)
+        return "concatenate" if last else "opaque"
+    return "opaque"
+
+
+def _flat_kernel(layer: Any) -> NDArray[np.float64]:
+    """`(places, inputs, outputs)`."""
+    kernel = np.asarray(layer.get_weights()[0], np.float64)
+    return kernel.reshape(-1, *kernel.shape[-2:])
+
+
+def _bias(layer: Any) -> NDArray[np.float64]:
+    if layer.use_bias:
+        return np.asarray(layer.get_weights()[1], np.float64)
+    return np.zeros(layer.get_weights()[0].shape[-2 if type(layer) is _L.DepthwiseConv2D else -1])
+
+
+def _foldable(layer: Any, constant: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which constant inputs a bias can stand for: all, or beside padding those that are 0."""
+    padded = getattr(layer, "padding", "valid") != "valid" and max(layer.kernel_size) > 1
+    return constant == 0 if padded else np.isfinite(constant)
+
+
+def _folded(layer: Any, constant: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`(outputs,)`, what the foldable inputs contribute."""
+    values = np.where(_foldable(layer, constant), constant, 0.0)
+    return np.einsum("i,pio->o", values, _flat_kernel(layer))
+
+
+def _apply(activation: Any, value: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(activation(tf.constant(value, tf.float64)))
+
+
+def _normalisation(layer: Any, channels: int) -> list[NDArray[np.float64]]:
+    """γ, β, mean and variance of a BatchNorm, `(channels,)` each."""
+    weights = iter(np.asarray(weight, np.float64) for weight in layer.get_weights())
+    gamma = next(weights) if layer.scale else np.ones(channels)
+    beta = next(weights) if layer.center else np.zeros(channels)
+    return [gamma, beta, next(weights), next(weights)]
