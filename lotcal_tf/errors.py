@@ -43,6 +43,10 @@ class TrainingDiverged(LotcalError, ArithmeticError):
         self.level, self.epoch, self.step = level, epoch, step
 
 
+class WorkerLost(LotcalError):
+    """A process of a distributed run did not come, or went away before the end."""
+
+
 class DamagedTicket(LotcalError):
     """A stored ticket's files do not match their checksums, or are missing."""
 

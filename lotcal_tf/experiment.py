@@ -257,6 +257,12 @@ class Experiment:
         choices=("auto", "xla", "graph"),
         identity=False,
     )
+    distribute: str = _field(
+        "none",
+        "train on all devices of this machine (mirrored), or on all workers of TF_CONFIG",
+        choices=("none", "mirrored", "multi_worker"),
+        identity=False,
+    )
     out: str | None = _field(None, "the run directory; default: runs/<run id>", identity=False)
 
     def __post_init__(self) -> None:

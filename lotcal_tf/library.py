@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lotcal_tf import catalog
+from lotcal_tf import catalog, cluster
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
 from lotcal_tf.data import arrays
@@ -28,7 +28,7 @@ from lotcal_tf.lottery.board import Board
 from lotcal_tf.lottery.progress import ProgressBar, table
 from lotcal_tf.lottery.provenance import describe
 from lotcal_tf.lottery.search import Observer, Search
-from lotcal_tf.lottery.store import RunStore, read_ticket
+from lotcal_tf.lottery.store import OnlookerStore, RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Record, Ticket, architecture_of, best_level
 from lotcal_tf.lottery.transfer import Sources, Transfer, with_dropout
 from lotcal_tf.models.build import build_model
@@ -36,6 +36,7 @@ from lotcal_tf.models.checks import check_outputs, classes_of
 from lotcal_tf.models.mc_dropout import Passes
 from lotcal_tf.pruning import masking
 from lotcal_tf.recipes import recipe_names, resolve
+from lotcal_tf.training import distribution
 
 _COMMAND_FIELDS = (
     "dataset",
@@ -65,12 +66,14 @@ class Run:
       records: the rows of its `metrics.csv`.
       found: how many of its levels were finished before.
       load: gives the dataset it was trained on.
+      chief: whether this process is the one of its run that writes.
     """
 
     directory: Path
     records: list[Record]
     found: int
     load: Callable[[], Dataset] = dataclasses.field(repr=False)
+    chief: bool = True
 
     @property
     def best(self) -> Ticket:
@@ -133,6 +136,9 @@ def find_tickets(
     paths = {name: str(value) for name, value in fields.items() if isinstance(value, Path)}
     experiment = Experiment(**(fields | paths))
     check_applies(experiment, fields)
+    if experiment.distribute == "multi_worker":
+        problem = "belongs to the train command: workers must meet before TensorFlow is first used"
+        raise FieldError("distribute", experiment.distribute, problem)
     dataset = _dataset(train, test, validation, experiment, classes)
     # What range the values of one's own arrays could take, nobody said.
     dataset = dataclasses.replace(dataset, input_range=None)
@@ -143,7 +149,8 @@ def find_tickets(
     experiment = dataclasses.replace(
         experiment, model=name, dataset="own", source=arrays.fingerprint(dataset)
     )
-    return _search(experiment, model, dataset, {}, progress)
+    devices = distribution.start(experiment.distribute)
+    return _search(experiment, model, dataset, {}, progress, devices)
 
 
 def load_ticket(directory: str | Path) -> Ticket:
@@ -318,7 +325,10 @@ def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
     Raises:
       UsageError: see `find_tickets`.
       TrainingDiverged: likewise.
+      WorkerLost: a process of a distributed run is missing; finished levels are kept.
     """
+    workers = cluster.of(experiment.distribute)
+    chief = workers is None or workers.is_chief
     sources = Sources(experiment.ticket) if experiment.ticket else None
     content = sources.content if sources else {}
     if sources:
@@ -336,9 +346,10 @@ def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
     if sources:
         sources.check_same(store.records())
     if store.finished() > experiment.levels:
-        return Run(store.directory, store.records(), store.finished(), load)
+        return Run(store.directory, store.records(), store.finished(), load, chief)
     # A wrong name, or a ticket without the dropout that is asked for, is told before data is loaded.
     _strategy(experiment.calib)
+    devices = distribution.start(experiment.distribute, workers)
     if sources:
         _check_dropout(experiment, sources.first)
     dataset = load()
@@ -359,7 +370,7 @@ def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
             dropout_rate=experiment.hyperparameters.get("dropout_rate", 0.0),
             dropout_at=experiment.hyperparameters.get("dropout_at", "blocks"),
         )
-    return _search(experiment, start, dataset, content, progress)
+    return _search(experiment, start, dataset, content, progress, devices)
 
 
 def export_best(run: Run, *, scaled: bool = False) -> Exported:
@@ -407,9 +418,10 @@ def _model_name(ticket: Ticket) -> str:
     return str(json.loads(ticket.architecture)["config"]["name"])
 
 
-def _store(experiment: Experiment, content: dict[str, str]) -> RunStore:
+def _store(experiment: Experiment, content: dict[str, str], writes: bool = True) -> RunStore:
     """The run directory that is asked for, or that the run id names."""
-    return RunStore(Path(experiment.out or Path("runs") / experiment.run_id(**content)))
+    directory = Path(experiment.out or Path("runs") / experiment.run_id(**content))
+    return RunStore(directory) if writes else OnlookerStore(directory)
 
 
 def _search(
@@ -418,12 +430,16 @@ def _search(
     dataset: Dataset,
     content: dict[str, str],
     progress: bool,
+    devices: distribution.Distribution,
 ) -> Run:
     """Checks that all fits, then searches; the run directory is first touched when all does."""
-    store = _store(experiment, content)
-    store.check(experiment.run_id(**content))
+    store = _store(experiment, content, devices.chief)
+    run_id = experiment.run_id(**content)
+    store.check(run_id)
     if store.finished() > experiment.levels:
-        return Run(store.directory, store.records(), store.finished(), lambda: dataset)
+        return Run(
+            store.directory, store.records(), store.finished(), lambda: dataset, devices.chief
+        )
     examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
     model = start[0].model() if isinstance(start, Transfer) else start
     check_outputs(model, examples, dataset.classes)
@@ -432,17 +448,23 @@ def _search(
         problem = f"the data has {dataset.classes} classes: give so many shares"
         raise FieldError("prior", prior, problem)
     strategy = _strategy(experiment.calib)
-    directory = store.directory
-    board = Board(directory / "tensorboard", experiment.as_dict(), experiment.ece_bins)
-    observers: list[Observer] = [board]
-    if progress:
-        observers.append(ProgressBar(levels=experiment.levels + 1))
-    search = Search(experiment, start, dataset, strategy, store, observers)
-    found = store.finished()
+    directory, found = store.directory, store.finished()
     transfer = start.describe() if isinstance(start, Transfer) else None
-    store.begin(describe(experiment, content, dataset, search, transfer))
-    search.run()
-    return Run(directory, store.records(), found, lambda: dataset)
+    observers: list[Observer] = []
+    if devices.chief:
+        observers.append(
+            Board(directory / "tensorboard", experiment.as_dict(), experiment.ece_bins)
+        )
+        observers += [ProgressBar(levels=experiment.levels + 1)] if progress else []
+    with devices.watch():
+        search = Search(experiment, start, dataset, strategy, store, observers, devices)
+        # Nobody writes before all have read the same.
+        devices.agree(experiment=run_id, levels=[found, experiment.levels])
+        store.begin(describe(experiment, content, dataset, search, transfer))
+        search.run()
+        # Nobody leaves while another still needs it.
+        devices.agree(end=experiment.levels)
+    return Run(directory, store.records(), found, lambda: dataset, devices.chief)
 
 
 def _strategy(name: str) -> type[Strategy]:

@@ -4,7 +4,7 @@ The run directory holds experiment.json, metrics.csv, history.csv, tickets/, a T
 export/. The same command again continues an interrupted run, more --levels a finished one.
 """
 
-from lotcal_tf import cli
+from lotcal_tf import cli, cluster
 from lotcal_tf.experiment import Experiment
 
 
@@ -14,11 +14,15 @@ def main(experiment: Experiment) -> None:
     Raises:
       LotcalError: what went wrong, in one line.
     """
+    cluster.of(experiment.distribute)
     # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
     cli.start_tensorflow()
     from lotcal_tf import library
 
     run = library.run_experiment(experiment)
+    if not run.chief:
+        print(f"{run.directory}: this worker is done; the chief has written, and exports")
+        return
     if run.found == len(run.records):
         print(
             f"{run.directory} is finished: {run.found} levels; --levels={run.found} and more extend it"

@@ -25,7 +25,7 @@ COMMANDS = {"train", "export", "evaluate", "sweep", "report", "study"}
 FLOORS = (
     {
         *("errors", "seeds", "layout", "experiment", "recipes", "catalog"),
-        *("compat", "cloning", "evaluation"),
+        *("compat", "cloning", "cluster", "evaluation"),
     },
     {"data", "models", "pruning", "cli"},
     {"calibration"},
@@ -46,6 +46,7 @@ LIGHT_ROOMS = {
     "experiment",
     "recipes",
     "catalog",
+    "cluster",
     "evaluation",
     "cli",
     *COMMANDS,

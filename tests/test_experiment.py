@@ -34,7 +34,7 @@ CANDIDATES = {
     str: ("step:3", "lenet_10", "own_module:Class"),
 }
 # No result depends on them; of a ticket, it depends on what is in it, not on where it lies.
-NO_RESULT = {"data_dir", "levels", "ticket", "export_logits", "plan", "out"}
+NO_RESULT = {"data_dir", "distribute", "levels", "ticket", "export_logits", "plan", "out"}
 OF_STRATEGY = [name for name, field in FIELDS.items() if field.metadata["of_strategy"]]
 DEPENDENT = [name for name, field in FIELDS.items() if field.metadata["only_with"]]
 

@@ -273,6 +273,10 @@ class Subclassed(keras.Model):
 
 BROKEN = np.where(np.arange(8) == 2, np.nan, TRAIN[0])
 REFUSED = {
+    "several machines": (
+        {"distribute": "multi_worker"},
+        "distribute=multi_worker: belongs to the train command",
+    ),
     # what is asked for → what the error must name
     "unknown field": ({"prune_rates": 0.2}, "prune_rates: no such field; there are .*prune_rate"),
     "epochs": ({"epochs": 0}, "epochs=0: must be at least 1"),
@@ -325,6 +329,17 @@ def test_what_belongs_to_the_commands_is_refused(tmp_path, name):
     with pytest.raises(FieldError, match=f"{name}=x: belongs to the commands"):
         library.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path / "run", **{name: "x"})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_ones_own_trains_on_all_devices_of_the_machine(finished, tmp_path):
+    """Here that is one: the tickets are those of a run that shares out nothing."""
+    given = QUICK | {"plan": "auto", "distribute": "mirrored"}
+    run = library.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path / "run", **given)
+    assert written(run.directory)["realised"]["replicas"] == 1
+    assert written(run.directory)["run_id"] == written(finished.directory)["run_id"]
+    mine, theirs = run.ticket(2), finished.ticket(2)
+    for name, weight in theirs.trained.items():
+        np.testing.assert_allclose(mine.trained[name], weight, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_a_directory_below_a_file_is_refused(tmp_path):

@@ -11,6 +11,8 @@ from lotcal_tf.calibration.strategy import Logs, Strategy
 class MarginalDistributionAlignment(Strategy):
     """Minimises `losses.mda`; hyperparameters `calib_weight` and `prior`."""
 
+    batch_wide = True
+
     def train_step(self, data: Any) -> Logs:
         """One step; see `Strategy.train_step`."""
         inputs, labels = data

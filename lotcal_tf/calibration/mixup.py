@@ -17,6 +17,8 @@ class Mixup(Strategy):
     The pairs come from a permutation of the batch, and each example has a λ ~ Beta(a, a) of its own.
     """
 
+    batch_wide = True  # An example of one device may be mixed with one of another.
+
     def train_step(self, data: Any) -> Logs:
         """One step; see `Strategy.train_step`."""
         inputs, labels = data

@@ -26,9 +26,12 @@ class Strategy(keras.Model):
       hyper: the hyperparameters.
       log_names: the names of the scalars that `train_step` returns; they are averaged over the
         steps of an epoch. A strategy that logs more extends the tuple.
+      batch_wide: whether the loss is more than a mean over examples: a batch cannot then be shared
+        out among several devices. A strategy of that kind sets it to True.
     """
 
     log_names: tuple[str, ...] = ("loss", "accuracy")
+    batch_wide: bool = False
 
     def __init__(self, network: "keras.Model", **hyperparameters: Any) -> None:
         """See the class."""
@@ -74,7 +77,7 @@ class Strategy(keras.Model):
     def descend(
         self, tape: "tf.GradientTape", loss: "tf.Tensor", labels: "tf.Tensor", logits: "tf.Tensor"
     ) -> Logs:
-        """Takes the optimizer's step down the loss.
+        """Takes the optimizer's step down the loss, the mean of all devices' where there are several.
 
         Args:
           tape: what recorded the loss.
@@ -86,10 +89,29 @@ class Strategy(keras.Model):
           `loss` and `accuracy` of this batch, before the step.
         """
         variables = self.network.trainable_variables
-        gradients = tape.gradient(loss, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        gradients = mean_over_replicas(tape.gradient(loss, variables))
+        # The optimizer would add up what the devices give it, weight decay too.
+        self.optimizer.apply_gradients(
+            zip(gradients, variables, strict=True), skip_gradients_aggregation=True
+        )
         if logits.shape.rank == 3:
             logits = tf.reduce_mean(tf.nn.softmax(logits), 0)
         truth = labels if labels.shape.rank == 1 else tf.argmax(labels, -1, tf.int32)
         correct = tf.equal(tf.argmax(logits, -1, tf.int32), tf.cast(truth, tf.int32))
         return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(correct, tf.float32))}
+
+
+def mean_over_replicas(values: Any) -> Any:
+    """The mean of each value over the devices that share a step; the values themselves on one.
+
+    Args:
+      values: tensors, alone or nested in lists and dictionaries; None where there is none.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica.num_replicas_in_sync == 1:
+        return values
+    flat = tf.nest.flatten(values)
+    means = iter(
+        replica.all_reduce(tf.distribute.ReduceOp.MEAN, [v for v in flat if v is not None])
+    )
+    return tf.nest.pack_sequence_as(values, [None if v is None else next(means) for v in flat])

@@ -55,6 +55,7 @@ def describe(
             "prunable": sum(int(mask.size) for mask in search.initial_masks.values()),
             "remaining_at_start": sum(int(np.sum(m)) for m in search.initial_masks.values()),
             "plan": search.trainer.plan,
+            "replicas": search.trainer.distribution.replicas,
             "hyperparameters": experiment.hyperparameters,
         },
         "software": {

@@ -19,6 +19,7 @@ from lotcal_tf.lottery.ticket import Arrays, Record, Ticket, architecture_of, wr
 from lotcal_tf.models.initial import redraw
 from lotcal_tf.pruning import magnitude, masking
 from lotcal_tf.pruning.rewind import Rewind, masked_start
+from lotcal_tf.training.distribution import ONE_DEVICE, Distribution
 from lotcal_tf.training.trainer import Progress, Trainer
 
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -68,6 +69,7 @@ class Search:
       strategy: the strategy class.
       store: a run directory that has begun; finished levels in it are not run again.
       observers: who is told.
+      distribution: the devices that share every step.
 
     Raises:
       UsageError: model, data and experiment do not fit together.
@@ -81,6 +83,7 @@ class Search:
         strategy: type[Strategy],
         store: RunStore,
         observers: Sequence[Observer] = (),
+        distribution: Distribution = ONE_DEVICE,
     ) -> None:
         """See the class."""
         self.experiment, self.dataset, self.store = experiment, dataset, store
@@ -106,7 +109,7 @@ class Search:
                 "nothing is left to prune: exclude and scope=global leave every layer whole"
             )
         self.output = masking.output_layer(self.network)
-        self.trainer = Trainer(experiment, strategy, self.network, dataset)
+        self.trainer = Trainer(experiment, strategy, self.network, dataset, distribution)
         self.rewind = Rewind.parse(experiment.rewind, self.trainer.steps_per_epoch)
         if self.rewind.steps >= self.trainer.total_steps:
             problem = f"a level has {self.trainer.total_steps} steps: rewind to an earlier one"

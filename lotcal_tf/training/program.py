@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from lotcal_tf.calibration.strategy import Strategy
+from lotcal_tf.calibration.strategy import Logs, Strategy
 from lotcal_tf.compat import keras
 from lotcal_tf.data.augment import Augmentation, draw
 from lotcal_tf.data.splits import Split
 from lotcal_tf.models.mc_dropout import Passes
 from lotcal_tf.seeds import draw_seed, named_seed, step_seed
+from lotcal_tf.training.distribution import ONE_DEVICE, Distribution
 
 # How many steps run before Python is visited (progress, Ctrl-C): well under a second of dense
 # steps, some seconds of convolutional ones. Results do not depend on it.
@@ -64,6 +65,7 @@ class TrainingProgram:
       batch_size: examples a step.
       plan: `xla` or `graph`.
       augmentation: what is done to a batch's images before the step, if anything.
+      distribution: the devices that share a step; `graph` where they are several.
 
     Attributes:
       compiled: how often the program was traced, which is how often it was compiled.
@@ -76,9 +78,10 @@ class TrainingProgram:
         batch_size: int,
         plan: str,
         augmentation: Augmentation | None = None,
+        distribution: Distribution = ONE_DEVICE,
     ) -> None:
         """See the class."""
-        self.strategy = strategy
+        self.strategy, self.distribution = strategy, distribution
         self.augmentation = augmentation
         self.batch_size = batch_size
         self.plan = plan
@@ -167,14 +170,20 @@ class TrainingProgram:
         begin, stop, before = tf.unstack(bounds)
         size, strategy = self.batch_size, self.strategy
 
+        def one(inputs: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> Logs:
+            with step_seed(seed):
+                return strategy.train_step((inputs, labels))
+
         def step(
             place: "tf.Tensor", sums: dict[str, "tf.Tensor"], failed: "tf.Tensor"
         ) -> tuple["tf.Tensor", dict[str, "tf.Tensor"], "tf.Tensor"]:
             batch, truth = _rows(inputs, place * size, size), _rows(labels, place * size, size)
-            with step_seed(seed + tf.stack([0, before + place])):
-                if self.augmentation is not None:
+            own_seed = seed + tf.stack([0, before + place])
+            if self.augmentation is not None:
+                # Of the whole batch, so that it is the same on any number of devices.
+                with step_seed(own_seed):
                     batch = self.augmentation(batch, draw(draw_seed("augment"), size))
-                logs = strategy.train_step((tf.cast(batch, tf.float32), truth))
+            logs = self.distribution.run(one, tf.cast(batch, tf.float32), truth, own_seed)
             total = {name: sums[name] + logs[name] for name in sums}
             return place + 1, total, ~tf.math.is_finite(logs["loss"])
 

@@ -17,6 +17,7 @@ from lotcal_tf.data.splits import Dataset, Split, shuffle_seed
 from lotcal_tf.errors import FieldError, TrainingDiverged
 from lotcal_tf.evaluation import metrics
 from lotcal_tf.experiment import Experiment
+from lotcal_tf.training.distribution import ONE_DEVICE, Distribution
 from lotcal_tf.training.optimizer import build_optimizer, restart
 from lotcal_tf.training.program import Predictor, TrainingProgram, choose_plan
 
@@ -61,9 +62,11 @@ class Trainer:
       strategy: the strategy class.
       network: wrapped; its weights and masks are what `train` starts from and leaves.
       dataset: what it trains on.
+      distribution: the devices that share every step.
 
     Raises:
-      FieldError: a batch is larger than the training split, or what should be augmented is no image.
+      FieldError: a batch is larger than the training split or cannot be shared by the devices, or
+        what should be augmented is no image.
     """
 
     def __init__(
@@ -72,9 +75,12 @@ class Trainer:
         strategy: type[Strategy],
         network: "keras.Model",
         dataset: Dataset,
+        distribution: Distribution = ONE_DEVICE,
     ) -> None:
         """See the class."""
         self.experiment, self.network, self.dataset = experiment, network, dataset
+        self.distribution = distribution
+        distribution.check(experiment, strategy)
         count = dataset.train.count
         if experiment.batch_size > count:
             problem = f"the training split has {count} examples: a batch cannot be larger"
@@ -85,21 +91,24 @@ class Trainer:
             raise FieldError("augment", experiment.augment, problem)
         # A step takes a whole batch; what is left over differs from epoch to epoch.
         self.steps_per_epoch = count // experiment.batch_size
-        self.plan = choose_plan(experiment.plan, network)
-        self.strategy = strategy(network, **experiment.hyperparameters)
-        optimizer = build_optimizer(
-            experiment.optimizer,
-            lr=experiment.lr,
-            steps_per_epoch=self.steps_per_epoch,
-            momentum=experiment.momentum,
-            weight_decay=experiment.weight_decay,
-            lr_drops=experiment.lr_drops,
-            lr_drop_factor=experiment.lr_drop_factor,
-        )
-        optimizer.build(network.trainable_variables)
+        self.plan = distribution.plan(choose_plan(experiment.plan, network))
+        # What the steps train: on several devices a copy, whose weights come and go.
+        self.replicas = distribution.replicate(network)
+        self.strategy = strategy(self.replicas, **experiment.hyperparameters)
+        with distribution.scope():
+            optimizer = build_optimizer(
+                experiment.optimizer,
+                lr=experiment.lr,
+                steps_per_epoch=self.steps_per_epoch,
+                momentum=experiment.momentum,
+                weight_decay=experiment.weight_decay,
+                lr_drops=experiment.lr_drops,
+                lr_drop_factor=experiment.lr_drop_factor,
+            )
+            optimizer.build(self.replicas.trainable_variables)
         self.strategy.compile(optimizer=optimizer)
         self.program = TrainingProgram(
-            self.strategy, experiment.batch_size, self.plan, augmentation
+            self.strategy, experiment.batch_size, self.plan, augmentation, distribution
         )
         self.strategy.train_function = self.program
         self._predict = Predictor(network, self.plan, experiment.mc_eval, experiment.seed)
@@ -132,6 +141,7 @@ class Trainer:
         Raises:
           TrainingDiverged: a loss was not finite.
         """
+        self.distribution.copy(self.network, self.replicas)
         restart(self.strategy.optimizer, self.strategy.optimizer._learning_rate, first_step)
         cuts = () if snapshot_step is None else (snapshot_step % self.steps_per_epoch,)
         callback = _LevelCallback(self, level, first_step, cuts, snapshot_step, snapshot, listener)
@@ -144,6 +154,10 @@ class Trainer:
             verbose=0,
         )
         return callback.epochs
+
+    def fetch(self) -> None:
+        """Brings the network to where its training stands, if that runs on a copy."""
+        self.distribution.copy(self.replicas, self.network)
 
     def predict(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Labels and logits of a split, with the network as it stands."""
@@ -187,11 +201,13 @@ class _LevelCallback(keras.callbacks.Callback):
             raise TrainingDiverged(self.level, self.epoch, step)
         step = self.before + logs["steps"]
         if step == self.snapshot_step:
+            self.trainer.fetch()
             self.snapshot()
             self.snapshot_step = None
         self.listener(Progress(self.level, self.first_step, step, None))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.trainer.fetch()
         labels, logits = self.trainer.predict(self.trainer.dataset.validation)
         # The weights too: an activation can hide them, oneDNN's fused ReLU makes 0 of NaN.
         finite = all(np.isfinite(v).all() for v in (logits, *self.trainer.network.get_weights()))

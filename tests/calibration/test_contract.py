@@ -96,6 +96,28 @@ def test_a_step_gives_what_log_names_say(name, dataset):
 
 
 @each_strategy
+def test_batch_wide_tells_whether_devices_can_share_a_batch(name, dataset):
+    """The gradient of a batch is the mean of its halves' unless the loss relates its examples."""
+    row = STRATEGIES[name]
+    # A rate that drops nothing: the passes are there, and draw nothing that could differ.
+    hyper = {**row.hyperparameters, "dropout_rate": 1e-6}
+    model = build_model("lenet_12", (8, 8, 1), 10, seed=5, input_range=16.0, dropout_rate=1e-6)
+    inputs, labels = next(dataset.train.in_order(60))
+
+    def gradient(rows):
+        strategy = row.load()(masking.wrap(model), **hyper)
+        strategy.compile(optimizer=keras.optimizers.SGD(1.0))
+        with step_seed(tf.constant([1, 2])):
+            strategy.train_step((inputs[rows], labels[rows]))
+        after, before = masking.values(strategy.network), masking.values(model)
+        return np.concatenate([(before[path] - after[path]).ravel() for path in before])
+
+    halves = (gradient(slice(30)) + gradient(slice(30, 60))) / 2
+    distance = np.abs(gradient(slice(60)) - halves).max()
+    assert distance > 1e-4 if row.load().batch_wide else distance < 1e-6
+
+
+@each_strategy
 @pytest.mark.parametrize("scale", [1.0, 1e5])
 def test_loss_and_gradients_are_finite(name, scale, dataset):
     strategy = make_strategy(name)

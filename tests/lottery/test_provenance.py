@@ -46,6 +46,7 @@ def test_realised_figures_by_hand(chain):
         "prunable": 48 + 18,
         "remaining_at_start": 48 + 18,
         "plan": "graph",
+        "replicas": 1,
         "hyperparameters": {},
     }
 

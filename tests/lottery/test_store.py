@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
-from lotcal_tf.lottery.store import RunStore, level_name, read_header, read_ticket, write_atomically
+from lotcal_tf.lottery.store import (
+    OnlookerStore,
+    RunStore,
+    level_name,
+    read_header,
+    read_ticket,
+    write_atomically,
+)
 from lotcal_tf.lottery.ticket import Ticket
 
 FILES = ("ticket.json", "masks.safetensors", "rewind.safetensors", "trained.safetensors")
@@ -268,3 +275,16 @@ def test_an_unreadable_experiment_is_named(store):
     (store.directory / "experiment.json").write_text("{")
     with pytest.raises(UsageError, match=r"experiment\.json cannot be read"):
         store.check("mine")
+
+
+def test_an_onlooker_reads_what_is_there_and_writes_nothing(store, tmp_path):
+    store.save(make_ticket(0))
+    before, onlooker = tree(tmp_path), OnlookerStore(store.directory)
+    onlooker.check("mine")
+    onlooker.begin({"run_id": "theirs"})
+    onlooker.append_epoch({"level": 1})
+    onlooker.save(make_ticket(1))
+    OnlookerStore(tmp_path / "nowhere").begin({})
+    assert tree(tmp_path) == before
+    assert onlooker.finished() == 1
+    assert onlooker.read(0).digest == make_ticket(0).digest

@@ -1,0 +1,163 @@
+"""The cluster that `TF_CONFIG` names: who takes part in a run, and whether all of them are there.
+
+Plain Python, without TensorFlow: a wrong `TF_CONFIG` is told at once, and a worker that is missing
+by name, where TensorFlow itself would wait for ever.
+"""
+
+import dataclasses
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from lotcal_tf.errors import UsageError, WorkerLost
+
+MEETING_SECONDS = 120.0
+
+_EXAMPLE = (
+    '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The processes of a run, each of which trains.
+
+    Attributes:
+      addresses: `host:port` by task, `chief 0` or `worker 0` first.
+      task: which of them this process is.
+    """
+
+    addresses: Mapping[str, str]
+    task: str
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the process that writes: the chief, or else the first worker."""
+        return self.task == next(iter(self.addresses))
+
+
+def of(distribute: str) -> Cluster | None:
+    """The cluster that an experiment's field `distribute` asks for; None within one machine.
+
+    Raises:
+      UsageError: it takes a cluster, and `TF_CONFIG` names none.
+    """
+    return parse(os.environ.get("TF_CONFIG")) if distribute == "multi_worker" else None
+
+
+def parse(text: str | None) -> Cluster:
+    """The cluster of a `TF_CONFIG`, as everywhere in TensorFlow's ecosystem.
+
+    Args:
+      text: JSON with `cluster` (lists of `host:port` under `worker`, maybe one under `chief`) and
+        `task` (`type` and `index` of this process); None: the variable is not set.
+
+    Raises:
+      UsageError: what is wrong with it, in one line.
+    """
+    if not text:
+        raise _wrong(f"is not set: give every worker its own, such as {_EXAMPLE}")
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise _wrong(f"is no JSON ({error}): {text!r}") from error
+    cluster, task = _mapping(config, "cluster"), _mapping(config, "task")
+    unknown = sorted(set(cluster) - {"chief", "worker"})
+    if unknown:
+        raise _wrong(f"cluster.{unknown[0]}: only chief and worker take part in a run")
+    addresses: dict[str, str] = {}
+    for job in ("chief", "worker"):
+        tasks = cluster.get(job, [])
+        if not isinstance(tasks, list):
+            raise _wrong(f"cluster.{job}={tasks!r}: must be a list of host:port")
+        for index, address in enumerate(tasks):
+            problem = _address_problem(address, addresses.values())
+            if problem:
+                raise _wrong(f"cluster.{job}[{index}]={address!r}: {problem}")
+            addresses[f"{job} {index}"] = address
+    if not addresses:
+        raise _wrong("cluster: names no worker")
+    if len(cluster.get("chief", [])) > 1:
+        raise _wrong(f"cluster.chief={cluster['chief']!r}: there can be only one")
+    own = f"{task.get('type')} {task.get('index')}"
+    if own not in addresses:
+        known = ", ".join(addresses)
+        raise _wrong(f"task={json.dumps(task)}: is none of the cluster's, which are {known}")
+    return Cluster(addresses, own)
+
+
+def meet(cluster: Cluster, seconds: float = MEETING_SECONDS) -> None:
+    """Waits until every other process of the cluster answers at its address.
+
+    Meanwhile this one answers at its own, which is free again afterwards.
+
+    Args:
+      cluster: whom to wait for.
+      seconds: how long.
+
+    Raises:
+      WorkerLost: one did not answer in that time.
+      UsageError: this process cannot listen at its own address.
+    """
+    until = time.monotonic() + seconds
+    waiting = {task: where for task, where in cluster.addresses.items() if task != cluster.task}
+    own = cluster.addresses[cluster.task]
+    try:
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        door = socket.create_server(
+            ("", _endpoint(own)[1]), family=family, dualstack_ipv6=both, backlog=len(waiting) + 1
+        )
+    except OSError as error:
+        problem = f"{cluster.task} cannot listen at {own}: {error.strerror}"
+        raise _wrong(f"{problem}; end what does, or choose another port") from error
+    with door:
+        while waiting:
+            reasons = {task: _knock(where, until) for task, where in waiting.items()}
+            waiting = {task: where for task, where in waiting.items() if reasons[task]}
+            if waiting and time.monotonic() >= until:
+                task, where = next(iter(waiting.items()))
+                raise WorkerLost(
+                    f"TF_CONFIG lists {task} at {where}, which did not answer within {seconds:g} s "
+                    f"({reasons[task]}): start it, or correct the address"
+                )
+            if waiting:
+                time.sleep(min(0.2, seconds))
+
+
+def _knock(address: str, until: float) -> str:
+    """Empty where somebody answers at the address, else why not."""
+    patience = min(2.0, max(0.1, until - time.monotonic()))
+    try:
+        socket.create_connection(_endpoint(address), timeout=patience).close()
+    except OSError as error:
+        return error.strerror or str(error) or type(error).__name__
+    return ""
+
+
+def _endpoint(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _address_problem(address: Any, taken: Any) -> str | None:
+    if not isinstance(address, str) or ":" not in address:
+        return "must be host:port"
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        return "must be host:port, the port from 1 to 65535"
+    return "is listed twice" if address in taken else None
+
+
+def _mapping(config: Any, key: str) -> dict[str, Any]:
+    found = config.get(key) if isinstance(config, dict) else None
+    if not isinstance(found, dict):
+        raise _wrong(f"has no {key}: it must look like {_EXAMPLE}")
+    return found
+
+
+def _wrong(problem: str) -> UsageError:
+    return UsageError(f"TF_CONFIG {problem}")
