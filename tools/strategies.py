@@ -31,7 +31,7 @@ GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "mda": {"calib_weight": [0.01, 0.1, 1.0]},
     "lwcc": {"calib_weight": [0.03, 0.1, 0.3, 1.0]},
     "lwcc_si": {"calib_weight": [0.1, 0.3], "dropout_rate": [0.1, 0.2]},
-    "nba": {"calib_weight": [0.03, 0.1, 0.3]},
+    "nba": {"calib_weight": [0.03, 0.1, 0.3, 1.0]},
 }
 KEPT = {"100 %": 1.0, "21 %": 0.21, "13.5 %": 0.135, "3.6 %": 0.036}
 FIGURES = ("accuracy", "ece", "nll", "brier")
