@@ -57,12 +57,12 @@ STRATEGIES: Mapping[str, Row] = {
     "mixup": Row(
         "lotcal_tf.calibration.mixup:Mixup",
         "mixtures of examples and of their labels",
-        {"mixup_a": 0.2},
+        {"mixup_a": 0.02},
     ),
     "mda": Row(
         "lotcal_tf.calibration.mda:MarginalDistributionAlignment",
         "a batch's mean prediction is held to the class prior",
-        {"calib_weight": 1.0, "prior": ()},
+        {"calib_weight": 0.1, "prior": ()},
     ),
     "lwcc": Row(
         "lotcal_tf.calibration.lwcc:LikelihoodWeighted",
@@ -72,7 +72,7 @@ STRATEGIES: Mapping[str, Row] = {
     "lwcc_si": Row(
         "lotcal_tf.calibration.lwcc:LikelihoodWeightedStochastic",
         "lwcc on the mean of stochastic passes",
-        {"calib_weight": 0.3, "passes": 5, "dropout_rate": 0.1, "dropout_at": "blocks"},
+        {"calib_weight": 0.3, "passes": 5, "dropout_rate": 0.2, "dropout_at": "blocks"},
     ),
     "nba": Row(
         "lotcal_tf.calibration.nba:NormalisedBinAssignment",
