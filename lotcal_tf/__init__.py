@@ -12,7 +12,7 @@ _DOOR = {
     "find_tickets": "lotcal_tf.library",
     "load_ticket": "lotcal_tf.library",
     "export_ticket": "lotcal_tf.library",
-    "measure_model": "lotcal_tf.library",
+    "measure_model": "lotcal_tf.measuring",
     "Masked": "lotcal_tf.pruning.masking",
     "StatelessDropout": "lotcal_tf.models.mc_dropout",
     "Strategy": "lotcal_tf.calibration.strategy",

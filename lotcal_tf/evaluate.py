@@ -51,9 +51,9 @@ def main(request: cli.Request) -> None:
     unseen = _names("unseen", own["unseen"])
     # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
     cli.start_tensorflow()
-    from lotcal_tf import library
+    from lotcal_tf import measuring
 
-    found = library.evaluate_model(
+    found = measuring.evaluate_model(
         model,
         request.experiment,
         request.given,

@@ -32,7 +32,7 @@ FLOORS = (
     {"training"},
     {"lottery"},
     {"deploy", "analysis"},
-    {"library"},
+    {"library", "measuring"},
     COMMANDS,
 )
 STRANGERS = {("calibration", "pruning"), ("calibration", "data")}

@@ -54,7 +54,7 @@ def test_strategy_trains_a_network_it_knows_nothing_of(name, build):
     hyper = catalog.strategy(name).hyperparameters
     network = build("lenet_6", dropout_rate=hyper.get("dropout_rate", 0.0))
     strategy = found(network, **hyper)
-    strategy.compile(optimizer=keras.optimizers.legacy.SGD(0.1))
+    strategy.compile(optimizer=keras.optimizers.SGD(0.1))
     before = [weight.numpy() for weight in network.trainable_weights]
     inputs = np.random.default_rng(0).random((9, *SHAPE), np.float32)
     labels = tf.constant(np.arange(9) % CLASSES, tf.int32)

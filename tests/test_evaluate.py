@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from lotcal_tf import evaluate, library
+from lotcal_tf import evaluate, library, measuring
 from lotcal_tf.catalog import CORRUPTIONS, SEVERITIES
 from lotcal_tf.evaluation.metrics import measure
 from lotcal_tf.recipes import resolve
@@ -290,7 +290,7 @@ def test_data_of_ones_own_must_be_named(call, tmp_path):
     done = call(f"--model={out}")
     assert done.code == 2
     assert "was found on data of your own: give --dataset" in done.err[0]
-    found = library.measure_model(out, (x, y), bins=4)
+    found = measuring.measure_model(out, (x, y), bins=4)
     truth = library.load_ticket(out / "tickets" / "level_00").model()(x).numpy()
     assert found.metrics == pytest.approx(measure(y, truth, bins=4), abs=1e-6)
 
@@ -313,7 +313,7 @@ def test_interruption_is_130(call, run, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(library, "evaluate_model", interrupt)
+    monkeypatch.setattr(measuring, "evaluate_model", interrupt)
     done = call(f"--model={run}")
     assert (done.code, done.out, done.err) == (130, "", ["evaluate: interrupted"])
 

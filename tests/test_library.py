@@ -14,8 +14,6 @@ from lotcal_tf import library
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.data.splits import StreamedSplit
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.evaluation import metrics
-from lotcal_tf.evaluation.unseen import measure_unseen
 from lotcal_tf.lottery import progress
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.pruning import masking
@@ -615,18 +613,3 @@ def test_a_field_that_means_nothing_here_is_refused(tmp_path):
     ):
         library.find_tickets(dense(6, 3), TRAIN, momentum=0.9, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_model_is_measured_on_ones_own_data(finished):
-    best = finished.best
-    logits = best.model()(TEST[0]).numpy()
-    found = library.measure_model(finished.directory, TEST, bins=5, unseen={"noise": 9 * TEST[0]})
-    assert found.metrics == pytest.approx(metrics.measure(TEST[1], logits, bins=5), abs=1e-6)
-    assert (found.examples, found.ece_bins) == (len(TEST[1]), 5)
-    assert found.model.endswith(f"tickets/level_{best.level:02d}")
-    far = best.model()(9 * TEST[0]).numpy()
-    assert found.unseen[0].metrics == pytest.approx(measure_unseen(logits, far), abs=1e-6)
-    streamed = library.measure_model(finished.directory, pipeline(TEST), bins=5)
-    assert streamed.metrics == found.metrics
-    with pytest.raises(UsageError, match=r"inputs of shape \(8\), the data has \(4\)"):
-        library.measure_model(finished.directory, (TEST[0][:, :4], TEST[1]))
