@@ -13,6 +13,7 @@ _DOOR = {
     "load_ticket": "lotcal_tf.library",
     "export_ticket": "lotcal_tf.library",
     "measure_model": "lotcal_tf.measuring",
+    "compact": "lotcal_tf.pruning.compaction",
     "Masked": "lotcal_tf.pruning.masking",
     "StatelessDropout": "lotcal_tf.models.mc_dropout",
     "Strategy": "lotcal_tf.calibration.strategy",

@@ -26,6 +26,7 @@ def test_door_has_what_the_design_promises():
         "load_ticket",
         "export_ticket",
         "measure_model",
+        "compact",
         "losses",
         "metrics",
     }
