@@ -34,7 +34,7 @@ GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "nba": {"calib_weight": [0.03, 0.1, 0.3, 1.0]},
 }
 KEPT = {"100 %": 1.0, "21 %": 0.21, "13.5 %": 0.135, "3.6 %": 0.036}
-FIGURES = ("accuracy", "ece", "nll", "brier")
+FIGURES = ("accuracy", "ece", "nll", "brier", "ece_scaled", "nll_scaled")
 
 
 def candidates() -> list[tuple[str, Settings]]:
