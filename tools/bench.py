@@ -32,7 +32,7 @@ from lotcal_tf import catalog, seeds
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.splits import Dataset, ResidentSplit
-from lotcal_tf.experiment import FIELDS, Experiment
+from lotcal_tf.experiment import Experiment
 from lotcal_tf.lottery.board import Board
 from lotcal_tf.lottery.search import Search
 from lotcal_tf.lottery.store import RunStore
@@ -358,10 +358,8 @@ def main() -> None:
 def resnet_rows(dataset: Dataset, model: str) -> dict[str, Contender]:
     """A convolutional network of ours, masked, and plain Keras with each of its own settings."""
     rows = {"ours, masked": ours(dataset, model=model, **CONVOLUTIONAL)}
-    if "augment" in FIELDS:
-        rows["ours, masked, crop and flip"] = ours(
-            dataset, model=model, augment="crop_flip", **CONVOLUTIONAL
-        )
+    augmented = CONVOLUTIONAL | {"augment": "crop_flip"}
+    rows["ours, masked, crop and flip"] = ours(dataset, model=model, **augmented)
     for pipeline in (False, True):
         for steps in (1, 16):
             name = f"Keras fit, {'tf.data' if pipeline else 'arrays'}, {steps} steps an execution"
