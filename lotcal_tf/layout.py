@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from lotcal_tf.errors import FieldError
+
 
 def level_name(level: int) -> str:
     """The name of a level's directory."""
@@ -16,6 +18,18 @@ def level_path(run: Path, level: int) -> Path:
 def is_run(path: Path) -> bool:
     """Whether a directory is a run's; a ticket's is not."""
     return (path / "tickets").is_dir()
+
+
+def is_ticket(path: Path) -> bool:
+    """Whether a directory is a ticket's."""
+    return (path / "ticket.json").is_file()
+
+
+def check_ticket(path: str) -> None:
+    """Raises FieldError where field `ticket` points to neither a ticket nor a run."""
+    if not (is_run(Path(path)) or is_ticket(Path(path))):
+        problem = "is no ticket: give RUN/tickets/level_NN, or RUN for each of its levels"
+        raise FieldError("ticket", path, problem)
 
 
 def finished_levels(run: Path) -> int:

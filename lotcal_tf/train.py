@@ -6,6 +6,7 @@ export/. The same command again continues an interrupted run, more --levels a fi
 
 from lotcal_tf import cli, cluster
 from lotcal_tf.experiment import Experiment
+from lotcal_tf.layout import check_ticket
 
 
 def main(experiment: Experiment) -> None:
@@ -15,6 +16,8 @@ def main(experiment: Experiment) -> None:
       LotcalError: what went wrong, in one line.
     """
     cluster.of(experiment.distribute)
+    if experiment.ticket:
+        check_ticket(experiment.ticket)
     # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
     cli.start_tensorflow()
     from lotcal_tf import library

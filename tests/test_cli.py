@@ -284,7 +284,9 @@ def test_a_bug_is_not_dressed_up_as_a_mistake_of_the_user():
 # --- before and at TensorFlow's start ------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("flag", "code"), [("--help", 0), ("--epochs=0", 2)])
+@pytest.mark.parametrize(
+    ("flag", "code"), [("--help", 0), ("--epochs=0", 2), ("--ticket=absent", 2)]
+)
 def test_answers_in_a_second_and_without_tensorflow(flag, code):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(

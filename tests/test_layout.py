@@ -2,7 +2,8 @@
 
 import pytest
 
-from lotcal_tf.layout import finished_levels, is_run, level_name, level_path
+from lotcal_tf.errors import FieldError
+from lotcal_tf.layout import check_ticket, finished_levels, is_run, level_name, level_path
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,16 @@ def test_a_run_is_told_from_its_tickets(tmp_path):
     assert not is_run(tmp_path / "tickets")
     assert not is_run(tmp_path / "tickets" / "level_07")
     assert not is_run(tmp_path / "absent")
+
+
+def test_only_a_ticket_and_a_run_can_be_started_from(tmp_path):
+    level = level_path(tmp_path, 0)
+    level.mkdir(parents=True)
+    check_ticket(str(tmp_path))
+    with pytest.raises(FieldError, match="is no ticket: give RUN/tickets/level_NN, or RUN"):
+        check_ticket(str(level))
+    (level / "ticket.json").touch()
+    check_ticket(str(level))
 
 
 def test_names_sort_as_levels_do():

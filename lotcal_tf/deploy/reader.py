@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lotcal_tf.deploy import saved_model, tflite
 from lotcal_tf.deploy.scaling import temperature_of
 from lotcal_tf.errors import DamagedTicket, UsageError
+from lotcal_tf.layout import is_ticket, level_path
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Ticket, best_level
 
@@ -123,8 +124,8 @@ def open_model(path: Path) -> Opened:
             if not store.finished():
                 raise UsageError(f"{path} is a run without a finished level")
             best = best_level(store.records())
-            path = store.tickets / f"level_{best:02d}"
-        if (path / "ticket.json").is_file():
+            path = level_path(path, best)
+        if is_ticket(path):
             ticket = read_ticket(path)
             return Opened(path, "ticket", TicketRunner(ticket), ticket)
     except DamagedTicket as error:

@@ -16,7 +16,7 @@ import numpy as np
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.experiment import Experiment
-from lotcal_tf.layout import finished_levels, is_run, level_path
+from lotcal_tf.layout import check_ticket, finished_levels, is_run, level_path
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Record, Ticket, from_architecture
 from lotcal_tf.models.initial import redraw
@@ -45,13 +45,11 @@ class Sources:
 
     def __init__(self, path: str) -> None:
         """See the class."""
+        check_ticket(path)
         self.path = Path(path)
         self.every_level = is_run(self.path)
         self.notes: tuple[str, ...] = ()
         self.directories = [self.path]
-        if not self.every_level and not (self.path / "ticket.json").is_file():
-            problem = "is no ticket: give RUN/tickets/level_NN, or RUN for each of its levels"
-            raise FieldError("ticket", path, problem)
         if self.every_level:
             levels = range(finished_levels(self.path))
             self.directories = [level_path(self.path, level) for level in levels]
