@@ -50,7 +50,7 @@ def run(begin, tmp_path_factory):
 def ticket(run):
     """Level 2: 48 x 0.8 = 38.4 and 38 x 0.8 = 30.4 of the hidden, 18 - 2 - 2 of the output layer."""
     found = RunStore(run).read(2)
-    assert [int(mask.sum()) for mask in found.masks.values()] == [30, 14]
+    assert {name: mask.sum() for name, mask in found.masks.items()} == {HIDDEN: 30, OUTPUT: 14}
     return found
 
 
