@@ -4,6 +4,7 @@
     python tools/bench.py --strategies        every strategy beside `none`
     python tools/bench.py --resnet            ResNet-20, batch 128, CIFAR-10 (or noise of its shape) beside Keras `fit`
     python tools/bench.py --head              a convolutional network, dropout before the classifier only
+    python tools/bench.py --memory            memory of T passes, dropout at the head or in blocks
     python tools/bench.py --chain             16 levels of 5 epochs: what is not steps, and memory
 
 Unless said otherwise every contender trains LeNet-300-100, batch 60, Adam. They are timed in turn,
@@ -15,6 +16,7 @@ one XLA program on pure tensors. Contenders whose library is missing are left ou
 import argparse
 import dataclasses
 import importlib.util
+import multiprocessing
 import os
 import resource
 import statistics
@@ -330,7 +332,11 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=CONVOLUTIONAL_STEPS, help="of an epoch of --resnet and --head"
     )
+    parser.add_argument("--memory", action="store_true", help="memory of T passes")
     arguments = parser.parse_args()
+    if arguments.memory:
+        memory(arguments.model, arguments.steps)
+        return
     if arguments.resnet or arguments.head:
         contenders = resnet_rows if arguments.resnet else head_rows
         rows = contenders(images(arguments.data_dir, arguments.steps), arguments.model)
@@ -374,6 +380,32 @@ def head_rows(dataset: Dataset, model: str) -> dict[str, Contender]:
         "none": ours(dataset, "none", model, **CONVOLUTIONAL),
         "vwcc, dropout before the classifier": ours(dataset, "vwcc", model, **fields),
     }
+
+
+def memory(model: str, steps: int) -> None:
+    """Peak memory of processes that train with T passes, and with a batch T times as large."""
+    passes = {"passes": 5}
+    rows: dict[str, dict[str, Any]] = {
+        "none": {},
+        "vwcc, T = 5, dropout before the classifier": {"calib": "vwcc", "dropout_at": "head"},
+        "vwcc, T = 5, dropout after each stage": {"calib": "vwcc", "dropout_at": "blocks"},
+        "none, a batch five times as large": {"batch_size": 5 * CONVOLUTIONAL["batch_size"]},
+    }
+    print(f"| {model}, batch 128 | peak memory, MB |\n|---|---|")
+    for name, fields in rows.items():
+        fields = CONVOLUTIONAL | (passes if "calib" in fields else {}) | fields
+        # A process of its own each: what one has taken, the next would find.
+        process = multiprocessing.get_context("spawn").Process(
+            target=_print_peak, args=(name, model, steps, fields)
+        )
+        process.start()
+        process.join()
+
+
+def _print_peak(name: str, model: str, steps: int, fields: dict[str, Any]) -> None:
+    ours(images(None, steps), model=model, **fields)()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"| {name} | {peak:.0f} |", flush=True)
 
 
 def compare(title: str, contenders: dict[str, Contender], rounds: int) -> None:
