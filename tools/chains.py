@@ -73,5 +73,5 @@ def read(directory: Path) -> list[Row]:
 def cell(figure: str, values: Sequence[float]) -> str:
     """Mean ± standard deviation, accuracy in per cent; a single value has no spread."""
     scale, digits = (100, 2) if figure == "accuracy" else (1, 4)
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{scale * statistics.mean(values):.{digits}f} ± {scale * spread:.{digits}f}"
+    spread = f" ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{scale * statistics.mean(values):.{digits}f}{spread}"
