@@ -119,10 +119,7 @@ def test_the_table_takes_the_nearest_level_and_the_spread_over_seeds(tool, run):
     assert parts[0][2] == f"| none | {' | '.join(cells)} |"
     assert parts[1][2].split(" | ")[2] == f"0.2160 ± {spread:.4f}"
     # A single seed has no spread.
-    assert (
-        parts[1][3]
-        == "| lwcc | 1.5000 | 0.7110 | 0.6350 | 0.5362 |"
-    )
+    assert parts[1][3] == "| lwcc | 1.5000 | 0.7110 | 0.6350 | 0.5362 |"
 
 
 def test_a_chain_is_called_and_named_by_its_settings(tool):
