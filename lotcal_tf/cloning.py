@@ -102,6 +102,15 @@ def replay(model: "keras.Model", inputs: Sequence[Any], call: Callable[..., Any]
     return [known[str(id(x))].pop() for x in model.outputs]
 
 
+def replayed(model: "keras.Model", call: Callable[..., Any]) -> "keras.Model":
+    """A functional model, of new inputs, that calls what `call` makes of the layers; see `replay`."""
+    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in model.inputs]
+    for given, new in zip(model.inputs, inputs, strict=True):
+        new.node.layer._name = given.node.layer.name
+    outputs = replay(model, inputs, call)
+    return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name=model.name)
+
+
 def flatten(model: "keras.Model") -> "keras.Model":
     """A functional copy, weights included, in which nested models are dissolved into their layers.
 
@@ -124,19 +133,15 @@ def flatten(model: "keras.Model") -> "keras.Model":
             made[id(layer)] = (layer, copy)
         return made[id(layer)][1]
 
-    def place(model: "keras.Model", inputs: Sequence[Any], prefix: str) -> list[Any]:
+    def calling(prefix: str) -> Callable[..., Any]:
         def call(layer: "keras.layers.Layer", *args: Any, **kwargs: Any) -> Any:
             if is_nested(layer):
-                return place(layer, tf.nest.flatten(args), f"{prefix}{layer.name}_")
+                return replay(layer, tf.nest.flatten(args), calling(f"{prefix}{layer.name}_"))
             return copied(layer, prefix)(*args, **kwargs)
 
-        return replay(model, inputs, call)
+        return call
 
-    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in model.inputs]
-    for given, new in zip(model.inputs, inputs, strict=True):
-        new.node.layer._name = given.node.layer.name
-    outputs = place(model, inputs, "")
-    flat = keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name=model.name)
+    flat = replayed(model, calling(""))
     for layer, copy in made.values():
         copy.set_weights(layer.get_weights())
     return flat

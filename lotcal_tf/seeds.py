@@ -70,3 +70,16 @@ def draw_seed(use: str) -> "tf.Tensor":
             "training=False, or inside `with lotcal_tf.step_seed(seed):`"
         )
     return seed + np.array([zlib.crc32(use.encode()) & 0x3FFFFFFF, 0], np.int32)
+
+
+def random_bits(seed: "tf.Tensor", count: "int | tf.Tensor") -> "tf.Tensor":
+    """64 random bits each, uint64 `(count,)`, a function of the seed, int32 `(2,)`, alone.
+
+    Philox by name: it gives the same numbers compiled and not. `auto_select` does not, and is far
+    slower; draws of 32 bits take several times as long as of 64.
+    """
+    import tensorflow as tf
+
+    return tf.random.stateless_uniform(
+        [count], seed, minval=None, maxval=None, dtype=tf.uint64, alg="philox"
+    )

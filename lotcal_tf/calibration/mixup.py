@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 from lotcal_tf import compat  # noqa: F401  (before TFP, whose import fails otherwise)
 from lotcal_tf.calibration.losses import cross_entropy
 from lotcal_tf.calibration.strategy import Logs, Strategy
-from lotcal_tf.seeds import draw_seed
+from lotcal_tf.seeds import draw_seed, random_bits
 
 
 class Mixup(Strategy):
@@ -36,22 +36,16 @@ class Mixup(Strategy):
           labels: `(N, K)` float.
         """
         count = inputs.shape[0]
-        order = tf.argsort(tf.bitcast(_random_bits(count, "mixup/pairs"), tf.int64))
+        keys = random_bits(draw_seed("mixup/pairs"), count)
+        order = tf.argsort(tf.bitcast(keys, tf.int64))
         # The quantile of a uniform draw: `Beta.sample` gives other numbers compiled than not.
-        bits = tf.bitwise.right_shift(
-            _random_bits(count, "mixup/share"), tf.constant(40, tf.uint64)
-        )
+        bits = random_bits(draw_seed("mixup/share"), count)
+        bits = tf.bitwise.right_shift(bits, tf.constant(40, tf.uint64))
         uniform = (tf.cast(tf.bitcast(bits, tf.int64), tf.float32) + 0.5) / 2.0**24
         share = tfp.distributions.Beta(self.hyper["mixup_a"], self.hyper["mixup_a"]).quantile(
             uniform
         )
         return _mixture(share, inputs, order), _mixture(share, labels, order)
-
-
-def _random_bits(count: int, name: str) -> "tf.Tensor":
-    return tf.random.stateless_uniform(
-        [count], draw_seed(name), None, None, tf.uint64, alg="philox"
-    )
 
 
 def _mixture(share: "tf.Tensor", values: "tf.Tensor", order: "tf.Tensor") -> "tf.Tensor":

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from lotcal_tf.seeds import random_bits
+
 # Changes images `(N, H, W, C)`, unscaled, by one draw an image; type and shape stay.
 Augmentation = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 
@@ -24,11 +26,7 @@ def draw(seed: "tf.Tensor", count: int) -> "tf.Tensor":
     Returns:
       int64 `(count,)`.
     """
-    # Philox by name gives the same numbers compiled and not.
-    bits = tf.random.stateless_uniform(
-        [count], seed, minval=None, maxval=None, dtype=tf.uint64, alg="philox"
-    )
-    return tf.bitcast(bits, tf.int64)
+    return tf.bitcast(random_bits(seed, count), tf.int64)
 
 
 def crop_flip(images: "tf.Tensor", draws: "tf.Tensor") -> "tf.Tensor":

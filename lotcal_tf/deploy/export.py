@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf.deploy import saved_model, tflite
+from lotcal_tf.deploy.reader import TicketRunner
 from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
 from lotcal_tf.errors import ExportMismatch, UsageError
 from lotcal_tf.lottery.ticket import Ticket
@@ -63,20 +64,18 @@ def export(ticket: Ticket, directory: Path, inputs: NDArray, *, scaled: bool = F
         raise UsageError(
             f"{directory} holds something else than an export: choose another directory"
         )
-    model = ticket.model()
+    runner = TicketRunner(ticket)
     temperature = temperature_of(ticket) if scaled else 1.0
     inputs = np.asarray(inputs, np.float32)
-    # Not `predict`: it makes TensorFlow write an error line of its own to standard error.
-    batches = [inputs[i : i + 1000] for i in range(0, len(inputs), 1000)]
     # Before the temperature is folded in, so that the comparison covers that step too.
-    raw = np.concatenate([model(batch, training=False).numpy() for batch in batches])
+    raw = runner(inputs)
     truth = np.divide(raw, temperature, dtype=np.float32)
     if scaled:
-        fold_temperature(model, temperature)
+        fold_temperature(runner.model, temperature)
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
-        saved_model.write(model, work / SAVED_MODEL)
+        saved_model.write(runner.model, work / SAVED_MODEL)
         tflite.write(work / SAVED_MODEL, work / TFLITE)
         readers: dict[str, Callable[[Path, NDArray[np.float32]], NDArray[np.float32]]]
         readers = {SAVED_MODEL: saved_model.logits, TFLITE: tflite.logits}

@@ -33,20 +33,21 @@ class Runner(Protocol):
 
 
 class TicketRunner:
-    """A ticket's trained sub-network, dropout off."""
+    """A ticket's trained sub-network, `model`, with dropout off."""
 
     output, step = LOGITS, 0.0
 
     def __init__(self, ticket: Ticket) -> None:
         """See the class."""
-        self._model = ticket.model()
-        self.shape = tuple(self._model.input_shape[1:])
-        self.classes = self._model.output_shape[-1]
+        self.model = ticket.model()
+        self.shape = tuple(self.model.input_shape[1:])
+        self.classes = self.model.output_shape[-1]
 
     def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
         """Logits `(N, K)` for inputs `(N, …)`."""
+        # Not `predict`: it makes TensorFlow write an error line of its own to standard error.
         batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
-        return np.concatenate([self._model(batch, training=False).numpy() for batch in batches])
+        return np.concatenate([self.model(batch, training=False).numpy() for batch in batches])
 
 
 @dataclasses.dataclass(frozen=True)

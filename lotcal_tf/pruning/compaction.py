@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lotcal_tf.cloning import copy_layer, flatten, replay, steps
+from lotcal_tf.cloning import copy_layer, flatten, replayed, steps
 from lotcal_tf.compat import keras
 
 _L = keras.layers
@@ -295,13 +295,7 @@ class _Plan:
                 args = (tf.gather(args[0], self.gather.tolist(), axis=-1),)
             return made[id(layer)](*args, **kwargs)
 
-        inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in self.model.inputs]
-        for given, new in zip(self.model.inputs, inputs, strict=True):
-            new.node.layer._name = given.node.layer.name
-        outputs = replay(self.model, inputs, call)
-        smaller = keras.Model(
-            inputs, outputs if len(outputs) > 1 else outputs[0], name=self.model.name
-        )
+        smaller = replayed(self.model, call)
         for layer_id, layer in made.items():
             layer.set_weights(self._weights(nodes[layer_id]))
         return smaller
