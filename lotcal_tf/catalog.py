@@ -68,6 +68,19 @@ class Format:
         return _imported(self.path)
 
 
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """One way to store a network's zeros; with neither they are numbers like others.
+
+    Attributes:
+      sparse: by TFLite's sparse encoding, which leaves them out.
+      compact: without the units and channels that are dead, see `pruning.compaction`.
+    """
+
+    sparse: bool
+    compact: bool
+
+
 def _imported(path: str) -> Any:
     module, attribute = path.split(":")
     return getattr(importlib.import_module(module), attribute)
@@ -200,9 +213,16 @@ FORMATS: Mapping[str, Format] = {
         needs=("validation",),
     ),
 }
-# How a file of a format holds a network's zeros: as numbers like others, by TFLite's sparse
-# encoding, without the units and channels that are dead (`pruning.compaction`), or by both.
-ENCODINGS = ("dense", "sparse", "compact", "compact_sparse")
+# What is written where nobody says what: one file that keeps every digit, and the small one.
+DEFAULT_FORMATS = ("float32", "int8")
+
+# How a file holds a network's zeros.
+ENCODINGS: Mapping[str, Encoding] = {
+    "dense": Encoding(sparse=False, compact=False),
+    "sparse": Encoding(sparse=True, compact=False),
+    "compact": Encoding(sparse=False, compact=True),
+    "compact_sparse": Encoding(sparse=True, compact=True),
+}
 
 
 def strategy(name: str) -> Row:

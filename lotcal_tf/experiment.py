@@ -246,8 +246,8 @@ class Experiment:
     )
     seed: int = _field(0, "seed of every random draw", check=_at_least(0))
     export_logits: str = _field(
-        "raw",
-        "what exported files give: the network's logits, or those divided by the temperature",
+        "scaled",
+        "what exported files give: logits divided by the temperature, so that confidence fits, or raw ones",
         choices=("raw", "scaled"),
         identity=False,
     )

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from lotcal_tf import catalog, cluster
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
 from lotcal_tf.data import arrays
-from lotcal_tf.data.splits import Dataset, Split
-from lotcal_tf.deploy.export import Exported, export, exported
+from lotcal_tf.data.splits import Dataset
+from lotcal_tf.deploy.export import Examples, Exported, export, exported
+from lotcal_tf.deploy.parity import Tolerance
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.evaluation.metrics import DEFAULT_BINS
 from lotcal_tf.experiment import FIELDS, Experiment, check_applies
 from lotcal_tf.lottery.board import Board
 from lotcal_tf.lottery.progress import ProgressBar, table
@@ -32,6 +34,9 @@ from lotcal_tf.models.checks import check_outputs, classes_of
 from lotcal_tf.models.mc_dropout import Passes
 from lotcal_tf.pruning import masking
 from lotcal_tf.training import distribution
+
+# What a run's best ticket is exported to by itself; the `export` command has more.
+_RUN_FORMATS = ("saved_model", "float32")
 
 _COMMAND_FIELDS = (
     "dataset",
@@ -158,17 +163,54 @@ def load_ticket(directory: str | Path) -> Ticket:
 
 
 def export_ticket(
-    ticket: Ticket, directory: str | Path, inputs: Any, *, scaled: bool = False
+    ticket: Ticket,
+    directory: str | Path,
+    test: tuple[Any, Any],
+    validation: tuple[Any, Any] | None = None,
+    train: tuple[Any, Any] | None = None,
+    *,
+    formats: Sequence[str] = catalog.DEFAULT_FORMATS,
+    encoding: str | None = None,
+    output: str = "logits",
+    scaled: bool = True,
+    tolerance: Tolerance = Tolerance(),
+    bins: int = DEFAULT_BINS,
+    seconds: float = 0.5,
 ) -> Exported:
-    """Exports a ticket as SavedModel and TFLite file; see `deploy.export.export`.
+    """Exports a ticket as files, each held against it; see `deploy.export.export`.
 
     Args:
       ticket: what to export.
-      directory: where to.
-      inputs: `(N, …)` examples to compare the files with the ticket on, e.g. the test inputs.
+      directory: where to; replaced if it holds an earlier export.
+      test: `(inputs, labels)` to compare the files with the ticket on.
+      validation: likewise; what quantising finds its ranges and temperature by. None: formats of
+        whole numbers are refused.
+      train: likewise; what quantisation-aware training runs over.
+      formats: names of `catalog.FORMATS`.
+      encoding: dense, sparse, compact or compact_sparse for all files; None: of each the smallest.
+      output: `logits` or `probabilities`, what files give.
       scaled: divide the logits by the ticket's temperature, so that their softmax is calibrated.
+      tolerance: how far a file may be from its ticket.
+      bins: of the ECE.
+      seconds: how long each file's latency is measured; 0: not at all.
+
+    Raises:
+      UsageError: something does not fit; nothing was written.
+      ExportMismatch: a file is farther from its ticket than the tolerance; nothing is left.
     """
-    return export(ticket, Path(directory), np.asarray(inputs), scaled=scaled)
+    examples = Examples.given(test, validation, train)
+    return export(
+        ticket,
+        Path(directory),
+        examples,
+        formats=formats,
+        encoding=encoding,
+        output=output,
+        scaled=scaled,
+        tolerance=tolerance,
+        bins=bins,
+        seconds=seconds,
+    )
 
 
 def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
@@ -225,7 +267,7 @@ def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
     return _search(experiment, start, dataset, content, progress, devices)
 
 
-def export_best(run: Run, *, scaled: bool = False) -> Exported:
+def export_best(run: Run, *, scaled: bool = True) -> Exported:
     """Exports a run's best ticket to its `export/`, compared on the whole test split.
 
     Args:
@@ -235,13 +277,21 @@ def export_best(run: Run, *, scaled: bool = False) -> Exported:
     What was exported before from the same ticket is left as it is.
     """
     best, directory = run.best, run.directory / "export"
-    there = exported(best, directory, scaled=scaled)
+    there = exported(best, directory, formats=_RUN_FORMATS, scaled=scaled)
     if there is not None:
         return there
-    dataset = run.load()
-    split: Split = dataset.test or dataset.validation
-    blocks = [inputs.numpy() for inputs, _ in split.in_order(1000)]
-    return export(best, directory, np.concatenate(blocks), scaled=scaled)
+    store = RunStore(run.directory)
+    return export(
+        best,
+        directory,
+        Examples.of(run.load()),
+        formats=_RUN_FORMATS,
+        scaled=scaled,
+        bins=run.records[0]["ece_bins"],
+        dense=store.read(0).model(),
+        origin=store.experiment(),
+        seconds=0,
+    )
 
 
 def _check_dropout(experiment: Experiment, ticket: Ticket) -> None:

@@ -1,7 +1,6 @@
 """Measuring a ticket or an exported file, on data of one's own or on data that has a name."""
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,6 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.evaluation import metrics
 from lotcal_tf.experiment import FIELDS, Experiment
 from lotcal_tf.recipes import recipe_names, resolve
-
-# What stands for the source of data without a name, see `arrays.fingerprint`.
-_FINGERPRINT = r"[0-9a-f]{10}"
 
 
 def measure_model(
@@ -128,7 +124,7 @@ def _as_recorded(opened: Opened, experiment: Experiment, given: Mapping[str, Any
         return experiment
     flags = {name: getattr(experiment, name) for name in given if name in FIELDS}
     if not named or (named == {"dataset"} and experiment.dataset == recorded.get("dataset")):
-        if re.fullmatch(_FINGERPRINT, recorded["source"]):
+        if arrays.is_fingerprint(recorded["source"]):
             raise UsageError(
                 f"{opened.path} was found on data of your own: give --dataset, or measure it by "
                 "lotcal_tf.measure_model"

@@ -33,8 +33,10 @@ def main(experiment: Experiment) -> None:
     exported = library.export_best(run, scaled=experiment.export_logits == "scaled")
     print(run.table())
     print(f"best: level {run.best.level}, {100 * run.best.density:.1f} % of the prunable weights")
-    print(f"exported, and equal to the ticket on {exported.examples} examples:")
-    print(f"  {exported.saved_model}\n  {exported.tflite}")
+    print(f"exported, and held against the ticket on {exported.examples:,} examples:")
+    for path in exported.files.values():
+        print(f"  {path}")
+    print(f"more formats, and their speed: python -m lotcal_tf.export --run={run.directory}")
     print(f"watch: tensorboard --logdir {run.directory / 'tensorboard'}")
 
 

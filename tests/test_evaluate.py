@@ -44,7 +44,7 @@ def run(tmp_path_factory):
     found = library.run_experiment(
         resolve({**FLAGS, "ece_bins": 12, "plan": "graph", "out": str(out)}), progress=False
     )
-    library.export_best(found)
+    library.export_best(found, scaled=False)
     return found.directory
 
 
@@ -148,7 +148,7 @@ def test_ticket_saved_model_and_tflite_agree(run, measured, data_dir, tmp_path):
     level = json.loads((run / "export" / "parity.json").read_text())["level"]
     assert ticket["model"] == str(run / "tickets" / f"level_{level:02d}")
     # Outside the run too, where the data must be named.
-    lone = shutil.copy(run / "export" / "ticket.tflite", tmp_path / "lone.tflite")
+    lone = shutil.copy(run / "export" / "ticket_float32.tflite", tmp_path / "lone.tflite")
     for file, kind in ((run / "export" / "saved_model", "saved_model"), (lone, "tflite")):
         named = [] if run in file.parents else ["--dataset=digits", "--ece_bins=12"]
         found = measured(file, *flags, *named)
@@ -235,7 +235,7 @@ def test_unseen_sets_are_told_apart_by_confidence(run, measured, data_dir):
         (["--model={run}", "--json=maybe"], "json"),
         (["--model={run}/tickets"], "is no model: give a .tflite file"),
         (["--model={run}/metrics.csv"], "is no TFLite file"),
-        (["--model={run}/export/ticket.tflite", "--scaled"], "only a ticket records a temperature"),
+        (["--model={run}/export/ticket_float32.tflite", "--scaled"], "only a ticket records a temperature"),
         (["--model={lone}"], "--dataset is missing"),
         (["--model={run}", "--unseen=tiny_cars", "--data_dir={data_dir}"], "(8, 8, 1), tiny_cars has (6, 6, 3)"),
         (["--model={lone}", "--source=tiny_cars", "--data_dir={data_dir}"], "(8, 8, 1), tiny_cars has (6, 6, 3)"),
@@ -245,7 +245,7 @@ def test_unseen_sets_are_told_apart_by_confidence(run, measured, data_dir):
     ],
 )  # fmt: skip
 def test_a_wrong_request_is_told_in_one_line(call, run, data_dir, tmp_path, flags, words):
-    lone = shutil.copy(run / "export" / "ticket.tflite", tmp_path / "lone.tflite")
+    lone = shutil.copy(run / "export" / "ticket_float32.tflite", tmp_path / "lone.tflite")
     places = {"run": run, "data_dir": data_dir, "lone": lone}
     done = call(*(flag.format(**places) for flag in flags))
     assert (done.code, done.out) == (2, "")

@@ -178,8 +178,9 @@ def test_a_run_ends_with_a_table_and_what_was_exported(finished):
     (best,) = [line.split()[0] for line in lines if line.endswith("<- best")]
     assert any(line.startswith(f"best: level {best}, ") for line in lines)
     export = finished.directory / "export"
-    assert {f"  {export / 'saved_model'}", f"  {export / 'ticket.tflite'}"} <= set(lines)
-    assert "equal to the ticket on 360 examples" in finished.out
+    assert {f"  {export / 'saved_model'}", f"  {export / 'ticket_float32.tflite'}"} <= set(lines)
+    assert "exported, and held against the ticket on 360 examples:" in lines
+    assert f"more formats, and their speed: python -m lotcal_tf.export --run={finished.directory}" in lines
     assert lines[-1] == f"watch: tensorboard --logdir {finished.directory / 'tensorboard'}"
 
 
@@ -201,7 +202,9 @@ def test_run_directory_holds_what_the_design_lists(finished):
         for name in ("ticket.json", *(f"{tensor}.safetensors" for tensor in TENSORS))
     }
     rest = {"experiment.json", "metrics.csv", "history.csv"}
-    export = {"export/ticket.tflite", "export/parity.json"}
+    card = ("model_card.json", "model_card.md", "reliability.png")
+    shown = ("ticket_float32.tflite", "parity.json", "verdict.json", *card)
+    export = {f"export/{name}" for name in shown}
     assert found == tickets | rest | export | model | {board}
     # Nothing beside the run, where the command stood.
     assert [path.name for path in finished.directory.parent.iterdir()] == ["run"]
@@ -494,4 +497,4 @@ def test_finished_levels_stay_when_a_later_one_fails(call, tmp_path, monkeypatch
     assert [row["level"] for row in rows(run / "metrics.csv")] == ["0"]
     # What is there is a run of its own.
     assert call(*SMALL, *flags, "--levels=0").code == 0
-    assert (run / "export" / "ticket.tflite").is_file()
+    assert (run / "export" / "ticket_float32.tflite").is_file()

@@ -138,7 +138,7 @@ def test_two_workers_find_what_one_process_finds(pair, ticket, tmp_path):
 def test_only_the_chief_writes_and_exports(pair):
     directory, (chief, other) = pair
     assert sorted(path.name for path in directory.iterdir()) == ["err0", "err1", "run"]
-    assert (directory / "run" / "export" / "ticket.tflite").is_file()
+    assert (directory / "run" / "export" / "ticket_float32.tflite").is_file()
     assert "best: level 1" in chief
     assert other.strip().endswith("this worker is done; the chief has written, and exports")
     assert (directory / "err1").read_text() == ""

@@ -232,6 +232,11 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()[:10]
 
 
+def is_fingerprint(source: str) -> bool:
+    """Whether a source's name is a `fingerprint`: its data were somebody's own arrays."""
+    return re.fullmatch(r"[0-9a-f]{10}", source) is not None
+
+
 def _check_shapes(shapes: dict[str, tuple[int, ...]]) -> None:
     """Raises UsageError where a split's examples have another shape than train's."""
     for split, shape in shapes.items():

@@ -1,26 +1,73 @@
-"""Exporting a ticket: written, reloaded, compared on examples, and only then put in place."""
+"""Exporting a ticket: written, run as a phone would, held against it, and only then put in place."""
 
 import dataclasses
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
-from lotcal_tf.deploy import saved_model, tflite
-from lotcal_tf.deploy.reader import TicketRunner
+from lotcal_tf.catalog import DEFAULT_FORMATS, ENCODINGS, FORMATS, file_format
+from lotcal_tf.compat import keras
+from lotcal_tf.data.splits import Dataset, ResidentSplit, Split
+from lotcal_tf.deploy import card, latency
+from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, Material
+from lotcal_tf.deploy.maker import Made, Maker
+from lotcal_tf.deploy.parity import Tolerance, compare
+from lotcal_tf.deploy.reader import TicketRunner, logits_of, open_model
 from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
-from lotcal_tf.errors import ExportMismatch, UsageError
+from lotcal_tf.deploy.verdict import DENSE, MASKED, Verdict, verdict
+from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.evaluation.metrics import DEFAULT_BINS, prediction_bins
 from lotcal_tf.lottery.ticket import Ticket
+from lotcal_tf.pruning.compaction import Compaction, compact
 
-# Float32 sums in another order: this much of the largest logit, at least of 1.
-TOLERANCE = 1e-4
+PARITY, VERDICT = "parity.json", "verdict.json"
 
-SAVED_MODEL, TFLITE, PARITY = "saved_model", "ticket.tflite", "parity.json"
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """What files are measured on and made with.
+
+    Attributes:
+      inputs, labels: `(N, …)` and `(N,)`, what files are compared on.
+      split: what these are: `test`, or `val`.
+      material: what quantising draws on.
+    """
+
+    inputs: NDArray[np.float32]
+    labels: NDArray
+    split: str
+    material: Material
+
+    @classmethod
+    def of(cls, dataset: Dataset, seed: int = 0) -> "Examples":
+        """A dataset's test split, without one its validation split; and what quantising draws on."""
+        validation = _whole(dataset.validation)
+        split, (inputs, labels) = "val", validation
+        if dataset.test is not None:
+            split, (inputs, labels) = "test", _whole(dataset.test)
+        return cls(inputs, labels, split, Material(*validation, dataset.train, seed))
+
+    @classmethod
+    def given(
+        cls,
+        test: tuple[Any, Any],
+        validation: tuple[Any, Any] | None = None,
+        train: tuple[Any, Any] | None = None,
+    ) -> "Examples":
+        """Of `(inputs, labels)` arrays."""
+        inputs, labels = _pair("test", test)
+        material = Material(
+            *(_pair("validation", validation) if validation else (None, None)),
+            ResidentSplit.of(*_pair("train", train)) if train else None,
+        )
+        return cls(inputs, labels, "test", material)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,109 +75,243 @@ class Exported:
     """What an export left.
 
     Attributes:
-      directory: holds the following and `parity.json`.
-      saved_model: the SavedModel's directory.
-      tflite: the TFLite file.
-      examples: how many it was compared on.
-      difference: the largest difference of a logit from the Keras model's, by file.
+      directory: holds the files, `parity.json`, `verdict.json` and the model card.
+      files: what was written, by format.
+      parity: what `parity.json` says.
     """
 
     directory: Path
-    saved_model: Path
-    tflite: Path
-    examples: int
-    difference: dict[str, float]
+    files: Mapping[str, Path]
+    parity: Mapping[str, Any]
+
+    @property
+    def examples(self) -> int:
+        """How many the files were compared on."""
+        return int(self.parity["examples"])
+
+    def table(self) -> str:
+        """The files beside the ticket, as text to read."""
+        head = ["file", "encoding", "bytes", "accuracy", "ECE", "NLL", "Brier"]
+        ticket = next(iter(self.parity["files"].values()))["ticket"]
+        rows = [["the ticket", "", "", *_figures(ticket)]]
+        for row in self.parity["files"].values():
+            size = f"{row['bytes']:,}"
+            rows.append([row["file"], row["encoding"], size, *_figures(row["measured"])])
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        return "\n".join(
+            row[0].ljust(widths[0])
+            + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+            for row in (head, *rows)
+        )
 
 
-def export(ticket: Ticket, directory: Path, inputs: NDArray, *, scaled: bool = False) -> Exported:
-    """Writes a ticket as SavedModel and TFLite file, both giving logits.
+def export(
+    ticket: Ticket,
+    directory: Path,
+    examples: Examples,
+    *,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    encoding: str | None = None,
+    output: str = LOGITS,
+    scaled: bool = True,
+    tolerance: Tolerance = Tolerance(),
+    bins: int = DEFAULT_BINS,
+    dense: "keras.Model | None" = None,
+    origin: Mapping[str, Any] | None = None,
+    seconds: float = 0.5,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Exported:
+    """Writes a ticket as files of several formats, each held against the ticket.
 
     Args:
       ticket: what to export.
-      directory: replaced by the new export once that is verified, and only if it holds an
-        earlier one.
-      inputs: `(N, …)` examples, best the whole test set, to compare on.
-      scaled: whether the logits are to be divided by the ticket's temperature.
+      directory: replaced by the new export once that is verified, and only if it is empty or holds
+        an earlier one.
+      examples: what to compare on, and what quantising draws on.
+      formats: names of `catalog.FORMATS`.
+      encoding: one of `catalog.ENCODINGS` for all files; None: of each file the smallest.
+      output: `logits` or `probabilities`, what files give.
+      scaled: whether the temperature is folded in, and fitted anew on what is quantised.
+      tolerance: how far a file may be from its ticket.
+      bins: of the ECE.
+      dense: the network before pruning; None: the ticket's own with its rewind weights.
+      origin: the run's `experiment.json`, for the model card.
+      seconds: how long each file's latency is measured at one and at two threads; 0: not at all.
+      progress: told in a line what is going on.
 
     Raises:
-      UsageError: the directory holds something else than an export, there are no inputs, or the
-        ticket has no temperature to scale by.
-      ExportMismatch: a file's logits differ from the Keras model's; nothing is left behind.
+      UsageError: the directory holds something else, or ticket, data and formats do not fit.
+      ExportMismatch: a file is farther from the ticket than the tolerance, or a zero of the ticket
+        is none in the file; nothing is left behind.
     """
-    if not len(inputs):
+    _check(directory, examples, formats, encoding)
+    runner = TicketRunner(ticket)
+    temperature = temperature_of(ticket) if scaled else 1.0
+    # Before the temperature is folded in, so that the comparison covers that step too.
+    truth = np.divide(runner(examples.inputs), temperature, dtype=np.float32)
+    if output == PROBABILITIES:
+        truth = softmax(truth, axis=-1)
+    if scaled:
+        fold_temperature(runner.model, temperature)
+    compaction = compact(runner.model)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    try:
+        files = work / "files"
+        files.mkdir()
+        maker = Maker(runner.model, compaction, output, examples.material, work)
+        rows, made = {}, {}
+        for name in formats:
+            row = FORMATS[name]
+            progress(f"{row.file}: writing")
+            chosen = maker.make(row, encoding, refitted=scaled)
+            made[row.file] = chosen = chosen.moved(files / row.file)
+            found = open_model(chosen.path).runner(examples.inputs)
+            compared = compare(
+                row.file,
+                examples.labels,
+                truth,
+                found,
+                bins=bins,
+                exact=row.tolerance == "float",
+                tolerance=tolerance,
+                probabilities=output == PROBABILITIES,
+            )
+            progress(f"{row.file}: agrees with the ticket on {len(found):,} examples")
+            rows[name] = {
+                "file": row.file,
+                "encoding": chosen.encoding,
+                "temperature": temperature * chosen.temperature,
+                "bytes": chosen.sizes[chosen.encoding],
+                "bytes_by_encoding": chosen.sizes,
+                "zeros": sum(tensor.zeros for tensor in chosen.tensors),
+                **dataclasses.asdict(compared),
+            }
+            # The last one is what the card shows.
+            shown, outputs = row.file, found
+        parity = {
+            "ticket": ticket.digest,
+            "level": ticket.level,
+            "output": output,
+            "temperature": temperature,
+            "split": examples.split,
+            "examples": len(examples.labels),
+            "ece_bins": bins,
+            "tolerance": dataclasses.asdict(tolerance),
+            "files": rows,
+        }
+        if seconds:
+            progress("measuring latency")
+        told = _verdict(maker, made, dense or ticket.dense(), compaction, seconds)
+        logits = logits_of(outputs, 0.0) if output == PROBABILITIES else outputs
+        bars = prediction_bins(examples.labels, logits, bins=bins)
+        origin = origin or {}
+        facts = {
+            "experiment": origin.get("experiment", {}),
+            "data": origin.get("realised", {}),
+            "record": ticket.record,
+            "parity": parity,
+            "verdict": told.as_dict(),
+            "reliability": card.reliability_of(bars),
+            "input": _input(ticket, runner.shape),
+            "main": shown,
+        }
+        card.write(files, facts)
+        _write_json(files / PARITY, parity)
+        _write_json(files / VERDICT, told.as_dict())
+        flush_tree(files)
+        if directory.exists():
+            shutil.rmtree(directory)
+        files.rename(directory)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return _exported(directory, parity)
+
+
+def _pair(name: str, data: Any) -> tuple[NDArray[np.float32], NDArray]:
+    """Inputs as float32, and labels; raises UsageError where they are no such pair."""
+    if not (isinstance(data, tuple | list) and len(data) == 2 and len(data[0]) == len(data[1])):
+        raise UsageError(f"{name} must be a pair (inputs, labels) of one length")
+    return np.asarray(data[0], np.float32), np.asarray(data[1])
+
+
+def _whole(split: Split) -> tuple[NDArray[np.float32], NDArray]:
+    """All inputs and labels of a split."""
+    inputs, labels = zip(*((x.numpy(), y.numpy()) for x, y in split.in_order(1000)), strict=True)
+    return np.concatenate(inputs).astype(np.float32), np.concatenate(labels)
+
+
+def exported(
+    ticket: Ticket, directory: Path, *, formats: Sequence[str], scaled: bool
+) -> Exported | None:
+    """What an earlier export of just this ticket left there, in these formats, so scaled; else None."""
+    try:
+        parity = json.loads((directory / PARITY).read_text())
+        there = _exported(directory, parity)
+        same = (parity["ticket"], parity["temperature"], parity["output"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    temperature = temperature_of(ticket) if scaled else 1.0
+    if same != (ticket.digest, temperature, LOGITS) or set(there.files) != set(formats):
+        return None
+    return there if all(path.exists() for path in there.files.values()) else None
+
+
+def _exported(directory: Path, parity: Mapping[str, Any]) -> Exported:
+    files = {name: directory / row["file"] for name, row in parity["files"].items()}
+    return Exported(directory, files, parity)
+
+
+def _check(
+    directory: Path, examples: Examples, formats: Sequence[str], encoding: str | None
+) -> None:
+    """Refuses what cannot be exported, before anything is done."""
+    if not len(examples.labels):
         raise UsageError("export compares the files with the ticket on examples: give at least one")
+    if not formats:
+        raise FieldError("formats", "", f"choose of {', '.join(FORMATS)}")
+    for name in formats:
+        row = file_format(name)
+        if encoding and ENCODINGS[encoding].sparse and not row.sparse:
+            problem = f"there is no sparse encoding of {name}: choose dense or compact"
+            raise FieldError("encoding", encoding, problem)
     taken = directory.exists() and not (directory / PARITY).exists()
     if taken and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(
             f"{directory} holds something else than an export: choose another directory"
         )
-    runner = TicketRunner(ticket)
-    temperature = temperature_of(ticket) if scaled else 1.0
-    inputs = np.asarray(inputs, np.float32)
-    # Before the temperature is folded in, so that the comparison covers that step too.
-    raw = runner(inputs)
-    truth = np.divide(raw, temperature, dtype=np.float32)
-    if scaled:
-        fold_temperature(runner.model, temperature)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
-    try:
-        saved_model.write(runner.model, work / SAVED_MODEL)
-        tflite.write(work / SAVED_MODEL, work / TFLITE)
-        readers: dict[str, Callable[[Path, NDArray[np.float32]], NDArray[np.float32]]]
-        readers = {SAVED_MODEL: saved_model.logits, TFLITE: tflite.logits}
-        difference = {
-            name: _compare(name, read(work / name, inputs), truth) for name, read in readers.items()
-        }
-        parity = {
-            "ticket": ticket.digest,
-            "level": ticket.level,
-            "temperature": temperature,
-            "examples": len(inputs),
-            "largest_difference": difference,
-        }
-        (work / PARITY).write_text(json.dumps(parity, indent=2) + "\n")
-        work.chmod(0o755)
-        if directory.exists():
-            shutil.rmtree(directory)
-        work.rename(directory)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    return _exported(directory, parity)
 
 
-def exported(ticket: Ticket, directory: Path, *, scaled: bool = False) -> Exported | None:
-    """What an earlier export of just this ticket, so scaled, left there; None without one."""
-    try:
-        parity = json.loads((directory / PARITY).read_text())
-    except (OSError, ValueError):
-        return None
-    temperature = temperature_of(ticket) if scaled else 1.0
-    if (parity.get("ticket"), parity.get("temperature")) != (ticket.digest, temperature):
-        return None
-    there = _exported(directory, parity)
-    return there if there.saved_model.is_dir() and there.tflite.is_file() else None
+def _input(ticket: Ticket, shape: Sequence[int | None]) -> dict[str, Any]:
+    """What a user of the files must feed."""
+    inside = "Scaling is part of the file: feed values as the data have them."
+    known = None if ticket.input_range is None else [0.0, ticket.input_range]
+    return {"shape": list(shape), "range": known, "scaling": inside}
 
 
-def _exported(directory: Path, parity: dict[str, Any]) -> Exported:
-    return Exported(
-        directory,
-        directory / SAVED_MODEL,
-        directory / TFLITE,
-        parity["examples"],
-        parity["largest_difference"],
+def _verdict(
+    maker: Maker,
+    made: Mapping[str, Made],
+    dense: "keras.Model",
+    compaction: Compaction,
+    seconds: float,
+) -> Verdict:
+    """What the sparsity turned into, held against the dense network and the masked one."""
+    against = {DENSE: maker.reference(dense, "dense"), MASKED: maker.reference(maker.model, "masked")}
+    paths = against | {file: one.path for file, one in made.items()}
+    runs = {name: path for name, path in paths.items() if path.suffix == ".tflite"}
+    return verdict(
+        maker.model,
+        compaction,
+        {file: one.tensors for file, one in made.items()},
+        paths=paths,
+        encodings={file: one.encoding for file, one in made.items()},
+        latency=latency.measure(runs, seconds=seconds) if seconds else {},
+        sparse_bytes={
+            file: one.sizes["sparse"] for file, one in made.items() if "sparse" in one.sizes
+        },
     )
 
 
-def _compare(name: str, found: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
-    """The largest difference of a logit; raises where it is more than rounding."""
-    difference = float(np.abs(found - truth).max())
-    limit = TOLERANCE * max(1.0, float(np.abs(truth).max()))
-    # Written so that a NaN is caught too.
-    if not difference <= limit:
-        raise ExportMismatch(
-            f"{name} differs from the ticket by {difference:.3g} in a logit, more than {limit:.3g}: "
-            "nothing was exported"
-        )
-    return difference
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -74,6 +74,16 @@ class Ticket:
         masking.assign(model, masked_start(self.trained, self.masks))
         return model
 
+    def dense(self, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
+        """The network that the ticket was cut from, plain, with the weights its survivors started from.
+
+        Raises:
+          UsageError: see `model`.
+        """
+        model = from_architecture(self.architecture, custom_objects)
+        masking.assign(model, self.rewind)
+        return model
+
     def network(self, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
         """The sub-network wrapped, masks set, at its start: ready to be trained again.
 

@@ -225,9 +225,13 @@ def test_from_data_to_exported_files(name, tmp_path):
     assert ticket.density == (64 + 24 - 13 - 2) / (64 + 24)
     plain = ticket.model()
     assert "lotcal_tf" not in plain.to_json()
-    files = export_ticket(ticket, tmp_path / "export", inputs)
-    for read, path in ((saved_model.logits, files.saved_model), (tflite.logits, files.tflite)):
-        np.testing.assert_allclose(read(path, inputs), plain(inputs), rtol=1e-4, atol=1e-5)
+    formats = ("saved_model", "float32")
+    files = export_ticket(
+        ticket, tmp_path / "export", blobs(30, 1), formats=formats, encoding="dense", seconds=0
+    ).files
+    wanted = plain(inputs) / ticket.record["temperature"]
+    for read, name in ((saved_model.logits, "saved_model"), (tflite.logits, "float32")):
+        np.testing.assert_allclose(read(files[name], inputs), wanted, rtol=1e-4, atol=1e-5)
 
 
 README = Path(__file__).resolve().parents[2] / "README.md"

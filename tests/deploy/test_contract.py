@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from lotcal_tf import catalog
-from lotcal_tf.deploy.export import export
+from lotcal_tf.deploy.export import Examples, export
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import Ticket, architecture_of, wrap_for_training
 from lotcal_tf.models.build import build_model
@@ -56,15 +56,19 @@ def test_it_comes_back_from_the_disk_as_it_was(ticket, tmp_path):
 def test_its_files_compute_what_it_computes_and_hold_its_zeros(ticket, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 
-    files = export(ticket, tmp_path / "export", INPUTS)
-    assert json.loads((files.directory / "parity.json").read_text())["examples"] == len(INPUTS)
+    examples = Examples.given((INPUTS, np.zeros(len(INPUTS), int)))
+    formats = ("saved_model", "float32")
+    done = export(
+        ticket, tmp_path / "export", examples, formats=formats, encoding="dense", scaled=False, seconds=0
+    )
+    assert done.examples == len(INPUTS)
 
-    loaded = tf.saved_model.load(str(files.saved_model))
+    loaded = tf.saved_model.load(str(done.files["saved_model"]))
     kernels = {v.name.partition(":")[0]: v.numpy() for v in loaded.variables_of_model}
     for name, mask in ticket.masks.items():
         np.testing.assert_array_equal(kernels[name] != 0, mask)
 
-    interpreter = Interpreter(str(files.tflite))
+    interpreter = Interpreter(str(done.files["float32"]))
     interpreter.allocate_tensors()
     patterns = set()
     for detail in interpreter.get_tensor_details():

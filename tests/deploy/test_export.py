@@ -1,4 +1,4 @@
-"""An export counts only when its files, read back, compute what the ticket computes."""
+"""An export counts only when its files, run as written, say what the ticket says."""
 
 import dataclasses
 import json
@@ -10,13 +10,29 @@ import pytest
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import export as export_module
 from lotcal_tf.deploy import saved_model, tflite
-from lotcal_tf.deploy.export import export, exported
-from lotcal_tf.errors import ExportMismatch, UsageError
+from lotcal_tf.deploy.export import Examples, export, exported
+from lotcal_tf.deploy.parity import COMPARED, Tolerance
+from lotcal_tf.errors import ExportMismatch, FieldError, UsageError
+from lotcal_tf.evaluation import metrics
+
+FORMATS = ("saved_model", "float32")
+CARD = {"model_card.json", "model_card.md", "reliability.png"}
 
 
 @pytest.fixture(scope="module")
-def done(ticket, inputs, tmp_path_factory):
-    return export(ticket, tmp_path_factory.mktemp("done") / "deep" / "export", inputs)
+def examples(inputs, logits):
+    labels = logits.argmax(1)
+    labels[:5] = (labels[:5] + 1) % 3  # Some are wrong.
+    return Examples.given((inputs, labels), (inputs[::-1], labels[::-1]))
+
+
+def exporting(ticket, directory, examples, **options):
+    return export(ticket, directory, examples, **{"formats": FORMATS, "seconds": 0, **options})
+
+
+@pytest.fixture(scope="module")
+def done(ticket, examples, tmp_path_factory):
+    return exporting(ticket, tmp_path_factory.mktemp("done") / "deep" / "export", examples)
 
 
 @pytest.fixture
@@ -32,30 +48,91 @@ def tree(directory):
     }
 
 
-def test_both_files_compute_what_the_ticket_computes(done, inputs, logits):
-    for read, path in ((saved_model.logits, done.saved_model), (tflite.logits, done.tflite)):
-        np.testing.assert_allclose(read(path, inputs), logits, rtol=1e-5, atol=1e-5)
+def there(ticket, directory, *, formats=FORMATS, scaled=True):
+    return exported(ticket, directory, formats=formats, scaled=scaled)
 
 
-def test_what_was_compared_is_told(done, ticket, inputs):
-    assert sorted(path.name for path in done.directory.iterdir()) == [
-        "parity.json", "saved_model", "ticket.tflite"
-    ]  # fmt: skip
+def test_every_file_gives_the_tickets_logits_divided_by_its_temperature(
+    done, ticket, inputs, logits
+):
+    wanted = logits / ticket.record["temperature"]
+    for read, name in ((saved_model.logits, "saved_model"), (tflite.logits, "float32")):
+        np.testing.assert_allclose(read(done.files[name], inputs), wanted, rtol=1e-5, atol=1e-5)
+    # The ticket itself is as it was.
+    np.testing.assert_allclose(ticket.model()(inputs), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_raw_files_give_the_tickets_logits(ticket, examples, inputs, logits, tmp_path):
+    done = exporting(ticket, tmp_path / "export", examples, scaled=False)
+    for read, name in ((saved_model.logits, "saved_model"), (tflite.logits, "float32")):
+        np.testing.assert_allclose(read(done.files[name], inputs), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_what_was_compared_is_told(done, ticket, examples, logits):
+    names = {"saved_model", "ticket_float32.tflite", "parity.json", "verdict.json", *CARD}
+    assert {path.name for path in done.directory.iterdir()} == names
     assert [path.name for path in done.directory.parent.iterdir()] == ["export"]
-    truth = ticket.model().predict(inputs, verbose=0)
-    found = {
-        "saved_model": saved_model.logits(done.saved_model, inputs),
-        "ticket.tflite": tflite.logits(done.tflite, inputs),
-    }
-    assert done.difference == {n: float(np.abs(v - truth).max()) for n, v in found.items()}
-    assert done.examples == 23
-    assert json.loads((done.directory / "parity.json").read_text()) == {
+    parity = json.loads((done.directory / "parity.json").read_text())
+    assert parity == done.parity
+    files = parity.pop("files")
+    assert parity == {
         "ticket": ticket.digest,
         "level": 2,
-        "temperature": 1.0,
+        "output": "logits",
+        "temperature": 2.5,
+        "split": "test",
         "examples": 23,
-        "largest_difference": done.difference,
+        "ece_bins": 15,
+        "tolerance": {"float": 1e-4, "accuracy": 0.01, "ece": 0.01},
     }
+    truth = logits / 2.5
+    measured = metrics.measure(examples.labels, truth, bins=15)
+    assert list(files) == list(FORMATS)
+    for name, read in (("saved_model", saved_model.logits), ("float32", tflite.logits)):
+        row, found = files[name], read(done.files[name], examples.inputs)
+        assert row["file"] == done.files[name].name
+        assert row["largest_difference"] == pytest.approx(np.abs(found - truth).max(), abs=1e-6)
+        assert row["temperature"] == 2.5
+        for side in ("ticket", "measured"):
+            assert row[side] == {n: pytest.approx(measured[n], abs=1e-5) for n in COMPARED}
+    path = done.files["float32"]
+    assert files["float32"]["bytes"] == path.stat().st_size
+    assert files["float32"]["bytes"] == min(files["float32"]["bytes_by_encoding"].values())
+
+
+def test_the_smallest_encoding_is_taken(done):
+    sizes = done.parity["files"]["float32"]["bytes_by_encoding"]
+    assert set(sizes) >= {"dense", "sparse"}
+    assert done.parity["files"]["float32"]["encoding"] == min(sizes, key=sizes.get)
+
+
+@pytest.mark.parametrize("encoding", ["dense", "sparse", "compact", "compact_sparse"])
+def test_an_encoding_can_be_asked_for(ticket, examples, inputs, logits, tmp_path, encoding):
+    done = exporting(
+        ticket, tmp_path / "export", examples, formats=["float32"], encoding=encoding
+    )
+    assert done.parity["files"]["float32"]["encoding"] == encoding
+    found = tflite.logits(done.files["float32"], inputs)
+    np.testing.assert_allclose(found, logits / 2.5, rtol=1e-5, atol=1e-5)
+
+
+def test_probabilities_can_be_asked_for(ticket, examples, inputs, logits, tmp_path):
+    done = exporting(
+        ticket, tmp_path / "export", examples, formats=["float32", "int8"], output="probabilities",
+        tolerance=Tolerance(accuracy=0.1, ece=0.1),
+    )  # fmt: skip
+    weights = np.exp(logits / 2.5)
+    wanted = weights / weights.sum(1, keepdims=True)
+    found = tflite.logits(done.files["float32"], inputs)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    # The int8 file's softmax is a float one: its rows add up to 1, in steps finer than 1/256.
+    rough = tflite.logits(done.files["int8"], inputs)
+    np.testing.assert_allclose(rough.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(rough, wanted, atol=0.05)
+    assert np.abs(rough * 256 - np.rint(rough * 256)).max() > 0.1
+
+
+# What is wrong is not exported
 
 
 def shifted(model, amount):
@@ -67,146 +144,174 @@ def shifted(model, amount):
     return copy
 
 
-def saved_model_wrong(patch, amount, scratch):
-    write = saved_model.write
-    patch.setattr(saved_model, "write", lambda model, path: write(shifted(model, amount), path))
+def wrong_writer(patch, module, name, amount):
+    write = getattr(module, name)
+    patch.setattr(
+        module, name, lambda model, path, **rest: write(shifted(model, amount), path, **rest)
+    )
 
 
-def tflite_wrong(patch, amount, scratch):
-    """The SavedModel is right, the TFLite file is made from another that is not."""
-    write, convert, models = saved_model.write, tflite.write, []
-
-    def written(model, path):
-        models.append(model)
-        write(model, path)
-
-    def converted(path, target):
-        write(shifted(models[0], amount), scratch / "other")
-        convert(scratch / "other", target)
-
-    patch.setattr(saved_model, "write", written)
-    patch.setattr(tflite, "write", converted)
+WRONG = [(saved_model, "write", "saved_model"), (tflite, "write_float32", "ticket_float32.tflite")]
 
 
-@pytest.mark.parametrize(
-    ("wrong", "named"), [(saved_model_wrong, "saved_model"), (tflite_wrong, "ticket.tflite")]
-)
+@pytest.mark.parametrize(("module", "name", "named"), WRONG)
 @pytest.mark.parametrize("amount", [0.01, np.nan])
 def test_a_wrong_file_is_not_exported_and_an_older_export_stays(
-    copy, ticket, make_ticket, inputs, tmp_path, monkeypatch, wrong, named, amount
+    copy, ticket, make_ticket, examples, monkeypatch, module, name, named, amount
 ):
     before = tree(copy.parent)
-    wrong(monkeypatch, amount, tmp_path)
+    wrong_writer(monkeypatch, module, name, amount)
     with pytest.raises(ExportMismatch, match=f"{named} differs from the ticket by"):
-        export(make_ticket(2), copy, inputs)
+        exporting(make_ticket(2), copy, examples)
     assert tree(copy.parent) == before
-    assert exported(ticket, copy) is not None
+    assert there(ticket, copy) is not None
 
 
-def test_a_wrong_file_leaves_nothing_where_nothing_was(ticket, inputs, tmp_path, monkeypatch):
-    saved_model_wrong(monkeypatch, np.inf, tmp_path)
-    with pytest.raises(ExportMismatch):
-        export(ticket, tmp_path / "export", inputs)
+@pytest.mark.parametrize("name", ["float32", "int8"])
+def test_a_damaged_file_fails_the_gate_and_leaves_nothing(
+    ticket, examples, tmp_path, monkeypatch, name
+):
+    """Bytes of a file's weights are turned over behind the writer's back."""
+    write = getattr(tflite, f"write_{name}")
+
+    def damaged(model, path, **rest):
+        write(model, path, **rest)
+        whole = bytearray(path.read_bytes())
+        hidden = model.get_layer("hidden").get_weights()[0]
+        if name == "float32":
+            kernel = np.ascontiguousarray(hidden.T).tobytes()
+            place = bytes(whole).find(kernel)
+            assert place > 0
+            values = np.frombuffer(kernel, np.float32) * -3
+            whole[place : place + len(kernel)] = values.astype("<f4").tobytes()
+        else:
+            scale = np.abs(hidden.T).max(1, keepdims=True) / 127
+            kernel = np.rint(hidden.T / scale).astype(np.int8).tobytes()
+            place = bytes(whole).find(kernel)
+            assert place > 0
+            whole[place : place + len(kernel)] = np.frombuffer(kernel, np.int8)[::-1].tobytes()
+        path.write_bytes(bytes(whole))
+
+    monkeypatch.setattr(tflite, f"write_{name}", damaged)
+    with pytest.raises(ExportMismatch, match=f"ticket_{name}.tflite differs from the ticket by"):
+        exporting(ticket, tmp_path / "export", examples, formats=[name], encoding="dense")
     assert not list(tmp_path.iterdir())
 
 
-def test_rounding_is_no_mismatch(make_ticket, inputs, tmp_path, monkeypatch):
-    # The limit is 1e-4 of the largest logit, at least of 1.
-    ticket = make_ticket(3)
-    largest = float(np.abs(ticket.model().predict(inputs, verbose=0)).max())
-    assert largest > 1
-    for share, fits in ((0.9, True), (1.1, False)):
-        with monkeypatch.context() as patch:
-            saved_model_wrong(patch, share * 1e-4 * largest, tmp_path)
-            if fits:
-                assert export(ticket, tmp_path / "export", inputs).difference["saved_model"] > 0
-            else:
-                with pytest.raises(ExportMismatch):
-                    export(ticket, tmp_path / "export", inputs)
+def test_a_lost_zero_is_no_export(ticket, examples, tmp_path, monkeypatch):
+    """One pruned weight that is not zero any more, too small for any figure to move."""
+    write = tflite.write_float32
+
+    def leaky(model, path, **rest):
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        kernel = copy.get_layer("hidden").kernel
+        values = kernel.numpy()
+        values[tuple(np.argwhere(values == 0)[0])] = 1e-9
+        kernel.assign(values)
+        write(copy, path, **rest)
+
+    monkeypatch.setattr(tflite, "write_float32", leaky)
+    with pytest.raises(ExportMismatch, match="ticket_float32.tflite has .* zeros"):
+        exporting(ticket, tmp_path / "export", examples, formats=["float32"], encoding="dense")
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_new_export_replaces_the_old_one(copy, ticket, make_ticket, inputs):
+def test_a_new_export_replaces_the_old_one(copy, ticket, make_ticket, examples):
     (copy / "left.over").write_text("of the old one")
     second = make_ticket(2)
-    done = export(second, copy, inputs)
-    assert exported(ticket, copy) is None
-    assert exported(second, copy) == done
+    done = exporting(second, copy, examples)
+    assert there(ticket, copy) is None
+    assert there(second, copy) == done
     assert not (copy / "left.over").exists()
     assert [path.name for path in copy.parent.iterdir()] == ["export"]
 
 
-@pytest.mark.parametrize("lost", ["ticket.tflite", "saved_model", "parity.json"])
+@pytest.mark.parametrize("lost", ["ticket_float32.tflite", "saved_model", "parity.json"])
 def test_an_export_that_lost_a_file_does_not_count(copy, ticket, done, lost):
-    found = exported(ticket, copy)
-    assert (found.examples, found.difference) == (done.examples, done.difference)
-    assert found.saved_model.is_dir() and found.tflite.is_file()
+    assert there(ticket, copy).parity == done.parity
     (copy / lost).rename(copy / "elsewhere")
-    assert exported(ticket, copy) is None
+    assert there(ticket, copy) is None
 
 
-@pytest.mark.parametrize("parity", [None, "not json", '{"ticket": "another one"}'])
+@pytest.mark.parametrize("parity", [None, "not json", '{"ticket": "another one"}', "[]"])
 def test_nothing_else_is_taken_for_an_export(ticket, tmp_path, parity):
     if parity is not None:
         (tmp_path / "parity.json").write_text(parity)
-    assert exported(ticket, tmp_path) is None
-    assert exported(ticket, tmp_path / "missing") is None
+    assert there(ticket, tmp_path) is None
+    assert there(ticket, tmp_path / "missing") is None
 
 
-def test_what_is_no_export_is_never_replaced(ticket, inputs, tmp_path):
+def test_other_formats_and_another_scale_are_another_export(copy, ticket, examples):
+    assert there(ticket, copy) is not None
+    assert there(ticket, copy, formats=["float32"]) is None
+    assert there(ticket, copy, scaled=False) is None
+    raw = exporting(ticket, copy, examples, scaled=False)
+    assert there(ticket, copy, scaled=False) == raw
+    assert there(ticket, copy) is None
+
+
+def test_what_is_no_export_is_never_replaced(ticket, examples, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("years of work")
     (tmp_path / "file").write_text("x")
     before = tree(tmp_path)
     for target in ("thesis", "file"):
         with pytest.raises(UsageError, match=f"{target} holds something else than an export"):
-            export(ticket, tmp_path / target, inputs)
+            exporting(ticket, tmp_path / target, examples)
     assert tree(tmp_path) == before
     (tmp_path / "empty").mkdir()
-    assert export(ticket, tmp_path / "empty", inputs[:1]).examples == 1
+    done = exporting(ticket, tmp_path / "empty", examples, formats=["keras"])
+    assert [path.name for path in done.files.values()] == ["ticket.keras"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"formats": ["onnx"]}, "formats=onnx: choose of keras, saved_model, float32"),
+        ({"formats": []}, "choose of keras"),
+        (
+            {"formats": ["float32", "keras"], "encoding": "sparse"},
+            "encoding=sparse: there is no sparse encoding of keras",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_at_once(ticket, examples, tmp_path, options, message):
+    with pytest.raises(FieldError, match=message):
+        exporting(ticket, tmp_path / "export", examples, **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_to_compare_on_is_refused(ticket, inputs, tmp_path):
+    nothing = Examples.given((inputs[:0], []))
     with pytest.raises(UsageError, match="give at least one"):
-        export(ticket, tmp_path / "export", inputs[:0])
+        exporting(ticket, tmp_path / "export", nothing)
+    with pytest.raises(UsageError, match="test must be a pair"):
+        Examples.given((inputs, [1]))
     assert not list(tmp_path.iterdir())
 
 
-# Scaled by the temperature
+def test_whole_numbers_need_validation_data(ticket, examples, tmp_path):
+    alone = Examples.given((examples.inputs, examples.labels))
+    with pytest.raises(UsageError, match="int8 needs validation data"):
+        exporting(ticket, tmp_path / "export", alone, formats=["int8"])
+    assert not list(tmp_path.iterdir())
 
 
-def test_scaled_files_give_logits_divided_by_the_temperature(ticket, inputs, logits, tmp_path):
-    temperature = ticket.record["temperature"]
-    done = export(ticket, tmp_path / "export", inputs, scaled=True)
-    for read, path in ((saved_model.logits, done.saved_model), (tflite.logits, done.tflite)):
-        np.testing.assert_allclose(read(path, inputs), logits / temperature, rtol=1e-5, atol=1e-5)
-    parity = json.loads((done.directory / "parity.json").read_text())
-    assert parity["temperature"] == temperature != 1
-    # The ticket itself is as it was.
-    np.testing.assert_allclose(ticket.model()(inputs), logits, rtol=1e-5, atol=1e-5)
-
-
-def test_raw_and_scaled_exports_are_told_apart(copy, ticket, inputs):
-    assert exported(ticket, copy) is not None
-    assert exported(ticket, copy, scaled=True) is None
-    done = export(ticket, copy, inputs, scaled=True)
-    assert exported(ticket, copy, scaled=True) == done
-    assert exported(ticket, copy) is None
-
-
-def test_a_folding_that_is_wrong_is_not_exported(ticket, inputs, tmp_path, monkeypatch):
+def test_a_folding_that_is_wrong_is_not_exported(ticket, examples, tmp_path, monkeypatch):
     """The files are held against the ticket's own logits, not against the folded model's."""
     monkeypatch.setattr(export_module, "fold_temperature", lambda model, temperature: None)
     with pytest.raises(ExportMismatch):
-        export(ticket, tmp_path / "export", inputs, scaled=True)
+        exporting(ticket, tmp_path / "export", examples)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_ticket_without_a_temperature_cannot_be_scaled(ticket, inputs, tmp_path):
+def test_a_ticket_without_a_temperature_cannot_be_scaled(ticket, examples, tmp_path):
     old = dataclasses.replace(ticket, record={"level": 2})
     with pytest.raises(UsageError, match="records no temperature"):
-        export(old, tmp_path / "export", inputs, scaled=True)
+        exporting(old, tmp_path / "export", examples)
     assert list(tmp_path.iterdir()) == []
-    done = export(old, tmp_path / "export", inputs[:2])
-    assert exported(old, tmp_path / "export") == done
+    done = exporting(old, tmp_path / "export", examples, scaled=False)
+    assert there(old, tmp_path / "export", scaled=False) == done
     with pytest.raises(UsageError, match="records no temperature"):
-        exported(old, tmp_path / "export", scaled=True)
+        there(old, tmp_path / "export")

@@ -1,0 +1,116 @@
+"""Exports a level of a run: small files, each held against its ticket before it counts.
+
+--run names a run directory. Without --formats a float32 and an int8 TFLite file are written, each in
+the smallest of its encodings: dense, sparse, compact (dead units removed) or both. Every file is run
+over the whole test split; one that is farther from its ticket than the tolerances ends in exit code
+1, and nothing is left. Fields that are not given come from the run.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lotcal_tf import cli
+from lotcal_tf.catalog import DEFAULT_FORMATS, ENCODINGS, FORMATS
+from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.layout import finished_levels, is_run
+
+SMALLEST = "smallest"
+
+FLAGS = (
+    cli.Flag("run", "the run directory"),
+    cli.Flag("level", "a level's number; or best: chosen by validation data", "best"),
+    cli.Flag("formats", f"of {', '.join(FORMATS)}", ",".join(DEFAULT_FORMATS)),
+    cli.Flag("encoding", "how weights are stored", SMALLEST, choices=(SMALLEST, *ENCODINGS)),
+    cli.Flag("output", "what files give", "logits", choices=("logits", "probabilities")),
+    cli.Flag(
+        "float_tolerance",
+        "of files that keep every digit: how far accuracy, ECE, NLL and Brier score may be from the ticket's",
+        "1e-4",
+    ),
+    cli.Flag(
+        "accuracy_tolerance", "of quantised files: how much accuracy may fall, of 1", "0.01"
+    ),
+    cli.Flag("ece_tolerance", "of quantised files: how much the ECE may rise", "0.01"),
+    cli.Flag("seconds", "how long each file's latency is measured; 0: not at all", "0.5"),
+    cli.Flag("out", "where the files go; default: RUN/export, of a numbered level RUN/export_level_NN"),
+)
+FIELDS = ("data_dir", "memory_limit_mb", "ece_bins", "export_logits")
+
+
+def main(request: cli.Request) -> None:
+    """Exports what is asked for and prints what became of it.
+
+    Raises:
+      LotcalError: what went wrong, in one line.
+    """
+    own = request.own
+    if not own["run"]:
+        raise UsageError("--run is missing: give a run directory")
+    run = Path(own["run"])
+    if not is_run(run):
+        raise FieldError("run", run, "is no run directory")
+    level = _level(own["level"], run)
+    formats = _formats(own["formats"])
+    numbers = {
+        name: _number(name, own[name])
+        for name in ("float_tolerance", "accuracy_tolerance", "ece_tolerance", "seconds")
+    }
+    # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
+    cli.start_tensorflow()
+    from lotcal_tf import exporting
+
+    done = exporting.export_level(
+        run,
+        level,
+        {name: getattr(request.experiment, name) for name in request.given},
+        directory=Path(own["out"]) if own["out"] else None,
+        formats=formats,
+        encoding=None if own["encoding"] == SMALLEST else own["encoding"],
+        output=own["output"],
+        progress=lambda line: print(line, file=sys.stderr),
+        **numbers,
+    )
+    print(done.text())
+
+
+def _level(value: str, run: Path) -> int | None:
+    """The level's number; None: the best."""
+    if value == "best":
+        return None
+    if not value.isdecimal():
+        raise FieldError("level", value, "give a level's number, or best")
+    finished = finished_levels(run)
+    if int(value) >= finished:
+        there = f"0 … {finished - 1}" if finished else "none"
+        raise FieldError("level", value, f"{run} has not finished it; finished: {there}")
+    return int(value)
+
+
+def _formats(value: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+    for name in names:
+        if name not in FORMATS:
+            raise FieldError("formats", value, f"choose of {', '.join(FORMATS)}")
+    return names
+
+
+def _number(flag: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise FieldError(flag, value, "must be a finite number, 0 or more")
+    return number
+
+
+def run(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command; leaves with its exit code."""
+    given = sys.argv[1:] if argv is None else argv
+    cli.leave("export", lambda: main(cli.read("export", __doc__, given, FLAGS, FIELDS)))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,127 @@
+"""The gate: what is inside the tolerance passes, what is outside names figure, size and flag."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lotcal_tf.deploy.parity import COMPARED, Tolerance, compare
+from lotcal_tf.errors import ExportMismatch
+from lotcal_tf.evaluation import metrics
+
+DRAW = np.random.default_rng(3)
+TRUTH = DRAW.normal(size=(200, 4)).astype("float32") * 3
+LABELS = TRUTH.argmax(1)
+LABELS[:50] = DRAW.integers(0, 4, 50)
+
+
+def held(found, *, truth=TRUTH, exact=True, tolerance=Tolerance(), **rest):
+    return compare(
+        "x.tflite", LABELS, truth, found, bins=15, exact=exact, tolerance=tolerance, **rest
+    )
+
+
+def wrong(count):
+    """Logits by which `count` more of the right predictions go wrong, as sure as they were."""
+    found, right = TRUTH.copy(), np.flatnonzero(TRUTH.argmax(1) == LABELS)
+    found[right[:count]] = np.roll(found[right[:count]], 1, axis=1)
+    return found
+
+
+def test_the_tolerances_are_those_promised():
+    assert dataclasses.astuple(Tolerance()) == (1e-4, 0.01, 0.01)
+
+
+def test_equal_files_differ_by_nothing():
+    parity = held(TRUTH)
+    assert parity.largest_difference == 0
+    measured = metrics.measure(LABELS, TRUTH, bins=15)
+    assert parity.ticket == parity.measured == {name: measured[name] for name in COMPARED}
+
+
+def test_what_each_gives_is_told():
+    found = TRUTH + np.float32(5e-5) * np.sign(TRUTH)
+    parity = held(found)
+    assert parity.largest_difference == np.abs(found - TRUTH).max()
+    assert parity.measured["nll"] == metrics.nll(LABELS, found) != parity.ticket["nll"]
+
+
+def test_a_logit_may_be_off_by_its_share_of_the_largest():
+    largest = float(np.abs(TRUTH).max())
+    assert largest > 1
+    for share, fits in ((0.9, True), (1.1, False)):
+        # The same for every class: no figure moves but the logits themselves.
+        found = TRUTH.astype("float64") + share * 1e-4 * largest
+        if fits:
+            assert held(found).largest_difference == pytest.approx(share * 1e-4 * largest)
+        else:
+            with pytest.raises(ExportMismatch, match=r"in a logit, more than .* \(float_tolerance"):
+                held(found)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_never_passes(value):
+    found = TRUTH.copy()
+    found[7, 1] = value
+    for exact in (True, False):
+        with pytest.raises(ExportMismatch, match="x.tflite differs from the ticket by a value"):
+            held(found, exact=exact, tolerance=Tolerance(1e9, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("found", "words"), [(wrong(1), "accuracy"), (TRUTH * np.float32(1.05), "ECE")]
+)
+def test_every_figure_of_an_exact_file_is_held(found, words):
+    # One huge logit, of an example that is right either way, so that no logit is off by too much.
+    huge = np.array([[1e6, 0, 0, 0]], "float32")
+    with pytest.raises(ExportMismatch, match=f"in {words}, more than 0.0001"):
+        compare(
+            "x.tflite",
+            np.append(LABELS, 0),
+            np.concatenate([TRUTH, huge]),
+            np.concatenate([found, huge]),
+            bins=15,
+            exact=True,
+            tolerance=Tolerance(),
+        )
+
+
+def test_a_quantised_file_may_lose_a_point_and_no_more():
+    assert held(wrong(2), exact=False).measured["accuracy"] == pytest.approx(
+        held(TRUTH).ticket["accuracy"] - 0.01
+    )
+    with pytest.raises(ExportMismatch, match=r"0.015 in accuracy, more than 0.01 \(accuracy_tol"):
+        held(wrong(3), exact=False, tolerance=Tolerance(ece=1))
+    held(wrong(3), exact=False, tolerance=Tolerance(accuracy=0.02, ece=1))
+
+
+def test_a_quantised_file_may_not_be_surer_than_it_is_right():
+    ticket = metrics.ece(LABELS, TRUTH, bins=15)
+    surer = TRUTH * 3
+    gained = metrics.ece(LABELS, surer, bins=15) - ticket
+    assert gained > 0.02
+    with pytest.raises(ExportMismatch, match=r"in ECE, more than 0.01 \(ece_tolerance\)"):
+        held(surer, exact=False)
+    held(surer, exact=False, tolerance=Tolerance(ece=gained * 1.001))
+
+
+def test_a_quantised_file_may_be_better_than_its_ticket():
+    better = np.eye(4, dtype="float32")[LABELS] * 40
+    parity = held(better, exact=False)
+    assert (parity.measured["accuracy"], parity.ticket["accuracy"]) != (1, 1)
+    assert parity.measured["accuracy"] == 1
+
+
+def test_probabilities_are_held_as_probabilities():
+    def softmax(logits):
+        weights = np.exp(logits.astype("float64") - logits.max(1, keepdims=True))
+        return (weights / weights.sum(1, keepdims=True)).astype("float32")
+
+    truth = softmax(TRUTH)
+    parity = held(truth, truth=truth, probabilities=True)
+    whole = held(TRUTH).ticket
+    assert parity.ticket == {name: pytest.approx(whole[name], abs=1e-6) for name in COMPARED}
+    found = truth.copy()
+    found[0] += np.float32(2e-4) * np.array([1, -1, 0, 0], "float32")
+    with pytest.raises(ExportMismatch, match="in a probability, more than 0.0001"):
+        held(found, truth=truth, probabilities=True)
