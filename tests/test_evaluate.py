@@ -233,7 +233,7 @@ def test_unseen_sets_are_told_apart_by_confidence(run, measured, data_dir):
         (["--model={run}", "--epochs=3"], "'epochs'"),
         (["--model={run}", "--ece_bins=0"], "--ece_bins=0: must be at least 1"),
         (["--model={run}", "--json=maybe"], "json"),
-        (["--model={run}/tickets"], "is no model: give a .tflite file"),
+        (["--model={run}/tickets"], "is no model: give a .tflite or .keras file"),
         (["--model={run}/metrics.csv"], "is no TFLite file"),
         (["--model={run}/export/ticket_float32.tflite", "--scaled"], "only a ticket records a temperature"),
         (["--model={lone}"], "--dataset is missing"),

@@ -19,7 +19,7 @@ from lotcal_tf.deploy import card, latency
 from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, Material
 from lotcal_tf.deploy.maker import Made, Maker
 from lotcal_tf.deploy.parity import Tolerance, compare
-from lotcal_tf.deploy.reader import TicketRunner, logits_of, open_model
+from lotcal_tf.deploy.reader import KerasRunner, logits_of, open_model
 from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
 from lotcal_tf.deploy.verdict import DENSE, MASKED, Verdict, verdict
 from lotcal_tf.errors import FieldError, UsageError
@@ -145,21 +145,22 @@ def export(
         is none in the file; nothing is left behind.
     """
     _check(directory, examples, formats, encoding)
-    runner = TicketRunner(ticket)
+    model = ticket.model()
+    runner = KerasRunner(model)
     temperature = temperature_of(ticket) if scaled else 1.0
     # Before the temperature is folded in, so that the comparison covers that step too.
     truth = np.divide(runner(examples.inputs), temperature, dtype=np.float32)
     if output == PROBABILITIES:
         truth = softmax(truth, axis=-1)
     if scaled:
-        fold_temperature(runner.model, temperature)
-    compaction = compact(runner.model)
+        fold_temperature(model, temperature)
+    compaction = compact(model)
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
         files = work / "files"
         files.mkdir()
-        maker = Maker(runner.model, compaction, output, examples.material, work)
+        maker = Maker(model, compaction, output, examples.material, work)
         rows, made = {}, {}
         for name in formats:
             row = FORMATS[name]

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lotcal_tf.deploy import saved_model, tflite
-from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES
+from lotcal_tf.compat import keras
+from lotcal_tf.deploy import keras_file, saved_model, tflite
+from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, output_name
 from lotcal_tf.deploy.scaling import temperature_of
 from lotcal_tf.errors import DamagedTicket, UsageError
 from lotcal_tf.layout import is_ticket, level_path
@@ -20,7 +21,7 @@ SUM_TOLERANCE = 1e-3
 
 
 class Runner(Protocol):
-    """Runs a model; `tflite.Runner`, `saved_model.Runner` and `TicketRunner` are ones."""
+    """Runs a model; `tflite.Runner`, `saved_model.Runner` and `KerasRunner` are ones."""
 
     shape: tuple[int | None, ...]
     classes: int | None
@@ -31,22 +32,23 @@ class Runner(Protocol):
         """What the model gives, `(N, K)`, for inputs `(N, …)`."""
 
 
-class TicketRunner:
-    """A ticket's trained sub-network, `model`, with dropout off."""
+class KerasRunner:
+    """A plain Keras model, with dropout off."""
 
-    output, step = LOGITS, 0.0
+    step = 0.0
 
-    def __init__(self, ticket: Ticket) -> None:
+    def __init__(self, model: "keras.Model") -> None:
         """See the class."""
-        self.model = ticket.model()
-        self.shape = tuple(self.model.input_shape[1:])
-        self.classes = self.model.output_shape[-1]
+        self._model = model
+        self.output = output_name(model)
+        self.shape = tuple(model.input_shape[1:])
+        self.classes = model.output_shape[-1]
 
     def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
-        """Logits `(N, K)` for inputs `(N, …)`."""
+        """What the model gives, `(N, K)`, for inputs `(N, …)`."""
         # Not `predict`: it makes TensorFlow write an error line of its own to standard error.
         batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
-        return np.concatenate([self.model(batch, training=False).numpy() for batch in batches])
+        return np.concatenate([self._model(batch, training=False).numpy() for batch in batches])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Opened:
 
     Attributes:
       path: of the ticket, where a run was named; else as given.
-      kind: `ticket`, `saved_model` or `tflite`.
+      kind: `ticket`, `saved_model`, `keras` or `tflite`.
       runner: runs it.
       ticket: the ticket itself; None for a file.
     """
@@ -107,13 +109,15 @@ def _shown(shape: tuple[int | None, ...]) -> str:
 
 
 def open_model(path: Path) -> Opened:
-    """Opens a ticket, a run (its best ticket), a SavedModel or a TFLite file.
+    """Opens a ticket, a run (its best ticket), a SavedModel, a Keras file or a TFLite file.
 
     Raises:
       UsageError: it is none of them, or damaged.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file or directory")
+    if path.is_file() and path.suffix == ".keras":
+        return Opened(path, "keras", KerasRunner(keras_file.read(path)))
     if path.is_file():
         return Opened(path, "tflite", tflite.Runner(path))
     if (path / "saved_model.pb").is_file():
@@ -127,12 +131,12 @@ def open_model(path: Path) -> Opened:
             path = level_path(path, best)
         if is_ticket(path):
             ticket = read_ticket(path)
-            return Opened(path, "ticket", TicketRunner(ticket), ticket)
+            return Opened(path, "ticket", KerasRunner(ticket.model()), ticket)
     except DamagedTicket as error:
         # What was asked for cannot be measured; nothing that ran has failed.
         raise UsageError(str(error)) from error
     raise UsageError(
-        f"{path} is no model: give a .tflite file, a SavedModel's directory, "
+        f"{path} is no model: give a .tflite or .keras file, a SavedModel's directory, "
         "RUN/tickets/level_NN, or RUN for its best level"
     )
 
