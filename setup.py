@@ -27,6 +27,7 @@ def read_readme() -> str:
 REQUIRED = [
     "absl-py>=1.4,<2",  # tensorflow-model-optimization wants 1.x
     "ai-edge-litert>=2.3,<3",
+    "flatbuffers>=25.9,<26",
     "importlib-resources>=6",  # tensorflow-datasets uses it and does not ask for it
     "matplotlib>=3.9,<4",
     "numpy>=2.4,<2.5",

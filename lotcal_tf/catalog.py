@@ -1,4 +1,4 @@
-"""The tables of what can be named on the command line: strategies, models, datasets.
+"""The tables of what can be named on the command line: strategies, models, datasets, file formats.
 
 To add one, write its file and its row here; flags, checks and contract tests pick it up. Nothing
 is imported until it is used, so the tables can be read without TensorFlow.
@@ -40,6 +40,32 @@ class Row:
     def load_test(self) -> Any:
         """Imports what loads the test split alone; None where nothing does."""
         return None if self.test_path is None else _imported(self.test_path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One kind of file that a ticket is exported to.
+
+    Attributes:
+      path: what writes it, `module:function`, called as
+        `write(model, path, *, sparse, material)`; see `deploy.formats`.
+      help: one line for `--help`.
+      file: what the file, or the directory, is called.
+      tolerance: `float`, where only the order of sums differs from the ticket's; else `quantised`.
+      sparse: whether zeros can be left out of it (TFLite's sparse encoding).
+      needs: which data it takes to write it, of `validation` and `training`.
+    """
+
+    path: str
+    help: str
+    file: str
+    tolerance: str = "quantised"
+    sparse: bool = True
+    needs: tuple[str, ...] = ()
+
+    def load(self) -> Any:
+        """Imports what writes it."""
+        return _imported(self.path)
 
 
 def _imported(path: str) -> Any:
@@ -135,6 +161,49 @@ CORRUPTIONS: Mapping[str, Row] = {
 }
 SEVERITIES = (1, 2, 3, 4, 5)
 
+# What a ticket can be exported to.
+FORMATS: Mapping[str, Format] = {
+    "keras": Format(
+        "lotcal_tf.deploy.keras_file:write",
+        "a Keras file, to go on with in tf_keras",
+        "ticket.keras",
+        tolerance="float",
+        sparse=False,
+    ),
+    "saved_model": Format(
+        "lotcal_tf.deploy.saved_model:write",
+        "a SavedModel with the signature serving_default",
+        "saved_model",
+        tolerance="float",
+        sparse=False,
+    ),
+    "float32": Format(
+        "lotcal_tf.deploy.tflite:write_float32",
+        "TFLite as the network is",
+        "ticket_float32.tflite",
+        tolerance="float",
+    ),
+    "float16": Format(
+        "lotcal_tf.deploy.tflite:write_float16",
+        "TFLite, weights in 16 bits, computed in 32",
+        "ticket_float16.tflite",
+    ),
+    "dynamic": Format(
+        "lotcal_tf.deploy.tflite:write_dynamic",
+        "TFLite, weights in 8 bits, activations quantised as they come",
+        "ticket_dynamic.tflite",
+    ),
+    "int8": Format(
+        "lotcal_tf.deploy.tflite:write_int8",
+        "TFLite in whole numbers of 8 bits, their ranges from validation data",
+        "ticket_int8.tflite",
+        needs=("validation",),
+    ),
+}
+# How a file of a format holds a network's zeros: as numbers like others, by TFLite's sparse
+# encoding, without the units and channels that are dead (`pruning.compaction`), or by both.
+ENCODINGS = ("dense", "sparse", "compact", "compact_sparse")
+
 
 def strategy(name: str) -> Row:
     """The row of a strategy: of the table, or a user's own, `module:Class`.
@@ -176,3 +245,14 @@ def corruption(name: str) -> Row:
     if name not in CORRUPTIONS:
         raise FieldError("shift", name, f"choose of {', '.join(CORRUPTIONS)}, or all")
     return CORRUPTIONS[name]
+
+
+def file_format(name: str) -> Format:
+    """The row of a format.
+
+    Raises:
+      FieldError: there is none of that name.
+    """
+    if name not in FORMATS:
+        raise FieldError("format", name, f"choose of {', '.join(FORMATS)}")
+    return FORMATS[name]

@@ -11,13 +11,8 @@ from lotcal_tf import catalog
 from lotcal_tf.catalog import SEVERITIES
 from lotcal_tf.data.corruption import Corruption
 from lotcal_tf.data.splits import Part
-from lotcal_tf.deploy.reader import (
-    LOGITS,
-    PROBABILITIES,
-    Opened,
-    gives_probabilities,
-    logits_of,
-)
+from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES
+from lotcal_tf.deploy.reader import Opened, gives_probabilities, logits_of
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
 from lotcal_tf.evaluation.metrics import measure
 from lotcal_tf.evaluation.unseen import measure_unseen

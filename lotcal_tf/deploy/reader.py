@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf.deploy import saved_model, tflite
+from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES
 from lotcal_tf.deploy.scaling import temperature_of
 from lotcal_tf.errors import DamagedTicket, UsageError
 from lotcal_tf.layout import is_ticket, level_path
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Ticket, best_level
 
-# Names of outputs that say themselves what they are; of others the values tell.
-LOGITS, PROBABILITIES = "logits", "probabilities"
 # A float32 softmax adds up to 1 within this; whole numbers add half a step for each class.
 SUM_TOLERANCE = 1e-3
 

@@ -7,23 +7,36 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
+from lotcal_tf.deploy.formats import Material, output_name
 from lotcal_tf.errors import UsageError
 
 SIGNATURE = "serving_default"
 
 
-def write(model: "keras.Model", path: Path) -> None:
+def write(
+    model: "keras.Model", path: Path, *, sparse: bool = False, material: Material | None = None
+) -> None:
     """Writes a directory whose signature `serving_default` takes `inputs`, gives `logits`.
 
+    After `formats.with_softmax` the output is called `probabilities`.
+
     Args:
-      model: plain; takes a batch of one input, gives logits.
+      model: plain; takes a batch of one input.
       path: the directory to make.
+      sparse: no; there is no such encoding.
+      material: not needed.
+
+    Raises:
+      UsageError: sparse encoding is asked for.
     """
+    if sparse:
+        raise UsageError("a SavedModel has no sparse encoding: choose dense or compact")
+    output = output_name(model)
     spec = tf.TensorSpec(model.input_shape, tf.float32, "inputs")
 
     @tf.function(input_signature=[spec])
     def serve(inputs: "tf.Tensor") -> dict[str, "tf.Tensor"]:
-        return {"logits": model(inputs, training=False)}
+        return {output: model(inputs, training=False)}
 
     module = tf.Module()
     module.variables_of_model = model.variables

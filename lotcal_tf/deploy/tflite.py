@@ -1,6 +1,11 @@
-"""TFLite: converting a SavedModel to a `.tflite` file, and running such a file by LiteRT."""
+"""TFLite: writing a `.tflite` file in each of its formats, and running such a file by LiteRT."""
 
+import contextlib
 import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +13,134 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from lotcal_tf.compat import keras
+from lotcal_tf.deploy import flatbuffer, saved_model
+from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, Material, output_name, without_softmax
 from lotcal_tf.errors import UsageError
+
+# Examples that quantisation finds its ranges by.
+_CALIBRATION = 500
 
 
 def write(saved_model: Path, path: Path) -> None:
     """Converts a SavedModel to a float32 `.tflite` file that takes inputs and gives logits."""
+    path.write_bytes(_converted(saved_model, False))
+
+
+def write_float32(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
+    """Writes the network as it is.
+
+    Raises:
+      UsageError: TFLite lacks an op of the model's; as of every format.
+    """
+    path.write_bytes(convert(model, sparse))
+
+
+def write_float16(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
+    """Writes weights as float16; they are computed with as float32."""
+    settings = {"optimizations": [tf.lite.Optimize.DEFAULT], "types": [tf.float16]}
+    path.write_bytes(convert(model, sparse, **settings))
+
+
+def write_dynamic(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
+    """Writes weights of 1 024 values and more as int8; activations are quantised as they come."""
+    path.write_bytes(convert(model, sparse, optimizations=[tf.lite.Optimize.DEFAULT]))
+
+
+def write_int8(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
+    """Writes weights and activations as int8, their ranges as the validation data have them.
+
+    Input and output stay float32, and so does a softmax: an int8 one would give confidence in
+    steps of 1/256, never 1 and often exactly 0. A logit has a step of its own range / 255.
+
+    Raises:
+      UsageError: there are no validation data.
+    """
+    inputs, _ = material.of_validation("int8")
+    # All over the data: they may be in the order of their classes.
+    places = np.linspace(0, len(inputs) - 1, min(len(inputs), _CALIBRATION)).astype(int)
+    written = convert(
+        without_softmax(model),
+        sparse,
+        optimizations=[tf.lite.Optimize.DEFAULT],
+        ops=[tf.lite.OpsSet.TFLITE_BUILTINS_INT8],
+        data=inputs[places],
+    )
+    if output_name(model) == PROBABILITIES:
+        written = flatbuffer.append_softmax(written, LOGITS, PROBABILITIES)
+    path.write_bytes(written)
+
+
+def convert(model: "keras.Model", sparse: bool, **settings: Any) -> bytes:
+    """A plain model as the contents of a `.tflite` file; see `_converted`."""
+    with tempfile.TemporaryDirectory() as directory:
+        saved_model.write(model, Path(directory))
+        return _converted(Path(directory), sparse, **settings)
+
+
+def _converted(
+    directory: Path,
+    sparse: bool,
+    *,
+    optimizations: list[Any] | None = None,
+    types: list[Any] | None = None,
+    ops: list[Any] | None = None,
+    data: NDArray[np.float32] | None = None,
+) -> bytes:
+    """A SavedModel as the contents of a `.tflite` file.
+
+    Args:
+      directory: the SavedModel's.
+      sparse: whether to leave zeros out where that is possible.
+      optimizations, types, ops: what the converter calls so.
+      data: `(N, …)` representative inputs.
+
+    Raises:
+      UsageError: the model has ops that TFLite lacks; they are named.
+    """
+    with _quiet():
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(directory))
+        encoding = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY] if sparse else []
+        converter.optimizations = [*(optimizations or []), *encoding]
+        converter.target_spec.supported_types = types or []
+        converter.target_spec.supported_ops = ops or [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if data is not None:
+            converter.representative_dataset = lambda: ([example[None]] for example in data)
+        try:
+            return bytes(converter.convert())
+        except Exception as error:
+            # A class without a public name.
+            if type(error).__name__ != "ConverterError":
+                raise
+            raise UsageError(_told(str(error))) from error
+
+
+def _told(message: str) -> str:
+    """What the converter's pages of errors come to: the ops that TFLite lacks."""
+    # It lists them, or says in whose place it gave up.
+    ops = re.findall(r"\btf\.([A-Z]\w*)\(", message) or re.findall(r'fused\["(\w+):"', message)
+    lacking = sorted(set(ops) - {"StatefulPartitionedCall"})
+    if lacking:
+        return (
+            f"TFLite cannot compute {', '.join(lacking)}, which the model uses: choose the format "
+            "keras or saved_model, or replace the layer"
+        )
+    return f"the model cannot be converted to TFLite: {message.strip().splitlines()[0]}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the converter from telling its whole inner life, by its logger and on standard error."""
     logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # The converter tells its whole inner life.
+    level, shown = logger.level, os.dup(2)
+    logger.setLevel(logging.ERROR)
     try:
-        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved_model)).convert())
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
     finally:
+        os.dup2(shown, 2)
+        os.close(shown)
         logger.setLevel(level)
 
 
