@@ -17,7 +17,7 @@ TEXT, JSON, DIAGRAM = "model_card.md", "model_card.json", "reliability.png"
 
 # Fields of an experiment, by the section they stand in; the rest is training.
 _OF_DATA = (
-    *("dataset", "source", "half", "augment", "input_mean", "input_std"),
+    *("dataset", "source", "half", "validation_size", "augment", "input_mean", "input_std"),
     *("label_noise", "noise_kind", "noise_map"),
 )
 _OF_STRATEGY = (
@@ -171,7 +171,7 @@ def _parity(parity: Mapping[str, Any]) -> str:
         cells.append("–" if difference is None else f"{difference:.2g}")
         pairs = zip(_figures(row["ticket"]), _figures(row["measured"]), strict=True)
         rows.append([*cells, *(f"{ticket} → {file}" for ticket, file in pairs)])
-    tolerance = ", ".join(f"{name}: {_shown(value)}" for name, value in parity["tolerance"].items())
+    tolerance = "; ".join(f"{name}: {_shown(value)}" for name, value in parity["tolerance"].items())
     return f"{_markdown(rows)}\n\nTolerance: {tolerance}."
 
 

@@ -225,7 +225,7 @@ def _litert(
     if use.operator == "FULLY_CONNECTED":
         return (
             unpacked,
-            "the encoder found no blocks that a sparse kernel takes: unpacked on loading",
+            "not stored in blocks, which its sparse kernel wants: unpacked on loading",
         )
     if use.operator == "CONV_2D" and use.shape[1:3] == (1, 1):
         lacking = _lacking(use, zeros, size, graph)

@@ -214,7 +214,7 @@ def test_a_sparse_kernel_skips_blocks():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"operator": "FULLY_CONNECTED", "shape": (8, 16)}, "the encoder found no blocks"),
+        ({"operator": "FULLY_CONNECTED", "shape": (8, 16)}, "not stored in blocks"),
         ({"shape": (32, 3, 3, 16)}, "no sparse kernel for 3×3 convolutions"),
         ({"operator": "DEPTHWISE_CONV_2D"}, "no sparse kernel for depthwise convolutions"),
         ({"operator": "TRANSPOSE_CONV"}, "no sparse kernel for such a layer"),
