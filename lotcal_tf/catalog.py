@@ -192,6 +192,7 @@ FORMATS: Mapping[str, Format] = {
         "lotcal_tf.deploy.tflite:write_dynamic",
         "TFLite, weights in 8 bits, activations quantised as they come",
         "ticket_dynamic.tflite",
+        sparse=False,
     ),
     "int8": Format(
         "lotcal_tf.deploy.tflite:write_int8",

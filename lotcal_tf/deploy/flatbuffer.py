@@ -6,6 +6,9 @@ import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
 _IDENTIFIER = b"TFL3"
+_WEIGHTS = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.INT8)
+_ELEMENTWISE = {"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "POW", "SQUARED_DIFFERENCE"}
+_LAST_OLD_CODE = schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES
 _OPS = {number: name for name, number in vars(schema.BuiltinOperator).items() if name[0] != "_"}
 
 
@@ -35,6 +38,67 @@ def op_name(model: Any, operator: Any) -> str:
     return _OPS[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
+def kernels(model: Any) -> list[int]:
+    """The numbers of the tensors that hold weights: constants of two or more axes, floats or int8.
+
+    What an elementwise op adds or multiplies by is none, nor is the shape that an op is told.
+    """
+    graph = model.subgraphs[0]
+    elementwise = {
+        int(number)
+        for operator in graph.operators
+        if op_name(model, operator) in _ELEMENTWISE
+        for number in operator.inputs
+    }
+    return [
+        number
+        for number, tensor in enumerate(graph.tensors)
+        if model.buffers[tensor.buffer].data is not None
+        and tensor.type in _WEIGHTS
+        and tensor.shape is not None
+        and len(tensor.shape) >= 2
+        and number not in elementwise
+    ]
+
+
+def add_tensor(model: Any, *, like: Any, name: bytes) -> int:
+    """Adds a tensor without a value, of another's shape, type and scale; its number."""
+    tensors = model.subgraphs[0].tensors
+    tensor = schema.TensorT()
+    tensor.name, tensor.type, tensor.shape = name, like.type, like.shape
+    tensor.shapeSignature, tensor.quantization = like.shapeSignature, like.quantization
+    tensor.buffer = len(model.buffers)
+    model.buffers.append(schema.BufferT())
+    tensors.append(tensor)
+    return len(tensors) - 1
+
+
+def add_code(model: Any, builtin: int, version: int = 1) -> int:
+    """Adds an op to those that the file uses; its number."""
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.version = builtin, version
+    code.deprecatedBuiltinCode = min(builtin, _LAST_OLD_CODE)
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def operator(code: int, inputs: list[int], outputs: list[int]) -> Any:
+    """An operator of one of the file's codes, not yet in the graph."""
+    made = schema.OperatorT()
+    made.opcodeIndex, made.inputs, made.outputs = code, inputs, outputs
+    return made
+
+
+def without_idle_buffers(model: Any) -> Any:
+    """The model, changed in place: buffers that nothing refers to are emptied."""
+    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    used |= {entry.buffer for entry in model.metadata or []}
+    for number, buffer in enumerate(model.buffers):
+        if number not in used:
+            buffer.data = None
+    return model
+
+
 def append_softmax(written: bytes, before: str, after: str) -> bytes:
     """A file with a float softmax behind its only output.
 
@@ -45,25 +109,12 @@ def append_softmax(written: bytes, before: str, after: str) -> bytes:
     model = unpack(written)
     graph = model.subgraphs[0]
     (logits,) = graph.outputs
-    softmax = schema.OperatorCodeT()
-    softmax.builtinCode = softmax.deprecatedBuiltinCode = schema.BuiltinOperator.SOFTMAX
-    softmax.version = 1
-    model.operatorCodes.append(softmax)
-    made = schema.TensorT()
-    made.name, made.type = after.encode(), schema.TensorType.FLOAT32
-    made.shape = graph.tensors[logits].shape
-    made.shapeSignature = graph.tensors[logits].shapeSignature
-    made.buffer = len(model.buffers)
-    model.buffers.append(schema.BufferT())
-    graph.tensors.append(made)
-    place = len(graph.tensors) - 1
-    operator = schema.OperatorT()
-    operator.opcodeIndex = len(model.operatorCodes) - 1
-    operator.inputs, operator.outputs = [int(logits)], [place]
-    operator.builtinOptionsType = schema.BuiltinOptions.SoftmaxOptions
-    operator.builtinOptions = schema.SoftmaxOptionsT()
-    operator.builtinOptions.beta = 1.0
-    graph.operators.append(operator)
+    place = add_tensor(model, like=graph.tensors[logits], name=after.encode())
+    softmax = operator(add_code(model, schema.BuiltinOperator.SOFTMAX), [int(logits)], [place])
+    softmax.builtinOptionsType = schema.BuiltinOptions.SoftmaxOptions
+    softmax.builtinOptions = schema.SoftmaxOptionsT()
+    softmax.builtinOptions.beta = 1.0
+    graph.operators.append(softmax)
     graph.outputs = [place]
     for signature in model.signatureDefs:
         for output in signature.outputs:

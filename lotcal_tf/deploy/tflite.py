@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
-from lotcal_tf.deploy import flatbuffer, saved_model
+from lotcal_tf.deploy import flatbuffer, saved_model, sparsity
 from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, Material, output_name, without_softmax
 from lotcal_tf.errors import UsageError
 
@@ -39,12 +39,18 @@ def write_float32(model: "keras.Model", path: Path, *, sparse: bool, material: M
 def write_float16(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
     """Writes weights as float16; they are computed with as float32."""
     settings = {"optimizations": [tf.lite.Optimize.DEFAULT], "types": [tf.float16]}
-    path.write_bytes(convert(model, sparse, **settings))
+    path.write_bytes(_encoded(convert(model, False, **settings), sparse))
 
 
 def write_dynamic(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
-    """Writes weights of 1 024 values and more as int8; activations are quantised as they come."""
-    path.write_bytes(convert(model, sparse, optimizations=[tf.lite.Optimize.DEFAULT]))
+    """Writes weights of 1 024 values and more as int8; activations are quantised as they come.
+
+    Raises:
+      UsageError: sparse encoding is asked for; LiteRT 2.3 does not run such a file.
+    """
+    if sparse:
+        raise UsageError("format dynamic has no sparse encoding: choose dense or compact")
+    path.write_bytes(convert(model, False, optimizations=[tf.lite.Optimize.DEFAULT]))
 
 
 def write_int8(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
@@ -61,14 +67,23 @@ def write_int8(model: "keras.Model", path: Path, *, sparse: bool, material: Mate
     places = np.linspace(0, len(inputs) - 1, min(len(inputs), _CALIBRATION)).astype(int)
     written = convert(
         without_softmax(model),
-        sparse,
+        False,
         optimizations=[tf.lite.Optimize.DEFAULT],
         ops=[tf.lite.OpsSet.TFLITE_BUILTINS_INT8],
         data=inputs[places],
     )
+    path.write_bytes(finished(written, model, sparse))
+
+
+def finished(written: bytes, model: "keras.Model", sparse: bool) -> bytes:
+    """A file of whole numbers with what the model has behind its logits, and sparse if asked for."""
     if output_name(model) == PROBABILITIES:
         written = flatbuffer.append_softmax(written, LOGITS, PROBABILITIES)
-    path.write_bytes(written)
+    return _encoded(written, sparse)
+
+
+def _encoded(written: bytes, sparse: bool) -> bytes:
+    return sparsity.encode(written) if sparse else written
 
 
 def convert(model: "keras.Model", sparse: bool, **settings: Any) -> bytes:
