@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ai_edge_litert import schema_py_generated as schema
+
+from lotcal_tf.deploy import flatbuffer
+
 _RELAYS = ("DENSIFY", "DEQUANTIZE")  # They hand a constant on in another shape.
 
 
@@ -45,20 +49,14 @@ class Graph:
 
 def read(path: Path) -> Graph:
     """Reads the operators of a `.tflite` file's first graph."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    model = flatbuffer.unpack(path.read_bytes())
     graph = model.subgraphs[0]
-    # Codes above 127 stand in the newer field only, older writers fill the older field only.
-    codes = [
-        names[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in model.operatorCodes
-    ]
     kernels: dict[str, KernelUse] = {}
     handed: dict[int, tuple[int, bool]] = {}  # tensor → the constant it came from, densified?
     stem = False
     for operator in graph.operators:
-        name, inputs = codes[operator.opcodeIndex], [int(i) for i in operator.inputs if i >= 0]
+        name = flatbuffer.op_name(model, operator)
+        inputs = [int(number) for number in operator.inputs if number >= 0]
         if name in _RELAYS:
             source, densified = handed.get(inputs[0], (inputs[0], False))
             handed[int(operator.outputs[0])] = (source, densified or name == "DENSIFY")
@@ -85,7 +83,8 @@ def read(path: Path) -> Graph:
                 and shape[1:] == (3, 3, 3)
                 and (options.strideH, options.strideW) == (2, 2)
             )
-    return Graph(tuple(codes[op.opcodeIndex] for op in graph.operators), kernels, stem)
+    names = tuple(flatbuffer.op_name(model, operator) for operator in graph.operators)
+    return Graph(names, kernels, stem)
 
 
 def _constant(model: Any, tensor: Any) -> bool:

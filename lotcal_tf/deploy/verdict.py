@@ -225,7 +225,7 @@ def _litert(
     if use.operator == "FULLY_CONNECTED":
         return (
             unpacked,
-            "the encoder found no blocks that a sparse kernel takes: unpacked on loading",
+            "not stored in blocks, which its sparse kernel wants: unpacked on loading",
         )
     if use.operator == "CONV_2D" and use.shape[1:3] == (1, 1):
         lacking = _lacking(use, zeros, size, graph)
@@ -309,20 +309,32 @@ def layer_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def file_cells(files: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The table of files; a column of median and 99th percentile for each number of threads."""
+    """The table of files.
+
+    A column of median and 99th percentile for each number of threads; size and speed as multiples
+    of the dense network's, where that is among them.
+    """
     counts = list(dict.fromkeys(threads for row in files for threads in row["latency"]))
-    head = ["file", "encoding", "bytes", "gzipped", "sparse-encoded"]
-    head += [f"µs, {n} thread{'s' * (n != '1')} (p99)" for n in counts]
-    rows = [head]
+    dense: Mapping[str, Any] = next((row for row in files if row["file"] == DENSE), {})
+    rows = [["file", "encoding", "bytes", "smaller", "gzipped", "sparse-encoded"]]
+    for n in counts:
+        rows[0] += [f"µs, {n} thread{'s' * (n != '1')} (p99)", "faster"]
     for row in files:
         sparse = row["sparse_bytes"]
-        cells = [row["file"], row["encoding"], f"{row['bytes']:,}", f"{row['gzipped']:,}"]
-        cells.append("–" if sparse is None else f"{sparse:,}")
+        cells = [row["file"], row["encoding"], f"{row['bytes']:,}"]
+        cells.append(_times(dense.get("bytes"), row["bytes"]))
+        cells += [f"{row['gzipped']:,}", "–" if sparse is None else f"{sparse:,}"]
         for n in counts:
             time = row["latency"].get(n)
+            whole = dense.get("latency", {}).get(n)
             cells.append(f"{time['median_us']:.1f} ({time['p99_us']:.1f})" if time else "–")
+            cells.append(_times(whole and whole["median_us"], time and time["median_us"]))
         rows.append(cells)
     return rows
+
+
+def _times(dense: float | None, this: float | None) -> str:
+    return f"{dense / this:.2f} ×" if dense and this else "–"
 
 
 def _percent(share: float) -> str:

@@ -48,8 +48,11 @@ def reliability_diagram(
     Raises:
         ValueError: as the metrics do, on arguments of other shapes or ranges.
     """
-    statistics = prediction_bins(labels, logits, bins=bins)
+    return bins_diagram(prediction_bins(labels, logits, bins=bins), title=title)
 
+
+def bins_diagram(statistics: BinStatistics, *, title: str = "") -> NDArray[np.uint8]:
+    """Draws the reliability diagram of bins that were counted before; see `reliability_diagram`."""
     # Not at the top: importing matplotlib is slow. Not pyplot: that keeps figures and picks a GUI.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
