@@ -161,12 +161,12 @@ def export(
         files = work / "files"
         files.mkdir()
         maker = Maker(model, compaction, output, examples.material, work)
-        rows, made = {}, {}
+        rows: dict[str, dict[str, Any]] = {}
+        made: dict[str, Made] = {}
         for name in formats:
             row = FORMATS[name]
             progress(f"{row.file}: writing")
-            chosen = maker.make(row, encoding, refitted=scaled)
-            made[row.file] = chosen = chosen.moved(files / row.file)
+            made[row.file] = chosen = maker.make(row, encoding, files, refit=scaled)
             found = open_model(chosen.path).runner(examples.inputs)
             compared = compare(
                 row.file,
@@ -203,7 +203,7 @@ def export(
         }
         if seconds:
             progress("measuring latency")
-        told = _verdict(maker, made, dense or ticket.dense(), compaction, seconds)
+        told = _verdict(maker, made, model, dense or ticket.dense(), compaction, seconds)
         logits = logits_of(outputs, 0.0) if output == PROBABILITIES else outputs
         bars = prediction_bins(examples.labels, logits, bins=bins)
         origin = origin or {}
@@ -220,7 +220,6 @@ def export(
         card.write(files, facts)
         _write_json(files / PARITY, parity)
         _write_json(files / VERDICT, told.as_dict())
-        flush_tree(files)
         if directory.exists():
             shutil.rmtree(directory)
         files.rename(directory)
@@ -293,16 +292,17 @@ def _input(ticket: Ticket, shape: Sequence[int | None]) -> dict[str, Any]:
 def _verdict(
     maker: Maker,
     made: Mapping[str, Made],
+    masked: "keras.Model",
     dense: "keras.Model",
     compaction: Compaction,
     seconds: float,
 ) -> Verdict:
     """What the sparsity turned into, held against the dense network and the masked one."""
-    against = {DENSE: maker.reference(dense, "dense"), MASKED: maker.reference(maker.model, "masked")}
+    against = {DENSE: maker.reference(dense, "dense"), MASKED: maker.reference(masked, "masked")}
     paths = against | {file: one.path for file, one in made.items()}
     runs = {name: path for name, path in paths.items() if path.suffix == ".tflite"}
     return verdict(
-        maker.model,
+        masked,
         compaction,
         {file: one.tensors for file, one in made.items()},
         paths=paths,

@@ -1,13 +1,18 @@
-"""Making one file: in the smallest of its encodings, its zeros counted, its temperature fitted anew."""
+"""Making one file: in the smallest of its encodings, its temperature fitted anew, its zeros counted."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lotcal_tf.calibration.temperature import fit_temperature
-from lotcal_tf.catalog import ENCODINGS, Encoding, Format
+from lotcal_tf.catalog import ENCODINGS, FORMATS, Format
+from lotcal_tf.cloning import flatten
 from lotcal_tf.compat import keras
+from lotcal_tf.deploy import zeros
 from lotcal_tf.deploy.formats import PROBABILITIES, Material, with_softmax
+from lotcal_tf.deploy.reader import logits_of, open_model
+from lotcal_tf.deploy.scaling import fold_temperature
+from lotcal_tf.deploy.zeros import StoredTensor
 from lotcal_tf.pruning.compaction import Compaction
 
 
@@ -18,12 +23,16 @@ class Made:
     Attributes:
       path: where it is.
       encoding: its encoding's name.
-      sizes: bytes in each of the encodings that were tried.
+      sizes: bytes in each of the encodings that were tried, by name.
+      temperature: what its logits are divided by besides what the network was given.
+      tensors: the kernels that it holds.
     """
 
     path: Path
     encoding: str
     sizes: Mapping[str, int]
+    temperature: float
+    tensors: Sequence[StoredTensor]
 
 
 class Maker:
@@ -46,30 +55,69 @@ class Maker:
         scratch: Path,
     ) -> None:
         """See the class."""
-        finish = with_softmax if output == PROBABILITIES else lambda model: model
-        self.networks = {False: finish(model), True: finish(compaction.model)}
-        self.material, self.scratch = material, scratch
-        self.worthwhile = compaction.before != compaction.after
+        self._networks = {False: model, True: compaction.model}
+        self._output, self._material, self._scratch = output, material, scratch
+        self._smaller = compaction.before != compaction.after
 
-    def make(self, row: Format, encoding: str | None = None) -> Made:
-        """Writes a file in one encoding, or in each that it can have, of which the smallest stays."""
+    def make(self, row: Format, encoding: str | None, target: Path, *, refit: bool) -> Made:
+        """Writes a file in one encoding, or in each that it can have, of which the smallest stays.
+
+        Args:
+          row: the format.
+          encoding: a name of `ENCODINGS`; None: the smallest.
+          target: the directory it goes to.
+          refit: whether a quantised network is given a temperature of its own, where there are
+            validation data to fit it on.
+
+        Raises:
+          UsageError: the network cannot be written so.
+          ExportMismatch: a weight that is 0 in the network is not 0 in the file.
+        """
         names = [encoding] if encoding else self._candidates(row)
-        paths = {name: self.scratch / name / row.file for name in names}
-        for name, path in paths.items():
-            path.parent.mkdir(exist_ok=True)
-            how = ENCODINGS[name]
-            write = row.load()
-            write(self.networks[how.compact], path, sparse=how.sparse, material=self.material)
-        sizes = {name: size_of(path) for name, path in paths.items()}
+        sizes = {name: self._write(row, name) for name in names}
         best = min(sizes, key=lambda name: sizes[name])  # The first of equal ones.
-        return Made(paths[best], best, sizes)
+        temperature = 1.0
+        if refit and row.tolerance != "float" and self._material.validation is not None:
+            temperature = self._temperature(self._scratch / best / row.file)
+            sizes[best] = self._write(row, best, temperature)
+        path = (self._scratch / best / row.file).rename(target / row.file)
+        held = zeros.check(path, self._networks[ENCODINGS[best].compact])
+        return Made(path, best, sizes, temperature, held)
+
+    def reference(self, model: "keras.Model", name: str) -> Path:
+        """A network as a dense float32 `.tflite` file, to hold others against."""
+        path = self._scratch / f"{name}.tflite"
+        FORMATS["float32"].load()(model, path, sparse=False, material=Material())
+        return path
 
     def _candidates(self, row: Format) -> list[str]:
         return [
             name
             for name, how in ENCODINGS.items()
-            if (row.sparse or not how.sparse) and (self.worthwhile or not how.compact)
+            if (row.sparse or not how.sparse) and (self._smaller or not how.compact)
         ]
+
+    def _write(self, row: Format, encoding: str, temperature: float = 1.0) -> int:
+        """Writes a candidate; gives its bytes."""
+        how = ENCODINGS[encoding]
+        model = self._networks[how.compact]
+        if temperature != 1:
+            model = flatten(model)
+            fold_temperature(model, temperature)
+        if self._output == PROBABILITIES:
+            model = with_softmax(model)
+        path = self._scratch / encoding / row.file
+        path.parent.mkdir(exist_ok=True)
+        row.load()(model, path, sparse=how.sparse, material=self._material)
+        return size_of(path)
+
+    def _temperature(self, path: Path) -> float:
+        """What fits the confidence of a written file to the validation data."""
+        inputs, labels = self._material.of_validation("a temperature")
+        runner = open_model(path).runner
+        outputs = runner(inputs)
+        found = logits_of(outputs, runner.step) if self._output == PROBABILITIES else outputs
+        return fit_temperature(labels, found)
 
 
 def size_of(path: Path) -> int:
