@@ -159,6 +159,12 @@ class Distribution:
                     "flags and data, machines of one kind, and a run directory that they share"
                 )
 
+    def largest(self, value: float) -> float:
+        """The largest of the processes' values; all of them must call this, and wait for all."""
+        if self._workers is None:
+            return value
+        return float(max(self._gather(tf.constant([value], tf.float32)).numpy()))
+
     def _gathered(self, own: "tf.Tensor") -> "tf.Tensor":
         """A value of each process, along the first axis."""
 

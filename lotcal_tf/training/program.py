@@ -128,7 +128,7 @@ class TrainingProgram:
           shuffle: names the epoch's order.
           seed: of the draws within its steps.
           first: the epoch's step to begin with.
-          cuts: steps of the epoch that a visit must end at.
+          cuts: steps that a visit must end at; those that lie outside the epoch do not matter.
         """
 
         def epoch() -> Iterator[tuple[tf.Tensor, tf.Tensor, int, int, int]]:
