@@ -359,7 +359,9 @@ def _search(
         )
         observers += [ProgressBar(levels=experiment.levels + 1)] if progress else []
     with devices.watch():
-        search = Search(experiment, start, dataset, strategy, store, observers, devices)
+        search = Search(
+            experiment, start, dataset, strategy, store, observers, devices, forecast=progress
+        )
         # Nobody writes before all have read the same.
         devices.agree(experiment=run_id, levels=[found, experiment.levels])
         store.begin(describe(experiment, content, dataset, search, transfer))

@@ -14,7 +14,6 @@ from lotcal_tf import library
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.data.splits import StreamedSplit
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.lottery import progress
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.pruning import masking
 from lotcal_tf.recipes import resolve
@@ -127,8 +126,7 @@ def test_an_interrupted_run_goes_on_and_ends_alike(finished, tmp_path, monkeypat
     assert written(tmp_path)["run_id"] == written(finished.directory)["run_id"]
 
 
-def test_the_time_of_all_levels_is_predicted(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(progress.Forecast, "WATCHED", 0.0)
+def test_the_time_of_all_levels_is_predicted(tmp_path, capsys):
     library.find_tickets(dense(6, 3), TRAIN, out=tmp_path, **QUICK | {"progress": True})
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "predicted" in line]
     assert re.fullmatch(r"predicted: about \d+ s for 3 levels on this (CPU|GPU)", line)

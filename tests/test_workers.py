@@ -28,6 +28,7 @@ FIELDS = {
     "optimizer": "sgd",
     "lr": 0.1,
     "momentum": 0.9,
+    "augment": "crop_flip",
 }
 
 

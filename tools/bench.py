@@ -305,6 +305,9 @@ class Watch:
     def on_start(self, total_steps: int, done: Any) -> None:
         """Nothing to do."""
 
+    def on_forecast(self, seconds: float) -> None:
+        """Not asked for."""
+
     def on_progress(self, progress: Any) -> None:
         """Nothing to do."""
 

@@ -94,7 +94,7 @@ class ResidentSplit:
         """The whole epoch, gathered once in a new order: each batch is then one piece of memory."""
         whole = self.count // batch_size * batch_size
         order = _order(self.count, seed)[:whole].reshape(-1, batch_size)
-        places = tf.constant(order[:, _share(batch_size, worker, workers)].ravel(), tf.int32)
+        places = tf.constant(order[:, share(batch_size, worker, workers)].ravel(), tf.int32)
         yield tf.gather(self.inputs, places), tf.gather(self.labels, places)
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
@@ -107,7 +107,8 @@ class ResidentSplit:
 class StreamedSplit:
     """A split too large for memory: a `tf.data` pipeline that is read anew every epoch.
 
-    Every worker reads all of it: which rows are its own is known only once they are shuffled.
+    Every worker reads all of it, since which rows are its own is known only once they are shuffled;
+    it keeps only those.
 
     Attributes:
       examples: unbatched `(input, label)` pairs, in the same order at every reading.
@@ -133,7 +134,7 @@ class StreamedSplit:
         self, batch_size: int, most: int, seed: tuple[int, int], worker: int = 0, workers: int = 1
     ) -> Iterator[Block]:
         """One epoch, shuffled over the buffer, a block being prepared while one is trained on."""
-        rows = _share(batch_size, worker, workers)
+        rows = share(batch_size, worker, workers)
 
         def own(part: "tf.Tensor") -> "tf.Tensor":
             shape = part.shape[1:]
@@ -226,8 +227,8 @@ def _order(count: int, seed: tuple[int, int]) -> NDArray[np.int64]:
     return np.random.Generator(np.random.Philox(key=list(seed))).permutation(count)
 
 
-def _share(batch_size: int, worker: int, workers: int) -> slice:
-    """A worker's rows of a batch."""
+def share(batch_size: int, worker: int, workers: int) -> slice:
+    """A worker's rows of a batch, see `Split.shuffled`."""
     return slice(worker * batch_size // workers, (worker + 1) * batch_size // workers)
 
 

@@ -45,6 +45,9 @@ class Board:
         with self._writer.as_default(step=0):
             hparams_api.hparams(self.hparams, trial_id=self.directory.parent.name)
 
+    def on_forecast(self, seconds: float) -> None:
+        """Nothing to log."""
+
     def on_progress(self, progress: Progress) -> None:
         """Writes an epoch's scalars."""
         row = progress.epoch

@@ -1,8 +1,7 @@
 """What a person sees while a search runs: a bar for the whole chain, or a line a level."""
 
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TextIO
 
 import tensorflow as tf
@@ -64,89 +63,41 @@ def duration(seconds: float) -> str:
     return f"{hours} h" if hours < 72 else f"{round(hours / 24)} days"
 
 
-class Forecast:
-    """Foretells how long a search will take, from the first seconds of its own training.
-
-    Nothing is run for it: a stretch of training is watched and what is left is taken to go at its
-    pace. What compiles is not part of the stretch: it begins after the first visit, and anew after
-    the first epoch where that ends earlier. A network so large that the stretch lies within one
-    epoch is measured without validation, which is some percent of an epoch.
-
-    Args:
-      clock: gives seconds; the search begins now.
-    """
-
-    WATCHED = 5.0  # seconds
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """See the class."""
-        self._clock, self._begun = clock, clock()
-        self._since: tuple[float, int] | None = None
-        self._epoch_ended, self._told = False, False
-
-    def seconds(self, done: int, total: int, epoch_ended: bool) -> float | None:
-        """How long the whole search takes: told once, when enough was watched; else None.
-
-        Args:
-          done: steps of this search so far.
-          total: steps it has in all.
-          epoch_ended: whether an epoch has just ended.
-        """
-        now = self._clock()
-        if self._since is None or (epoch_ended and not self._epoch_ended):
-            self._since, self._epoch_ended = (now, done), epoch_ended
-        watched, steps = now - self._since[0], done - self._since[1]
-        if self._told or not steps or watched < self.WATCHED or done >= total:
-            return None
-        self._told = True
-        return now - self._begun + watched / steps * (total - done)
-
-
 class ProgressBar:
     """An observer that shows a bar with the time left on a terminal, plain lines elsewhere.
 
-    Both tell, after the first seconds of training, how long the whole is predicted to take.
-
     Args:
       stream: where to; default: standard error.
-      levels: how many levels the whole chain has, for the prediction's line.
-      clock: gives seconds.
+      levels: how many levels the whole chain has, for the forecast's line.
     """
 
-    def __init__(
-        self,
-        stream: TextIO | None = None,
-        levels: int = 0,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
+    def __init__(self, stream: TextIO | None = None, levels: int = 0) -> None:
         """See the class."""
-        self.stream, self.levels, self._clock = stream or sys.stderr, levels, clock
+        self.stream, self.levels = stream or sys.stderr, levels
         self._bar: tqdm | None = None
-        self._level, self._step = -1, 0
-        self._done, self._total, self._ahead = 0, 0, ""
-        self._forecast = Forecast(clock)
+        self._level, self._step, self._ahead = -1, 0, ""
 
     def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
         """Names what is already there, and begins."""
         if done:
             self.line(f"{len(done)} finished levels found, going on at level {len(done)}")
-        self._done, self._total, self._forecast = 0, total_steps, Forecast(self._clock)
         left = self.levels - len(done)
         levels = f"{left} level{'s' * (left != 1)}"
         self._ahead = f"the {levels} left" if done else levels
         if self.stream.isatty():
             self._bar = tqdm(total=total_steps, unit="step", file=self.stream, smoothing=0.05)
 
+    def on_forecast(self, seconds: float) -> None:
+        """Writes how long it will take; the bar's own clock begins here."""
+        self.line(f"predicted: about {duration(seconds)} for {self._ahead} on this {_device()}")
+        if self._bar is not None:
+            self._bar.reset()
+
     def on_progress(self, progress: Progress) -> None:
         """Moves the bar."""
         if progress.level != self._level:
             # A level's first visit tells how far it is; what it skipped was never in the total.
             self._level, self._step = progress.level, progress.first_step
-        self._done += progress.step - self._step
-        ended = progress.epoch is not None
-        seconds = self._forecast.seconds(self._done, self._total, ended)
-        if seconds is not None:
-            self.line(f"predicted: about {duration(seconds)} for {self._ahead} on this {_device()}")
         if self._bar is not None:
             self._bar.update(progress.step - self._step)
             if progress.epoch is not None:

@@ -20,6 +20,7 @@ from lotcal_tf.models.initial import redraw
 from lotcal_tf.pruning import magnitude, masking
 from lotcal_tf.pruning.rewind import Rewind, masked_start
 from lotcal_tf.training.distribution import ONE_DEVICE, Distribution
+from lotcal_tf.training.rehearsal import rehearse
 from lotcal_tf.training.trainer import Progress, Trainer
 
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -48,6 +49,9 @@ class Observer(Protocol):
     def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
         """The search begins; `total_steps` are ahead, the levels `done` behind."""
 
+    def on_forecast(self, seconds: float) -> None:
+        """How long the search is predicted to take, from before its first step; if it was asked."""
+
     def on_progress(self, progress: Progress) -> None:
         """Some steps were taken, or an epoch ended."""
 
@@ -70,6 +74,8 @@ class Search:
       store: a run directory that has begun; finished levels in it are not run again.
       observers: who is told.
       distribution: the devices that share every step.
+      forecast: whether to rehearse some steps first, to tell the observers how long the search
+        will take. Results do not depend on it. Of several processes, all or none must.
 
     Raises:
       UsageError: model, data and experiment do not fit together.
@@ -84,10 +90,11 @@ class Search:
         store: RunStore,
         observers: Sequence[Observer] = (),
         distribution: Distribution = ONE_DEVICE,
+        forecast: bool = False,
     ) -> None:
         """See the class."""
         self.experiment, self.dataset, self.store = experiment, dataset, store
-        self.observers = observers
+        self.observers, self.forecast = observers, forecast
         self.tickets = start if isinstance(start, Sequence) else ()
         if isinstance(start, Sequence):
             first = start[0]
@@ -127,11 +134,19 @@ class Search:
         for observer in self.observers:
             observer.on_start(self._steps(range(first, levels + 1)), self.store.records())
         try:
+            self._foretell(range(first, levels + 1))
             for level in range(first, levels + 1):
                 before = self._level(level, before)
         finally:
             for observer in self.observers:
                 observer.on_end()
+
+    def _foretell(self, levels: range) -> None:
+        a_step = rehearse(self.trainer) if self.forecast and levels else None
+        if a_step is not None:
+            steps = sum(self.trainer.level_steps(self._first_step(level)) for level in levels)
+            for observer in self.observers:
+                observer.on_forecast(steps * a_step)
 
     def _steps(self, levels: range) -> int:
         return sum(self.trainer.total_steps - self._first_step(level) for level in levels)

@@ -1,8 +1,8 @@
 """Several devices, several machines: which of them train, and how a step is shared out.
 
-Each device holds a copy of the network and takes its own rows of every batch; gradients and
-BatchNorm's statistics are means over all. Everything else, from the data to the pruning, every
-process does alike and by itself.
+Each process holds its own rows of every batch, each of its devices a copy of the network and a
+part of those rows; gradients and BatchNorm's statistics are means over all. Everything else, from
+the order of the data to the pruning, every process does alike and by itself.
 """
 
 import contextlib
@@ -60,6 +60,18 @@ class Distribution:
     def replicas(self) -> int:
         """How many devices there are, over all processes."""
         return 1 if self._strategy is None else int(self._strategy.num_replicas_in_sync)
+
+    @property
+    def workers(self) -> int:
+        """How many processes take part; each has as many devices as the others."""
+        return 1 if self._workers is None else len(self._workers.addresses)
+
+    @property
+    def worker(self) -> int:
+        """Which of them this one is, in the order in which the rows of a batch are dealt."""
+        return (
+            0 if self._workers is None else list(self._workers.addresses).index(self._workers.task)
+        )
 
     @property
     def chief(self) -> bool:
@@ -124,17 +136,20 @@ class Distribution:
 
         Args:
           step: takes inputs, labels and the seed of its draws.
-          inputs: `(N, …)`, N a multiple of `replicas`.
+          inputs: `(N, …)`, this process's rows, N a multiple of the number of its devices.
           labels: `(N,)`.
           seed: `(2,)`, int32.
         """
         if self._strategy is None:
             return step(inputs, labels, seed)
-        share = inputs.shape[0] // self.replicas
+        devices = self.replicas // self.workers
+        share = inputs.shape[0] // devices
 
         def replica(inputs: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> Logs:
+            # Counted over all processes, those of the first process first.
             number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
-            rows, draws = number * share + tf.range(share), tf.stack([number * _REPLICA_SEED, 0])
+            rows = (number - self.worker * devices) * share + tf.range(share)
+            draws = tf.stack([number * _REPLICA_SEED, 0])
             logs = step(tf.gather(inputs, rows), tf.gather(labels, rows), seed + draws)
             return mean_over_replicas(logs)
 
@@ -158,6 +173,12 @@ class Distribution:
                     f"the workers do not agree on the {name}, here {text}: give all of them the same "
                     "flags and data, machines of one kind, and a run directory that they share"
                 )
+
+    def largest(self, value: float) -> float:
+        """The largest of the processes' values; all of them must call this, and wait for all."""
+        if self._workers is None:
+            return value
+        return float(max(self._gather(tf.constant([value], tf.float32)).numpy()))
 
     def _gathered(self, own: "tf.Tensor") -> "tf.Tensor":
         """A value of each process, along the first axis."""

@@ -15,7 +15,7 @@ import tensorflow as tf
 from lotcal_tf.calibration.strategy import Logs, Strategy
 from lotcal_tf.compat import keras
 from lotcal_tf.data.augment import Augmentation, draw
-from lotcal_tf.data.splits import Split
+from lotcal_tf.data.splits import Split, share
 from lotcal_tf.models.mc_dropout import Passes
 from lotcal_tf.seeds import draw_seed, named_seed, step_seed
 from lotcal_tf.training.distribution import ONE_DEVICE, Distribution
@@ -62,10 +62,11 @@ class TrainingProgram:
 
     Args:
       strategy: compiled with an optimizer that is built.
-      batch_size: examples a step.
+      batch_size: examples a step, of all processes together.
       plan: `xla` or `graph`.
       augmentation: what is done to a batch's images before the step, if anything.
-      distribution: the devices that share a step; `graph` where they are several.
+      distribution: the devices that share a step; `graph` where they are several. Where they
+        belong to several processes, only this one's rows of a batch are held and changed here.
 
     Attributes:
       compiled: how often the program was traced, which is how often it was compiled.
@@ -84,6 +85,7 @@ class TrainingProgram:
         self.strategy, self.distribution = strategy, distribution
         self.augmentation = augmentation
         self.batch_size = batch_size
+        self._own = share(batch_size, distribution.worker, distribution.workers)
         self.plan = plan
         self.compiled = 0
         self.failed_step: int | None = None
@@ -128,18 +130,21 @@ class TrainingProgram:
           shuffle: names the epoch's order.
           seed: of the draws within its steps.
           first: the epoch's step to begin with.
-          cuts: steps of the epoch that a visit must end at.
+          cuts: steps that a visit must end at; those that lie outside the epoch do not matter.
         """
 
         def epoch() -> Iterator[tuple[tf.Tensor, tf.Tensor, int, int, int]]:
             most = VISIT_STEPS[self.plan]
             size = split.block_steps(self.batch_size, most)
-            blocks = enumerate(split.shuffled(self.batch_size, most, shuffle))
+            rows, devices = self._own.stop - self._own.start, self.distribution
+            blocks = enumerate(
+                split.shuffled(self.batch_size, most, shuffle, devices.worker, devices.workers)
+            )
             place, examples = next(blocks)
             for block, begin, stop in self._stretches(split, first, cuts):
                 while place < block:
                     place, examples = next(blocks)
-                inputs, labels = (_filled(part, size * self.batch_size) for part in examples)
+                inputs, labels = (_filled(part, size * rows) for part in examples)
                 yield inputs, labels, begin - block * size, stop - block * size, block * size
 
         self._begin_epoch()
@@ -168,7 +173,8 @@ class TrainingProgram:
         """Steps [begin, stop) of a block; ends early after a step whose loss is not finite."""
         self.compiled += 1
         begin, stop, before = tf.unstack(bounds)
-        size, strategy = self.batch_size, self.strategy
+        own, strategy = self._own, self.strategy
+        size = own.stop - own.start
 
         def one(inputs: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> Logs:
             with step_seed(seed):
@@ -180,9 +186,10 @@ class TrainingProgram:
             batch, truth = _rows(inputs, place * size, size), _rows(labels, place * size, size)
             own_seed = seed + tf.stack([0, before + place])
             if self.augmentation is not None:
-                # Of the whole batch, so that it is the same on any number of devices.
+                # Drawn for the whole batch, so that it is the same in any number of processes.
                 with step_seed(own_seed):
-                    batch = self.augmentation(batch, draw(draw_seed("augment"), size))
+                    draws = draw(draw_seed("augment"), self.batch_size)
+                batch = self.augmentation(batch, draws[own])
             logs = self.distribution.run(one, tf.cast(batch, tf.float32), truth, own_seed)
             total = {name: sums[name] + logs[name] for name in sums}
             return place + 1, total, ~tf.math.is_finite(logs["loss"])

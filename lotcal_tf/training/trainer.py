@@ -53,6 +53,9 @@ class Progress:
 
 Listener = Callable[[Progress], None]
 
+# A step goes forward and back, and back takes about twice as long; to measure is to go forward.
+_FORWARD_SHARE = 1 / 3
+
 
 class Trainer:
     """Trains a wrapped network in place by an experiment's schedule.
@@ -118,6 +121,26 @@ class Trainer:
         """Steps of a whole level."""
         return self.steps_per_epoch * self.experiment.epochs
 
+    @property
+    def validation_steps(self) -> float:
+        """What measuring on validation data takes, in steps of training, roughly."""
+        return self._measuring_steps(self.dataset.validation)
+
+    def level_steps(self, first_step: int = 0) -> float:
+        """What a level takes, in steps: its own, and what is measured after epochs and at its end.
+
+        Args:
+          first_step: after late rewinding, the step rewound to.
+        """
+        steps = self.total_steps - first_step
+        epochs = self.experiment.epochs - first_step // self.steps_per_epoch
+        at_end = sum(map(self._measuring_steps, self.dataset.named_splits().values()))
+        return steps + epochs * self.validation_steps + at_end
+
+    def _measuring_steps(self, split: Split) -> float:
+        passes = max(1, self.experiment.mc_eval)
+        return _FORWARD_SHARE * passes * split.count / self.experiment.batch_size
+
     def train(
         self,
         level: int,
@@ -125,6 +148,7 @@ class Trainer:
         first_step: int = 0,
         snapshot_step: int | None = None,
         snapshot: Callable[[], Any] = lambda: None,
+        cuts: Sequence[int] = (),
         listener: Listener = lambda _: None,
     ) -> list[Epoch]:
         """Trains the level from `first_step` of the schedule to its end.
@@ -133,6 +157,7 @@ class Trainer:
           level: names the level's random draws.
           first_step: after late rewinding, the step rewound to.
           snapshot_step: the step after which `snapshot` is called, once.
+          cuts: steps after which the program is visited, besides its own visits.
           listener: hears of every visit and every epoch's end.
 
         Returns:
@@ -143,11 +168,12 @@ class Trainer:
         """
         self.distribution.copy(self.network, self.replicas)
         restart(self.strategy.optimizer, self.strategy.optimizer._learning_rate, first_step)
-        cuts = () if snapshot_step is None else (snapshot_step % self.steps_per_epoch,)
+        cuts = [*cuts, *(() if snapshot_step is None else (snapshot_step,))]
+        places = [cut % self.steps_per_epoch for cut in cuts]
         callback = _LevelCallback(self, level, first_step, cuts, snapshot_step, snapshot, listener)
         self.strategy.fit(
             tf.data.Dataset.range(1).repeat(),
-            steps_per_epoch=self.program.visits(self.dataset.train, cuts),
+            steps_per_epoch=self.program.visits(self.dataset.train, places),
             initial_epoch=first_step // self.steps_per_epoch,
             epochs=self.experiment.epochs,
             callbacks=[callback],
@@ -184,13 +210,14 @@ class _LevelCallback(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         trainer, seed = self.trainer, self.trainer.experiment.seed
-        self.before = max(self.first_step, epoch * trainer.steps_per_epoch)
+        start = epoch * trainer.steps_per_epoch
+        self.before = max(self.first_step, start)
         trainer.program.feed(
             trainer.dataset.train,
             shuffle_seed(seed, self.level, epoch),
             seeds.named_seed(seed, "steps", self.level, epoch),
-            self.before % trainer.steps_per_epoch,
-            self.cuts,
+            self.before - start,
+            [cut - start for cut in self.cuts],
         )
         self.epoch = epoch
 

@@ -31,7 +31,7 @@ class Chain:
     def run(self):
         train = self.search.trainer.train
 
-        def watched(level, *, first_step, **rest):
+        def watched(level, *, first_step=0, **rest):
             self.starts[level] = masking.values(self.search.network)
             self.first_steps[level] = first_step
             return train(level, first_step=first_step, **rest)
@@ -75,12 +75,22 @@ def dataset():
 
 @pytest.fixture(scope="session")
 def begin(network, dataset):
-    """begin(directory, start=…, strategy=…, observers=…, **fields of Experiment) → a Chain."""
+    """begin(directory, start=…, strategy=…, observers=…, forecast=…, **fields) → a Chain."""
 
-    def begin(directory, *, start=network, strategy=CrossEntropy, observers=(), **fields):
+    def begin(
+        directory,
+        *,
+        start=network,
+        strategy=CrossEntropy,
+        observers=(),
+        forecast=False,
+        **fields,
+    ):
         given = {"epochs": 2, "levels": 3, "batch_size": 10, "lr": 0.02} | fields
         store = RunStore(directory)
-        search = Search(Experiment(**given), start, dataset, strategy, store, observers)
+        search = Search(
+            Experiment(**given), start, dataset, strategy, store, observers, forecast=forecast
+        )
         store.begin({"run_id": "tiny", "experiment": given})
         return Chain(search)
 

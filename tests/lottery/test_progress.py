@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from lotcal_tf.lottery.progress import Forecast, ProgressBar, duration, level_line, table
+from lotcal_tf.lottery import search
+from lotcal_tf.lottery.progress import ProgressBar, duration, level_line, table
 
 FIELDS = {"plan": "graph", "levels": 2}
 PER_LEVEL = 18  # steps of two epochs
@@ -18,6 +19,7 @@ class Terminal(io.StringIO):
 
 class Silent:
     def on_start(self, total_steps, done): ...
+    def on_forecast(self, seconds): ...
     def on_progress(self, progress): ...
     def on_level(self, ticket, predictions): ...
     def on_end(self): ...
@@ -71,85 +73,49 @@ def test_the_bar_of_a_resumed_run_counts_what_is_left(begin, tmp_path):
 
 
 def test_elsewhere_a_line_a_level_and_nothing_else(begin, tmp_path, capsys):
-    bar = ProgressBar(clock=lambda: 0.0)  # No time passes, so nothing is predicted.
-    chain = begin(tmp_path, observers=[bar], **FIELDS | {"levels": 1}).run()
+    chain = begin(tmp_path, observers=[ProgressBar()], **FIELDS | {"levels": 1}).run()
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [level_line(record) for record in chain.store.records()]
     assert "\r" not in err and "\x1b" not in err
 
 
-class Pace(Silent):
-    """An observer, told before the bar, that makes time pass: a second a step, and what is said."""
-
-    def __init__(self, compiling=0, measuring=0):
-        self.now, self.compiling, self.measuring, self.at = 0.0, compiling, measuring, (-1, 0)
-
-    def on_progress(self, progress):
-        level, step = self.at
-        before = step if level == progress.level else progress.first_step
-        self.now += progress.step - before + self.compiling
-        self.now += self.measuring * (progress.epoch is not None)
-        self.compiling, self.at = 0, (progress.level, progress.step)
-
-
-def predictions(begin, directory, pace, *others, **fields):
-    """The lines of a search's output that predict its time."""
+def predictions(begin, directory, monkeypatch, *others, **fields):
+    """The lines of a search's output that foretell its time, where a step takes a second."""
+    monkeypatch.setattr(search, "rehearse", lambda trainer: 1.0)
     stream = io.StringIO()
-    bar = ProgressBar(stream, levels=3, clock=lambda: pace.now)
-    chain = begin(directory, observers=[pace, bar, *others], **FIELDS | fields)
+    observers = [ProgressBar(stream, levels=3), *others]
+    chain = begin(directory, observers=observers, forecast=True, **FIELDS | fields)
     if others:
         with pytest.raises(KeyboardInterrupt):
             chain.run()
     else:
         chain.run()
-    return [line for line in stream.getvalue().splitlines() if "predicted" in line]
+    lines = stream.getvalue().splitlines()
+    return [(place, line) for place, line in enumerate(lines) if "predicted" in line]
 
 
-@pytest.mark.parametrize("plan", ["graph", "xla"])
-@pytest.mark.parametrize(("rewind", "steps"), [("init", 3 * 18), ("step:4", 3 * 18 - 2 * 4)])
-def test_the_time_of_the_whole_chain_is_predicted_once(begin, tmp_path, plan, rewind, steps):
-    """A second a step and 20 to compile, of which none is extrapolated."""
-    lines = predictions(begin, tmp_path, Pace(compiling=20), plan=plan, rewind=rewind)
-    assert lines == [f"predicted: about {20 + steps} s for 3 levels on this CPU"]
+@pytest.mark.parametrize(("rewind", "skipped"), [("init", 0), ("step:4", 2 * 4)])
+def test_the_time_of_the_whole_chain_is_told_first(begin, tmp_path, monkeypatch, rewind, skipped):
+    """18 steps a level, 2 for two epochs' validation, 5 for 150 examples at its end."""
+    lines = predictions(begin, tmp_path, monkeypatch, rewind=rewind)
+    seconds = 3 * (18 + 2 + 5) - skipped
+    assert lines == [(0, f"predicted: about {seconds} s for 3 levels on this CPU")]
 
 
-def test_a_resumed_run_predicts_what_is_left(begin, tmp_path):
+def test_a_resumed_run_is_told_what_is_left(begin, tmp_path, monkeypatch):
     fields = {"rewind": "step:4"}
-    first = predictions(begin, tmp_path, Pace(compiling=20), StopsAt(1, 0), **fields)
-    assert first == ["predicted: about 66 s for 3 levels on this CPU"]
-    second = predictions(begin, tmp_path, Pace(compiling=20), **fields)
-    assert second == ["predicted: about 48 s for the 2 levels left on this CPU"]
+    first = predictions(begin, tmp_path, monkeypatch, StopsAt(1, 0), **fields)
+    assert first == [(0, "predicted: about 67 s for 3 levels on this CPU")]
+    second = predictions(begin, tmp_path, monkeypatch, **fields)
+    assert second == [(1, "predicted: about 42 s for the 2 levels left on this CPU")]
 
 
-def test_the_first_epochs_measuring_is_counted_as_it_was_and_not_extrapolated(begin, tmp_path):
-    """Nine steps, a second of measuring, nine steps that are watched; 36 are left."""
-    assert predictions(begin, tmp_path, Pace(measuring=1)) == [
-        "predicted: about 55 s for 3 levels on this CPU"
-    ]
-
-
-def events(*seen):
-    """What a forecast says to events (now, done, epoch ended) of a search of 100 steps."""
-    clock = iter([0.0, *(now for now, _, _ in seen)])
-    forecast = Forecast(lambda: next(clock))
-    return [forecast.seconds(done, 100, ended) for _, done, ended in seen]
-
-
-def test_a_forecast_waits_until_it_has_watched_long_enough_and_speaks_once():
-    # After the first visit 10 steps in 4.9 s, then 20 in 6: 70 are left at 0.3 s each.
-    seen = events((30, 10, False), (34.9, 20, False), (36, 30, False), (40, 40, False))
-    assert seen == [None, None, pytest.approx(36 + 70 * 0.3), None]
-
-
-def test_a_forecast_leaves_out_what_the_first_epochs_end_compiles():
-    # The epoch's measuring took 50 s, once. Two epochs on: 20 steps in 8 s, measuring and all.
-    seen = events((3, 10, False), (53, 10, True), (56, 20, False), (57, 20, True), (61, 30, False))
-    assert seen == [None] * 4 + [pytest.approx(61 + 70 * 8 / 20)]
-
-
-def test_a_forecast_of_what_is_over_is_none():
-    assert events((3, 50, False), (53, 100, False), (60, 100, True)) == [None] * 3
+def test_what_cannot_be_foretold_is_not_told(begin, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "rehearse", lambda trainer: None)
+    stream = io.StringIO()
+    begin(tmp_path, observers=[ProgressBar(stream)], forecast=True, **FIELDS).run()
+    assert [line.split()[0] for line in stream.getvalue().splitlines()] == ["level"] * 3
 
 
 @pytest.mark.parametrize(

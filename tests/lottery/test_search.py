@@ -332,6 +332,9 @@ class Recorder:
     def on_start(self, total_steps, done):
         self.events.append(("start", total_steps, [record["level"] for record in done]))
 
+    def on_forecast(self, seconds):
+        self.events.append(("forecast", seconds))
+
     def on_progress(self, progress):
         self.moved[progress.level] = progress.step - progress.first_step
         ended = progress.epoch is not None and (progress.level, progress.epoch.epoch)
@@ -377,6 +380,29 @@ def test_a_killed_run_that_goes_on_ends_as_if_never_stopped(chains, begin, tmp_p
     assert second.events[0] == ("start", 2 * (18 - skipped), [0, 1])
     assert sum(second.moved.values()) == 2 * (18 - skipped)
     assert outcome(resumed.store) == outcome(chains(kind).store)
+
+
+@every_chain
+def test_a_run_whose_time_is_foretold_ends_as_one_without(chains, begin, tmp_path, kind):
+    """Stopped in the middle, so that what goes on is foretold too."""
+    bomb, second = Recorder(stop_at=(2, 0)), Recorder()
+    with pytest.raises(KeyboardInterrupt):
+        begin(tmp_path, **CHAINS[kind], observers=[bomb], forecast=True).run()
+    resumed = begin(tmp_path, **CHAINS[kind], observers=[second], forecast=True).run()
+    for told in (bomb, second):
+        assert [event[0] for event in told.events[:3]] == ["start", "forecast", "level"]
+        assert told.events[1][1] > 0
+    assert outcome(resumed.store) == outcome(chains(kind).store)
+
+
+def test_the_time_is_foretold_before_the_first_step(begin, tmp_path, monkeypatch):
+    watching, rows = Recorder(), []
+    monkeypatch.setattr(watching, "on_forecast", lambda _: rows.append(dict(watching.moved)))
+    chain = begin(tmp_path, levels=0, plan="graph", observers=[watching], forecast=True)
+    monkeypatch.setattr(chain.store, "append_epoch", rows.append)
+    chain.run()
+    assert rows[0] == {}  # no step was told of, no row written
+    assert len(rows) == 1 + 2
 
 
 def test_more_levels_extend_a_run_and_fewer_do_nothing(chains, begin, tmp_path):

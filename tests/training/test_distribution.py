@@ -26,6 +26,7 @@ from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import draw_seed, step_seed
 from lotcal_tf.training import distribution
 from lotcal_tf.training.distribution import ONE_DEVICE, Distribution
+from lotcal_tf.training.rehearsal import rehearse
 from lotcal_tf.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +80,20 @@ def trained(devices):
     }
 
 
+def rehearsed(trainer):
+    """Whether a rehearsal foretold something, and left every copy of every variable as it was."""
+
+    def bits():
+        variables = [*trainer.strategy.variables, *trainer.strategy.optimizer.variables]
+        copies = [
+            copy for variable in variables for copy in getattr(variable, "values", [variable])
+        ]
+        return [copy.numpy().tobytes() for copy in copies]
+
+    before = bits()
+    return rehearse(trainer) > 0 and bits() == before
+
+
 def draws(devices):
     """What each device draws in a step, added up."""
 
@@ -107,6 +122,7 @@ def main():
                 "one": one,
                 "two": two[1],
                 "drawn": draws(devices),
+                "rehearsed": rehearsed(two[0]),
                 "copies": [[c.numpy().tolist() for c in mask.values] for mask in masks],
                 "masks": [mask.tolist() for _, mask in mask_values(two[0].network)],
             }
@@ -131,6 +147,10 @@ def test_two_devices_train_as_one(compared):
         for name, value in one[kind].items():
             np.testing.assert_allclose(two[kind][name], value, rtol=1e-5, atol=1e-5, err_msg=name)
     assert one["captured"] != one["weights"]
+
+
+def test_a_rehearsal_leaves_nothing_on_any_device(compared):
+    assert compared["rehearsed"]
 
 
 def test_every_device_has_the_same_masks(compared):
@@ -190,7 +210,16 @@ CLUSTER = Cluster({"worker 0": "a:1", "worker 1": "b:1"}, "worker 0")
 
 def test_one_of_several_processes_is_the_chief():
     other = dataclasses.replace(CLUSTER, task="worker 1")
+    places = [Distribution(None, place) for place in (None, CLUSTER, other)]
+    assert [(place.worker, place.workers) for place in places] == [(0, 1), (0, 2), (1, 2)]
     assert [Distribution(None, place).chief for place in (None, CLUSTER, other)] == [1, 1, 0]
+
+
+def test_processes_go_by_the_largest_of_their_values(monkeypatch):
+    assert ONE_DEVICE.largest(2.5) == 2.5
+    devices = Distribution(None, CLUSTER)
+    monkeypatch.setattr(devices, "_gather", lambda own: tf.concat([own, 3 - own], 0))
+    assert (devices.largest(2.5), devices.largest(0.5)) == (2.5, 2.5)
 
 
 @pytest.mark.parametrize(

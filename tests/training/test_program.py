@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from lotcal_tf.calibration.cross_entropy import CrossEntropy
 from lotcal_tf.calibration.mixup import Mixup
+from lotcal_tf.cluster import Cluster
 from lotcal_tf.compat import keras
 from lotcal_tf.data.augment import crop_flip, draw
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
@@ -15,6 +16,7 @@ from lotcal_tf.models.mc_dropout import Passes, StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import draw_seed, named_seed, step_seed
 from lotcal_tf.training import program as program_module
+from lotcal_tf.training.distribution import ONE_DEVICE, Distribution
 from lotcal_tf.training.optimizer import build_optimizer
 from lotcal_tf.training.program import Predictor, TrainingProgram, choose_plan, stretches
 
@@ -240,11 +242,25 @@ def test_a_stream_whose_last_block_is_shorter_is_compiled_once(program, plan, mo
 # Augmentation
 
 
-@pytest.mark.parametrize(("plan", "kind"), [("xla", CrossEntropy), ("graph", Mixup)])
-def test_images_are_changed_before_the_step_by_draws_of_its_own(plan, kind, monkeypatch):
+SECOND_OF_TWO = Distribution(None, Cluster({"worker 0": "a:1", "worker 1": "b:1"}, "worker 1"))
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind", "devices", "own"),
+    [
+        ("xla", CrossEntropy, ONE_DEVICE, slice(0, 4)),
+        ("graph", Mixup, ONE_DEVICE, slice(0, 4)),
+        ("graph", CrossEntropy, SECOND_OF_TWO, slice(2, 4)),
+    ],
+)
+@pytest.mark.parametrize("split_kind", ["resident", "streamed"])
+def test_images_are_changed_before_the_step_by_draws_of_its_own(
+    plan, kind, devices, own, split_kind, monkeypatch
+):
+    """A process that shares batches takes its rows, changed as they are in the whole batch."""
     monkeypatch.setitem(program_module.VISIT_STEPS, plan, 3)
     images = np.random.default_rng(5).integers(0, 256, (COUNT, 4, 3, 2)).astype(np.uint8)
-    split = ResidentSplit.of(images, np.arange(COUNT) % 3)
+    split = make_split(split_kind, images, np.arange(COUNT) % 3)
     programs, changed = [], []
     for augmentation in (crop_flip, None):
         keras.utils.set_random_seed(1)
@@ -262,15 +278,15 @@ def test_images_are_changed_before_the_step_by_draws_of_its_own(plan, kind, monk
         optimizer = build_optimizer("sgd", lr=0.05, steps_per_epoch=7)
         optimizer.build(network.trainable_variables)
         strategy.compile(optimizer=optimizer)
-        programs.append(TrainingProgram(strategy, BATCH, plan, augmentation))
+        programs.append(TrainingProgram(strategy, BATCH, plan, augmentation, devices))
     with_it, by_hand = programs
     epoch(with_it, split, first=2)  # as after late rewinding
-    ((inputs, labels),) = split.shuffled(BATCH, 100, SHUFFLE)
+    inputs, labels = (tf.concat(p, 0) for p in zip(*split.shuffled(BATCH, 3, SHUFFLE), strict=True))
     for step in range(2, 7):
         rows = slice(step * BATCH, (step + 1) * BATCH)
         with step_seed(tf.constant([SEED[0], SEED[1] + step])):
             batch = crop_flip(inputs[rows], draw(draw_seed("augment"), BATCH))
-            by_hand.strategy.train_step((tf.cast(batch, tf.float32), labels[rows]))
+            by_hand.strategy.train_step((tf.cast(batch, tf.float32)[own], labels[rows][own]))
         changed.append((batch.numpy() != inputs[rows].numpy()).any((1, 2, 3)))
     assert_weights(weights(with_it.strategy), weights(by_hand.strategy), 1e-6)
     assert np.mean(changed) > 0.8  # 1 of 162 ways leaves an image alone

@@ -189,6 +189,27 @@ def test_the_listener_hears_of_every_visit_and_every_epochs_end(trainer, monkeyp
     assert sorted(set(visited)) == [6, 10, 12, 16, 18]
 
 
+@pytest.mark.parametrize(
+    ("fields", "first", "steps"),
+    [
+        # 50, 20 and no test examples in batches of 8, measured in a third of the time.
+        ({}, 0, 18 + 3 * 20 / 24 + 70 / 24),
+        ({}, 8, 10 + 2 * 20 / 24 + 70 / 24),
+        ({"mc_eval": 5}, 0, 18 + 5 * (3 * 20 / 24 + 70 / 24)),
+    ],
+)
+def test_what_a_level_takes_counts_its_measuring(fields, first, steps):
+    assert make_trainer(**fields).level_steps(first) == pytest.approx(steps)
+
+
+def test_cuts_are_visits_too(trainer, monkeypatch):
+    monkeypatch.setitem(program.VISIT_STEPS, "graph", 4)
+    heard = []
+    trainer.train(0, cuts=[1, 6, 9, 99], listener=lambda progress: heard.append(progress.step))
+    assert sorted(set(heard)) == [1, 4, 6, 9, 10, 12, 16, 18]
+    assert_weights(trainer.network, by_hand()[0], 1e-6)
+
+
 # Augmentation
 
 
