@@ -99,7 +99,11 @@ def read_chain(
     sweet = _around(error, best, examples, 0 if peak is None else peak + 1)
     is_bound = sweet[1] == error.size - 1
     collapse = next(
-        (i for i in range(best + 1, error.size) if (error[i:] - error[best] > apart[i:, best]).all()),
+        (
+            i
+            for i in range(best + 1, error.size)
+            if (error[i:] - error[best] > apart[i:, best]).all()
+        ),
         None,
     )
     words = (

@@ -43,10 +43,22 @@ def test_rank_correlation_by_hand():
     found = rank_correlation([1, 2, 3, 4, 5], [10, 30, 20, 400, 5000])
     assert found is not None and found.n == 5
     assert found.rho == pytest.approx(0.9)
-    # t = rho sqrt(3 / (1 - rho^2)) with 3 degrees: p of that t, two-sided, in closed form.
-    t = 0.9 * math.sqrt(3 / 0.19)
-    angle = math.atan(t / math.sqrt(3))
-    assert found.p == pytest.approx(1 - 2 / math.pi * (angle + math.sin(angle) * math.cos(angle)))
+    # Of the 120 orders 1 gives rho 1, the 4 swaps of neighbours 0.9; as many give the negatives.
+    assert found.p == pytest.approx(10 / 120)
+    perfect = rank_correlation([1, 2, 3, 4, 5], [1, 2, 3, 4, 5])
+    assert perfect is not None and perfect.p == pytest.approx(2 / 120)
+
+
+def test_many_pairs_are_judged_by_student():
+    # Ranks of 8 pairs, neighbours swapped twice: 1 - 6 * 4 / (8 * 63).
+    found = rank_correlation([1, 2, 3, 4, 5, 6, 7, 8], [2, 1, 3, 4, 5, 6, 8, 7])
+    assert found is not None
+    rho = 1 - 24 / 504
+    t = rho * math.sqrt(6 / (1 - rho**2))
+    # The tail of Student's t with 6 degrees in closed form, with s = t / sqrt(6 + t²).
+    s = t / math.sqrt(6 + t**2)
+    tail = 1 - s * (1 + (1 - s**2) / 2 + 3 * (1 - s**2) ** 2 / 8)
+    assert (found.rho, found.p) == pytest.approx((rho, tail))
 
 
 def test_ties_share_their_rank():
