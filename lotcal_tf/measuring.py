@@ -128,7 +128,7 @@ def predictions(tickets: Sequence[Path], data_dir: str | None = None) -> list[tu
     """
     opened = [open_model(path) for path in tickets]
     given = {"data_dir": data_dir} if data_dir else {}
-    experiment = _as_recorded(opened[0], Experiment(**given), given)
+    experiment = _as_recorded(opened[0], Experiment(data_dir=data_dir), given)
     part = _part(experiment, "test")
     return [measurement.predictions(one, part, experiment.dataset) for one in opened]
 

@@ -228,7 +228,7 @@ def predictions(opened: Opened, part: Part, data: str) -> tuple[NDArray[np.int64
     for inputs, classes in _blocks(part):
         outputs.append(_run(opened, inputs, len(outputs) * _BLOCK))
         labels.append(classes)
-    found = np.concatenate(outputs)
+    found: NDArray = np.concatenate(outputs)
     if gives_probabilities(opened.runner, found):
         found = logits_of(found, opened.runner.step)
     return np.concatenate(labels), found
