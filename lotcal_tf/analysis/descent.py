@@ -11,9 +11,9 @@ All errors are those on the labels as they are trained and validated, noisy ones
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 # A level interpolates where it gets no more than this share of its training labels wrong.
@@ -53,9 +53,7 @@ class Descent:
     verdict: str
 
 
-def read_chain(
-    train_error: Sequence[float], validation_error: Sequence[float], examples: int
-) -> Descent:
+def read_chain(train_error: ArrayLike, validation_error: ArrayLike, examples: int) -> Descent:
     """Reads a chain.
 
     Args:
@@ -200,7 +198,7 @@ def _last(where: np.ndarray) -> int | None:
     return int(found[-1]) if found.size else None
 
 
-def _checked(column: Sequence[float]) -> np.ndarray:
+def _checked(column: ArrayLike) -> np.ndarray:
     values = np.asarray(column, np.float64)
     if values.ndim != 1 or not values.size or not ((values >= 0) & (values <= 1)).all():
         raise ValueError("errors must be a column of values in [0, 1]")

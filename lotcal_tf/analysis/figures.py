@@ -263,7 +263,7 @@ def _legend(whole: Figure, study: Study, colors: Mapping[str, Any], dense: bool)
     bounds = {
         chain.descent.best_is_bound for chain in study.chains if chain.descent.best is not None
     }
-    common = {"color": "0.3", "lw": 0, "mew": 1.5, "ms": 6}
+    common: dict[str, Any] = {"color": "0.3", "lw": 0, "mew": 1.5, "ms": 6}
     if False in bounds:
         lines.append(Line2D([], [], marker="o", mfc="white", label="best ticket", **common))
     if True in bounds:
