@@ -31,6 +31,7 @@ class Flag:
       default: its text where it is not given.
       choices: the values it can have; empty: any.
       switch: whether it stands alone, without a value; its value is then a bool.
+      short: one letter that stands for the name behind a single dash.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Flag:
     default: str | None = None
     choices: tuple[str, ...] = ()
     switch: bool = False
+    short: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,31 +50,36 @@ class Request:
       experiment: flags and recipe joined.
       given: the fields that flags set, by name, as text; with `config` where that was given.
       own: the values of the command's own flags, by name.
+      operands: what stands there without a flag, in its order.
     """
 
     experiment: Experiment
     given: Mapping[str, str]
     own: Mapping[str, Any]
+    operands: Sequence[str] = ()
 
 
 def experiment_flags(
     own: Sequence[Flag] = (), fields: Collection[str] = FIELDS.keys()
 ) -> absl_flags.FlagValues:
-    """A flag for each of the fields of `Experiment`, all unset, `--config`, and the command's own."""
+    """A flag for each of the fields of `Experiment`, all unset, and the command's own.
+
+    Where there are fields there is `--config` too.
+    """
     values = absl_flags.FlagValues()
     for name in fields:
         field = FIELDS[name]
         text = _with_choices(field.metadata["help"], field.metadata["choices"])
         absl_flags.DEFINE_string(name, None, text, flag_values=values)
-    absl_flags.DEFINE_string(
-        "config", None, "a recipe file of one's own (TOML)", flag_values=values
-    )
+    if fields:
+        absl_flags.DEFINE_string(
+            "config", None, "a recipe file of one's own (TOML)", flag_values=values
+        )
     for flag in own:
         text = _with_choices(flag.help, flag.choices)
-        if flag.switch:
-            absl_flags.DEFINE_bool(flag.name, None, text, flag_values=values)
-        else:
-            absl_flags.DEFINE_string(flag.name, flag.default, text, flag_values=values)
+        default = None if flag.switch else flag.default
+        define = absl_flags.DEFINE_bool if flag.switch else absl_flags.DEFINE_string
+        define(flag.name, default, text, flag_values=values, short_name=flag.short)
     return values
 
 
@@ -81,7 +88,11 @@ def _with_choices(text: str, choices: Sequence[str]) -> str:
 
 
 def help_text(
-    command: str, summary: str, values: absl_flags.FlagValues, own: Sequence[Flag] = ()
+    command: str,
+    summary: str,
+    values: absl_flags.FlagValues,
+    own: Sequence[Flag] = (),
+    operands: str = "",
 ) -> str:
     """What `--help` prints: the summary and every flag with its default.
 
@@ -90,17 +101,19 @@ def help_text(
     lines = [
         summary.strip(),
         "",
-        f"usage: python -m lotcal_tf.{command} [--flag=value …]",
+        f"usage: python -m lotcal_tf.{command} {operands + ' ' if operands else ''}[--flag=value …]",
         "",
         "flags:",
     ]
-    for name in sorted(values):
+    for name in sorted({values[name].name for name in values}):
         of_field = name in FIELDS and not own
         default = FIELDS[name].default if of_field else values[name].default
         words = "default without a recipe" if of_field else "default"
         shown = "" if default in (None, "", ()) else f" [{words}: {default}]"
         body = textwrap.wrap(f"{values[name].help}{shown}", 76)
-        lines += [f"  --{name}", *(f"      {line}" for line in body)]
+        short = values[name].short_name
+        named = f"  --{name}, -{short}" if short else f"  --{name}"
+        lines += [named, *(f"      {line}" for line in body)]
     return "\n".join(lines)
 
 
@@ -110,6 +123,7 @@ def read(
     argv: Sequence[str],
     own: Sequence[Flag] = (),
     fields: Collection[str] = FIELDS.keys(),
+    operands: str = "",
 ) -> Request:
     """Reads a command line.
 
@@ -118,6 +132,7 @@ def read(
       argv: without the program's name.
       own: the command's own flags.
       fields: the fields of `Experiment` that it takes.
+      operands: what it takes without a flag, as `--help` writes it, e.g. `RUN…`; empty: nothing.
 
     Raises:
       UsageError: a flag is unknown or its value wrong.
@@ -125,26 +140,27 @@ def read(
     """
     values = experiment_flags(own, fields)
     if any(word in ("--help", "-help", "-h", "--helpfull") for word in argv):
-        print(help_text(command, summary, values, own))
+        print(help_text(command, summary, values, own, operands))
         raise SystemExit(DONE)
+    values.set_gnu_getopt(bool(operands))  # flags may stand after operands
     try:
         rest = values([command, *argv])[1:]
     except absl_flags.Error as error:
         raise UsageError(" ".join(str(error).split()) + " (--help lists the flags)") from error
-    if rest:
+    if rest and not operands:
         raise UsageError(f"{rest[0]!r} is not a flag: write --flag=value (--help lists the flags)")
     for flag in own:
         value = values[flag.name].value
         if flag.choices and value not in flag.choices:
             raise FieldError(flag.name, value, f"choose one of {', '.join(flag.choices)}")
     given = {name: values[name].value for name in fields if values[name].present}
-    config = values["config"].value
+    config = values["config"].value if fields else None
     experiment = resolve(given, config)
     if config is not None:
         given["config"] = config
     found = {flag.name: values[flag.name].value for flag in own}
     switches = {flag.name: bool(found[flag.name]) for flag in own if flag.switch}
-    return Request(experiment, given, found | switches)
+    return Request(experiment, given, found | switches, rest)
 
 
 def parse(command: str, summary: str, argv: Sequence[str]) -> Experiment:

@@ -10,6 +10,7 @@ import numpy as np
 from lotcal_tf import catalog
 from lotcal_tf.data import arrays
 from lotcal_tf.data.splits import Dataset, Part
+from lotcal_tf.deploy import measurement
 from lotcal_tf.deploy.measurement import Measurement, measure_opened
 from lotcal_tf.deploy.reader import Opened, open_model, recorded_experiment
 from lotcal_tf.errors import UsageError
@@ -109,6 +110,23 @@ def evaluate_model(
         severities=severities,
         unseen=others,
     )
+
+
+def predictions(tickets: Sequence[Path], data_dir: str | None = None) -> list[tuple[Any, Any]]:
+    """Labels `(N,)` and logits `(N, K)` of tickets of one run, on that run's own test split.
+
+    Args:
+      tickets: RUN/tickets/level_NN, all of one run.
+      data_dir: where TFDS keeps its data; None: where the run had it from.
+
+    Raises:
+      UsageError: a ticket is none, or its data is not there or has no name.
+    """
+    opened = [open_model(path) for path in tickets]
+    given = {"data_dir": data_dir} if data_dir else {}
+    experiment = _as_recorded(opened[0], Experiment(data_dir=data_dir), given)
+    part = _part(experiment, "test")
+    return [measurement.predictions(one, part, experiment.dataset) for one in opened]
 
 
 def _as_recorded(opened: Opened, experiment: Experiment, given: Mapping[str, Any]) -> Experiment:

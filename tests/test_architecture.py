@@ -24,7 +24,7 @@ PACKAGE = "lotcal_tf"
 COMMANDS = {"train", "export", "evaluate", "sweep", "report", "study"}
 FLOORS = (
     {
-        *("errors", "seeds", "layout", "experiment", "recipes", "catalog"),
+        *("errors", "seeds", "layout", "files", "experiment", "recipes", "catalog"),
         *("compat", "cloning", "cluster", "evaluation"),
     },
     {"data", "models", "pruning", "cli"},
@@ -43,6 +43,7 @@ LIGHT_ROOMS = {
     "errors",
     "seeds",
     "layout",
+    "files",
     "experiment",
     "recipes",
     "catalog",

@@ -226,6 +226,36 @@ def test_own_flags_are_checked_and_fields_not_taken_are_unknown(flag, message):
         ask(flag)
 
 
+def read_operands(*argv):
+    own = (cli.Flag("out", "where to", short="o"), cli.Flag("loud", "aloud", switch=True))
+    return cli.read("paint", SUMMARY, argv, own, (), "THING…")
+
+
+@pytest.mark.parametrize(
+    "argv", [("a", "-o", "there", "b", "--loud"), ("--loud", "--out=there", "a", "b")]
+)
+def test_operands_and_flags_stand_in_any_order(argv):
+    request = read_operands(*argv)
+    assert list(request.operands) == ["a", "b"]
+    assert request.own == {"out": "there", "loud": True}
+
+
+def test_operands_are_refused_by_commands_that_take_none():
+    assert list(ask("--seed=1").operands) == []
+    with pytest.raises(errors.UsageError, match="'a' is not a flag"):
+        ask("a")
+
+
+def test_a_command_without_fields_has_no_recipe(capsys):
+    with pytest.raises(errors.UsageError, match="config"):
+        read_operands("a", "--config=own.toml")
+    with pytest.raises(SystemExit):
+        read_operands("--help")
+    lines = capsys.readouterr().out.splitlines()
+    assert "usage: python -m lotcal_tf.paint THING… [--flag=value …]" in lines
+    assert [line for line in lines if line.startswith("  --")] == ["  --loud", "  --out, -o"]
+
+
 def test_help_tells_own_flags_and_only_the_fields_taken(capsys):
     with pytest.raises(SystemExit) as left:
         ask("--help")

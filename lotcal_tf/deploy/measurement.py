@@ -29,6 +29,7 @@ _COLUMNS = {
     "brier": "Brier",
     "overconfidence": "over-conf",
     "aurc": "AURC",
+    "wrong_confident": "wrong>.9",
 }
 
 
@@ -212,6 +213,20 @@ def measure_opened(
             for name, other in others.items()
         ],
     )
+
+
+def predictions(opened: Opened, part: Part, data: str) -> tuple[NDArray[np.int64], NDArray]:
+    """Labels `(N,)` and a model's logits `(N, K)` of all examples; see `measure_opened`."""
+    opened.check_fits(part.split.shape, part.classes, data)
+    labels: list[NDArray] = []
+    outputs: list[NDArray[np.float32]] = []
+    for inputs, classes in _blocks(part):
+        outputs.append(_run(opened, inputs, len(outputs) * _BLOCK))
+        labels.append(classes)
+    found: NDArray = np.concatenate(outputs)
+    if gives_probabilities(opened.runner, found):
+        found = logits_of(found, opened.runner.step)
+    return np.concatenate(labels), found
 
 
 def _blocks(part: Part) -> Iterator[tuple[NDArray[np.float32], NDArray]]:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from lotcal_tf.evaluation.bins import BinStatistics, bin_statistics, equal_mass_statistics
 
 DEFAULT_BINS = 15
+CONFIDENT = 0.9  # above it a prediction counts as confident
 
 
 def accuracy(labels: ArrayLike, logits: ArrayLike) -> float:
@@ -94,6 +95,13 @@ def aurc(labels: ArrayLike, logits: ArrayLike) -> float:
     return float(risks.mean())
 
 
+def wrong_confident(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Share of the wrong predictions whose confidence is above 0.9, in [0, 1]; 0.0 where none is wrong."""
+    predicted, y, conf = _predictions(labels, logits)
+    wrong = predicted != y
+    return float(np.mean(conf[wrong] > CONFIDENT)) if wrong.any() else 0.0
+
+
 def measure(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> dict[str, float]:
     """All of the above by name, `nll_standard_error` as `nll_se`; `bins` bins where there are any."""
     return {
@@ -107,6 +115,7 @@ def measure(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -
         "mce": mce(labels, logits, bins=bins),
         "overconfidence": overconfidence(labels, logits),
         "aurc": aurc(labels, logits),
+        "wrong_confident": wrong_confident(labels, logits),
     }
 
 

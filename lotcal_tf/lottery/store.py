@@ -11,7 +11,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,35 +18,11 @@ from typing import Any
 import safetensors.numpy
 
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
+from lotcal_tf.files import flush, write_atomically
 from lotcal_tf.layout import finished_levels, level_name
 from lotcal_tf.lottery.ticket import Record, Ticket
 
 _TENSORS = ("masks", "rewind", "trained")
-
-
-def _flush(path: Path) -> None:
-    """Brings a file's or a directory's content to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there with all its content, or as it was before."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _flush(path.parent)
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -173,9 +148,9 @@ class RunStore:
         }
         text = json.dumps(header | {"checksum": _checksum(header)}, indent=1)
         write_atomically(temporary / "ticket.json", text.encode())
-        _flush(temporary)
+        flush(temporary)
         temporary.rename(target)
-        _flush(self.tickets)
+        flush(self.tickets)
         rows = [self.header(level) for level in range(ticket.level + 1)]
         self._write_tables([r["record"] for r in rows], [e for r in rows for e in r["history"]])
         return target

@@ -15,7 +15,7 @@ from lotcal_tf.evaluation import metrics
 ALL_METRICS = [
     metrics.accuracy, metrics.nll, metrics.nll_standard_error, metrics.brier, metrics.ece,
     metrics.adaptive_ece, metrics.classwise_ece, metrics.mce, metrics.overconfidence,
-    metrics.aurc, metrics.measure, metrics.prediction_bins,
+    metrics.aurc, metrics.wrong_confident, metrics.measure, metrics.prediction_bins,
 ]  # fmt: skip
 
 NEWER = ["adaptive_ece", "classwise_ece", "mce", "overconfidence", "aurc"]
@@ -130,8 +130,18 @@ def test_measure_is_the_metrics_by_name():
         "mce": metrics.mce(labels, logits, bins=7),
         "overconfidence": metrics.overconfidence(labels, logits),
         "aurc": metrics.aurc(labels, logits),
+        "wrong_confident": metrics.wrong_confident(labels, logits),
     }
     assert all(type(value) is float for value in metrics.measure(labels, logits).values())
+
+
+def test_wrong_confident_by_hand():
+    # Confidences 0.95, 0.8, 0.91, 0.95, 0.6; the first three are wrong, two of them confidently.
+    logits = np.log([[0.95, 0.05], [0.8, 0.2], [0.09, 0.91], [0.95, 0.05], [0.4, 0.6]])
+    assert metrics.wrong_confident([1, 1, 0, 0, 1], logits) == pytest.approx(2 / 3, abs=1e-15)
+    assert metrics.wrong_confident([0, 0, 1, 0, 1], logits) == 0.0
+    close = np.log([[0.9 - 1e-9, 0.1 + 1e-9], [0.9 + 1e-9, 0.1 - 1e-9]])
+    assert metrics.wrong_confident([1, 1], close) == 0.5
 
 
 def test_fifteen_bins_unless_told():
@@ -346,7 +356,7 @@ def test_one_example():
     result = metrics.measure([1], np.log([[0.25, 0.75]]))
     expected = {"accuracy": 1.0, "nll": -np.log(0.75), "nll_se": 0.0, "brier": 0.125, "ece": 0.25}
     expected |= {"adaptive_ece": 0.25, "classwise_ece": 0.25, "mce": 0.25}
-    expected |= {"overconfidence": -0.25, "aurc": 0.0}
+    expected |= {"overconfidence": -0.25, "aurc": 0.0, "wrong_confident": 0.0}
     assert result == pytest.approx(expected, rel=1e-12)
 
 
@@ -366,7 +376,7 @@ def test_huge_logits(dtype: type):
     # Losses 0, 20000, 0 and squared errors 0, 2, 0; standard error 20000 / sqrt(3) / sqrt(3).
     # Confidence 1 throughout, one in three wrong, however it is binned or ranked.
     expected = {"accuracy": 2 / 3, "nll": 2e4 / 3, "nll_se": 2e4 / 3, "brier": 2 / 3, "ece": 1 / 3}
-    expected |= dict.fromkeys(NEWER, 1 / 3)
+    expected |= dict.fromkeys(NEWER, 1 / 3) | {"wrong_confident": 1.0}
     assert result == pytest.approx(expected, rel=1e-12)
 
 
@@ -375,9 +385,9 @@ def test_extremes_of_every_metric():
     sure = [[1e4, -1e4]] * 2
     right, wrong = metrics.measure([0, 0], sure), metrics.measure([1, 1], sure)
     expected = {"accuracy": 1.0, "nll": 0.0, "nll_se": 0.0, "brier": 0.0, "ece": 0.0}
-    assert right == expected | dict.fromkeys(NEWER, 0.0)
+    assert right == expected | dict.fromkeys([*NEWER, "wrong_confident"], 0.0)
     expected = {"accuracy": 0.0, "nll": 2e4, "nll_se": 0.0, "brier": 2.0, "ece": 1.0}
-    assert wrong == expected | dict.fromkeys(NEWER, 1.0)
+    assert wrong == expected | dict.fromkeys([*NEWER, "wrong_confident"], 1.0)
 
 
 def test_float32_logits_are_accumulated_in_float64():

@@ -16,7 +16,6 @@ from lotcal_tf.lottery.store import (
     level_name,
     read_header,
     read_ticket,
-    write_atomically,
 )
 from lotcal_tf.lottery.ticket import Ticket
 
@@ -67,41 +66,6 @@ def test_a_ticket_comes_back_as_it_was(store):
         }
     for field in ("level", "architecture", "record", "history", "density", "digest"):
         assert getattr(back, field) == getattr(ticket, field)
-
-
-@pytest.mark.parametrize("owner, call", [(os, "fsync"), (Path, "replace"), (Path, "chmod")])
-def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
-    tmp_path, monkeypatch, owner, call
-):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def fails(*_):
-        raise OSError("disk full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, call, fails)
-        with pytest.raises(OSError, match="disk full"):
-            write_atomically(path, b"new")
-    assert tree(tmp_path) == {"file": b"old"}
-    write_atomically(path, b"new")
-    assert tree(tmp_path) == {"file": b"new"}
-
-
-def test_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
-    events = []
-
-    def noted(call, real):
-        def wrapper(*arguments):
-            events.append(call)
-            return real(*arguments)
-
-        return wrapper
-
-    monkeypatch.setattr(os, "fsync", noted("fsync", os.fsync))
-    monkeypatch.setattr(Path, "replace", noted("replace", Path.replace))
-    write_atomically(tmp_path / "file", b"x")
-    assert events == ["fsync", "replace", "fsync"]  # the content, the name, the directory
 
 
 def test_a_level_that_cannot_be_stored_whole_is_not_there(store, monkeypatch):

@@ -1,0 +1,1 @@
+"""What finished runs say together: descent, best tickets, claims as numbers, figures."""

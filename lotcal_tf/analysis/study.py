@@ -1,0 +1,440 @@
+"""A study: chains read together, its claims as numbers, its tables."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lotcal_tf.analysis.runs import DIFFICULTY, Chain
+from lotcal_tf.analysis.statistics import (
+    RankCorrelation,
+    Summary,
+    paired_difference,
+    rank_correlation,
+    spread,
+    summarise,
+)
+from lotcal_tf.evaluation.metrics import wrong_confident
+
+# So many difficulties make a rank correlation worth reporting.
+DIFFICULTIES = 5
+KL, OVERCONFIDENCE, SURE_AND_WRONG = "test_kl_true", "test_overconfidence", "test_wrong_confident"
+# What the full network and the best ticket are compared by.
+COMPARED = (
+    "test_error",
+    KL,
+    "test_tv_true",
+    "test_bayes_error",
+    "test_excess_error",
+    "test_ece",
+    OVERCONFIDENCE,
+    SURE_AND_WRONG,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A figure of full networks against that of their best tickets, chain by chain."""
+
+    full: Summary
+    best: Summary
+    difference: Summary
+    ratio: Summary | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """The chains of one difficulty and one starting size; what differs is the seed.
+
+    Attributes:
+      sizes: of best tickets; bounds are left out, and counted.
+      bounds: chains that end in the sweet spot.
+      without: chains without a best ticket.
+    """
+
+    difficulty: float | None
+    model: str
+    start: int
+    chains: int
+    sizes: Summary | None
+    bounds: int
+    without: int
+    compared: dict[str, Comparison]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Largest over smallest best size over starting sizes, at one difficulty.
+
+    Attributes:
+      models: how many starting sizes have a best size.
+      of_means: of the sizes' means over seeds.
+      by_seed: of each seed by itself.
+    """
+
+    difficulty: float | None
+    models: int
+    of_means: float | None
+    by_seed: Summary | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlation:
+    """Best size against difficulty.
+
+    Attributes:
+      difficulties: how many have a best size.
+      of_means: of the mean best size of each difficulty.
+      by_chain: rho of each starting size and seed by itself.
+      missing: why there is none; empty: there is.
+    """
+
+    difficulties: int
+    of_means: RankCorrelation | None
+    by_chain: Summary | None
+    missing: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Chains that belong together, see `runs.read_runs`, and what they say."""
+
+    chains: Sequence[Chain]
+
+    def cells(self) -> list[Cell]:
+        """Each difficulty and starting size."""
+        return [
+            Cell(
+                difficulty=chains[0].difficulty,
+                model=chains[0].model,
+                start=chains[0].start,
+                chains=len(chains),
+                sizes=summarise([size for chain in chains if (size := best_size(chain))]),
+                bounds=sum(chain.descent.best_is_bound for chain in chains),
+                without=sum(chain.descent.best is None for chain in chains),
+                compared=compare(chains),
+            )
+            for chains in _grouped(self.chains, lambda c: (c.difficulty, c.model))
+        ]
+
+    def spreads(self) -> list[Spread]:
+        """Best sizes over starting sizes, at each difficulty."""
+        found = []
+        for chains in _grouped(self.chains, lambda c: c.difficulty):
+            means = [
+                summary.mean
+                for group in _grouped(chains, lambda c: c.model)
+                if (summary := summarise([size for c in group if (size := best_size(c))]))
+            ]
+            seeds = [
+                ratio
+                for group in _grouped(chains, lambda c: c.seed)
+                if (ratio := spread([size for c in group if (size := best_size(c))]))
+            ]
+            found.append(Spread(chains[0].difficulty, len(means), spread(means), summarise(seeds)))
+        return found
+
+    def correlation(self) -> Correlation:
+        """Best sizes over difficulties."""
+        means = {
+            chains[0].difficulty: summary.mean
+            for chains in _grouped(self.chains, lambda c: c.difficulty)
+            if chains[0].difficulty is not None
+            and (summary := summarise([size for c in chains if (size := best_size(c))]))
+        }
+        if len(means) < DIFFICULTIES:
+            missing = f"needs best sizes at {DIFFICULTIES} difficulties, there are {len(means)}"
+            return Correlation(len(means), None, None, missing)
+        rhos = []
+        for chains in _grouped(self.chains, lambda c: (c.model, c.seed)):
+            sizes = {c.difficulty: size for c in chains if (size := best_size(c))}
+            alone = rank_correlation([d or 0.0 for d in sizes], list(sizes.values()))
+            if len(sizes) >= DIFFICULTIES and alone is not None:
+                rhos.append(alone.rho)
+        whole = rank_correlation([d or 0.0 for d in means], list(means.values()))
+        missing = "" if whole else "all difficulties have the same best size"
+        return Correlation(len(means), whole, summarise(rhos), missing)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return {
+            "difficulty_field": DIFFICULTY if self.has_difficulty else None,
+            "chains": [describe(chain) for chain in self.chains],
+            "cells": [dataclasses.asdict(cell) for cell in self.cells()],
+            "claims": {
+                "spread": [dataclasses.asdict(found) for found in self.spreads()],
+                "rank_correlation": dataclasses.asdict(self.correlation()),
+                "full_against_best": {
+                    name: dataclasses.asdict(found) for name, found in compare(self.chains).items()
+                },
+            },
+        }
+
+    @property
+    def has_difficulty(self) -> bool:
+        """Whether the data has the field that says how hard it is."""
+        return any(chain.difficulty is not None for chain in self.chains)
+
+    def markdown(self) -> str:
+        """The tables and the claims, to read as text too."""
+        return "\n".join(
+            [
+                _setting(self.chains),
+                "",
+                _chain_table(self.chains),
+                "",
+                "Errors: 1 - accuracy; threshold, peak and best in weights, found by training and validation error "
+                "alone. ≤: a bound, the chain ends there.",
+                "",
+                *(f"- {chain.directory.name}: {chain.descent.verdict}" for chain in self.chains),
+                "",
+                _cell_table(self.cells()),
+                "",
+                "Mean ± standard deviation over seeds (number of chains); full network → best ticket.",
+                "",
+                *self._claims(),
+                "",
+            ]
+        )
+
+    def _claims(self) -> list[str]:
+        lines = []
+        for found in self.spreads():
+            at = "" if found.difficulty is None else f" at {DIFFICULTY}={found.difficulty:g}"
+            what = f"- Spread of best sizes over {found.models} starting sizes{at} (max/min): "
+            if found.of_means is None:
+                lines.append(f"{what}none, it takes two starting sizes with a best ticket")
+            else:
+                seeds = "" if found.by_seed is None else f"; each seed: {_short(found.by_seed)}"
+                lines.append(f"{what}{found.of_means:.2f} of means{seeds}")
+        if self.has_difficulty:
+            correlation = self.correlation()
+            what = f"- Rank correlation of best size and {DIFFICULTY}: "
+            if correlation.of_means is None:
+                lines.append(f"{what}none, {correlation.missing}")
+            else:
+                whole = correlation.of_means
+                alone = (
+                    f"; each starting size and seed: {_short(correlation.by_chain)}"
+                    if correlation.by_chain
+                    else ""
+                )
+                lines.append(
+                    f"{what}{whole.rho:+.2f} (p = {whole.p:.2g}) of the means of {whole.n} difficulties{alone}"
+                )
+        compared = compare(self.chains)
+        if KL in compared:
+            lines.append(f"- KL(best) / KL(full): {_short(compared[KL].ratio)}")
+        if OVERCONFIDENCE in compared:
+            lines.append(f"- Over-confidence: {_against(compared[OVERCONFIDENCE])}")
+        if SURE_AND_WRONG in compared:
+            lines.append(
+                f"- Wrong predictions with confidence above 0.9: {_against(compared[SURE_AND_WRONG])}"
+            )
+        return lines
+
+
+def best_size(chain: Chain) -> int | None:
+    """Weights of the best ticket; None where it has none or only a bound."""
+    found = chain.descent
+    sure = found.best is not None and not found.best_is_bound
+    return int(chain.weights[found.best]) if sure else None
+
+
+def figure(chain: Chain, name: str, level: int | None) -> float | None:
+    """A figure of a level; `test_error`, `val_error` and `train_error` beside the columns."""
+    if name.endswith("_error") and name not in chain.columns:
+        accuracy = chain.figure(name.replace("_error", "_accuracy"), level)
+        return None if accuracy is None else 1 - accuracy
+    return chain.figure(name, level)
+
+
+def with_predictions(chain: Chain, predicted: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> Chain:
+    """The chain with the share of confident wrong predictions at some levels filled in.
+
+    Args:
+      chain: as read; runs of older versions have no such column.
+      predicted: by level, labels `(N,)` and logits `(N, K)` of the test split.
+    """
+    column = chain.columns.get(SURE_AND_WRONG, np.full(chain.weights.size, np.nan)).copy()
+    for level, (labels, logits) in predicted.items():
+        column[level] = wrong_confident(labels, logits)
+    return dataclasses.replace(chain, columns={**chain.columns, SURE_AND_WRONG: column})
+
+
+def compare(chains: Sequence[Chain]) -> dict[str, Comparison]:
+    """Full network against best ticket, of every chain that names one, bounds too.
+
+    A figure that no chain has at both is left out; a ratio is taken where no full network has 0.
+    """
+    found = {}
+    for name in COMPARED:
+        full: dict[Any, float] = {}
+        best: dict[Any, float] = {}
+        for chain in chains:
+            dense, ticket = figure(chain, name, 0), figure(chain, name, chain.descent.best)
+            if dense is not None and ticket is not None:
+                full[chain.directory], best[chain.directory] = dense, ticket
+        before, after = summarise(full.values()), summarise(best.values())
+        difference = paired_difference(best, full)
+        if before is None or after is None or difference is None:
+            continue
+        positive = all(value > 0 for value in full.values())
+        ratio = summarise([best[key] / full[key] for key in full]) if positive else None
+        found[name] = Comparison(before, after, difference, ratio)
+    return found
+
+
+def describe(chain: Chain) -> dict[str, Any]:
+    """One chain and its reading, as JSON can hold it."""
+    found = chain.descent
+    shown = {"threshold": found.threshold, "peak": found.peak, "best": found.best}
+    shown |= {"collapse": found.collapse, "lowest": found.lowest}
+    compared = ("train_error", "val_error", *COMPARED)
+    return {
+        "run": str(chain.directory),
+        "dataset": chain.field("dataset"),
+        "label_noise": chain.field("label_noise"),
+        "noise_kind": chain.field("noise_kind"),
+        "wrong_labels": dict(chain.wrong_labels),
+        "difficulty": chain.difficulty,
+        "model": chain.model,
+        "seed": chain.seed,
+        "levels": len(chain.weights) - 1,
+        "weights": chain.start,
+        "verdict": found.verdict,
+        "threshold_is_bound": found.threshold_is_bound,
+        "best_is_bound": found.best_is_bound,
+        "sweet_spot": [_place(chain, level) for level in found.sweet_spot or ()],
+        **{name: _place(chain, level) for name, level in shown.items()},
+        "full": {name: figure(chain, name, 0) for name in compared},
+        "best_figures": {name: figure(chain, name, found.best) for name in compared},
+    }
+
+
+def _place(chain: Chain, level: int | None) -> dict[str, Any] | None:
+    if level is None:
+        return None
+    return {
+        "level": level,
+        "weights": int(chain.weights[level]),
+        "density": float(chain.columns["density"][level]),
+    }
+
+
+def _grouped(chains: Sequence[Chain], key: Callable[[Chain], Any]) -> list[list[Chain]]:
+    """Chains of one key together, in the order the keys first come."""
+    groups: dict[Any, list[Chain]] = {}
+    for chain in chains:
+        groups.setdefault(key(chain), []).append(chain)
+    return list(groups.values())
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+def _setting(chains: Sequence[Chain]) -> str:
+    first = chains[0]
+    noise = first.field("label_noise")
+    words = "no label noise"
+    if noise:
+        words = f"{noise:.0%} {first.field('noise_kind')} label noise"
+        wrong = [c.wrong_labels["train"] for c in chains if "train" in c.wrong_labels]
+        if wrong:
+            words += f" ({sum(wrong) / len(wrong):.2%} of the training labels wrong)"
+    plural = "s" * (len(chains) != 1)
+    return f"{len(chains)} chain{plural} of {first.field('dataset')}, {words}"
+
+
+def _chain_table(chains: Sequence[Chain]) -> str:
+    hard = any(chain.difficulty is not None for chain in chains)
+    head = ["network", *([DIFFICULTY] if hard else []), "seed", "weights", "threshold", "peak"]
+    head += ["best", "kept", "val error", "test error", "test at peak", "test dense"]
+    rows = []
+    for chain in chains:
+        found = chain.descent
+        rows.append(
+            [
+                chain.model,
+                *(
+                    [f"{chain.difficulty:g}" if chain.difficulty is not None else "–"]
+                    if hard
+                    else []
+                ),
+                str(chain.seed),
+                f"{chain.start:,}",
+                _weights(chain, found.threshold, found.threshold_is_bound),
+                _weights(chain, found.peak),
+                _weights(chain, found.best, found.best_is_bound),
+                _number(chain.figure("density", found.best), ".1%"),
+                _number(figure(chain, "val_error", found.best), ".4f"),
+                _number(figure(chain, "test_error", found.best), ".4f"),
+                _number(figure(chain, "test_error", found.peak), ".4f"),
+                _number(figure(chain, "test_error", 0), ".4f"),
+            ]
+        )
+    return table(head, rows)
+
+
+def _cell_table(cells: Sequence[Cell]) -> str:
+    hard = any(cell.difficulty is not None for cell in cells)
+    names = {
+        "test_error": "test error",
+        KL: "KL to the truth",
+        OVERCONFIDENCE: "over-confidence",
+        SURE_AND_WRONG: "sure and wrong",
+    }
+    shown = {n: h for n, h in names.items() if any(n in cell.compared for cell in cells)}
+    head = ["network", *([DIFFICULTY] if hard else []), "weights", "best size", *shown.values()]
+    rows = []
+    for cell in cells:
+        left = [f"{cell.bounds} bound"] if cell.bounds else []
+        left += [f"{cell.without} without"] if cell.without else []
+        sizes = [_short(cell.sizes, ",.0f")] if cell.sizes else []
+        rows.append(
+            [
+                cell.model,
+                *([f"{cell.difficulty:g}" if cell.difficulty is not None else "–"] if hard else []),
+                f"{cell.start:,}",
+                ", ".join(sizes + left),
+                *(_arrow(cell.compared.get(name)) for name in shown),
+            ]
+        )
+    return table(head, rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns stand under each other; the first left, the others right."""
+    widths = [max(3, *(len(row[i]) for row in (head, *rows))) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        shown = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+        return f"| {' | '.join(shown)} |"
+
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([line(head), line(rule), *map(line, rows)])
+
+
+def _weights(chain: Chain, level: int | None, bound: bool = False) -> str:
+    return "–" if level is None else f"{'≤ ' if bound else ''}{int(chain.weights[level]):,}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _short(summary: Summary | None, form: str = ".3f") -> str:
+    if summary is None:
+        return "–"
+    deviation = "" if summary.sd is None else f" ± {summary.sd:{form}}"
+    return f"{summary.mean:{form}}{deviation} ({summary.n})"
+
+
+def _arrow(found: Comparison | None) -> str:
+    return "–" if found is None else f"{found.full.mean:.3f} → {_short(found.best)}"
+
+
+def _against(found: Comparison) -> str:
+    return f"full {_short(found.full)}, best ticket {_short(found.best)}, difference {_short(found.difference)}"

@@ -1,0 +1,144 @@
+"""The rule on hand-made curves: what it finds, what it refuses to find, and under noise."""
+
+import numpy as np
+import pytest
+
+from lotcal_tf.analysis import descent
+from lotcal_tf.analysis.descent import read_chain
+
+# The shape of a published chain: light, critical, sweet, collapsed.
+TRAIN = [0.0, 0.0, 0.0, 0.005, 0.03, 0.09, 0.15, 0.17, 0.18, 0.18, 0.20, 0.30, 0.60]
+ERROR = [0.30, 0.30, 0.31, 0.33, 0.36, 0.30, 0.25, 0.22, 0.21, 0.205, 0.22, 0.32, 0.62]
+EXAMPLES = 6000
+
+
+def test_a_whole_chain():
+    found = read_chain(TRAIN, ERROR, EXAMPLES)
+    assert (found.threshold, found.threshold_is_bound) == (3, False)
+    assert (found.peak, found.best, found.lowest) == (4, 9, 9)
+    # One standard error of 0.205 over 6000 is 0.0052: level 8 (0.21) is within, 10 (0.22) is not.
+    assert (found.sweet_spot, found.best_is_bound) == ((8, 9), False)
+    # Two errors near 0.25 surely differ from about 0.027 on: 0.22 does not, 0.32 does.
+    assert found.collapse == 11
+    assert found.verdict == "double descent"
+
+
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [
+        (2, "too short: 2 of at least 3 levels"),
+        (4, "no peak: ends before the interpolation threshold"),
+        (5, "no peak: the error only rises"),
+    ],
+)
+def test_a_chain_cut_before_the_fall_has_no_peak(levels, words):
+    found = read_chain(TRAIN[:levels], ERROR[:levels], EXAMPLES)
+    assert found.peak is found.best is found.sweet_spot is found.collapse is None
+    assert not found.best_is_bound
+    assert words in found.verdict
+
+
+def test_a_chain_that_ends_in_the_sweet_spot_gives_a_bound():
+    found = read_chain(TRAIN[:10], ERROR[:10], EXAMPLES)
+    assert (found.peak, found.best, found.best_is_bound, found.collapse) == (4, 9, True, None)
+    assert "the best is a bound" in found.verdict
+    # Also where chance made the level before the end the lowest.
+    found = read_chain(TRAIN[:10], [*ERROR[:8], 0.205, 0.2052], EXAMPLES)
+    assert (found.best, found.best_is_bound) == (8, True)
+    # Past the sweet spot, though not collapsed for sure, it is no bound.
+    found = read_chain(TRAIN[:11], ERROR[:11], EXAMPLES)
+    assert (found.best, found.best_is_bound, found.collapse) == (9, False, None)
+
+
+def test_a_chain_that_begins_at_the_peak_has_a_best_and_no_peak():
+    found = read_chain(TRAIN[4:], ERROR[4:], EXAMPLES)
+    assert (found.peak, found.threshold, found.best, found.collapse) == (None, None, 5, 7)
+    assert "begins at its peak or after it" in found.verdict
+
+
+def test_a_chain_that_interpolates_to_its_end_bounds_the_threshold():
+    found = read_chain([0.0] * 6, [0.30, 0.33, 0.36, 0.30, 0.22, 0.21], EXAMPLES)
+    assert (found.threshold, found.threshold_is_bound) == (5, True)
+    assert (found.peak, found.best, found.best_is_bound) == (2, 5, True)
+
+
+def test_a_bump_in_the_collapse_is_no_peak():
+    # The error of a network with too few weights jumps about; it does not over-fit there.
+    train = [0.0, 0.0, 0.05, 0.1, 0.5, 0.8, 0.5, 0.9]
+    error = [0.2, 0.2, 0.2, 0.2, 0.5, 0.8, 0.5, 0.9]
+    found = read_chain(train, error, EXAMPLES)
+    assert found.peak is found.best is None
+    assert found.verdict == "no peak: the error only rises"
+
+
+def test_the_best_lies_after_the_peak_even_if_the_dense_network_is_better():
+    error = [0.10, 0.10, 0.20, 0.30, 0.15, 0.14, 0.30]
+    found = read_chain([0, 0, 0, 0.02, 0.1, 0.12, 0.3], error, EXAMPLES)
+    assert (found.peak, found.best, found.lowest) == (3, 5, 1)
+
+
+def test_ties_go_to_the_sparser():
+    error = [0.30, 0.36, 0.36, 0.25, 0.20, 0.22, 0.20, 0.30]
+    found = read_chain([0, 0, 0.01, 0.1, 0.15, 0.15, 0.15, 0.3], error, EXAMPLES)
+    assert (found.peak, found.best, found.sweet_spot) == (2, 6, (6, 6))
+
+
+def test_surely_apart_by_hand():
+    # Two levels: the range of two normal values exceeds 1.96 sqrt(2) deviations in 5 % of cases.
+    apart = descent.surely_apart(np.array([0.5, 0.2]), 100)
+    deviations = np.sqrt([0.25 / 100, 0.16 / 100])
+    q = 1.959963984540054 * np.sqrt(2)
+    assert apart[0, 0] == pytest.approx(q * deviations[0], rel=1e-6)
+    wanted = q * np.sqrt((deviations**2).mean())
+    assert apart[0, 1] == apart[1, 0] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_standard_error_is_binomial_and_never_0():
+    assert descent.standard_error(0.2, 400) == pytest.approx(0.02)
+    assert descent.standard_error(0.0, 100) == pytest.approx(np.sqrt(0.01 * 0.99 / 100))
+    both = descent.standard_error(np.array([0.0, 1.0]), 100)
+    assert both[0] == pytest.approx(both[1]) and both[0] > 0
+    assert descent.standard_error(0.0, 1) == 0.5
+
+
+def seeds_of(error, examples, count):
+    """Chains as other validation examples would have measured them, each level by itself."""
+    draw = np.random.default_rng(0)
+    for _ in range(count):
+        yield draw.binomial(examples, error) / examples
+
+
+def test_a_flat_chain_has_no_peak_whatever_the_seed():
+    # Over 26 levels, all over-fitting: 5 % of chains may have one pair that surely differs, fewer
+    # of them a rise and a fall. Of 400, 20 at most on average; 33 is three deviations more.
+    flat = np.full(26, 0.3)
+    found = [read_chain([0.02] * 26, e, EXAMPLES) for e in seeds_of(flat, EXAMPLES, 400)]
+    assert sum(chain.best is not None for chain in found) <= 33
+
+
+def test_a_chain_is_read_alike_whatever_the_seed():
+    found = [read_chain(TRAIN, error, EXAMPLES) for error in seeds_of(ERROR, EXAMPLES, 200)]
+    assert {chain.peak for chain in found} == {4}
+    assert {chain.best for chain in found} <= {7, 8, 9, 10}
+    assert {chain.collapse for chain in found} <= {10, 11}  # both lie above the best
+
+
+def test_only_a_rise_that_noise_cannot_make_is_a_peak():
+    # The same curve over 60 examples: a standard error is 0.06, the rise of 0.06 says nothing.
+    found = read_chain(TRAIN, ERROR, 60)
+    assert found.peak is found.best is None
+
+
+@pytest.mark.parametrize(
+    ("train", "error", "examples"),
+    [
+        ([], [], 10),
+        ([0.1], [0.1, 0.2], 10),
+        ([0.1, 0.1], [0.1, 1.2], 10),
+        ([0.1, np.nan], [0.1, 0.2], 10),
+        ([0.1], [0.1], 0),
+    ],
+)
+def test_what_is_no_chain_is_refused(train, error, examples):
+    with pytest.raises(ValueError):
+        read_chain(train, error, examples)

@@ -1,0 +1,65 @@
+"""That every figure is drawn, of every kind of study, and alike each time."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from lotcal_tf.analysis import figures
+from lotcal_tf.analysis.runs import DIFFICULTY, read_runs
+from lotcal_tf.analysis.study import Study
+
+
+def shape(png):
+    pixels = imread(io.BytesIO(png), format="png")
+    assert pixels[..., :3].std() > 0.02, "nothing is drawn"
+    return pixels.shape[:2]
+
+
+def test_figures_of_one_task(run):
+    study = Study(
+        read_runs([run("a"), run("b", start=90_000), run("c", levels=18, fields={"seed": 1})])
+    )
+    drawn = figures.draw(study)
+    assert list(drawn) == ["descent.png", "best_size.png", "truth.png"]
+    for png in drawn.values():
+        shape(png)
+    assert figures.draw(study) == drawn
+
+
+def test_each_difficulty_has_a_row_of_panels(run):
+    chains = [
+        run(f"d{d}", fields={"source": "mixture", DIFFICULTY: d}, levels=20) for d in (1, 2, 3)
+    ]
+    one, three = Study(read_runs(chains[:1])), Study(read_runs(chains))
+    assert shape(figures.descent(three))[0] > 2 * shape(figures.descent(one))[0]
+    assert shape(figures.best_size(three))[1] > 1.5 * shape(figures.best_size(one))[1]
+
+
+@pytest.mark.parametrize("levels", [0, 1, 5])
+def test_chains_without_a_best_ticket_are_drawn_too(run, levels):
+    left_out = ("test_kl_true", "test_overconfidence")
+    study = Study(read_runs([run("a", levels=levels, columns=left_out)]))
+    assert study.chains[0].descent.best is None
+    drawn = figures.draw(study)
+    assert list(drawn) == ["descent.png", "best_size.png"]
+    for png in drawn.values():
+        shape(png)
+
+
+def test_dense_networks_are_joined_by_their_means(run):
+    chains = read_runs([run("a"), run("b", fields={"seed": 1}, shift=2.0), run("c", start=10_000)])
+    first, second = figures._dense(chains, "test")
+    assert (first[0], second[0]) == (10_000, 300_000)
+    errors = [c.error("test")[0] for c in chains if c.start == 300_000]
+    assert second[1] == pytest.approx(np.mean(errors)) and errors[0] != errors[1]
+
+
+def test_histograms_of_confidence():
+    draw = np.random.default_rng(0)
+    pair = [(draw.integers(0, 3, 50), draw.normal(size=(50, 3))) for _ in range(2)]
+    right = np.arange(3), 20 * np.eye(3)
+    one = figures.confidences({"a": [tuple(pair)]})
+    two = figures.confidences({"a": [tuple(pair)] * 2, "b": [(right, right)]})
+    assert shape(two)[0] > 1.5 * shape(one)[0]

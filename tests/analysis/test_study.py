@@ -1,0 +1,150 @@
+"""The claims against hand calculation on chains whose figures are made up."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lotcal_tf.analysis.runs import DIFFICULTY, Chain
+from lotcal_tf.analysis.study import Study, best_size, compare, describe, table, with_predictions
+
+TRAIN = [0.0, 0.02, 0.15, 0.18, 0.6]
+ERROR = [0.30, 0.40, 0.25, 0.20, 0.65]  # the best is level 3
+
+
+def chain(sizes, model="net", seed=0, difficulty=None, **columns):
+    """A chain with a best ticket of `sizes[3]` weights, given five sizes."""
+    levels = len(sizes)
+    fields = {"model": model, "seed": seed, "source": "mixture", "levels": levels - 1}
+    fields |= {} if difficulty is None else {DIFFICULTY: difficulty}
+    found = {
+        "weights": sizes,
+        "density": np.array(sizes) / sizes[0],
+        "train_accuracy": 1 - np.array(TRAIN[:levels]),
+        "val_accuracy": 1 - np.array(ERROR[:levels]),
+        "test_accuracy": 1 - np.array(ERROR[:levels]) / 2,
+    } | columns
+    arrays = {name: np.array(values, float) for name, values in found.items()}
+    name = f"{model}-{seed}-{difficulty}-{levels}"
+    if difficulty is None:
+        fields["source"] = "tiny"
+    return Chain(Path(name), fields, {}, {}, 6000, arrays)
+
+
+def sized(best, start=1000, **given):
+    return chain([start, 800, 600, best, 10], **given)
+
+
+def test_spread_over_starting_sizes_by_hand():
+    study = Study(
+        [
+            sized(100, model="a", seed=0),
+            sized(200, model="a", seed=1),
+            sized(300, model="b", start=2000, seed=0),
+            sized(300, model="b", start=2000, seed=1),
+            # A bound and a chain without a peak count as neither.
+            chain([4000, 3000, 2000, 1000], model="c", seed=0),
+            chain([4000, 3000], model="c", seed=1),
+        ]
+    )
+    (found,) = study.spreads()
+    assert (found.models, found.of_means) == (2, 2.0)  # means 150 and 300
+    assert found.by_seed is not None
+    assert (found.by_seed.n, found.by_seed.mean) == (2, (3 + 1.5) / 2)
+    assert found.by_seed.sd == pytest.approx(1.5 / np.sqrt(2))
+    a, b, c = study.cells()
+    assert (a.sizes.n, a.sizes.mean, a.bounds, a.without) == (2, 150, 0, 0)
+    assert (b.sizes.mean, b.sizes.sd) == (300, 0)
+    assert (c.sizes, c.chains, c.bounds, c.without) == (None, 2, 1, 1)
+
+
+def test_a_spread_takes_two_starting_sizes():
+    (found,) = Study([sized(100), sized(200, seed=1)]).spreads()
+    assert (found.models, found.of_means, found.by_seed) == (1, None, None)
+
+
+def test_rank_correlation_over_difficulties_by_hand():
+    sizes = {1: 100, 2: 300, 3: 200, 4: 400, 5: 500}
+    study = Study(
+        [sized(size, difficulty=d) for d, size in sizes.items()]
+        + [sized(100 * d, difficulty=d, seed=1) for d in sizes]
+    )
+    found = study.correlation()
+    # Means 100, 250, 250, 400, 500: ranks 1, 2.5, 2.5, 4, 5; covariance 9.5 of 10 and 9.5.
+    assert found.difficulties == 5 and not found.missing
+    assert found.of_means.rho == pytest.approx(9.5 / np.sqrt(10 * 9.5))
+    # Each seed by itself: 0.9 and 1.
+    assert (found.by_chain.n, found.by_chain.mean) == (2, pytest.approx(0.95))
+
+
+def test_four_difficulties_are_too_few():
+    found = Study([sized(100 * d, difficulty=d) for d in range(1, 5)]).correlation()
+    assert found.of_means is found.by_chain is None
+    assert found.missing == "needs best sizes at 5 difficulties, there are 4"
+
+
+def test_full_against_best_is_taken_chain_by_chain():
+    kl = "test_kl_true"
+    chains = [
+        sized(100, seed=0, **{kl: [0.4, 1, 1, 0.1, 9]}),
+        sized(100, seed=1, **{kl: [0.6, 1, 1, 0.3, 9]}),
+        sized(100, seed=2),  # does not know the truth
+        chain([1000, 800], seed=3, **{kl: [7, 7]}),  # has no best ticket
+    ]
+    found = compare(chains)[kl]
+    assert (found.full.n, found.full.mean, found.best.mean) == (2, 0.5, pytest.approx(0.2))
+    assert found.ratio.mean == pytest.approx((0.25 + 0.5) / 2)
+    assert found.ratio.sd == pytest.approx(0.25 / np.sqrt(2))
+    assert (found.difference.mean, found.difference.sd) == (pytest.approx(-0.3), pytest.approx(0))
+    assert compare(chains)["test_error"].full.n == 3
+    assert "test_tv_true" not in compare(chains)
+
+
+def test_no_ratio_to_a_full_network_that_has_0():
+    found = compare([sized(100, test_wrong_confident=[0.0, 0, 0, 0.1, 0])])["test_wrong_confident"]
+    assert found.ratio is None and found.difference.mean == pytest.approx(0.1)
+
+
+def test_predictions_fill_in_what_an_older_run_has_no_column_for():
+    # Two wrong of three, one of them with confidence 0.95; then none wrong.
+    labels = np.array([1, 1, 0])
+    full = labels, np.log([[0.95, 0.05], [0.6, 0.4], [0.99, 0.01]])
+    best = labels, np.log([[0.05, 0.95], [0.4, 0.6], [0.99, 0.01]])
+    before = sized(100)
+    found = compare([with_predictions(before, {0: full, 3: best})])["test_wrong_confident"]
+    assert (found.full.mean, found.best.mean) == (0.5, 0.0)
+    assert "test_wrong_confident" not in before.columns
+
+
+def test_a_bound_is_no_best_size():
+    bound = chain([1000, 800, 600, 100])
+    assert bound.descent.best == 3 and bound.descent.best_is_bound
+    assert best_size(bound) is None
+    assert describe(bound)["best"] == {"level": 3, "weights": 100, "density": 0.1}
+    assert "≤ 100" in Study([bound]).markdown()
+
+
+def test_everything_is_json_and_text():
+    study = Study([sized(100), sized(200, model="b", start=2000)])
+    whole = json.loads(json.dumps(study.as_dict(), allow_nan=False))
+    assert whole["difficulty_field"] is None
+    assert [row["best"]["weights"] for row in whole["chains"]] == [100, 200]
+    assert whole["chains"][0]["best_figures"]["test_error"] == pytest.approx(0.1)
+    assert whole["chains"][0]["best_figures"]["test_kl_true"] is None
+    assert whole["claims"]["spread"][0]["of_means"] == 2
+    text = study.markdown()
+    assert "- Spread of best sizes over 2 starting sizes (max/min): 2.00 of means" in text
+    assert "KL" not in text and DIFFICULTY not in text
+    hard = Study([sized(100, difficulty=d) for d in (1, 2)]).markdown()
+    assert f"- Rank correlation of best size and {DIFFICULTY}: none, needs best sizes at 5" in hard
+
+
+def test_a_table_stands_straight():
+    found = table(["name", "n"], [["a", "1"], ["long name", "12,345"]]).splitlines()
+    assert found == [
+        "| name      |      n |",
+        "| --------- | -----: |",
+        "| a         |      1 |",
+        "| long name | 12,345 |",
+    ]

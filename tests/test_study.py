@@ -1,0 +1,237 @@
+"""The command on hand-made run directories; one tiny real run for the histograms."""
+
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lotcal_tf import files, study
+
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS = [90_000, 40_000, 20_000, 6_000, 1_000]
+TRAIN = [0.0, 0.02, 0.15, 0.18, 0.6]
+ERROR = [0.30, 0.40, 0.25, 0.20, 0.65]
+
+
+def write_run(directory, seed=0, **fields):
+    directory.mkdir(parents=True)
+    experiment = {
+        "dataset": "tiny",
+        "source": "tiny",
+        "model": "lenet_5",
+        "seed": seed,
+        "levels": 4,
+    }
+    whole = {"experiment": experiment | fields, "realised": {"examples": {"val": 6000}}}
+    (directory / "experiment.json").write_text(json.dumps(whole))
+    names = ("level", "density", "weights", "train_accuracy", "val_accuracy", "test_accuracy")
+    with (directory / "metrics.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow([*names, "test_overconfidence"])
+        for level, (weights, train, error) in enumerate(zip(WEIGHTS, TRAIN, ERROR, strict=True)):
+            rows.writerow(
+                [
+                    level,
+                    weights / WEIGHTS[0],
+                    weights,
+                    1 - train,
+                    1 - error,
+                    1 - error / 2,
+                    error / 3,
+                ]
+            )
+    return directory
+
+
+@pytest.fixture
+def call(capsys):
+    def call(*argv):
+        with pytest.raises(SystemExit) as left:
+            study.run([str(word) for word in argv])
+        out, err = capsys.readouterr()
+        return types.SimpleNamespace(code=left.value.code, out=out, err=err.splitlines())
+
+    return call
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [write_run(tmp_path / f"run_{seed}", seed) for seed in range(2)]
+
+
+def test_a_study_is_printed_and_written(call, runs, tmp_path):
+    out = tmp_path / "deep" / "study"
+    done = call(runs[0], "-o", out, runs[1])  # flags stand anywhere
+    assert (done.code, done.err) == (0, [])
+    written = ["best_size.png", "descent.png", "study.json", "study.md", "truth.png"]
+    assert sorted(path.name for path in out.iterdir()) == written
+    assert done.out.splitlines()[-5:] == [f"  {out / name}" for name in written]
+    text = (out / "study.md").read_text()
+    assert text.startswith("# Study\n\n2 chains of tiny, no label noise\n")
+    assert all(f"]({name})" in text for name in written if name.endswith(".png"))
+    assert "6,000" in done.out and "double descent" in done.out
+    whole = json.loads((out / "study.json").read_text())
+    assert [row["best"]["weights"] for row in whole["chains"]] == [6000, 6000]
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert call(*runs, f"--out={out}").code == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_test_figures_choose_nothing(call, runs, tmp_path):
+    path = runs[0] / "metrics.csv"
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    place = rows[0].index("test_accuracy")
+    for row in rows[1:]:
+        row[place] = "0.99" if row[0] == "0" else "0.01"
+    call(runs[0], "-o", tmp_path / "before")
+    path.write_text("\n".join(",".join(row) for row in rows))
+    call(runs[0], "-o", tmp_path / "after")
+    chains = []
+    for name in ("before", "after"):
+        (chain,) = json.loads((tmp_path / name / "study.json").read_text())["chains"]
+        assert chain.pop("full") and chain.pop("best_figures")
+        chains.append(chain)
+    assert chains[0] == chains[1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["{run}"], "--out is missing"),
+        (["-o", "{out}"], "no run is given"),
+        (["{run}", "absent", "-o", "{out}"], "absent: no such directory"),
+        (["{run}/metrics.csv", "-o", "{out}"], "metrics.csv: no such directory"),
+        (["{run}", "-o", "{run}/metrics.csv"], "--out={run}/metrics.csv: is no directory"),
+        (["{run}", "-o", "{run}/metrics.csv/x"], "--out={run}/metrics.csv/x: Not a directory"),
+        (["{run}", "-o"], "o"),
+        (["{run}", "-o", "{out}", "--epochs=3"], "'epochs'"),
+        (["{run}", "-o", "{out}", "--config=a.toml"], "'config'"),
+        (["{run}", "-o", "{out}", "--data_dir=x"], "--data_dir=x: only means something with"),
+        (["{run}", "{run}", "-o", "{out}"], "are the same experiment"),
+        (["{run}", "{noisy}", "-o", "{out}"], "run_1 does not belong to {run}: label_noise is 0.2"),
+        (["{run}", "{cut}", "-o", "{out}"], "run_2 is not finished: level 5 of 9 is missing"),
+        (["{run}", "-o", "{out}", "--histograms"], "tickets/level_00 is missing"),
+    ],
+)
+def test_a_wrong_request_is_told_in_one_line_and_writes_nothing(call, tmp_path, argv, words):
+    places = {
+        "run": write_run(tmp_path / "run_0"),
+        "noisy": write_run(tmp_path / "run_1", seed=1, label_noise=0.2),
+        "cut": write_run(tmp_path / "run_2", seed=2, levels=9),
+        "out": tmp_path / "out",
+    }
+    done = call(*(word.format(**places) for word in argv))
+    assert (done.code, done.out) == (2, "")
+    (line,) = done.err
+    assert line.startswith("study: ")
+    assert words.format(**places) in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_write_that_fails_leaves_the_study_before_it(call, runs, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    call(runs[0], "-o", out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", fails)
+    done = call(*runs, "-o", out)
+    assert (done.code, done.err) == (
+        2,
+        [f"study: --out={out}: No space left on device; choose another"],
+    )
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.fixture
+def determinism():
+    """The command turns it on for its process, which here is that of all tests."""
+    from tensorflow.python.framework import config
+
+    before = config.is_op_determinism_enabled()
+    yield
+    if not before:
+        config.disable_op_determinism()
+
+
+def test_histograms_are_of_the_runs_own_tickets(call, tmp_path, determinism):
+    from lotcal_tf import library, measuring
+    from lotcal_tf.evaluation import metrics
+    from lotcal_tf.recipes import resolve
+
+    directory = tmp_path / "digits"
+    flags = {
+        "model": "lenet_5",
+        "epochs": 6,
+        "lr": 0.02,
+        "levels": 4,
+        "plan": "graph",
+        "out": str(directory),
+    }
+    library.run_experiment(resolve(flags), progress=False)
+    # As a run of an older version, with a double descent: the tickets are level 0 and 3.
+    rows = list(csv.DictReader((directory / "metrics.csv").open(newline="")))
+    recorded = [float(row.pop("test_wrong_confident")) for row in rows]
+    for row, train, error in zip(rows, TRAIN, [0.3, 0.9, 0.5, 0.05, 0.9], strict=True):
+        row |= {"train_accuracy": 1 - train, "val_accuracy": 1 - error}
+    with (directory / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    done = call(directory, "-o", tmp_path / "out", "--histograms")
+    assert (done.code, done.err) == (0, [])
+    assert (tmp_path / "out" / "confidence.png").stat().st_size > 1000
+    (chain,) = json.loads((tmp_path / "out" / "study.json").read_text())["chains"]
+    assert chain["best"]["level"] == 3
+    found = [chain[part]["test_wrong_confident"] for part in ("full", "best_figures")]
+    assert found == pytest.approx([recorded[0], recorded[3]]) and recorded[0] > 0
+    (labels, logits), _ = measuring.predictions(
+        [directory / "tickets" / f"level_0{level}" for level in (0, 3)]
+    )
+    assert metrics.accuracy(labels, logits) == pytest.approx(float(rows[0]["test_accuracy"]))
+    assert np.asarray(logits).shape == (360, 10)
+
+
+@pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["absent", "-o", "x"], 2)])
+def test_answers_in_a_second_and_without_tensorflow(argv, code):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "lotcal_tf.study", *argv],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == code
+    loaded = {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()
+    }
+    assert not loaded & {"tensorflow", "tf_keras", "numpy", "scipy", "matplotlib"}
+    told = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert len(told) == (code == 2)
+    assert ("usage: python -m lotcal_tf.study RUN… [--flag=value …]" in done.stdout) == (code == 0)
+    assert ("\n  --out, -o\n" in done.stdout) == (code == 0)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_a_study_needs_no_tensorflow(runs, tmp_path):
+    code = (
+        "import sys; from lotcal_tf import study\n"
+        "try: study.run(sys.argv[1:])\n"
+        "finally: assert not {'tensorflow', 'tf_keras'} & set(sys.modules)\n"
+    )
+    call = [sys.executable, "-c", code, *map(str, runs), "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        call, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
