@@ -275,5 +275,5 @@ def file_format(name: str) -> Format:
       FieldError: there is none of that name.
     """
     if name not in FORMATS:
-        raise FieldError("format", name, f"choose of {', '.join(FORMATS)}")
+        raise FieldError("formats", name, f"choose of {', '.join(FORMATS)}")
     return FORMATS[name]

@@ -121,15 +121,37 @@ def test_probabilities_can_be_asked_for(ticket, examples, inputs, logits, tmp_pa
         ticket, tmp_path / "export", examples, formats=["float32", "int8"], output="probabilities",
         tolerance=Tolerance(accuracy=0.1, ece=0.1),
     )  # fmt: skip
-    weights = np.exp(logits / 2.5)
-    wanted = weights / weights.sum(1, keepdims=True)
+
+    def softmax(temperature):
+        weights = np.exp(logits / temperature)
+        return weights / weights.sum(1, keepdims=True)
+
     found = tflite.logits(done.files["float32"], inputs)
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, softmax(2.5), rtol=1e-5, atol=1e-6)
     # The int8 file's softmax is a float one: its rows add up to 1, in steps finer than 1/256.
     rough = tflite.logits(done.files["int8"], inputs)
     np.testing.assert_allclose(rough.sum(1), 1, atol=1e-5)
-    np.testing.assert_allclose(rough, wanted, atol=0.05)
+    own = done.parity["files"]["int8"]["temperature"]
+    np.testing.assert_allclose(rough, softmax(own), atol=0.05)
     assert np.abs(rough * 256 - np.rint(rough * 256)).max() > 0.1
+
+
+def test_what_is_quantised_gets_a_temperature_of_its_own(ticket, examples, tmp_path):
+    loose = Tolerance(accuracy=0.2, ece=0.5)
+    options = {"formats": ["int8"], "encoding": "dense", "tolerance": loose}
+    raw = exporting(ticket, tmp_path / "raw", examples, scaled=False, **options)
+    done = exporting(ticket, tmp_path / "export", examples, **options)
+    inputs, labels = examples.material.of_validation("the test")
+    rough = tflite.logits(raw.files["int8"], inputs)
+    # Fitted on the quantised network itself: no other temperature has a lower NLL on validation.
+    own = done.parity["files"]["int8"]["temperature"]
+    fitted = tflite.logits(done.files["int8"], inputs)
+    np.testing.assert_allclose(fitted, rough / own, atol=0.06 * np.abs(fitted).max())
+    lowest = metrics.nll(labels, fitted)
+    for factor in (0.8, 1.25):
+        assert metrics.nll(labels, fitted * factor) > lowest
+    assert raw.parity["files"]["int8"]["temperature"] == 1
+    assert done.parity["temperature"] == 2.5
 
 
 # What is wrong is not exported
@@ -189,7 +211,7 @@ def test_a_damaged_file_fails_the_gate_and_leaves_nothing(
             kernel = np.rint(hidden.T / scale).astype(np.int8).tobytes()
             place = bytes(whole).find(kernel)
             assert place > 0
-            whole[place : place + len(kernel)] = np.frombuffer(kernel, np.int8)[::-1].tobytes()
+            whole[place : place + len(kernel)] = (-np.frombuffer(kernel, np.int8)).tobytes()
         path.write_bytes(bytes(whole))
 
     monkeypatch.setattr(tflite, f"write_{name}", damaged)
