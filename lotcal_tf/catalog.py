@@ -200,6 +200,12 @@ FORMATS: Mapping[str, Format] = {
         "ticket_int8.tflite",
         needs=("validation",),
     ),
+    "int8_qat": Format(
+        "lotcal_tf.deploy.qat:write",
+        "the same after fine-tuning that knows of the rounding (TFMOT); zeros stay",
+        "ticket_int8_qat.tflite",
+        needs=("validation", "training"),
+    ),
 }
 # How a file of a format holds a network's zeros: as numbers like others, by TFLite's sparse
 # encoding, without the units and channels that are dead (`pruning.compaction`), or by both.
