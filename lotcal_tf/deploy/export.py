@@ -166,7 +166,7 @@ def export(
         for name in formats:
             row = FORMATS[name]
             progress(f"{row.file}: writing")
-            made[row.file] = chosen = maker.make(row, encoding, files, refit=scaled)
+            made[row.file] = chosen = maker.make(row, encoding, files, refitted=scaled)
             found = open_model(chosen.path).runner(examples.inputs)
             compared = compare(
                 row.file,

@@ -4,14 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lotcal_tf.calibration.temperature import fit_temperature
 from lotcal_tf.catalog import ENCODINGS, FORMATS, Format
-from lotcal_tf.cloning import flatten
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import zeros
 from lotcal_tf.deploy.formats import PROBABILITIES, Material, with_softmax
-from lotcal_tf.deploy.reader import logits_of, open_model
-from lotcal_tf.deploy.scaling import fold_temperature
+from lotcal_tf.deploy.scaling import refit
 from lotcal_tf.deploy.zeros import StoredTensor
 from lotcal_tf.pruning.compaction import Compaction
 
@@ -59,14 +56,14 @@ class Maker:
         self._output, self._material, self._scratch = output, material, scratch
         self._smaller = compaction.before != compaction.after
 
-    def make(self, row: Format, encoding: str | None, target: Path, *, refit: bool) -> Made:
+    def make(self, row: Format, encoding: str | None, target: Path, *, refitted: bool) -> Made:
         """Writes a file in one encoding, or in each that it can have, of which the smallest stays.
 
         Args:
           row: the format.
           encoding: a name of `ENCODINGS`; None: the smallest.
           target: the directory it goes to.
-          refit: whether a quantised network is given a temperature of its own, where there are
+          refitted: whether a quantised network is given a temperature of its own, where there are
             validation data to fit it on.
 
         Raises:
@@ -77,9 +74,8 @@ class Maker:
         sizes = {name: self._write(row, name) for name in names}
         best = min(sizes, key=lambda name: sizes[name])  # The first of equal ones.
         temperature = 1.0
-        if refit and row.tolerance != "float" and self._material.validation is not None:
-            temperature = self._temperature(self._scratch / best / row.file)
-            sizes[best] = self._write(row, best, temperature)
+        if refitted and row.tolerance != "float" and self._material.validation is not None:
+            temperature = refit(self._scratch / best / row.file, self._material)
         path = (self._scratch / best / row.file).rename(target / row.file)
         held = zeros.check(path, self._networks[ENCODINGS[best].compact])
         return Made(path, best, sizes, temperature, held)
@@ -97,27 +93,16 @@ class Maker:
             if (row.sparse or not how.sparse) and (self._smaller or not how.compact)
         ]
 
-    def _write(self, row: Format, encoding: str, temperature: float = 1.0) -> int:
+    def _write(self, row: Format, encoding: str) -> int:
         """Writes a candidate; gives its bytes."""
         how = ENCODINGS[encoding]
         model = self._networks[how.compact]
-        if temperature != 1:
-            model = flatten(model)
-            fold_temperature(model, temperature)
         if self._output == PROBABILITIES:
             model = with_softmax(model)
         path = self._scratch / encoding / row.file
         path.parent.mkdir(exist_ok=True)
         row.load()(model, path, sparse=how.sparse, material=self._material)
         return size_of(path)
-
-    def _temperature(self, path: Path) -> float:
-        """What fits the confidence of a written file to the validation data."""
-        inputs, labels = self._material.of_validation("a temperature")
-        runner = open_model(path).runner
-        outputs = runner(inputs)
-        found = logits_of(outputs, runner.step) if self._output == PROBABILITIES else outputs
-        return fit_temperature(labels, found)
 
 
 def size_of(path: Path) -> int:
