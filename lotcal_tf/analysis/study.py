@@ -184,7 +184,7 @@ class Study:
                 "",
                 _chain_table(self.chains),
                 "",
-                "Errors: 1 - accuracy; threshold, peak and best in weights, found by training and validation error "
+                "Errors: 1 - accuracy, of validation on the labels as they are, noisy ones too; threshold, peak and best in weights, found by training and validation error "
                 "alone. ≤: a bound, the chain ends there.",
                 "",
                 *(f"- {chain.directory.name}: {chain.descent.verdict}" for chain in self.chains),
