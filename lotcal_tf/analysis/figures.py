@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lotcal_tf.analysis.runs import DIFFICULTY, Chain
@@ -66,18 +67,18 @@ def best_size(study: Study) -> bytes:
     shades = _colors([_name(difficulty) for difficulty in groups])
     for difficulty, chains in groups.items():
         color = shades[_name(difficulty)]
-        _sizes(panels[0], chains, lambda c: c.start, color, _name(difficulty) if several else None)
+        _sizes(panels[0], chains, lambda c: c.start, color)
     _weights_axis(panels[0], "weights of the dense network")
     panels[0].set(title="best ticket against starting size")
     if several:
-        panels[0].legend(fontsize=8, framealpha=0.8, title=DIFFICULTY, title_fontsize=8)
+        _key(panels[0], shades, DIFFICULTY)
         colors = _colors([chain.model for chain in study.chains])
         for model, color in colors.items():
             chains = [chain for chain in study.chains if chain.model == model]
-            _sizes(panels[1], chains, lambda c: c.difficulty or 0.0, color, model)
+            _sizes(panels[1], chains, lambda c: c.difficulty or 0.0, color)
         panels[1].set(title="best ticket against difficulty", xlabel=DIFFICULTY)
         panels[1].set_xticks([difficulty or 0.0 for difficulty in groups])
-        panels[1].legend(fontsize=8, framealpha=0.8)
+        _key(panels[1], colors, "network")
     if not any(chain.descent.best is not None for chain in study.chains):
         panels[0].text(
             0.5, 0.5, "no chain has a best ticket", transform=panels[0].transAxes, ha="center"
@@ -133,12 +134,12 @@ def confidences(predicted: Mapping[str, Sequence[tuple[Predictions, Predictions]
             )
             parts = [sure[classes == labels], sure[classes != labels]]
             weights = [np.full(part.size, 1 / labels.size) for part in parts]
+            # Beside each other, not stacked: on a logarithmic axis a stack's upper part is no share.
             axes.hist(
                 parts,
                 edges,
                 weights=weights,
-                stacked=True,
-                color=["#9ecae1", "#c0532b"],
+                color=["#7fb3d5", "#c0532b"],
                 label=["right", "wrong"],
             )
             wrong = parts[1].size
@@ -188,7 +189,6 @@ def _sizes(
     chains: Sequence[Chain],
     place: Callable[[Chain], float],
     color: Any,
-    label: str | None,
 ) -> None:
     sure: dict[float, list[float]] = {}
     for chain in chains:
@@ -202,7 +202,7 @@ def _sizes(
             sure.setdefault(place(chain), []).append(size)
     means = [(x, float(np.mean(sizes))) for x, sizes in sorted(sure.items())]
     if means:
-        axes.plot(*zip(*means, strict=True), "-", color=color, lw=1.8, label=label)
+        axes.plot(*zip(*means, strict=True), "-", color=color, lw=1.8)
 
 
 def _colors(names: Sequence[str]) -> dict[str, Any]:
@@ -250,9 +250,22 @@ def _clean(axes: Axes) -> None:
     axes.grid(axis="y", alpha=0.3)
 
 
-def _legend(whole: Figure, study: Study, colors: Mapping[str, Any], dense: bool) -> None:
-    from matplotlib.lines import Line2D
+def _key(axes: Axes, colors: Mapping[str, Any], title: str) -> None:
+    """What the colours mean, below the panel, where it hides no point."""
+    lines = [Line2D([], [], color=color, lw=1.8, label=name) for name, color in colors.items()]
+    axes.legend(
+        handles=lines,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.15),
+        ncols=5,
+        fontsize=8,
+        frameon=False,
+        title=title,
+        title_fontsize=8,
+    )
 
+
+def _legend(whole: Figure, study: Study, colors: Mapping[str, Any], dense: bool) -> None:
     starts = {chain.model: chain.start for chain in study.chains}
     lines = [
         Line2D([], [], color=color, lw=1.5, label=f"{model} ({starts[model]:,})")

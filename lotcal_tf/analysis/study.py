@@ -184,8 +184,8 @@ class Study:
                 "",
                 _chain_table(self.chains),
                 "",
-                "Errors: 1 - accuracy; threshold, peak and best in weights, found by training and validation error "
-                "alone. ≤: a bound, the chain ends there.",
+                "Errors: 1 - accuracy, of validation on the labels as they are, noisy ones too. Threshold, peak "
+                "and best in weights, found by training and validation error alone. ≤: a bound, the chain ends there.",
                 "",
                 *(f"- {chain.directory.name}: {chain.descent.verdict}" for chain in self.chains),
                 "",

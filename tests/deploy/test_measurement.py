@@ -153,7 +153,7 @@ def test_json_and_table_tell_the_same():
     assert head == "a.tflite (tflite); output: logits"
     assert data == "1,203 examples of blobs, test split; ECE in 7 bins"
     for line, metrics in ((clean, found.metrics), (three, found.shifts[1].metrics)):
-        figures = dict(zip(columns.split(), line.replace(" %", "").split()[-9:], strict=True))
+        figures = dict(zip(columns.split(), line.replace(" %", "").split()[-10:], strict=True))
         assert figures["accuracy"] == f"{100 * metrics['accuracy']:.2f}"
         assert (figures["ECE"], figures["AURC"]) == (
             f"{metrics['ece']:.4f}",
