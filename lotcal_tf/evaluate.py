@@ -43,7 +43,9 @@ def main(request: cli.Request) -> None:
     """
     own = request.own
     if not own["model"]:
-        raise UsageError("--model is missing: give a .tflite or .keras file, a SavedModel, a ticket or a run")
+        raise UsageError(
+            "--model is missing: give a .tflite or .keras file, a SavedModel, a ticket or a run"
+        )
     model = Path(own["model"])
     if not model.exists():
         raise FieldError("model", model, "no such file or directory")

@@ -29,12 +29,12 @@ FLAGS = (
         "of files that keep every digit: how far accuracy, ECE, NLL and Brier score may be from the ticket's",
         "1e-4",
     ),
-    cli.Flag(
-        "accuracy_tolerance", "of quantised files: how much accuracy may fall, of 1", "0.01"
-    ),
+    cli.Flag("accuracy_tolerance", "of quantised files: how much accuracy may fall, of 1", "0.01"),
     cli.Flag("ece_tolerance", "of quantised files: how much the ECE may rise", "0.01"),
     cli.Flag("seconds", "how long each file's latency is measured; 0: not at all", "0.5"),
-    cli.Flag("out", "where the files go; default: RUN/export, of a numbered level RUN/export_level_NN"),
+    cli.Flag(
+        "out", "where the files go; default: RUN/export, of a numbered level RUN/export_level_NN"
+    ),
 )
 FIELDS = ("data_dir", "memory_limit_mb", "ece_bins", "export_logits")
 
@@ -72,7 +72,8 @@ def main(request: cli.Request) -> None:
         progress=lambda line: print(line, file=sys.stderr),
         **numbers,
     )
-    print(done.text())
+    print(done.table())
+    print(f"\nexported to {done.directory}:", *(path.name for path in done.files.values()))
 
 
 def _level(value: str, run: Path) -> int | None:

@@ -25,7 +25,7 @@ def export_level(
     formats: Sequence[str] = catalog.DEFAULT_FORMATS,
     encoding: str | None = None,
     output: str = "logits",
-    float_tolerance: float = Tolerance.float,
+    float_tolerance: float = Tolerance.exact,
     accuracy_tolerance: float = Tolerance.accuracy,
     ece_tolerance: float = Tolerance.ece,
     seconds: float = 0.5,
@@ -84,4 +84,4 @@ def _recorded(run: Path, given: Mapping[str, Any]) -> Experiment:
         raise UsageError(
             f"{run} was found on data of your own: export its tickets by lotcal_tf.export_ticket"
         )
-    return Experiment(**(known | given))
+    return Experiment(**{**known, **given})

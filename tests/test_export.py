@@ -76,9 +76,8 @@ def test_by_default_the_best_level_becomes_two_small_files(call, run, tmp_path):
         assert row["file"] in done.out
     # What `evaluate` measures of the files is what the gate saw.
     for name in ("ticket_float32.tflite", "ticket_int8.tflite"):
-        found = measuring.evaluate_model(
-            tmp_path / "out" / name, resolve({"dataset": "digits", "ece_bins": "12"}), {"dataset": "digits", "ece_bins": "12"}
-        )  # fmt: skip
+        given = {"dataset": "digits", "ece_bins": "12"}
+        found = measuring.evaluate_model(tmp_path / "out" / name, resolve(given), given)
         (row,) = (row for row in parity["files"].values() if row["file"] == name)
         for figure, value in row["measured"].items():
             assert found.metrics[figure] == pytest.approx(value, abs=1e-6)

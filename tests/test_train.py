@@ -180,7 +180,10 @@ def test_a_run_ends_with_a_table_and_what_was_exported(finished):
     export = finished.directory / "export"
     assert {f"  {export / 'saved_model'}", f"  {export / 'ticket_float32.tflite'}"} <= set(lines)
     assert "exported, and held against the ticket on 360 examples:" in lines
-    assert f"more formats, and their speed: python -m lotcal_tf.export --run={finished.directory}" in lines
+    assert (
+        f"more formats, and their speed: python -m lotcal_tf.export --run={finished.directory}"
+        in lines
+    )
     assert lines[-1] == f"watch: tensorboard --logdir {finished.directory / 'tensorboard'}"
 
 

@@ -18,10 +18,10 @@ from lotcal_tf.data.splits import Dataset, ResidentSplit, Split
 from lotcal_tf.deploy import card, latency
 from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, Material
 from lotcal_tf.deploy.maker import Made, Maker
-from lotcal_tf.deploy.parity import Tolerance, compare
+from lotcal_tf.deploy.parity import COMPARED, Tolerance, compare
 from lotcal_tf.deploy.reader import KerasRunner, logits_of, open_model
 from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
-from lotcal_tf.deploy.verdict import DENSE, MASKED, Verdict, verdict
+from lotcal_tf.deploy.verdict import DENSE, MASKED, Verdict, aligned, verdict, verdict_text
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.evaluation.metrics import DEFAULT_BINS, prediction_bins
 from lotcal_tf.lottery.ticket import Ticket
@@ -52,7 +52,7 @@ class Examples:
         split, (inputs, labels) = "val", validation
         if dataset.test is not None:
             split, (inputs, labels) = "test", _whole(dataset.test)
-        return cls(inputs, labels, split, Material(*validation, dataset.train, seed))
+        return cls(inputs, labels, split, Material(*validation, training=dataset.train, seed=seed))
 
     @classmethod
     def given(
@@ -65,7 +65,7 @@ class Examples:
         inputs, labels = _pair("test", test)
         material = Material(
             *(_pair("validation", validation) if validation else (None, None)),
-            ResidentSplit.of(*_pair("train", train)) if train else None,
+            training=ResidentSplit.of(*_pair("train", train)) if train else None,
         )
         return cls(inputs, labels, "test", material)
 
@@ -78,31 +78,39 @@ class Exported:
       directory: holds the files, `parity.json`, `verdict.json` and the model card.
       files: what was written, by format.
       parity: what `parity.json` says.
+      verdict: what `verdict.json` says.
     """
 
     directory: Path
     files: Mapping[str, Path]
     parity: Mapping[str, Any]
+    verdict: Mapping[str, Any]
 
     @property
     def examples(self) -> int:
         """How many the files were compared on."""
         return int(self.parity["examples"])
 
+    @classmethod
+    def read(cls, directory: Path) -> "Exported":
+        """What an export's own files say of it."""
+        parity = json.loads((directory / PARITY).read_text())
+        files = {name: directory / row["file"] for name, row in parity["files"].items()}
+        return cls(directory, files, parity, json.loads((directory / VERDICT).read_text()))
+
     def table(self) -> str:
-        """The files beside the ticket, as text to read."""
-        head = ["file", "encoding", "bytes", "accuracy", "ECE", "NLL", "Brier"]
-        ticket = next(iter(self.parity["files"].values()))["ticket"]
-        rows = [["the ticket", "", "", *_figures(ticket)]]
-        for row in self.parity["files"].values():
-            size = f"{row['bytes']:,}"
-            rows.append([row["file"], row["encoding"], size, *_figures(row["measured"])])
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        return "\n".join(
-            row[0].ljust(widths[0])
-            + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-            for row in (head, *rows)
-        )
+        """The files beside the ticket, and what the zeros turned into, as text to read."""
+        columns = list(COMPARED)
+        rows = [["file", "encoding", "bytes", *COMPARED.values()]]
+        measured = list(self.parity["files"].values())
+        for name, row, figures in (
+            ("the ticket", None, measured[0]["ticket"]),
+            *((row["file"], row, row["measured"]) for row in measured),
+        ):
+            size = [row["encoding"], f"{row['bytes']:,}"] if row else ["", ""]
+            shown = [f"{figures[key]:.4f}" for key in columns]
+            rows.append([name, *size, *shown])
+        return f"{aligned(rows)}\n\n{verdict_text(self.verdict)}"
 
 
 def export(
@@ -225,7 +233,7 @@ def export(
         files.rename(directory)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return _exported(directory, parity)
+    return Exported.read(directory)
 
 
 def _pair(name: str, data: Any) -> tuple[NDArray[np.float32], NDArray]:
@@ -246,20 +254,14 @@ def exported(
 ) -> Exported | None:
     """What an earlier export of just this ticket left there, in these formats, so scaled; else None."""
     try:
-        parity = json.loads((directory / PARITY).read_text())
-        there = _exported(directory, parity)
-        same = (parity["ticket"], parity["temperature"], parity["output"])
+        there = Exported.read(directory)
+        same = tuple(there.parity[key] for key in ("ticket", "temperature", "output"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     temperature = temperature_of(ticket) if scaled else 1.0
     if same != (ticket.digest, temperature, LOGITS) or set(there.files) != set(formats):
         return None
     return there if all(path.exists() for path in there.files.values()) else None
-
-
-def _exported(directory: Path, parity: Mapping[str, Any]) -> Exported:
-    files = {name: directory / row["file"] for name, row in parity["files"].items()}
-    return Exported(directory, files, parity)
 
 
 def _check(

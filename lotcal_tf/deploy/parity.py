@@ -22,13 +22,13 @@ class Tolerance:
     """How far a file may be from its ticket.
 
     Attributes:
-      float: of files that keep every digit: each of accuracy, ECE, NLL and Brier score, either way;
+      exact: of files that keep every digit: each of accuracy, ECE, NLL and Brier score, either way;
         and the largest difference of a logit, as a share of the largest logit, at least of 1.
       accuracy: of quantised files: how much lower their accuracy may be, as a share of 1.
       ece: of quantised files: how much higher their ECE may be.
     """
 
-    float: float = 1e-4
+    exact: float = 1e-4
     accuracy: float = 0.01
     ece: float = 0.01
 
@@ -86,11 +86,11 @@ def compare(
     parity = Parity(float(np.abs(found - truth).max()), figures(truth), figures(found))
     apart = {key: parity.measured[key] - parity.ticket[key] for key in COMPARED}
     if exact:
-        limit = tolerance.float * max(1.0, float(np.abs(truth).max()))
+        limit = tolerance.exact * max(1.0, float(np.abs(truth).max()))
         what = "a probability" if probabilities else "a logit"
         _check(name, what, parity.largest_difference, limit, "float_tolerance")
         for key, words in COMPARED.items():
-            _check(name, words, abs(apart[key]), tolerance.float, "float_tolerance")
+            _check(name, words, abs(apart[key]), tolerance.exact, "float_tolerance")
     else:
         _check(name, "accuracy", -apart["accuracy"], tolerance.accuracy, "accuracy_tolerance")
         _check(name, "ECE", apart["ece"], tolerance.ece, "ece_tolerance")

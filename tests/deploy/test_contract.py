@@ -59,7 +59,13 @@ def test_its_files_compute_what_it_computes_and_hold_its_zeros(ticket, tmp_path)
     examples = Examples.given((INPUTS, np.zeros(len(INPUTS), int)))
     formats = ("saved_model", "float32")
     done = export(
-        ticket, tmp_path / "export", examples, formats=formats, encoding="dense", scaled=False, seconds=0
+        ticket,
+        tmp_path / "export",
+        examples,
+        formats=formats,
+        encoding="dense",
+        scaled=False,
+        seconds=0,
     )
     assert done.examples == len(INPUTS)
 

@@ -83,7 +83,7 @@ def test_what_was_compared_is_told(done, ticket, examples, logits):
         "split": "test",
         "examples": 23,
         "ece_bins": 15,
-        "tolerance": {"float": 1e-4, "accuracy": 0.01, "ece": 0.01},
+        "tolerance": {"exact": 1e-4, "accuracy": 0.01, "ece": 0.01},
     }
     truth = logits / 2.5
     measured = metrics.measure(examples.labels, truth, bins=15)
@@ -108,9 +108,7 @@ def test_the_smallest_encoding_is_taken(done):
 
 @pytest.mark.parametrize("encoding", ["dense", "sparse", "compact", "compact_sparse"])
 def test_an_encoding_can_be_asked_for(ticket, examples, inputs, logits, tmp_path, encoding):
-    done = exporting(
-        ticket, tmp_path / "export", examples, formats=["float32"], encoding=encoding
-    )
+    done = exporting(ticket, tmp_path / "export", examples, formats=["float32"], encoding=encoding)
     assert done.parity["files"]["float32"]["encoding"] == encoding
     found = tflite.logits(done.files["float32"], inputs)
     np.testing.assert_allclose(found, logits / 2.5, rtol=1e-5, atol=1e-5)
@@ -234,7 +232,9 @@ def test_a_lost_zero_is_no_export(ticket, examples, tmp_path, monkeypatch):
         write(copy, path, **rest)
 
     monkeypatch.setattr(tflite, "write_float32", leaky)
-    with pytest.raises(ExportMismatch, match="ticket_float32.tflite: 1 weight.* that are 0 in the ticket"):
+    with pytest.raises(
+        ExportMismatch, match="ticket_float32.tflite: 1 weight.* that are 0 in the ticket"
+    ):
         exporting(ticket, tmp_path / "export", examples, formats=["float32"], encoding="dense")
     assert not list(tmp_path.iterdir())
 

@@ -64,7 +64,7 @@ def test_what_is_not_finite_never_passes(value):
     found = TRUTH.copy()
     found[7, 1] = value
     for exact in (True, False):
-        with pytest.raises(ExportMismatch, match="x.tflite differs from the ticket by a value"):
+        with pytest.raises(ExportMismatch, match=r"x\.tflite differs from the ticket by a value"):
             held(found, exact=exact, tolerance=Tolerance(1e9, 1, 1))
 
 
@@ -132,5 +132,5 @@ def test_probabilities_are_held_as_probabilities():
     assert parity.ticket == {name: pytest.approx(whole[name], abs=1e-6) for name in COMPARED}
     found = truth.copy()
     found[0] += np.float32(2e-4) * np.array([1, -1, 0, 0], "float32")
-    with pytest.raises(ExportMismatch, match="in a probability, more than 0.0001"):
+    with pytest.raises(ExportMismatch, match=r"in a probability, more than 0\.0001"):
         held(found, truth=truth, probabilities=True)

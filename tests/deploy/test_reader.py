@@ -154,7 +154,9 @@ def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "empty.tflite").touch()
     assert "no TFLite file" in refused(tmp_path / "empty.tflite")
     (tmp_path / "directory").mkdir()
-    assert "is no model: give a .tflite or .keras file, a SavedModel" in refused(tmp_path / "directory")
+    assert "is no model: give a .tflite or .keras file, a SavedModel" in refused(
+        tmp_path / "directory"
+    )
 
 
 def test_what_is_damaged_is_refused(run, tmp_path):
