@@ -78,7 +78,8 @@ def snippet(facts: Mapping[str, Any]) -> str:
     """
     if not facts["main"].endswith(".tflite"):
         return ""
-    shape = ", ".join(str(size) for size in (1, *facts["input"]["shape"]))
+    # Where any length goes, 1 does.
+    shape = ", ".join(str(size or 1) for size in (1, *facts["input"]["shape"]))
     lines = [
         "import numpy as np",
         "from ai_edge_litert.interpreter import Interpreter",
@@ -151,7 +152,7 @@ def _metrics(facts: Mapping[str, Any]) -> str:
         given = f"The file gives logits {scaled}; their softmax is probabilities"
     return "\n\n".join(
         [
-            f"On the {parity['examples']:,} examples of the test split:",
+            f"On the {parity['examples']:,} examples of the {_split(facts)} split:",
             _markdown(rows),
             f"![Reliability diagram]({DIAGRAM})",
             f"{given}. The confidence is the highest of them. It is to be read as a share: of predictions "
@@ -199,7 +200,8 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
     noise = experiment.get("label_noise") or 0
     classes = f"one of its {data['classes']} classes" if "classes" in data else "one of its classes"
     limits = [
-        "Distribution shift was not measured: the figures hold for examples drawn as those of the test split were.",
+        f"Distribution shift was not measured: the figures hold for examples drawn as those of the {_split(facts)} "
+        "split were.",
         f"Inputs of other kinds were not measured: the network gives {classes} to whatever it is shown.",
         f"Latency was measured on {verdict['machine']}; other devices were not measured."
         if any(row["latency"] for row in verdict["files"])
@@ -221,7 +223,7 @@ def _running(facts: Mapping[str, Any]) -> str:
     code, given = snippet(facts), facts["input"]
     if not code:
         return f"`{facts['main']}` runs in TensorFlow; export a `.tflite` file to run it without."
-    shape = "×".join(str(size) for size in given["shape"])
+    shape = "×".join(str(size or "any") for size in given["shape"])
     values = _range(facts, ", values from {} to {}")
     return (
         f"An example has shape {shape}{values}. {given['scaling']}\n\n"
@@ -232,6 +234,10 @@ def _running(facts: Mapping[str, Any]) -> str:
 
 def _main(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     return next(row for row in facts["parity"]["files"].values() if row["file"] == facts["main"])
+
+
+def _split(facts: Mapping[str, Any]) -> str:
+    return str(facts["parity"].get("split", "test"))
 
 
 def _figures(metrics: Mapping[str, float]) -> list[str]:
@@ -245,13 +251,13 @@ def _figures(metrics: Mapping[str, float]) -> list[str]:
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    """A table of what is set; None and what is empty stay out."""
+    """A table of what is set; None and what is empty stays out."""
     rows = [
         [name, _shown(v)]
         for name, v in values.items()
         if v is not None and v not in ("", [], {}, ())
     ]
-    return _markdown([["", ""], *rows])
+    return _markdown([["", ""], *rows]) if rows else "Not recorded."
 
 
 def _shown(value: Any) -> str:

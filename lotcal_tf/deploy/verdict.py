@@ -154,13 +154,21 @@ def verdict(
 
 
 def _matched(tensors: Sequence[Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The file's tensor of each layer: by its layer, else where only one pair has that size."""
-    found = {tensor.layer: tensor for tensor in tensors if tensor.layer in shapes}
-    loose = [tensor for tensor in tensors if tensor.layer not in shapes]
-    sizes = {layer: int(np.prod(shape)) for layer, shape in shapes.items() if layer not in found}
-    for layer, size in sizes.items():
+    """The file's tensor of each layer: by the layer's name, else where only one pair has that size."""
+    sizes = {layer: int(np.prod(shape)) for layer, shape in shapes.items()}
+    found: dict[str, Any] = {}
+    loose = []
+    for tensor in tensors:
+        # A layer of a nested model is `outer/inner` in a file, `outer_inner` in a flat network.
+        layer = tensor.layer.replace("/", "_")
+        if layer not in found and sizes.get(layer) == tensor.size:
+            found[layer] = tensor
+        else:
+            loose.append(tensor)
+    left = {layer: size for layer, size in sizes.items() if layer not in found}
+    for layer, size in left.items():
         fitting = [tensor for tensor in loose if tensor.size == size]
-        if len(fitting) == 1 and list(sizes.values()).count(size) == 1:
+        if len(fitting) == 1 and list(left.values()).count(size) == 1:
             found[layer] = fitting[0]
     return found
 

@@ -57,6 +57,7 @@ def facts():
             "level": 2,
             "output": "logits",
             "temperature": 2.5,
+            "split": "test",
             "examples": 360,
             "ece_bins": 15,
             "tolerance": {"float": {"accuracy": 0.0001}, "quantised": {"ece": 0.01}},
@@ -205,6 +206,19 @@ def test_the_json_holds_the_facts(written, facts, tmp_path):
         assert found[name] == json.loads(json.dumps(facts[name])), name
     assert len(found["limits"]) == section(written(), "Limits").count("\n- ")
     assert found["run"] in section(written(), "How to run it")
+
+
+def test_a_ticket_of_no_known_run_still_has_its_card(written, facts):
+    facts |= {"experiment": {}, "data": {}}
+    facts["input"] |= {"shape": [None, 2], "range": None}
+    facts["parity"]["split"] = "val"
+    text = written()
+    assert text.startswith("# A ticket, level 2\n")
+    assert section(text, "Training").strip() == section(text, "Data").strip() == "Not recorded."
+    assert "one of its classes to whatever" in text and "seed" not in section(text, "Limits")
+    assert "360 examples of the val split" in text and "test split" not in text
+    assert "shape any×2. The file" in text
+    assert "x = np.zeros((1, 1, 2), np.float32)  # your example\n" in text
 
 
 def test_without_a_tflite_file_no_lines_are_promised(written, facts):

@@ -14,7 +14,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.deploy import operators
 from lotcal_tf.deploy.latency import Latency
 from lotcal_tf.deploy.operators import Graph, KernelUse
-from lotcal_tf.deploy.verdict import DENSE, MASKED, _litert, verdict
+from lotcal_tf.deploy.verdict import DENSE, MASKED, _litert, _matched, verdict
 from lotcal_tf.pruning.compaction import compact
 
 layers = keras.layers
@@ -153,6 +153,20 @@ def test_a_kernel_that_cannot_be_told_apart_is_not_guessed(masked, files):
     assert [row.executed for row in rows] == ["not told apart", "not told apart"]
     # The zeros are those of the network.
     assert [(row.zeros, row.weights) for row in rows] == [(9, 24), (6, 18)]
+
+
+def test_a_tensor_is_its_layers_by_name_and_size():
+    # A separable convolution holds two kernels; the first one that fits counts. `a/b` is nested.
+    shapes = {"pair": (3, 3, 4, 1), "a_b": (6, 6), "last": (6, 3), "p": (5, 2), "q": (2, 5)}
+    tensors = [
+        Stored("other", 40, 0, False, "pair"),
+        Stored("pair", 36, 0, False, "pair"),
+        Stored("nested", 36, 0, False, "a/b"),
+        Stored("unnamed", 18, 0, False, ""),
+        Stored("one of two", 10, 0, False, ""),
+    ]
+    found = {layer: tensor.name for layer, tensor in _matched(tensors, shapes).items()}
+    assert found == {"pair": "pair", "a_b": "nested", "last": "unnamed"}
 
 
 def test_a_name_that_no_operator_reads_is_said(masked, files):
