@@ -32,6 +32,7 @@ def measure_model(
     severities: Sequence[int] = catalog.SEVERITIES,
     unseen: Mapping[str, Any] | None = None,
     input_range: float = 1.0,
+    progress: bool = True,
 ) -> Measurement:
     """Measures a ticket or an exported file on data of one's own.
 
@@ -44,6 +45,7 @@ def measure_model(
       severities: of 1 … 5.
       unseen: by name, inputs `(M, …)` of other tasks.
       input_range: the largest value inputs can take; images are corrupted in [0, input_range].
+      progress: whether to show a bar on standard error, where that is a terminal.
 
     Raises:
       UsageError: model, data or an argument is not what it must be.
@@ -67,6 +69,7 @@ def measure_model(
         shifts=shifts,
         severities=severities,
         unseen=others,
+        progress=progress,
     )
 
 
@@ -112,6 +115,7 @@ def evaluate_model(
         shifts=shifts,
         severities=severities,
         unseen=others,
+        progress=True,
     )
 
 
