@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from lotcal_tf import catalog, cluster
@@ -18,7 +17,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.data import arrays
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.deploy.export import Examples, Exported, export, exported
-from lotcal_tf.deploy.parity import Tolerance
+from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.evaluation.metrics import DEFAULT_BINS
 from lotcal_tf.experiment import FIELDS, Experiment, check_applies
@@ -173,7 +172,7 @@ def export_ticket(
     encoding: str | None = None,
     output: str = "logits",
     scaled: bool = True,
-    tolerance: Tolerance = Tolerance(),
+    tolerance: Tolerance = DEFAULT_TOLERANCE,
     bins: int = DEFAULT_BINS,
     seconds: float = 0.5,
 ) -> Exported:

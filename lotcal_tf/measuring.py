@@ -29,6 +29,7 @@ def measure_model(
     severities: Sequence[int] = catalog.SEVERITIES,
     unseen: Mapping[str, Any] | None = None,
     input_range: float = 1.0,
+    progress: bool = True,
 ) -> Measurement:
     """Measures a ticket or an exported file on data of one's own.
 
@@ -41,6 +42,7 @@ def measure_model(
       severities: of 1 … 5.
       unseen: by name, inputs `(M, …)` of other tasks.
       input_range: the largest value inputs can take; images are corrupted in [0, input_range].
+      progress: whether to show a bar on standard error, where that is a terminal.
 
     Raises:
       UsageError: model, data or an argument is not what it must be.
@@ -64,6 +66,7 @@ def measure_model(
         shifts=shifts,
         severities=severities,
         unseen=others,
+        progress=progress,
     )
 
 
@@ -109,6 +112,7 @@ def evaluate_model(
         shifts=shifts,
         severities=severities,
         unseen=others,
+        progress=True,
     )
 
 

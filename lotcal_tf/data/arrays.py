@@ -15,6 +15,7 @@ from lotcal_tf.data.splits import (
     ResidentSplit,
     Split,
     StreamedSplit,
+    first_line,
     validation_members,
 )
 from lotcal_tf.errors import UsageError
@@ -282,7 +283,7 @@ def _read(
             count, room = count + len(block[0]), room - block[0].nbytes
             kept = [*kept, block] if room >= 0 else []
     except _FAILURES as error:
-        raise UnreadableExample(split, _failing(data, count), _first_line(error)) from error
+        raise UnreadableExample(split, _failing(data, count), first_line(error)) from error
     if not count:
         raise UsageError(f"{split} is empty")
     if room < 0:
@@ -303,15 +304,6 @@ def _failing(data: "tf.data.Dataset", first: int) -> int:
     except _FAILURES:
         return count
     return first
-
-
-def _first_line(error: Exception) -> str:
-    """What TensorFlow says of an error, without the names of its nodes."""
-    message = getattr(error, "message", "") or "the record is broken"
-    nodes = (
-        r"\{\{.*?\}\}|Error in user-defined function .* with iterator: \S+:|\[Op:.*?\]| name: ?$"
-    )
-    return re.sub(nodes, "", message.splitlines()[0]).strip()
 
 
 def _members(data: "tf.data.Dataset", members: NDArray[np.bool_]) -> tuple["tf.data.Dataset", int]:

@@ -6,6 +6,7 @@ order: each takes its rows of every batch.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -13,10 +14,20 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, LotcalError, UsageError
 from lotcal_tf.seeds import generator, named_seed
 
 Block = tuple["tf.Tensor", "tf.Tensor"]
+
+# What a file says that is broken, cut short or gone; what a lost worker says is none of them.
+_UNREADABLE = (
+    tf.errors.DataLossError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnknownError,
+    UnicodeDecodeError,  # A broken record is quoted in TensorFlow's message, which then is no text.
+)
 
 
 class Split(Protocol):
@@ -108,7 +119,7 @@ class StreamedSplit:
     """A split too large for memory: a `tf.data` pipeline that is read anew every epoch.
 
     Every worker reads all of it, since which rows are its own is known only once they are shuffled;
-    it keeps only those.
+    it keeps only those. Both ways to read it raise LotcalError where it can be read no more.
 
     Attributes:
       examples: unbatched `(input, label)` pairs, in the same order at every reading.
@@ -143,7 +154,7 @@ class StreamedSplit:
         whole = self.count // batch_size * batch_size
         blocks = self._in_new_order(seed).take(whole)
         blocks = blocks.batch(self.block_steps(batch_size, most) * batch_size)
-        yield from blocks.map(lambda *block: tuple(map(own, block))).prefetch(1)
+        yield from _read(blocks.map(lambda *block: tuple(map(own, block))))
 
     def _in_new_order(self, seed: tuple[int, int]) -> "tf.data.Dataset":
         """The examples, shuffled. A pipeline of its own an epoch: nothing is left of the last one."""
@@ -166,7 +177,7 @@ class StreamedSplit:
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
         """Every example once, in batches; the last may be smaller."""
-        yield from self.examples.batch(batch_size).prefetch(1)
+        yield from _read(self.examples.batch(batch_size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +231,26 @@ class Dataset:
         if name not in splits:
             raise UsageError(f"the data has no {name} split; it has {', '.join(splits)}")
         return Part(self.classes, splits[name], self.input_range or 1.0)
+
+
+def _read(blocks: "tf.data.Dataset") -> Iterator[Block]:
+    """The blocks of a stream; damage since it was checked is told in a line."""
+    try:
+        yield from blocks.prefetch(1)
+    except _UNREADABLE as error:
+        raise LotcalError(
+            f"the data was read whole before, and now cannot be: {first_line(error)}; mend its "
+            "files, then give the same command again"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What TensorFlow says of an error, without the names of its nodes."""
+    message = getattr(error, "message", "") or "the record is broken"
+    nodes = (
+        r"\{\{.*?\}\}|Error in user-defined function .* with iterator: \S+:|\[Op:.*?\]| name: ?$"
+    )
+    return re.sub(nodes, "", message.splitlines()[0]).strip()
 
 
 def _order(count: int, seed: tuple[int, int]) -> NDArray[np.int64]:

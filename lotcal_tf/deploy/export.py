@@ -18,7 +18,7 @@ from lotcal_tf.data.splits import Dataset, ResidentSplit, Split
 from lotcal_tf.deploy import card, latency
 from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, Material
 from lotcal_tf.deploy.maker import Made, Maker
-from lotcal_tf.deploy.parity import COMPARED, Tolerance, compare
+from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance, compare
 from lotcal_tf.deploy.reader import KerasRunner, logits_of, open_model
 from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
 from lotcal_tf.deploy.verdict import DENSE, MASKED, Verdict, aligned, verdict, verdict_text
@@ -48,11 +48,11 @@ class Examples:
     @classmethod
     def of(cls, dataset: Dataset, seed: int = 0) -> "Examples":
         """A dataset's test split, without one its validation split; and what quantising draws on."""
-        validation = _whole(dataset.validation)
-        split, (inputs, labels) = "val", validation
-        if dataset.test is not None:
-            split, (inputs, labels) = "test", _whole(dataset.test)
-        return cls(inputs, labels, split, Material(*validation, training=dataset.train, seed=seed))
+        ranges, known = _whole(dataset.validation)
+        material = Material(ranges, known, dataset.train, seed)
+        if dataset.test is None:
+            return cls(ranges, known, "val", material)
+        return cls(*_whole(dataset.test), "test", material)
 
     @classmethod
     def given(
@@ -63,10 +63,9 @@ class Examples:
     ) -> "Examples":
         """Of `(inputs, labels)` arrays."""
         inputs, labels = _pair("test", test)
-        material = Material(
-            *(_pair("validation", validation) if validation else (None, None)),
-            training=ResidentSplit.of(*_pair("train", train)) if train else None,
-        )
+        ranges, known = _pair("validation", validation) if validation else (None, None)
+        training = ResidentSplit.of(*_pair("train", train)) if train else None
+        material = Material(ranges, known, training)
         return cls(inputs, labels, "test", material)
 
 
@@ -122,7 +121,7 @@ def export(
     encoding: str | None = None,
     output: str = LOGITS,
     scaled: bool = True,
-    tolerance: Tolerance = Tolerance(),
+    tolerance: Tolerance = DEFAULT_TOLERANCE,
     bins: int = DEFAULT_BINS,
     dense: "keras.Model | None" = None,
     origin: Mapping[str, Any] | None = None,

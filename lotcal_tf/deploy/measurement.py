@@ -1,11 +1,13 @@
 """Measuring an opened model: on a test set, on corrupted ones, and on what it has never seen."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from lotcal_tf import catalog
 from lotcal_tf.catalog import SEVERITIES
@@ -124,7 +126,7 @@ def measure_opened(
     shifts: Sequence[str] = (),
     severities: Sequence[int] = SEVERITIES,
     unseen: Mapping[str, Part] | None = None,
-    tick: Callable[[], None] = lambda: None,
+    progress: bool = False,
 ) -> Measurement:
     """Measures a model.
 
@@ -136,7 +138,7 @@ def measure_opened(
       scaled: whether to divide the logits by the ticket's temperature.
       shifts: corruptions of the catalog, each at every one of the `severities`.
       unseen: test sets of other tasks, by name, brought to the range of `part`'s inputs.
-      tick: called after every block of examples under one condition.
+      progress: whether to show a bar on standard error, where that is a terminal.
 
     Raises:
       UsageError: the data do not fit the model, or are no images that can be corrupted.
@@ -163,18 +165,29 @@ def measure_opened(
         )
     labels, clean = [], []
     shifted: list[list[NDArray[np.float32]]] = [[] for _ in conditions]
-    first = 0
-    for inputs, classes in _blocks(part):
-        labels.append(classes)
-        clean.append(_run(opened, inputs, first))
-        tick()
-        if conditions:
-            images = _images(inputs, part.input_range, data)
-            for found, (_, severity, corrupt) in zip(shifted, conditions, strict=True):
-                corrupted = corrupt(images, severity, first) * np.float32(part.input_range)
-                found.append(_run(opened, corrupted, first))
-                tick()
-        first += len(inputs)
+    total = part.split.count * (1 + len(conditions))
+    total += sum(other.split.count for other in others.values())
+    # None: shown on a terminal only.
+    hidden = None if progress else True
+    with tqdm(total=total, unit="example", file=sys.stderr, leave=False, disable=hidden) as bar:
+        first = 0
+        for inputs, classes in _blocks(part):
+            labels.append(classes)
+            clean.append(_run(opened, inputs, first))
+            bar.update(len(inputs))
+            if conditions:
+                images = _images(inputs, part.input_range, data)
+                for found, (_, severity, corrupt) in zip(shifted, conditions, strict=True):
+                    corrupted = corrupt(images, severity, first) * np.float32(part.input_range)
+                    found.append(_run(opened, corrupted, first))
+                    bar.update(len(inputs))
+            first += len(inputs)
+        other_outputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in others}
+        for name, given in other_outputs.items():
+            scale = np.float32(part.input_range / others[name].input_range)
+            for inputs, _ in _blocks(others[name]):
+                given.append(_run(opened, inputs * scale, len(given) * _BLOCK))
+                bar.update(len(inputs))
     truth, outputs = np.concatenate(labels), np.concatenate(clean)
     if truth.max() >= outputs.shape[1]:
         raise UsageError(
@@ -185,14 +198,6 @@ def measure_opened(
     def logits(outputs: NDArray[np.float32]) -> NDArray:
         given = logits_of(outputs, opened.runner.step) if probable else outputs
         return given / temperature
-
-    def other_logits(other: Part) -> NDArray:
-        scale = np.float32(part.input_range / other.input_range)
-        found: list[NDArray[np.float32]] = []
-        for inputs, _ in _blocks(other):
-            found.append(_run(opened, inputs * scale, len(found) * _BLOCK))
-            tick()
-        return logits(np.concatenate(found))
 
     return Measurement(
         model=str(opened.path),
@@ -209,8 +214,12 @@ def measure_opened(
             for found, (name, severity, _) in zip(shifted, conditions, strict=True)
         ],
         unseen=[
-            Unseen(name, other.split.count, measure_unseen(logits(outputs), other_logits(other)))
-            for name, other in others.items()
+            Unseen(
+                name,
+                others[name].split.count,
+                measure_unseen(logits(outputs), logits(np.concatenate(given))),
+            )
+            for name, given in other_outputs.items()
         ],
     )
 

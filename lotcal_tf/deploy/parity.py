@@ -33,6 +33,9 @@ class Tolerance:
     ece: float = 0.01
 
 
+DEFAULT_TOLERANCE = Tolerance()
+
+
 @dataclasses.dataclass(frozen=True)
 class Parity:
     """A file beside its ticket.

@@ -100,12 +100,16 @@ class Verdict:
 
     def table(self) -> str:
         """As text to read."""
-        whole = self.as_dict()
-        parts = []
-        for file, rows in by_file(whole["layers"]).items():
-            parts.append(f"{file}\n{_aligned(layer_cells(rows))}")
-        files = _aligned(file_cells(whole["files"]))
-        return "\n\n".join([*parts, f"latency of one example on {self.machine}\n{files}"])
+        return verdict_text(self.as_dict())
+
+
+def verdict_text(whole: Mapping[str, Any]) -> str:
+    """What `Verdict.as_dict` gives, as text to read."""
+    parts = [
+        f"{file}\n{aligned(layer_cells(rows))}" for file, rows in by_file(whole["layers"]).items()
+    ]
+    files = aligned(file_cells(whole["files"]))
+    return "\n\n".join([*parts, f"latency of one example on {whole['machine']}\n{files}"])
 
 
 def verdict(
@@ -349,7 +353,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as a table, every column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

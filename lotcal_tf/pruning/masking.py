@@ -7,6 +7,7 @@ one's own says so itself by TFMOT's `PrunableLayer`.
 """
 
 import contextlib
+import difflib
 import fnmatch
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -242,19 +243,22 @@ def wrap(
     Args:
       model: functional or sequential, built, maybe with models nested in it. A subclassed model
         takes part as a layer of one, by implementing TFMOT's `PrunableLayer`.
-      exclude: names or paths of layers to leave whole; `*` and `?` stand for letters.
+      exclude: names or paths of layers to leave whole; `*` and `?` stand for letters. A pattern
+        that has them may fit no layer, as a recipe's does with another model; a name may not.
       whole: paths of layers to leave whole, as `leaf_layers` gives them.
 
     Raises:
       UsageError: the model is subclassed; or a layer holds a kernel and nothing says whether it
-        may be pruned; or `exclude` fits no layer.
+        may be pruned; or a name in `exclude` is no layer's.
     """
     check_walkable(model)
     paths = {id(layer): path for path, layer in leaf_layers(model)}
-    for pattern in exclude:
-        if not any(_fits(path, [pattern]) for path in paths.values()):
+    for name in exclude:
+        if not set(name) & set("*?[") and not any(_fits(path, [name]) for path in paths.values()):
+            near = difflib.get_close_matches(name, paths.values(), n=5, cutoff=0)
             raise UsageError(
-                f"exclude={pattern}: no such layer; there are {', '.join(paths.values())}"
+                f"exclude={name}: none of the model's {len(paths)} layers has that name; near it "
+                f"come {', '.join(near)}"
             )
 
     def masked(layer: "keras.layers.Layer") -> "keras.layers.Layer":

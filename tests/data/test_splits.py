@@ -13,7 +13,7 @@ from lotcal_tf.data.splits import (
     shuffle_seed,
     validation_members,
 )
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import LotcalError, UsageError
 
 SEED = (11, 12)
 
@@ -189,3 +189,34 @@ def test_a_part_is_one_split_with_what_measuring_needs():
     assert (part.classes, part.split, part.input_range) == (9, validation, 16.0)
     with pytest.raises(UsageError, match="the data has no test split; it has train, val"):
         dataset.part("test")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"), [("broken", "corrupted record"), ("gone", r"stream\.tfrecord")]
+)
+@pytest.mark.parametrize("buffer", [3, 1000])
+def test_a_stream_that_is_damaged_after_it_was_read_is_told_in_one_line(
+    tmp_path, damage, reason, buffer
+):
+    path = tmp_path / "stream.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as file:
+        for number in range(8):
+            file.write(bytes([number]))
+    records = tf.data.TFRecordDataset(str(path))
+    pairs = records.map(
+        lambda r: (tf.io.decode_raw(r, tf.uint8)[:1], tf.io.decode_raw(r, tf.uint8)[0])
+    )
+    pairs = pairs.map(lambda x, y: (tf.ensure_shape(x, [1]), tf.cast(y, tf.int32)))
+    split = StreamedSplit(pairs, 8, buffer)
+    assert sorted(n for _, y in split.shuffled(4, 1, SEED) for n in y.numpy()) == list(range(8))
+    if damage == "gone":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[-5] ^= 1  # the last record's only byte, before its checksum
+        path.write_bytes(content)
+    for reading in (split.shuffled(4, 1, SEED), split.in_order(3)):
+        told = f"^the data was read whole before, and now cannot be: .*{reason}.*; mend its"
+        with pytest.raises(LotcalError, match=told) as error:
+            list(reading)
+        assert "\n" not in str(error.value)

@@ -1,7 +1,6 @@
 """Every model of the catalog on its way out: its ticket stored, read and exported; rows are found."""
 
 import contextlib
-import json
 
 import numpy as np
 import pytest

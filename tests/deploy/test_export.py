@@ -233,7 +233,7 @@ def test_a_lost_zero_is_no_export(ticket, examples, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tflite, "write_float32", leaky)
     with pytest.raises(
-        ExportMismatch, match="ticket_float32.tflite: 1 weight.* that are 0 in the ticket"
+        ExportMismatch, match=r"ticket_float32\.tflite: 1 weight.* that are 0 in the ticket"
     ):
         exporting(ticket, tmp_path / "export", examples, formats=["float32"], encoding="dense")
     assert not list(tmp_path.iterdir())

@@ -1,14 +1,20 @@
 """Measuring, with models made up here: what each figure is computed from, and what is refused."""
 
+import functools
+import io
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tqdm import tqdm
 
 from lotcal_tf.data.corruption import blur, contrast
 from lotcal_tf.data.splits import Part, ResidentSplit, StreamedSplit
+from lotcal_tf.deploy import measurement
 from lotcal_tf.deploy.measurement import measure_opened
 from lotcal_tf.deploy.reader import Opened
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
@@ -234,3 +240,29 @@ def test_outputs_that_are_no_classes_are_refused():
         run(One)
     with pytest.raises(UsageError, match="tells 2 classes apart, blobs has 3"):
         run(Few)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "progress", "shown"),
+    [(Terminal, True, True), (Terminal, False, False), (io.StringIO, True, False)],
+)
+def test_a_bar_counts_every_example_under_every_condition(monkeypatch, stream, progress, shown):
+    """Clean, two severities, and another task's; on a terminal, where it is asked for."""
+    monkeypatch.setattr(sys, "stderr", stream())
+    monkeypatch.setattr(measurement, "tqdm", functools.partial(tqdm, mininterval=0, miniters=1))
+    other = part(INPUTS[:40], LABELS[:40])
+    asked = {"shifts": ["contrast"], "severities": [1, 5], "unseen": {"other": other}}
+    run(progress=progress, **asked)
+    counts = re.findall(r"(\d+)/(\d+) \[", sys.stderr.getvalue())
+    total = 3 * COUNT + 40
+    assert bool(counts) == shown
+    if shown:
+        assert {int(of) for _, of in counts} == {total}
+        assert [int(done) for done, _ in counts][-2:] == [3 * COUNT, total]
+    else:
+        assert sys.stderr.getvalue() == ""

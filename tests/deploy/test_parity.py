@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lotcal_tf.deploy.parity import COMPARED, Tolerance, compare
+from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance, compare
 from lotcal_tf.errors import ExportMismatch
 from lotcal_tf.evaluation import metrics
 
@@ -15,7 +15,7 @@ LABELS = TRUTH.argmax(1)
 LABELS[:50] = DRAW.integers(0, 4, 50)
 
 
-def held(found, *, truth=TRUTH, exact=True, tolerance=Tolerance(), **rest):
+def held(found, *, truth=TRUTH, exact=True, tolerance=DEFAULT_TOLERANCE, **rest):
     return compare(
         "x.tflite", LABELS, truth, found, bins=15, exact=exact, tolerance=tolerance, **rest
     )
@@ -82,7 +82,7 @@ def test_every_figure_of_an_exact_file_is_held(found, words):
             np.concatenate([found, huge]),
             bins=15,
             exact=True,
-            tolerance=Tolerance(),
+            tolerance=DEFAULT_TOLERANCE,
         )
 
 

@@ -404,9 +404,23 @@ def test_exclude_takes_names_paths_and_patterns(exclude, left):
     assert list(masking.mask_variables(network)) == [f"{path}/kernel" for path in left]
 
 
-def test_an_exclude_that_fits_no_layer_lists_the_layers():
-    with pytest.raises(UsageError, match=r"exclude=c: no such layer; there are .*a, norm, b"):
-        wrap(dense(), ["b", "c"])
+def test_a_name_to_exclude_that_no_layer_has_is_told_with_what_comes_near():
+    layers = [keras.layers.Dense(2, name=f"dense_{n}") for n in range(20)]
+    model = keras.Sequential([keras.Input((2,)), *layers])
+    with pytest.raises(
+        UsageError, match=r"^exclude=dense13: none of the model's 20 layers"
+    ) as error:
+        wrap(model, ["dense_1", "dense13"])
+    near = str(error.value).rpartition("come ")[2].split(", ")
+    assert near[0] == "dense_13"
+    assert len(near) == 5
+
+
+def test_a_pattern_to_exclude_may_fit_no_layer():
+    """As `*_shortcut` of a recipe for residual networks does with another."""
+    assert list(masking.mask_variables(wrap(dense(), ["*_shortcut", "c?"]))) == list(
+        masking.mask_variables(wrap(dense()))
+    )
 
 
 def shared_between_models():
