@@ -95,6 +95,10 @@ def _all_finite(value: tuple[float, ...]) -> str | None:
     return None if all(map(math.isfinite, value)) else "must be finite numbers"
 
 
+def _classes(value: tuple[int, ...]) -> str | None:
+    return None if all(v >= 0 for v in value) else "must be class numbers, 0 or more"
+
+
 def _mc_eval(value: int) -> str | None:
     return None if value == 0 or value >= 2 else "must be 0, or at least 2"
 
@@ -121,6 +125,21 @@ class Experiment:
         "whole",
         "train on the whole training set, or on one of two fixed halves of each class",
         choices=("whole", "a", "b"),
+    )
+    label_noise: float = _field(
+        0.0, "share of training and validation labels that are made noisy", check=_fraction
+    )
+    noise_kind: str = _field(
+        "symmetric",
+        "a noisy label becomes any other class, any class at all, or its image in noise_map",
+        choices=("symmetric", "uniform", "asymmetric"),
+        only_with=("label_noise", _is_positive, "--label_noise"),
+    )
+    noise_map: tuple[int, ...] = _field(
+        (),
+        "the image of each class, e.g. 1,2,0",
+        check=_classes,
+        only_with=("noise_kind", lambda v: v == "asymmetric", "--noise_kind=asymmetric"),
     )
     augment: str = _field(
         "none",
@@ -341,8 +360,16 @@ def _applies(field: "dataclasses.Field[Any]", values: Experiment) -> bool:
     """Whether the field means anything beside the other fields' values."""
     if field.metadata["of_strategy"]:
         return field.name in values.hyperparameters
-    only_with = field.metadata["only_with"]
-    return only_with is None or only_with[1](getattr(values, only_with[0]))
+    return _unmet(field, values) is None
+
+
+def _unmet(field: "dataclasses.Field[Any]", values: Experiment) -> tuple[str, str] | None:
+    """What a field would need to mean anything: the other field, and the words for its values."""
+    if field.metadata["only_with"] is None:
+        return None
+    other, applies, words = field.metadata["only_with"]
+    # A field that means nothing itself lends no meaning.
+    return _unmet(FIELDS[other], values) if applies(getattr(values, other)) else (other, words)
 
 
 def _scalar(field: str, kind: type, value: Any) -> Any:
@@ -387,13 +414,14 @@ def check_applies(experiment: Experiment, given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if _applies(FIELDS[name], experiment):
             continue
-        if FIELDS[name].metadata["of_strategy"]:
+        unmet = _unmet(FIELDS[name], experiment)
+        if unmet is None:
             users = [s for s, row in catalog.STRATEGIES.items() if name in row.hyperparameters]
             problem = (
                 f"is no hyperparameter of calib={experiment.calib}; of {', '.join(users)} it is"
             )
         else:
-            other, _, words = FIELDS[name].metadata["only_with"]
+            other, words = unmet
             problem = (
                 f"only means something with {words}; here {other}={getattr(experiment, other)}"
             )

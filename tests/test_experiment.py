@@ -24,6 +24,9 @@ GIVEN = {
     "lr_drops": (3,),
     "input_mean": (0.5,),
     "input_std": (0.5,),
+    "label_noise": 0.5,
+    "noise_kind": "asymmetric",
+    "noise_map": (1, 0),
 }
 BASE = Experiment(**GIVEN)
 # What means something beside a ticket only, which brings some of the above itself.
@@ -151,8 +154,11 @@ def test_field_that_does_not_apply_changes_no_id_and_is_refused_as_a_flag(name, 
         resolve({name: value}, recipe(source="digits", **{other: without}))
     assert str(caught.value).startswith(f"{name}={value}: only means something with {words}; ")
     assert f"{other}={without}" in str(caught.value)
-    # A flag that makes it apply makes it right.
-    flags = {name: value, other: getattr(base, other)}
+    # Flags that make it apply make it right: that of the field it depends on, and what that needs.
+    flags, needed = {name: value}, other
+    while needed:
+        flags[needed] = getattr(base, needed)
+        needed = (FIELDS[needed].metadata["only_with"] or (None,))[0]
     found = resolve(flags, recipe(source="digits", **{other: without}))
     assert getattr(found, name) == value
 
@@ -250,6 +256,10 @@ def test_identity_holds_digests_of_what_fields_point_to():
         ({"nba_width": 0}, "nba_width=0: must be a finite number above 0"),
         ({"mc_eval": 1}, "mc_eval=1: must be 0, or at least 2"),
         ({"mc_eval": -3}, "mc_eval=-3: must be 0, or at least 2"),
+        ({"label_noise": 1}, "label_noise=1: must lie in [0, 1)"),
+        ({"label_noise": "-0.2"}, "label_noise=-0.2: must lie in [0, 1)"),
+        ({"noise_kind": "all"}, "noise_kind=all: choose one of symmetric, uniform, asymmetric"),
+        ({"noise_map": "1,-1"}, "noise_map=1,-1: must be class numbers, 0 or more"),
         ({"export_logits": "no"}, "export_logits=no: choose one of raw, scaled"),
         ({"input_mean": (0.1,)}, "input_std=(): must have as many values as input_mean=(0.1,)"),
         (
@@ -262,6 +272,22 @@ def test_wrong_value_is_told_as_it_was_given(wrong, line):
     with pytest.raises(FieldError) as caught:
         Experiment(**wrong)
     assert str(caught.value) == line
+
+
+def test_a_field_needs_what_the_field_it_depends_on_needs(recipe):
+    # A map means nothing beside a kind that means nothing itself, and changes no id there.
+    quiet = {"noise_kind": "asymmetric", "noise_map": (1, 0)}
+    assert Experiment(**quiet).run_id() == Experiment().run_id()
+    with pytest.raises(FieldError) as caught:
+        resolve({"noise_map": "1,0"}, recipe(source="digits", noise_kind="asymmetric"))
+    line = "noise_map=1,0: only means something with --label_noise; here label_noise=0.0"
+    assert str(caught.value) == line
+
+
+def test_asymmetric_noise_needs_a_map(recipe):
+    flags = {"label_noise": 0.2, "noise_kind": "asymmetric"}
+    with pytest.raises(FieldError, match=r"^noise_map=.*: .* needs the image of each class"):
+        resolve(flags, recipe(source="digits"))
 
 
 @pytest.mark.parametrize("form", ["init", "random", "none", "step:1", "step:20000", "epoch:3"])

@@ -61,6 +61,33 @@ PAPER = {
 }
 
 
+NOISE = {
+    "source": "mnist",
+    "label_noise": 0.2,
+    "noise_kind": "uniform",
+    "input_mean": (0.1307,),
+    "input_std": (0.3081,),
+    "model": "lenet_300_100",
+    "initializer": "kaiming_normal",
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "lr_drops": (),
+    "epochs": 120,
+    "batch_size": 128,
+    "levels": 26,
+    "prune_rate": 0.2,
+    "scope": "global",
+    "output_rate": 0.0,
+    "exclude": (),
+    "rewind": "init",
+    "augment": "none",
+    "calib": "none",
+}
+PAPER |= {"mnist_noise": NOISE}
+
+
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
 def path(request):
     return request.param
