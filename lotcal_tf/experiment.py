@@ -99,6 +99,10 @@ def _classes(value: tuple[int, ...]) -> str | None:
     return None if all(v >= 0 for v in value) else "must be class numbers, 0 or more"
 
 
+def _dimensions(value: int) -> str | None:
+    return None if 1 <= value <= 60 else "must be 1 to 60"
+
+
 def _mc_eval(value: int) -> str | None:
     return None if value == 0 or value >= 2 else "must be 0, or at least 2"
 
@@ -109,13 +113,16 @@ def _prior(value: tuple[float, ...]) -> str | None:
     return "must be shares that are 0 or more and add up to 1"
 
 
+_OF_MIXTURE = ("source", lambda v: v == "mixture", "--source=mixture")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One chain of levels: data, model, training, pruning. See each field's `help`."""
 
     dataset: str = _field("digits", "the recipe of that name: digits, mnist, fashion_mnist, …")
     source: str = _field(
-        "", "the TFDS set, or `digits`; default: the recipe's, or the dataset's name"
+        "", "the TFDS set, `digits` or `mixture`; default: the recipe's, or the dataset's name"
     )
     data_dir: str | None = _field(None, "where TFDS keeps its data", identity=False)
     validation_size: int | None = _field(
@@ -125,6 +132,18 @@ class Experiment:
         "whole",
         "train on the whole training set, or on one of two fixed halves of each class",
         choices=("whole", "a", "b"),
+    )
+    mixture_classes: int = _field(
+        4, "classes of the mixture", check=_at_least(2), only_with=_OF_MIXTURE
+    )
+    mixture_clusters: int = _field(
+        2,
+        "Gaussians of each class of the mixture: how hard it is",
+        check=_at_least(1),
+        only_with=_OF_MIXTURE,
+    )
+    mixture_dimensions: int = _field(
+        24, "dimensions of the mixture", check=_dimensions, only_with=_OF_MIXTURE
     )
     label_noise: float = _field(
         0.0, "share of training and validation labels that are made noisy", check=_fraction

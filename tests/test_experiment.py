@@ -29,8 +29,10 @@ GIVEN = {
     "noise_map": (1, 0),
 }
 BASE = Experiment(**GIVEN)
-# What means something beside a ticket only, which brings some of the above itself.
-OF_TICKET = {"control": {"ticket": "run/tickets/level_08"}}
+# What means something beside a ticket only, which brings some of the above itself, or beside a source.
+ALSO = {"control": {"ticket": "run/tickets/level_08"}} | {
+    name: {"source": "mixture"} for name in FIELDS if name.startswith("mixture_")
+}
 CANDIDATES = {
     int: (7, 3),
     float: (0.25, 0.125, 1.0),
@@ -44,7 +46,7 @@ DEPENDENT = [name for name, field in FIELDS.items() if field.metadata["only_with
 
 def base_of(name):
     """BASE, where the field means something."""
-    return dataclasses.replace(BASE, **OF_TICKET.get(name, {}))
+    return dataclasses.replace(BASE, **ALSO.get(name, {}))
 
 
 def kinds(name):
@@ -151,7 +153,7 @@ def test_field_that_does_not_apply_changes_no_id_and_is_refused_as_a_flag(name, 
     assert name not in beside.identity()
 
     with pytest.raises(FieldError) as caught:
-        resolve({name: value}, recipe(source="digits", **{other: without}))
+        resolve({name: value}, recipe(**{"source": "digits", other: without}))
     assert str(caught.value).startswith(f"{name}={value}: only means something with {words}; ")
     assert f"{other}={without}" in str(caught.value)
     # Flags that make it apply make it right: that of the field it depends on, and what that needs.
@@ -159,7 +161,7 @@ def test_field_that_does_not_apply_changes_no_id_and_is_refused_as_a_flag(name, 
     while needed:
         flags[needed] = getattr(base, needed)
         needed = (FIELDS[needed].metadata["only_with"] or (None,))[0]
-    found = resolve(flags, recipe(source="digits", **{other: without}))
+    found = resolve(flags, recipe(**{"source": "digits", other: without}))
     assert getattr(found, name) == value
 
 
@@ -172,7 +174,7 @@ def test_flag_comes_before_recipe_before_default(name, recipe, monkeypatch):
     if name not in GIVEN and name != "source":
         # Nothing of a strategy's is filled in here: its row is asked when it is used.
         assert getattr(resolve({}, recipe(**GIVEN)), name) == FIELDS[name].default
-    config = recipe(**GIVEN | OF_TICKET.get(name, {}) | {name: in_recipe})
+    config = recipe(**GIVEN | ALSO.get(name, {}) | {name: in_recipe})
     assert getattr(resolve({}, config), name) == in_recipe
     assert getattr(resolve({name: as_flag(explicit)}, config), name) == explicit
 
@@ -256,6 +258,9 @@ def test_identity_holds_digests_of_what_fields_point_to():
         ({"nba_width": 0}, "nba_width=0: must be a finite number above 0"),
         ({"mc_eval": 1}, "mc_eval=1: must be 0, or at least 2"),
         ({"mc_eval": -3}, "mc_eval=-3: must be 0, or at least 2"),
+        ({"mixture_classes": 1}, "mixture_classes=1: must be at least 2"),
+        ({"mixture_clusters": 0}, "mixture_clusters=0: must be at least 1"),
+        ({"mixture_dimensions": 61}, "mixture_dimensions=61: must be 1 to 60"),
         ({"label_noise": 1}, "label_noise=1: must lie in [0, 1)"),
         ({"label_noise": "-0.2"}, "label_noise=-0.2: must lie in [0, 1)"),
         ({"noise_kind": "all"}, "noise_kind=all: choose one of symmetric, uniform, asymmetric"),

@@ -85,7 +85,21 @@ NOISE = {
     "augment": "none",
     "calib": "none",
 }
-PAPER |= {"mnist_noise": NOISE}
+NOISE_CIFAR = {
+    "source": "cifar10",
+    "label_noise": 0.2,
+    "noise_kind": "uniform",
+    "model": "resnet20",
+    "epochs": 160,
+    "batch_size": 128,
+    "levels": 30,
+    "prune_rate": 0.2,
+    "scope": "global",
+    "output_rate": 0.0,
+    "exclude": ("*_shortcut",),
+    "rewind": "epoch:10",
+}
+PAPER |= {"mnist_noise": NOISE, "cifar10_noise": NOISE_CIFAR}
 
 
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
