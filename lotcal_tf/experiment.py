@@ -113,7 +113,7 @@ def _prior(value: tuple[float, ...]) -> str | None:
     return "must be shares that are 0 or more and add up to 1"
 
 
-_OF_MIXTURE = ("source", lambda v: v == "mixture", "--source=mixture")
+_OF_MIXTURE = ("source", lambda v: v == "mixture", "--dataset=mixture")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

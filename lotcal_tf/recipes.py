@@ -90,6 +90,7 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
     """
     recipe = _recipe_for(flags, config)
     experiment = Experiment(**(recipe | dict(flags)))
+    experiment = dataclasses.replace(experiment, source=experiment.source or experiment.dataset)
     catalog.strategy(experiment.calib)
     every_level = bool(experiment.ticket) and is_run(Path(experiment.ticket))
     for name in flags:
@@ -125,4 +126,4 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
             experiment = dataclasses.replace(experiment, levels=max(0, last))
     else:
         catalog.model(experiment.model)
-    return dataclasses.replace(experiment, source=experiment.source or experiment.dataset)
+    return experiment

@@ -19,7 +19,7 @@ from lotcal_tf.experiment import Experiment
 from lotcal_tf.seeds import generator
 
 TRAIN_SIZE, TEST_SIZE = 5000, 5000
-DEVIATION = 1.3
+DEVIATION = 1.1
 
 _Values = NDArray[np.float64]
 
@@ -56,10 +56,11 @@ def load(experiment: Experiment) -> Dataset:
 
 def corners(classes: int, clusters: int, dimensions: int) -> _Values:
     """The clusters' centres, `(classes, clusters, dimensions)`: corners, all different, -1 or 1."""
-    use = f"mixture/corners/{dimensions}"
-    chosen = generator(0, use).choice(2**dimensions, classes * clusters, replace=False)
-    bits = chosen[:, None] >> np.arange(dimensions) & 1
-    # Class by class within a round of clusters: an easier task's centres are some of a harder one's.
+    source, chosen = generator(0, f"mixture/corners/{dimensions}"), dict[int, None]()
+    while len(chosen) < classes * clusters:
+        chosen[int(source.integers(2**dimensions))] = None
+    bits = np.array(list(chosen))[:, None] >> np.arange(dimensions) & 1
+    # Round after round, one cluster a class: an easier task's centres are some of a harder one's.
     return np.swapaxes((2.0 * bits - 1.0).reshape(clusters, classes, dimensions), 0, 1)
 
 
@@ -81,9 +82,12 @@ def draw(centres: _Values, count: int, split: str) -> tuple[NDArray[np.float32],
 
 def conditional(centres: _Values, inputs: NDArray[np.floating]) -> _Values:
     """p*(k | x) of each input, `(N, K)`: its class's share of the density there."""
-    distances = np.sum(
-        (inputs[:, None, None].astype(np.float64) - centres) ** 2, axis=-1
-    )  # (N, K, clusters)
-    densities = scipy.special.logsumexp(-distances / (2 * DEVIATION**2), axis=2)
+    classes, clusters, dimensions = centres.shape
+    means = centres.reshape(-1, dimensions)
+    # Of the squared distance what differs between centres: |x|^2 is left out.
+    exponents = (
+        inputs.astype(np.float64) @ means.T - 0.5 * np.sum(means**2, axis=1)
+    ) / DEVIATION**2
+    densities = scipy.special.logsumexp(exponents.reshape(-1, classes, clusters), axis=2)
     shares: _Values = scipy.special.softmax(densities, axis=1)
     return shares

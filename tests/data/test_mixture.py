@@ -27,6 +27,11 @@ def test_clusters_lie_on_corners_of_their_own():
     assert found < set(itertools.product([-1.0, 1.0], repeat=3))
 
 
+def test_an_easier_tasks_clusters_are_among_a_harder_ones():
+    easy, hard = mixture.corners(3, 2, 10), mixture.corners(3, 5, 10)
+    np.testing.assert_array_equal(hard[:, :2], easy)
+
+
 def test_as_many_as_there_are_corners_can_be_placed_and_no_more():
     assert load(mixture_classes=4, mixture_clusters=2, mixture_dimensions=3).classes == 4
     with pytest.raises(FieldError) as caught:
