@@ -84,10 +84,8 @@ def conditional(centres: _Values, inputs: NDArray[np.floating]) -> _Values:
     """p*(k | x) of each input, `(N, K)`: its class's share of the density there."""
     classes, clusters, dimensions = centres.shape
     means = centres.reshape(-1, dimensions)
-    # Of the squared distance what differs between centres: |x|^2 is left out.
-    exponents = (
-        inputs.astype(np.float64) @ means.T - 0.5 * np.sum(means**2, axis=1)
-    ) / DEVIATION**2
+    # Corners are equally far from 0: of their squared distances to x only -2 x · centre differs.
+    exponents = inputs.astype(np.float64) @ means.T / DEVIATION**2
     densities = scipy.special.logsumexp(exponents.reshape(-1, classes, clusters), axis=2)
     shares: _Values = scipy.special.softmax(densities, axis=1)
     return shares
