@@ -157,6 +157,9 @@ SOURCES: Mapping[str, Row] = {
     "digits": Row(
         "lotcal_tf.data.digits:load", "1 797 handwritten digits of 8x8, ship with scikit-learn"
     ),
+    "mixture": Row(
+        "lotcal_tf.data.mixture:load", "Gaussians on a cube's corners, with true conditionals"
+    ),
 }
 TFDS = Row(
     "lotcal_tf.data.tfds_source:load",

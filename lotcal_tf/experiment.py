@@ -95,6 +95,14 @@ def _all_finite(value: tuple[float, ...]) -> str | None:
     return None if all(map(math.isfinite, value)) else "must be finite numbers"
 
 
+def _classes(value: tuple[int, ...]) -> str | None:
+    return None if all(v >= 0 for v in value) else "must be class numbers, 0 or more"
+
+
+def _dimensions(value: int) -> str | None:
+    return None if 1 <= value <= 60 else "must be 1 to 60"
+
+
 def _mc_eval(value: int) -> str | None:
     return None if value == 0 or value >= 2 else "must be 0, or at least 2"
 
@@ -105,13 +113,16 @@ def _prior(value: tuple[float, ...]) -> str | None:
     return "must be shares that are 0 or more and add up to 1"
 
 
+_OF_MIXTURE = ("source", lambda v: v == "mixture", "--dataset=mixture")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One chain of levels: data, model, training, pruning. See each field's `help`."""
 
     dataset: str = _field("digits", "the recipe of that name: digits, mnist, fashion_mnist, …")
     source: str = _field(
-        "", "the TFDS set, or `digits`; default: the recipe's, or the dataset's name"
+        "", "the TFDS set, `digits` or `mixture`; default: the recipe's, or the dataset's name"
     )
     data_dir: str | None = _field(None, "where TFDS keeps its data", identity=False)
     validation_size: int | None = _field(
@@ -121,6 +132,33 @@ class Experiment:
         "whole",
         "train on the whole training set, or on one of two fixed halves of each class",
         choices=("whole", "a", "b"),
+    )
+    mixture_classes: int = _field(
+        4, "classes of the mixture", check=_at_least(2), only_with=_OF_MIXTURE
+    )
+    mixture_clusters: int = _field(
+        2,
+        "Gaussians of each class of the mixture: how hard it is",
+        check=_at_least(1),
+        only_with=_OF_MIXTURE,
+    )
+    mixture_dimensions: int = _field(
+        24, "dimensions of the mixture", check=_dimensions, only_with=_OF_MIXTURE
+    )
+    label_noise: float = _field(
+        0.0, "share of training and validation labels that are made noisy", check=_fraction
+    )
+    noise_kind: str = _field(
+        "symmetric",
+        "a noisy label becomes any other class, any class at all, or its image in noise_map",
+        choices=("symmetric", "uniform", "asymmetric"),
+        only_with=("label_noise", _is_positive, "--label_noise"),
+    )
+    noise_map: tuple[int, ...] = _field(
+        (),
+        "the image of each class, e.g. 1,2,0",
+        check=_classes,
+        only_with=("noise_kind", lambda v: v == "asymmetric", "--noise_kind=asymmetric"),
     )
     augment: str = _field(
         "none",
@@ -341,8 +379,16 @@ def _applies(field: "dataclasses.Field[Any]", values: Experiment) -> bool:
     """Whether the field means anything beside the other fields' values."""
     if field.metadata["of_strategy"]:
         return field.name in values.hyperparameters
-    only_with = field.metadata["only_with"]
-    return only_with is None or only_with[1](getattr(values, only_with[0]))
+    return _unmet(field, values) is None
+
+
+def _unmet(field: "dataclasses.Field[Any]", values: Experiment) -> tuple[str, str] | None:
+    """What a field would need to mean anything: the other field, and the words for its values."""
+    if field.metadata["only_with"] is None:
+        return None
+    other, applies, words = field.metadata["only_with"]
+    # A field that means nothing itself lends no meaning.
+    return _unmet(FIELDS[other], values) if applies(getattr(values, other)) else (other, words)
 
 
 def _scalar(field: str, kind: type, value: Any) -> Any:
@@ -387,13 +433,14 @@ def check_applies(experiment: Experiment, given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if _applies(FIELDS[name], experiment):
             continue
-        if FIELDS[name].metadata["of_strategy"]:
+        unmet = _unmet(FIELDS[name], experiment)
+        if unmet is None:
             users = [s for s, row in catalog.STRATEGIES.items() if name in row.hyperparameters]
             problem = (
                 f"is no hyperparameter of calib={experiment.calib}; of {', '.join(users)} it is"
             )
         else:
-            other, _, words = FIELDS[name].metadata["only_with"]
+            other, words = unmet
             problem = (
                 f"only means something with {words}; here {other}={getattr(experiment, other)}"
             )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lotcal_tf import catalog
-from lotcal_tf.data import arrays
+from lotcal_tf.data import arrays, named
 from lotcal_tf.deploy.export import Examples, Exported, export
 from lotcal_tf.deploy.parity import Tolerance
 from lotcal_tf.deploy.reader import recorded_experiment
@@ -57,7 +57,7 @@ def export_level(
         # What was asked for cannot be exported; nothing that ran has failed.
         raise UsageError(str(error)) from error
     progress(f"reading {experiment.dataset}")
-    dataset = catalog.source(experiment.source).load()(experiment)
+    dataset = named.load(experiment)
     name = "export" if level is None else f"export_{level_name(number)}"
     return export(
         ticket,

@@ -14,7 +14,8 @@ import tensorflow as tf
 from lotcal_tf import catalog, cluster
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
-from lotcal_tf.data import arrays
+from lotcal_tf.data import arrays, named
+from lotcal_tf.data.noise import with_label_noise
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.deploy.export import Examples, Exported, export, exported
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
@@ -144,6 +145,7 @@ def find_tickets(
     experiment = dataclasses.replace(
         experiment, model=name, dataset="own", source=arrays.fingerprint(dataset)
     )
+    dataset = with_label_noise(dataset, experiment)
     devices = distribution.start(experiment.distribute)
     return _search(experiment, model, dataset, {}, progress, devices)
 
@@ -233,7 +235,7 @@ def run_experiment(experiment: Experiment, progress: bool = True) -> Run:
         }
         brought["model"] = _model_name(sources.first)
         experiment = dataclasses.replace(experiment, **brought)
-    load = functools.partial(catalog.source(experiment.source).load(), experiment)
+    load = functools.partial(named.load, experiment)
     store = _store(experiment, content)
     store.check(experiment.run_id(**content))
     if sources:

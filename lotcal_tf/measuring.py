@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf import catalog
-from lotcal_tf.data import arrays
-from lotcal_tf.data.splits import Dataset, Part
+from lotcal_tf.data import arrays, named
+from lotcal_tf.data.splits import Part
 from lotcal_tf.deploy import measurement
 from lotcal_tf.deploy.measurement import Measurement, measure_opened
 from lotcal_tf.deploy.reader import Opened, open_model, recorded_experiment
@@ -88,7 +88,7 @@ def evaluate_model(
       experiment: names the data.
       given: the fields that were set explicitly, `config` among them; all others of a model that
         lies in a run directory come from that run, so that its splits are those of its training.
-      split: `test`, or `val`, cut as the run cut it.
+      split: `test`, or `val`, cut as the run cut it, and with its label noise.
       scaled, shifts, severities: see `measure_model`.
       unseen: recipes or TFDS sets.
 
@@ -171,9 +171,7 @@ def _of_name(name: str, experiment: Experiment) -> Experiment:
 
 def _part(experiment: Experiment, split: str) -> Part:
     """One split of named data; the test split alone where that can be had."""
-    row = catalog.source(experiment.source)
-    alone = row.load_test() if split == "test" else None
+    alone = catalog.source(experiment.source).load_test() if split == "test" else None
     if alone is not None:
         return alone(experiment)
-    dataset: Dataset = row.load()(experiment)
-    return dataset.part(split)
+    return named.load(experiment).part(split)

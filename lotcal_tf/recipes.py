@@ -90,6 +90,7 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
     """
     recipe = _recipe_for(flags, config)
     experiment = Experiment(**(recipe | dict(flags)))
+    experiment = dataclasses.replace(experiment, source=experiment.source or experiment.dataset)
     catalog.strategy(experiment.calib)
     every_level = bool(experiment.ticket) and is_run(Path(experiment.ticket))
     for name in flags:
@@ -101,6 +102,13 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
             problem = f"every level starts from a ticket of {experiment.ticket}, nothing is pruned"
             raise FieldError(name, flags[name], f"{problem}; leave this flag out")
     check_applies(experiment, flags)
+    if (
+        experiment.label_noise
+        and experiment.noise_kind == "asymmetric"
+        and not experiment.noise_map
+    ):
+        problem = "noise_kind=asymmetric needs the image of each class, e.g. 1,2,0"
+        raise FieldError("noise_map", experiment.noise_map, problem)
     if experiment.hyperparameters.get("dropout_rate") == 0:
         problem = f"calib={experiment.calib} needs dropout: its passes would all be the same"
         raise FieldError("dropout_rate", 0.0, problem)
@@ -118,4 +126,4 @@ def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
             experiment = dataclasses.replace(experiment, levels=max(0, last))
     else:
         catalog.model(experiment.model)
-    return dataclasses.replace(experiment, source=experiment.source or experiment.dataset)
+    return experiment

@@ -25,7 +25,7 @@ COMMANDS = {"train", "export", "evaluate", "sweep", "report", "study"}
 FLOORS = (
     {
         *("errors", "seeds", "layout", "files", "experiment", "recipes", "catalog"),
-        *("compat", "cloning", "cluster", "evaluation"),
+        *("compat", "cloning", "cluster", "evaluation", "rounding"),
     },
     {"data", "models", "pruning", "cli"},
     {"calibration"},

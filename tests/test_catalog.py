@@ -93,10 +93,14 @@ def test_source_gives_splits_that_fit_together(name):
         inputs, labels = next(split.in_order(split.count))
         assert inputs.shape == (split.count, *dataset.train.shape)
         assert set(labels.numpy()) <= set(range(dataset.classes))
-        assert inputs.numpy().min() >= 0
-        assert inputs.numpy().max() <= dataset.input_range
+        if dataset.input_range is not None:
+            assert inputs.numpy().min() >= 0
+            assert inputs.numpy().max() <= dataset.input_range
         seen.append({example.tobytes() for example in inputs.numpy()})
     assert len(set.union(*seen)) == sum(map(len, seen)), "two splits share an example"
+    if dataset.truth is not None:
+        assert dataset.truth.shape == (dataset.test.count, dataset.classes)
+        np.testing.assert_allclose(dataset.truth.sum(1), 1, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", catalog.STRATEGIES)

@@ -24,10 +24,15 @@ GIVEN = {
     "lr_drops": (3,),
     "input_mean": (0.5,),
     "input_std": (0.5,),
+    "label_noise": 0.5,
+    "noise_kind": "asymmetric",
+    "noise_map": (1, 0),
 }
 BASE = Experiment(**GIVEN)
-# What means something beside a ticket only, which brings some of the above itself.
-OF_TICKET = {"control": {"ticket": "run/tickets/level_08"}}
+# What means something beside a ticket only, which brings some of the above itself, or beside a source.
+ALSO = {"control": {"ticket": "run/tickets/level_08"}} | {
+    name: {"source": "mixture"} for name in FIELDS if name.startswith("mixture_")
+}
 CANDIDATES = {
     int: (7, 3),
     float: (0.25, 0.125, 1.0),
@@ -41,7 +46,7 @@ DEPENDENT = [name for name, field in FIELDS.items() if field.metadata["only_with
 
 def base_of(name):
     """BASE, where the field means something."""
-    return dataclasses.replace(BASE, **OF_TICKET.get(name, {}))
+    return dataclasses.replace(BASE, **ALSO.get(name, {}))
 
 
 def kinds(name):
@@ -148,12 +153,15 @@ def test_field_that_does_not_apply_changes_no_id_and_is_refused_as_a_flag(name, 
     assert name not in beside.identity()
 
     with pytest.raises(FieldError) as caught:
-        resolve({name: value}, recipe(source="digits", **{other: without}))
+        resolve({name: value}, recipe(**{"source": "digits", other: without}))
     assert str(caught.value).startswith(f"{name}={value}: only means something with {words}; ")
     assert f"{other}={without}" in str(caught.value)
-    # A flag that makes it apply makes it right.
-    flags = {name: value, other: getattr(base, other)}
-    found = resolve(flags, recipe(source="digits", **{other: without}))
+    # Flags that make it apply make it right: that of the field it depends on, and what that needs.
+    flags, needed = {name: value}, other
+    while needed:
+        flags[needed] = getattr(base, needed)
+        needed = (FIELDS[needed].metadata["only_with"] or (None,))[0]
+    found = resolve(flags, recipe(**{"source": "digits", other: without}))
     assert getattr(found, name) == value
 
 
@@ -166,7 +174,7 @@ def test_flag_comes_before_recipe_before_default(name, recipe, monkeypatch):
     if name not in GIVEN and name != "source":
         # Nothing of a strategy's is filled in here: its row is asked when it is used.
         assert getattr(resolve({}, recipe(**GIVEN)), name) == FIELDS[name].default
-    config = recipe(**GIVEN | OF_TICKET.get(name, {}) | {name: in_recipe})
+    config = recipe(**GIVEN | ALSO.get(name, {}) | {name: in_recipe})
     assert getattr(resolve({}, config), name) == in_recipe
     assert getattr(resolve({name: as_flag(explicit)}, config), name) == explicit
 
@@ -250,6 +258,13 @@ def test_identity_holds_digests_of_what_fields_point_to():
         ({"nba_width": 0}, "nba_width=0: must be a finite number above 0"),
         ({"mc_eval": 1}, "mc_eval=1: must be 0, or at least 2"),
         ({"mc_eval": -3}, "mc_eval=-3: must be 0, or at least 2"),
+        ({"mixture_classes": 1}, "mixture_classes=1: must be at least 2"),
+        ({"mixture_clusters": 0}, "mixture_clusters=0: must be at least 1"),
+        ({"mixture_dimensions": 61}, "mixture_dimensions=61: must be 1 to 60"),
+        ({"label_noise": 1}, "label_noise=1: must lie in [0, 1)"),
+        ({"label_noise": "-0.2"}, "label_noise=-0.2: must lie in [0, 1)"),
+        ({"noise_kind": "all"}, "noise_kind=all: choose one of symmetric, uniform, asymmetric"),
+        ({"noise_map": "1,-1"}, "noise_map=1,-1: must be class numbers, 0 or more"),
         ({"export_logits": "no"}, "export_logits=no: choose one of raw, scaled"),
         ({"input_mean": (0.1,)}, "input_std=(): must have as many values as input_mean=(0.1,)"),
         (
@@ -262,6 +277,22 @@ def test_wrong_value_is_told_as_it_was_given(wrong, line):
     with pytest.raises(FieldError) as caught:
         Experiment(**wrong)
     assert str(caught.value) == line
+
+
+def test_a_field_needs_what_the_field_it_depends_on_needs(recipe):
+    # A map means nothing beside a kind that means nothing itself, and changes no id there.
+    quiet = {"noise_kind": "asymmetric", "noise_map": (1, 0)}
+    assert Experiment(**quiet).run_id() == Experiment().run_id()
+    with pytest.raises(FieldError) as caught:
+        resolve({"noise_map": "1,0"}, recipe(source="digits", noise_kind="asymmetric"))
+    line = "noise_map=1,0: only means something with --label_noise; here label_noise=0.0"
+    assert str(caught.value) == line
+
+
+def test_asymmetric_noise_needs_a_map(recipe):
+    flags = {"label_noise": 0.2, "noise_kind": "asymmetric"}
+    with pytest.raises(FieldError, match=r"^noise_map=.*: .* needs the image of each class"):
+        resolve(flags, recipe(source="digits"))
 
 
 @pytest.mark.parametrize("form", ["init", "random", "none", "step:1", "step:20000", "epoch:3"])

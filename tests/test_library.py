@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import textwrap
 from pathlib import Path
@@ -124,6 +125,22 @@ def test_an_interrupted_run_goes_on_and_ends_alike(finished, tmp_path, monkeypat
     for level in range(3):
         assert run.ticket(level).digest == finished.ticket(level).digest
     assert written(tmp_path)["run_id"] == written(finished.directory)["run_id"]
+
+
+def test_label_noise_of_ones_own_data(finished, tmp_path):
+    noise = {"label_noise": 0.25, "noise_kind": "asymmetric", "noise_map": (1, 2, 0)}
+    run = library.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path, **QUICK | noise)
+    realised = written(tmp_path)["realised"]
+    counts = realised["examples"]
+    wrong = {
+        name: math.floor(0.25 * counts[name] + 0.5) / counts[name] for name in ("train", "val")
+    }
+    assert realised["wrong_labels"] == wrong
+    assert {"test_noisy_ece", "test_kl_true"} <= run.records[0].keys()
+    assert written(tmp_path)["run_id"] != written(finished.directory)["run_id"]
+    # Data without a name are the same data: noise is told by fields.
+    sources = [written(d)["experiment"]["source"] for d in (tmp_path, finished.directory)]
+    assert sources[0] == sources[1]
 
 
 def test_the_time_of_all_levels_is_predicted(tmp_path, capsys):
@@ -292,6 +309,16 @@ REFUSED = {
         {"calib": "mda", "prior": (0.5, 0.5)},
         r"prior=\(0.5, 0.5\): the data has 3 classes: give so many shares",
     ),
+    "noise without a map": (
+        {"label_noise": 0.2, "noise_kind": "asymmetric"},
+        r"noise_map=.*: the data has 3 classes: give so many of 0 … 2",
+    ),
+    "map without noise": (
+        {"noise_kind": "asymmetric", "noise_map": (1, 2, 0)},
+        "noise_kind=asymmetric: only means something with --label_noise; here label_noise=0.0",
+    ),
+    "all labels noisy": ({"label_noise": 1.0}, r"label_noise=1.0: must lie in \[0, 1\)"),
+    "mixture": ({"mixture_clusters": 3}, "mixture_clusters=3: only means something with"),
     "validation": ({"validation_size": 100}, "validation_size=100: .* has 100 examples"),
     "softmax": ({"model": softmax_model}, "ends in a softmax, logits are needed: leave out"),
     "Keras 3": ({"model": keras_3_model}, "Keras 3 model; .*import tf_keras as keras"),

@@ -9,6 +9,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.evaluation import metrics
 from lotcal_tf.evaluation.unseen import measure_unseen
+from lotcal_tf.recipes import resolve
 
 DRAW = np.random.default_rng(0)
 INPUTS, LABELS = DRAW.normal(size=(90, 8)).astype("float32"), DRAW.integers(0, 3, 90)
@@ -39,6 +40,17 @@ def test_a_run_is_measured_by_its_best_ticket_on_ones_own_data(run):
         run.directory, tf.data.Dataset.from_tensor_slices(TEST), bins=5
     )
     assert streamed.metrics == found.metrics
+
+
+def test_validation_of_a_noisy_run_has_the_noise_of_its_training(tmp_path):
+    flags = {"dataset": "digits", "model": "lenet_10", "epochs": 2, "levels": 0, "label_noise": 0.3}
+    experiment = resolve(flags | {"out": str(tmp_path)})
+    record = library.run_experiment(experiment, progress=False).records[0]
+    for split in ("val", "test"):
+        found = measuring.evaluate_model(tmp_path, resolve({}), {}, split=split)
+        assert found.metrics["accuracy"] == record[f"{split}_accuracy"]
+    # 0.7 of the labels are right, and the network is not.
+    assert record["val_accuracy"] < record["test_accuracy"]
 
 
 def test_inputs_of_another_shape_are_refused(run):

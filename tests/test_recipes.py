@@ -61,6 +61,47 @@ PAPER = {
 }
 
 
+NOISE = {
+    "source": "mnist",
+    "label_noise": 0.2,
+    "noise_kind": "uniform",
+    "input_mean": (0.1307,),
+    "input_std": (0.3081,),
+    "model": "lenet_300_100",
+    "initializer": "kaiming_normal",
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "lr_drops": (),
+    "epochs": 120,
+    "batch_size": 128,
+    "levels": 26,
+    "prune_rate": 0.2,
+    "scope": "global",
+    "output_rate": 0.0,
+    "exclude": (),
+    "rewind": "init",
+    "augment": "none",
+    "calib": "none",
+}
+NOISE_CIFAR = {
+    "source": "cifar10",
+    "label_noise": 0.2,
+    "noise_kind": "uniform",
+    "model": "resnet20",
+    "epochs": 160,
+    "batch_size": 128,
+    "levels": 30,
+    "prune_rate": 0.2,
+    "scope": "global",
+    "output_rate": 0.0,
+    "exclude": ("*_shortcut",),
+    "rewind": "epoch:10",
+}
+PAPER |= {"mnist_noise": NOISE, "cifar10_noise": NOISE_CIFAR}
+
+
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
 def path(request):
     return request.param

@@ -7,7 +7,7 @@ order: each takes its rows of every batch.
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -67,6 +67,9 @@ class Split(Protocol):
     def in_order(self, batch_size: int) -> Iterator[Block]:
         """Every example once, in batches; the last may be smaller."""
 
+    def relabelled(self, labels: NDArray[np.int32]) -> "Split":
+        """The same examples with other labels `(count,)`, in the order of `in_order`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ResidentSplit:
@@ -112,6 +115,10 @@ class ResidentSplit:
         """Every example once, in batches; the last may be smaller."""
         for start in range(0, self.count, batch_size):
             yield self.inputs[start : start + batch_size], self.labels[start : start + batch_size]
+
+    def relabelled(self, labels: NDArray[np.int32]) -> "ResidentSplit":
+        """The same inputs with other labels."""
+        return ResidentSplit(self.inputs, tf.constant(labels, tf.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +186,12 @@ class StreamedSplit:
         """Every example once, in batches; the last may be smaller."""
         yield from _read(self.examples.batch(batch_size))
 
+    def relabelled(self, labels: NDArray[np.int32]) -> "StreamedSplit":
+        """The same stream; its examples take their labels by their number."""
+        given = tf.data.Dataset.from_tensor_slices(labels)
+        examples = tf.data.Dataset.zip((self.examples, given)).map(lambda old, new: (old[0], new))
+        return dataclasses.replace(self, examples=examples)
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -204,6 +217,10 @@ class Dataset:
       train, validation, test: its splits; test is None where a user has none.
       input_range: the largest value inputs can take; a model divides by it. None: not known, as
         of a user's own data.
+      truth: p*(k | x) of each test example, `(N, K)`, for labels drawn as training's are; None where
+        it is not known.
+      noisy_test_labels: `(N,)`, the test labels with training's noise; None without noise.
+      wrong_labels: the share of each split's labels that noise has made wrong, by its name.
     """
 
     classes: int
@@ -211,6 +228,9 @@ class Dataset:
     validation: Split
     test: Split | None
     input_range: float | None = 1.0
+    truth: NDArray[np.float64] | None = None
+    noisy_test_labels: NDArray[np.int32] | None = None
+    wrong_labels: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def named_splits(self) -> dict[str, Split]:
         """The splits there are, as `train`, `val`, `test`."""

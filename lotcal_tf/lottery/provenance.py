@@ -47,6 +47,7 @@ def describe(
         **({"transfer": dict(transfer)} if transfer else {}),
         "realised": {
             "examples": {name: split.count for name, split in dataset.named_splits().items()},
+            **({"wrong_labels": dict(dataset.wrong_labels)} if dataset.wrong_labels else {}),
             "input_shape": list(dataset.train.shape),
             "classes": dataset.classes,
             "steps_per_epoch": search.trainer.steps_per_epoch,

@@ -12,7 +12,7 @@ from lotcal_tf.calibration.temperature import fit_temperature
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.evaluation import metrics
+from lotcal_tf.evaluation import conditional, metrics
 from lotcal_tf.experiment import Experiment
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import Arrays, Record, Ticket, architecture_of, wrap_for_training
@@ -248,6 +248,18 @@ class Search:
             scaled = logits / temperature
             figures[f"{split}_nll_scaled"] = metrics.nll(labels, scaled)
             figures[f"{split}_ece_scaled"] = metrics.ece(labels, scaled, bins=bins)
+        return figures | self._measure_by_truth(predictions)
+
+    def _measure_by_truth(self, predictions: Predictions) -> Record:
+        """The test predictions' figures against noisy labels, and against the true conditionals."""
+        figures: Record = {}
+        if self.dataset.noisy_test_labels is not None:
+            noisy = self.dataset.noisy_test_labels
+            measured = metrics.measure(noisy, predictions["test"][1], bins=self.experiment.ece_bins)
+            figures |= {f"test_noisy_{name}": value for name, value in measured.items()}
+        if self.dataset.truth is not None:
+            measured = conditional.measure(self.dataset.truth, predictions["test"][1])
+            figures |= {f"test_{name}": value for name, value in measured.items()}
         return figures
 
     def _tell(self, progress: Progress) -> None:

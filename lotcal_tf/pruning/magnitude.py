@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf.errors import UsageError
+from lotcal_tf.rounding import half_up
 
 Masks = dict[str, NDArray[np.bool_]]
 
@@ -29,12 +30,6 @@ class Pruned:
     masks: Masks
     removed: int
     protected: tuple[str, ...]
-
-
-def half_up(value: float) -> int:
-    """`value`, 0 or more, rounded to the nearest whole number, halves up."""
-    # 0.29 * 50 and the like: a product a rounding error below a half is meant as the half.
-    return int(np.floor(value * (1 + 1e-15) + 0.5))
 
 
 def count(masks: Mapping[str, NDArray[np.bool_]]) -> int:

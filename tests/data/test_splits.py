@@ -51,6 +51,24 @@ def test_count_and_shape(kind):
 
 
 @both_kinds
+@pytest.mark.parametrize("buffer", [8, 1000])
+def test_other_labels_go_to_the_examples_by_their_number(kind, buffer):
+    split = make_split(kind, 23, buffer)
+    other = split.relabelled(np.arange(100, 123, dtype=np.int32))
+    inputs, labels = (np.concatenate(parts) for parts in zip(*other.in_order(4), strict=True))
+    np.testing.assert_array_equal(labels, inputs[:, 0] + 100)
+    assert (other.count, other.shape) == (23, (2,))
+    # The order of training is the same, and what is trained on is relabelled too.
+    blocks = list(other.shuffled(4, 2, SEED))
+    assert [(labels - 100).numpy().tolist() for _, labels in blocks] == blocks_of(split)
+    for inputs, labels in blocks:
+        np.testing.assert_array_equal(labels, inputs[:, 0] + 100)
+    assert {labels.dtype for _, labels in blocks} == {tf.int32}
+    # The split it came from is as it was.
+    assert next(split.in_order(23))[1].numpy().tolist() == list(range(23))
+
+
+@both_kinds
 @pytest.mark.parametrize(("count", "sizes"), [(8, [4, 4]), (9, [4, 4, 1]), (3, [3])])
 def test_in_order_gives_everything_once(kind, count, sizes):
     batches = list(make_split(kind, count).in_order(4))

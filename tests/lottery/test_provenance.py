@@ -1,5 +1,6 @@
 """What experiment.json says about a run."""
 
+import dataclasses
 import json
 import platform
 import shutil
@@ -49,6 +50,13 @@ def test_realised_figures_by_hand(chain):
         "replicas": 1,
         "hyperparameters": {},
     }
+
+
+def test_noise_is_told_by_what_it_came_to(chain, dataset):
+    assert "wrong_labels" not in told(chain)["realised"]
+    noisy = dataclasses.replace(dataset, wrong_labels={"train": 0.2, "val": 0.1})
+    record = describe(chain.search.experiment, {}, noisy, chain.search)
+    assert record["realised"]["wrong_labels"] == {"train": 0.2, "val": 0.1}
 
 
 def test_a_ticket_tells_what_is_left_of_the_original_network(chain, begin, tmp_path):

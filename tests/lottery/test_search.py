@@ -1,6 +1,7 @@
 """The chain of levels: what is pruned, what it is rewound to, what is kept, how it goes on."""
 
 import csv
+import dataclasses
 import functools
 import itertools
 import math
@@ -16,8 +17,10 @@ from lotcal_tf.calibration.cross_entropy import CrossEntropy
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy.export import export
 from lotcal_tf.errors import FieldError, TrainingDiverged, UsageError
-from lotcal_tf.evaluation import metrics
+from lotcal_tf.evaluation import conditional, metrics
 from lotcal_tf.experiment import Experiment
+from lotcal_tf.lottery.search import Search
+from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import Ticket, wrap_for_training
 from lotcal_tf.models import resnet
 from lotcal_tf.pruning import masking
@@ -58,6 +61,27 @@ def chains(begin, tmp_path_factory):
 def bits(arrays):
     """What tells -0.0 from 0.0 and one NaN from another."""
     return {name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()}
+
+
+def test_figures_against_noise_and_truth_are_those_of_the_test_predictions(
+    begin, network, dataset, tmp_path
+):
+    truth = np.random.default_rng(0).dirichlet(np.ones(3), dataset.test.count)
+    noisy = (next(dataset.test.in_order(100))[1].numpy() + 1) % 3
+    known = dataclasses.replace(dataset, truth=truth, noisy_test_labels=noisy)
+    fields = {"epochs": 1, "batch_size": 10, "levels": 0, "ece_bins": 7}
+    search = Search(Experiment(**fields), network, known, CrossEntropy, RunStore(tmp_path))
+    search.store.begin({"run_id": "tiny"})
+    search.run()
+    record = search.store.read(0).record
+    logits = search.trainer.predict(known.test)[1]
+    expected = {f"test_{n}": v for n, v in conditional.measure(truth, logits).items()} | {
+        f"test_noisy_{n}": v for n, v in metrics.measure(noisy, logits, bins=7).items()
+    }
+    assert {name: record[name] for name in expected} == expected
+    # Where nothing is known nothing is told.
+    plain = begin(tmp_path / "plain", levels=0, epochs=1).run().tickets()[0].record
+    assert plain.keys() == record.keys() - expected.keys()
 
 
 @pytest.mark.parametrize("kind", ["init", "random"])
