@@ -162,7 +162,9 @@ def divide_logits(written: bytes, temperature: float) -> bytes:
         if quantised is not None and quantised.ScaleLength():
             quantised.ScaleAsNumpy()[:] /= np.float32(temperature)
         elif tensor.Type() in _FLOATS and model.Buffers(tensor.Buffer()).DataLength():
-            model.Buffers(tensor.Buffer()).DataAsNumpy().view(_FLOATS[tensor.Type()])[:] /= temperature
+            model.Buffers(tensor.Buffer()).DataAsNumpy().view(_FLOATS[tensor.Type()])[:] /= (
+                temperature
+            )
         if place in makers and name_of(makers[place]) in ("DENSIFY", "DEQUANTIZE"):
             divide(makers[place].Inputs(0))
 

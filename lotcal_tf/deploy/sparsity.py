@@ -199,5 +199,7 @@ def _vector(numbers: NDArray) -> tuple[int, Any]:
 
 def _bytes(sparsity: Any) -> int:
     """What the encoding's own numbers take."""
-    vectors = [v for level in sparsity.dimMetadata for v in (level.arraySegments, level.arrayIndices)]
+    vectors = [
+        v for level in sparsity.dimMetadata for v in (level.arraySegments, level.arrayIndices)
+    ]
     return sum(np.asarray(vector.values).nbytes for vector in vectors if vector is not None)

@@ -160,5 +160,7 @@ def _layer_in(name: str) -> str:
 
 def _in_order(kernel: NDArray[np.bool_], tensor: StoredTensor) -> NDArray[np.bool_] | None:
     """A model's kernel in the axes of `tensor.nonzero`; None where the two do not fit."""
-    shapes = [[size for size in shape if size > 1] for shape in (kernel.shape, tensor.nonzero.shape)]
+    shapes = [
+        [size for size in shape if size > 1] for shape in (kernel.shape, tensor.nonzero.shape)
+    ]
     return kernel.reshape(tensor.nonzero.shape) if shapes[0] == shapes[1] else None

@@ -11,7 +11,9 @@ from lotcal_tf.errors import ExportMismatch, UsageError
 from lotcal_tf.pruning import masking
 
 ROWS = [
-    (name, sparse) for name, row in catalog.FORMATS.items() for sparse in ([False, True][: 1 + row.sparse])
+    (name, sparse)
+    for name, row in catalog.FORMATS.items()
+    for sparse in ([False, True][: 1 + row.sparse])
 ]
 INPUTS = np.random.default_rng(0).normal(size=(8, 8, 8, 4)).astype("float32")
 
