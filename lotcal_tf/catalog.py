@@ -213,6 +213,12 @@ FORMATS: Mapping[str, Format] = {
         "ticket_int8.tflite",
         needs=("validation",),
     ),
+    "int8_qat": Format(
+        "lotcal_tf.deploy.qat:write",
+        "the same after fine-tuning that knows of the rounding (TFMOT); zeros stay",
+        "ticket_int8_qat.tflite",
+        needs=("validation", "training"),
+    ),
 }
 # What is written where nobody says what: one file that keeps every digit, and the small one.
 DEFAULT_FORMATS = ("float32", "int8")

@@ -3,10 +3,12 @@
 from typing import Any
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 _IDENTIFIER = b"TFL3"
 _WEIGHTS = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.INT8)
+_FLOATS = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT16: np.float16}
 _ELEMENTWISE = {"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "POW", "SQUARED_DIFFERENCE"}
 _LAST_OLD_CODE = schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES
 _OPS = {number: name for name, number in vars(schema.BuiltinOperator).items() if name[0] != "_"}
@@ -59,6 +61,13 @@ def kernels(model: Any) -> list[int]:
         and len(tensor.shape) >= 2
         and number not in elementwise
     ]
+
+
+def is_used(graph: Any, number: int) -> bool:
+    """Whether a tensor is read or made by an op, or is the graph's own input or output."""
+    used = [graph.inputs, graph.outputs]
+    used += [numbers for one in graph.operators for numbers in (one.inputs, one.outputs)]
+    return any(number == int(other) for numbers in used for other in numbers)
 
 
 def add_tensor(model: Any, *, like: Any, name: bytes) -> int:
@@ -121,3 +130,64 @@ def append_softmax(written: bytes, before: str, after: str) -> bytes:
             if output.name.decode() == before:
                 output.name, output.tensorIndex = after.encode(), place
     return pack(model)
+
+
+def divide_logits(written: bytes, temperature: float) -> bytes:
+    """A file whose logits are those of another, divided by T.
+
+    The last layer's weights, bias and results stand for so much less: their scales are divided
+    where they are whole numbers, which themselves stay as they are; else the numbers are. Nothing is
+    quantised anew. What comes of it is to be checked by running it: the file may use these
+    weights elsewhere, or have no linear last layer.
+
+    Args:
+      written: the file's contents.
+      temperature: T > 0.
+    """
+    contents = bytearray(written)
+    model = schema.Model.GetRootAsModel(contents, 0)
+    graph = model.Subgraphs(0)
+    makers = {}
+    for number in range(graph.OperatorsLength()):
+        maker = graph.Operators(number)
+        makers |= {int(place): maker for place in maker.OutputsAsNumpy()}
+
+    def name_of(maker: Any) -> str:
+        code = model.OperatorCodes(maker.OpcodeIndex())
+        return _OPS[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+
+    def divide(place: int) -> None:
+        tensor = graph.Tensors(place)
+        quantised = tensor.Quantization()
+        if quantised is not None and quantised.ScaleLength():
+            quantised.ScaleAsNumpy()[:] /= np.float32(temperature)
+        elif tensor.Type() in _FLOATS and model.Buffers(tensor.Buffer()).DataLength():
+            model.Buffers(tensor.Buffer()).DataAsNumpy().view(_FLOATS[tensor.Type()])[:] /= (
+                temperature
+            )
+        if place in makers and name_of(makers[place]) in ("DENSIFY", "DEQUANTIZE"):
+            divide(makers[place].Inputs(0))
+
+    place = graph.Outputs(0)
+    while place in makers and name_of(makers[place]) in ("SOFTMAX", "DEQUANTIZE"):
+        place = makers[place].Inputs(0)
+    if graph.Tensors(place).Quantization() is not None:
+        divide(place)
+    if place in makers:
+        for source in list(makers[place].InputsAsNumpy())[1:]:
+            if source >= 0:
+                divide(int(source))
+    return bytes(contents)
+
+
+def logit_step(written: bytes) -> float:
+    """What the last digit of a file's logits stands for, where they are whole numbers; else 0."""
+    model = unpack(written)
+    graph = model.subgraphs[0]
+    place = int(graph.outputs[0])
+    makers = {int(number): op for op in graph.operators for number in op.outputs}
+    while place in makers and op_name(model, makers[place]) in ("SOFTMAX", "DEQUANTIZE"):
+        place = int(makers[place].inputs[0])
+    quantised = graph.tensors[place].quantization
+    scale = None if quantised is None else quantised.scale
+    return 0.0 if scale is None or not len(scale) else float(scale[0])

@@ -1,6 +1,7 @@
 """SavedModel: writing one with a serving signature, and reading one back to run it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -44,6 +45,27 @@ def write(
     tf.saved_model.save(module, str(path), signatures={SIGNATURE: serve})
 
 
+def weights(path: Path) -> list[tuple[str, NDArray]]:
+    """The weights in a SavedModel of `write`, as `layer/kernel` and value.
+
+    Raises:
+      UsageError: it cannot be loaded, or is of another make.
+    """
+    variables = getattr(_load(path), "variables_of_model", None)
+    if variables is None:
+        raise UsageError(f"{path} is no SavedModel that an export has written")
+    return [(variable.name.partition(":")[0], variable.numpy()) for variable in variables]
+
+
+def _load(path: Path) -> Any:
+    try:
+        return tf.saved_model.load(str(path))
+    except Exception as error:
+        # Whatever the loader meets in a damaged directory.
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{path} is no SavedModel that can be loaded: {line}") from error
+
+
 class Runner:
     """A SavedModel, run by its signature `serving_default`.
 
@@ -64,13 +86,8 @@ class Runner:
 
     def __init__(self, path: Path) -> None:
         """See the class."""
-        try:
-            # Kept: a signature does not keep alive the variables it reads.
-            self._model = tf.saved_model.load(str(path))
-        except Exception as error:
-            # Whatever the loader meets in a damaged directory.
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UsageError(f"{path} is no SavedModel that can be loaded: {line}") from error
+        # Kept: a signature does not keep alive the variables it reads.
+        self._model = _load(path)
         signatures = getattr(self._model, "signatures", {})
         if SIGNATURE not in signatures:
             found = ", ".join(signatures) or "none"

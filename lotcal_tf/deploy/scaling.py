@@ -1,9 +1,15 @@
 """A ticket's temperature, and folding it into the last layer, so that the softmax is calibrated."""
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lotcal_tf.calibration.temperature import fit_temperature
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import UsageError
+from lotcal_tf.deploy import flatbuffer, tflite
+from lotcal_tf.deploy.formats import PROBABILITIES, Material
+from lotcal_tf.errors import ExportMismatch, UsageError
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.pruning import masking
 
@@ -50,3 +56,53 @@ def fold_temperature(model: "keras.Model", temperature: float) -> None:
             f"layer {last!r} is not a linear last layer: the temperature cannot be folded into it; "
             "export raw logits and divide them by the temperature"
         )
+
+
+def refit(path: Path, material: Material) -> float:
+    """Fits a temperature to what a written `.tflite` file gives, and folds it into that file.
+
+    Quantisation moves logits, so the ticket's own temperature need not fit the file. No weight is
+    quantised anew: see `flatbuffer.divide_logits`.
+
+    Args:
+      path: the file, of logits or probabilities; replaced.
+      material: with validation data.
+
+    Returns:
+      T, which the file's logits have been divided by, beside what was folded in before.
+
+    Raises:
+      UsageError: there are no validation data.
+      ExportMismatch: the file's new logits are not the old ones divided by T; it is as it was.
+    """
+    inputs, labels = material.of_validation("a quantised file's temperature")
+    before, step = _log_probabilities(path, inputs)
+    temperature = fit_temperature(labels, before)
+    work = path.with_name(f".{path.name}.new")
+    try:
+        work.write_bytes(flatbuffer.divide_logits(path.read_bytes(), temperature))
+        after, _ = _log_probabilities(work, inputs)
+        wanted = before / temperature
+        wanted -= np.log(np.exp(wanted).sum(-1, keepdims=True))
+        # Rounding may go to the neighbouring number. Tiny probabilities have no digits left.
+        likely = wanted > -20
+        limit = step / temperature + 2e-3 * max(1.0, float(np.abs(wanted[likely]).max(initial=0)))
+        if not (np.abs(after - wanted)[likely] <= limit).all():
+            raise ExportMismatch(
+                f"{path.name}: the temperature cannot be folded into its last layer: export raw logits"
+            )
+        work.replace(path)
+    finally:
+        work.unlink(missing_ok=True)
+    return temperature
+
+
+def _log_probabilities(path: Path, inputs: NDArray[np.float32]) -> tuple[NDArray, float]:
+    """The logarithms `(N, K)` of what a file holds for probable, and the step of its logits."""
+    runner = tflite.Runner(path)
+    given = runner(inputs).astype(np.float64)
+    if runner.output == PROBABILITIES:
+        given = np.log(np.maximum(given, np.finfo(np.float32).tiny))
+    given -= given.max(-1, keepdims=True)
+    normed = given - np.log(np.exp(given).sum(-1, keepdims=True))
+    return normed, 2 * flatbuffer.logit_step(path.read_bytes())

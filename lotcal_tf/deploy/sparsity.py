@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from lotcal_tf.deploy import flatbuffer
 
+# What the op, its tensors and the encoding take in a file beside their numbers.
+_OVERHEAD = 300
 _DENSE = schema.DimensionType.DENSE
 _VECTORS = (
     (np.uint8, schema.SparseIndexVector.Uint8Vector, schema.Uint8VectorT),
@@ -36,6 +38,11 @@ def zero_points(tensor: Any) -> NDArray[np.int64]:
     """The numbers that stand for 0 in a tensor, one or one a channel; 0 of floats."""
     points = None if tensor.quantization is None else tensor.quantization.zeroPoint
     return np.zeros(1, np.int64) if points is None else np.asarray(points, np.int64)
+
+
+def index_bytes(tensor: Any) -> int:
+    """What a tensor takes in a file to say where its values belong; 0 of a dense one."""
+    return 0 if tensor.sparsity is None else _bytes(tensor.sparsity)
 
 
 def dense_values(model: Any, tensor: Any) -> NDArray | None:
@@ -108,7 +115,7 @@ def encode(written: bytes) -> bytes:
         if tensor.sparsity is not None or zero_points(tensor).any():
             continue
         sparsity, kept = _rows(values)
-        if _bytes(sparsity) + kept.nbytes >= values.nbytes:
+        if _bytes(sparsity) + kept.nbytes + _OVERHEAD >= values.nbytes:
             continue
         tensor.sparsity = sparsity
         buffer = schema.BufferT()
@@ -117,6 +124,8 @@ def encode(written: bytes) -> bytes:
         model.buffers.append(buffer)
         made[number] = flatbuffer.add_tensor(model, like=tensor, name=tensor.name + b"/dense")
     for operator in graph.operators:
+        if made.keys() & set(map(int, operator.inputs)):
+            _keep_from_delegate(model, operator)
         operator.inputs = [made.get(int(number), int(number)) for number in operator.inputs]
     code = flatbuffer.add_code(model, schema.BuiltinOperator.DENSIFY) if made else 0
     densify = []
@@ -126,7 +135,38 @@ def encode(written: bytes) -> bytes:
         operator.builtinOptions = schema.DensifyOptionsT()
         densify.append(operator)
     graph.operators = densify + graph.operators
+    for number, tensor in enumerate(graph.tensors):
+        # A bias that has been replaced.
+        if not flatbuffer.is_used(graph, number):
+            tensor.buffer = 0
     return flatbuffer.pack(flatbuffer.without_idle_buffers(model))
+
+
+def _keep_from_delegate(model: Any, operator: Any) -> None:
+    """Leaves an int8 FULLY_CONNECTED op, whose weights become an op's output, to LiteRT itself.
+
+    Its XNNPACK delegate would take the op and then fail, as such weights are none of its constants.
+    It does not take an op whose bias has no scale; LiteRT does without: a bias's scale follows
+    from those of inputs and weights.
+    """
+    if flatbuffer.op_name(model, operator) != "FULLY_CONNECTED":
+        return
+    graph = model.subgraphs[0]
+    weights = graph.tensors[operator.inputs[1]]
+    if weights.type != schema.TensorType.INT8:
+        return
+    inputs = [int(number) for number in operator.inputs]
+    bias = schema.TensorT()
+    bias.name, bias.type = weights.name + b"/bias", schema.TensorType.INT32
+    bias.shape, bias.buffer = [int(weights.shape[0])], len(model.buffers)
+    buffer = schema.BufferT()
+    if len(inputs) > 2 and inputs[2] >= 0:
+        buffer.data = model.buffers[graph.tensors[inputs[2]].buffer].data
+    else:
+        buffer.data = np.zeros(4 * int(weights.shape[0]), np.uint8)
+    model.buffers.append(buffer)
+    graph.tensors.append(bias)
+    operator.inputs = [*inputs[:2], len(graph.tensors) - 1]
 
 
 def _rows(values: NDArray) -> tuple[Any, NDArray]:
@@ -159,5 +199,7 @@ def _vector(numbers: NDArray) -> tuple[int, Any]:
 
 def _bytes(sparsity: Any) -> int:
     """What the encoding's own numbers take."""
-    last = sparsity.dimMetadata[-1]
-    return int(last.arraySegments.values.nbytes + last.arrayIndices.values.nbytes)
+    vectors = [
+        v for level in sparsity.dimMetadata for v in (level.arraySegments, level.arrayIndices)
+    ]
+    return sum(np.asarray(vector.values).nbytes for vector in vectors if vector is not None)
