@@ -31,8 +31,8 @@ def write(model: "keras.Model", path: Path, *, sparse: bool, material: Material)
     """Fine-tunes a copy of the network as it will be rounded, and writes it as int8.
 
     The copy learns the network's own probabilities, not the labels, so that its confidence stays
-    what it was. BatchNorm stands still. Layers that TFMOT does not know and that have no weights
-    (Rescaling, say) are computed in float32. Input and output stay float32.
+    what it was. BatchNorm stands still; where no linear layer is before it, it is computed in
+    float32. Input and output stay float32.
 
     Raises:
       UsageError: validation or training data are missing, or a layer with weights cannot be
@@ -123,14 +123,17 @@ def _quantised(flat: "keras.Model") -> "keras.Model":
 
     def replace(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         copy = copy_layer(layer)
-        if layer.name not in known:
+        if layer.name in known:
+            return tfmot.quantization.keras.quantize_annotate_layer(copy)
+        if layer.weights or isinstance(layer, _L.InputLayer):
             return copy
-        return tfmot.quantization.keras.quantize_annotate_layer(copy)
+        return tfmot.quantization.keras.quantize_annotate_layer(copy, _OutputOnly())
 
     annotated = rebuild(flat, replace)
     annotated.set_weights(flat.get_weights())
     try:
-        return tfmot.quantization.keras.quantize_apply(annotated, scheme)
+        with tfmot.quantization.keras.quantize_scope({"_OutputOnly": _OutputOnly}):
+            return tfmot.quantization.keras.quantize_apply(annotated, scheme)
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
         line = str(error).strip().splitlines()[0]
         raise UsageError(
@@ -138,13 +141,40 @@ def _quantised(flat: "keras.Model") -> "keras.Model":
         ) from error
 
 
+class _OutputOnly(tfmot.quantization.keras.QuantizeConfig):
+    """Rounds what a layer gives: of layers without weights that TFMOT does not know."""
+
+    def get_weights_and_quantizers(self, layer: Any) -> list[Any]:
+        return []
+
+    def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
+        return []
+
+    def set_quantize_weights(self, layer: Any, quantize_weights: Any) -> None:
+        pass
+
+    def set_quantize_activations(self, layer: Any, quantize_activations: Any) -> None:
+        pass
+
+    def get_output_quantizers(self, layer: Any) -> list[Any]:
+        quantizers = tfmot.quantization.keras.quantizers
+        return [
+            quantizers.MovingAverageQuantizer(
+                num_bits=8, per_axis=False, symmetric=False, narrow_range=False
+            )
+        ]
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
 def _is_known(layer: "keras.layers.Layer") -> bool:
     """Whether TFMOT quantises a layer; BatchNorm only where it can be folded into the one before."""
     if isinstance(layer, _L.BatchNormalization):
         before = layer.inbound_nodes[0].inbound_layers
         return isinstance(before, _FOLDED_INTO) and before.activation is keras.activations.linear
-    default = tfmot.quantization.keras.default_8bit.default_8bit_quantize_registry
-    return default.Default8BitQuantizeRegistry().supports(layer)
+    registry = tfmot.quantization.keras.default_8bit.Default8BitQuantizeRegistry()
+    return bool(registry.supports(layer))
 
 
 def _own(wrapper: Any, layer: "keras.layers.Layer") -> list[Any]:

@@ -19,6 +19,7 @@ from lotcal_tf.cloning import flatten
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import operators
 from lotcal_tf.deploy.latency import Latency
+from lotcal_tf.deploy.zeros import StoredTensor
 from lotcal_tf.pruning.compaction import Compaction
 
 # Names of the two networks that files are held against; both as dense float32 `.tflite` files.
@@ -115,7 +116,7 @@ def verdict_text(whole: Mapping[str, Any]) -> str:
 def verdict(
     masked: "keras.Model",
     compaction: Compaction,
-    tensors_by_file: Mapping[str, Sequence[Any]],
+    tensors_by_file: Mapping[str, Sequence[StoredTensor]],
     *,
     paths: Mapping[str, Path],
     encodings: Mapping[str, str],
@@ -157,10 +158,12 @@ def verdict(
 # Layers
 
 
-def _matched(tensors: Sequence[Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def _matched(
+    tensors: Sequence[StoredTensor], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, StoredTensor]:
     """The file's tensor of each layer: by the layer's name, else where only one pair has that size."""
     sizes = {layer: int(np.prod(shape)) for layer, shape in shapes.items()}
-    found: dict[str, Any] = {}
+    found: dict[str, StoredTensor] = {}
     loose = []
     for tensor in tensors:
         # A layer of a nested model is `outer/inner` in a file, `outer_inner` in a flat network.
@@ -190,7 +193,7 @@ def _layer_row(
     layer: str,
     compaction: Compaction,
     compacted: bool,
-    tensor: Any,
+    tensor: StoredTensor | None,
     zeros: int,
     graph: operators.Graph | None,
 ) -> LayerRow:

@@ -15,6 +15,7 @@ from lotcal_tf.deploy import operators
 from lotcal_tf.deploy.latency import Latency
 from lotcal_tf.deploy.operators import Graph, KernelUse
 from lotcal_tf.deploy.verdict import DENSE, MASKED, _litert, _matched, verdict
+from lotcal_tf.deploy.zeros import tensors as tensors_in
 from lotcal_tf.pruning.compaction import compact
 
 layers = keras.layers
@@ -174,6 +175,27 @@ def test_a_name_that_no_operator_reads_is_said(masked, files):
     given = {"paths": {"t": files["ticket.tflite"]}, "encodings": {}, "latency": {}}
     row = verdict(masked, compact(masked), {"t": tensors}, **given).layers[0]
     assert row.executed == "not found"
+
+
+def test_the_tensors_of_real_files_find_their_operators(masked, files):
+    names = ("ticket.tflite", "small.tflite")
+    found = verdict(
+        masked,
+        compact(masked),
+        {name: tensors_in(files[name]) for name in names},
+        paths={name: files[name] for name in names},
+        encodings={"small.tflite": "compact"},
+        latency={},
+    )
+    rows = {(row.file, row.layer): row for row in found.layers}
+    assert {row.executed for row in found.layers} == {"dense kernel"}
+    for file, layer, zeros in (
+        ("ticket.tflite", "hidden", 9),
+        ("ticket.tflite", "logits", 6),
+        ("small.tflite", "hidden", 1),
+        ("small.tflite", "logits", 0),
+    ):
+        assert rows[file, layer].zeros == zeros
 
 
 def test_it_is_json_and_a_table(found):
