@@ -32,7 +32,7 @@ FLOORS = (
     {"training"},
     {"lottery"},
     {"deploy", "analysis"},
-    {"library", "measuring"},
+    {"library", "measuring", "exporting"},
     COMMANDS,
 )
 STRANGERS = {("calibration", "pruning"), ("calibration", "data")}
