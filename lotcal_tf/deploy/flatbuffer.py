@@ -147,7 +147,7 @@ def divide_logits(written: bytes, temperature: float) -> bytes:
     contents = bytearray(written)
     model = schema.Model.GetRootAsModel(contents, 0)
     graph = model.Subgraphs(0)
-    makers = {}
+    makers: dict[int, Any] = {}
     for number in range(graph.OperatorsLength()):
         maker = graph.Operators(number)
         makers |= {int(place): maker for place in maker.OutputsAsNumpy()}
