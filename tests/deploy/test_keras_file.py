@@ -15,5 +15,5 @@ def test_it_comes_back_as_it_was(ticket, inputs, logits, tmp_path):
 
 def test_what_is_no_such_file_is_refused(tmp_path):
     (tmp_path / "a.keras").write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="a.keras is no Keras file that can be loaded"):
+    with pytest.raises(UsageError, match=r"a\.keras is no Keras file that can be loaded"):
         keras_file.read(tmp_path / "a.keras")

@@ -22,6 +22,7 @@ def network(kept, *, convolutional):
         model,
         {
             name: draw.normal(size=v.shape) * (draw.random(v.shape) < (kept if v.ndim > 1 else 1))
+            + 0.0  # no −0
             for name, v in masking.values(model).items()
         },
     )
