@@ -18,7 +18,9 @@ def test_zeros_stay_and_two_runs_are_the_same(ticket, tmp_path, monkeypatch):
     files = [tmp_path / name for name in ("a.tflite", "b.tflite")]
     for path in files:
         qat.write(ticket.model(), path, sparse=False, material=MATERIAL)
-    assert files[0].read_bytes() == files[1].read_bytes()
+    # Not byte by byte: within one process Keras numbers the layers that TFMOT adds.
+    first, second = (tflite.logits(path, INPUTS) for path in files)
+    np.testing.assert_array_equal(first, second)
     zeros.check(files[0], ticket.model())
     wanted = ticket.model()(INPUTS).numpy()
     assert np.abs(tflite.logits(files[0], INPUTS) - wanted).max() < 0.1 * np.ptp(wanted)
