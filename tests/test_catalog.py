@@ -103,6 +103,22 @@ def test_source_gives_splits_that_fit_together(name):
         np.testing.assert_allclose(dataset.truth.sum(1), 1, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", catalog.FORMATS)
+def test_format_is_described_and_has_a_writer(name):
+    row = catalog.file_format(name)
+    assert callable(row.load()) and row.load().__doc__
+    assert row.help.strip() and "\n" not in row.help
+    assert row.tolerance in ("float", "quantised")
+    assert set(row.needs) <= {"validation", "training"}
+    assert [other.file for other in catalog.FORMATS.values()].count(row.file) == 1
+    assert re.fullmatch(r"\w+", name), "a name is typed on a command line"
+
+
+def test_unknown_format_is_told_the_choices():
+    with pytest.raises(FieldError, match=r"^format=onnx: choose of keras, saved_model, float32"):
+        catalog.file_format("onnx")
+
+
 @pytest.mark.parametrize("name", catalog.STRATEGIES)
 def test_strategies_of_the_table_come_first(name):
     assert catalog.strategy(name) is catalog.STRATEGIES[name]

@@ -22,7 +22,7 @@ _VECTORS = (
     (np.uint16, schema.SparseIndexVector.Uint16Vector, schema.Uint16VectorT),
     (np.int32, schema.SparseIndexVector.Int32Vector, schema.Int32VectorT),
 )
-_NUMBERS: dict[int, np.dtype[Any]] = {
+_NUMBERS: dict[int, np.dtype] = {
     schema.TensorType.FLOAT32: np.dtype(np.float32),
     schema.TensorType.FLOAT16: np.dtype(np.float16),
     schema.TensorType.INT8: np.dtype(np.int8),

@@ -31,6 +31,14 @@ def run(path, inputs):
     return runner(inputs), runner.output
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short():
+    """Few steps of fine-tuning: its own test sees to what it learns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lotcal_tf.deploy.qat._STEPS", 3)
+        yield
+
+
 @pytest.fixture(scope="module")
 def material(inputs):
     from lotcal_tf.data.splits import ResidentSplit

@@ -5,8 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from lotcal_tf.calibration.temperature import fit_temperature
 from lotcal_tf.compat import keras
-from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
+from lotcal_tf.deploy import tflite
+from lotcal_tf.deploy.formats import Material, with_softmax
+from lotcal_tf.deploy.scaling import fold_temperature, refit, temperature_of
 from lotcal_tf.errors import UsageError
 from lotcal_tf.pruning import masking
 
@@ -80,3 +83,21 @@ def test_a_tickets_temperature_is_that_of_its_record(ticket):
     assert temperature_of(ticket) == 2.5
     with pytest.raises(UsageError, match="level 2 records no temperature: take its raw logits"):
         temperature_of(dataclasses.replace(ticket, record={"level": 2}))
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_written_file_is_refitted_to_what_itself_gives(ticket, inputs, tmp_path, softmax):
+    path, labels = tmp_path / "a.tflite", np.arange(len(inputs)) % 3
+    material = Material(inputs, labels)
+    tflite.write_int8(ticket.model(), path, sparse=True, material=material)
+    before = tflite.logits(path, inputs)
+    if softmax:
+        model = with_softmax(ticket.model())
+        tflite.write_int8(model, path, sparse=True, material=material)
+    temperature = refit(path, material)
+    assert temperature == pytest.approx(fit_temperature(labels, before), rel=1e-3)
+    after, wanted = tflite.logits(path, inputs), before / temperature
+    if softmax:
+        wanted = np.exp(wanted) / np.exp(wanted).sum(-1, keepdims=True)
+    np.testing.assert_allclose(after, wanted, rtol=1e-4, atol=1e-6)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.tflite"]

@@ -18,6 +18,14 @@ ROWS = [
 INPUTS = np.random.default_rng(0).normal(size=(8, 8, 8, 4)).astype("float32")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short():
+    """Few steps of fine-tuning: its own test sees to what it learns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lotcal_tf.deploy.qat._STEPS", 3)
+        yield
+
+
 @pytest.fixture(scope="module")
 def network():
     """Kernels of all kinds, square ones too; a quarter of the weights kept."""
