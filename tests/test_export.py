@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lotcal_tf import export, exporting, library, measuring
+from lotcal_tf import export, library, measuring
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import tflite
 from lotcal_tf.lottery.ticket import best_level
@@ -221,10 +221,3 @@ def test_answers_in_a_second_and_without_tensorflow(flags, code):
     for name in (*(flag.name for flag in export.FLAGS), *export.FIELDS, "config"):
         assert (f"\n  --{name}\n" in done.stdout) == (code == 0)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
-
-
-def test_exporting_takes_no_level_that_is_not_there(run):
-    from lotcal_tf.errors import UsageError
-
-    with pytest.raises(UsageError, match="is no ticket"):
-        exporting.export_level(run, 7, {})

@@ -1,0 +1,55 @@
+"""Making one file: which encodings are tried, which one stays, and what its zeros are held against."""
+
+import pytest
+
+from lotcal_tf.catalog import FORMATS
+from lotcal_tf.deploy.formats import LOGITS, Material
+from lotcal_tf.deploy.maker import Maker, size_of
+from lotcal_tf.pruning.compaction import compact
+
+
+@pytest.fixture
+def maker(ticket, tmp_path):
+    model = ticket.model()
+    # One unit of six has nothing left: compaction finds it.
+    kernel = model.get_layer("hidden").kernel
+    values = kernel.numpy()
+    values[:, 2] = 0
+    kernel.assign(values)
+    scratch, target = tmp_path / "scratch", tmp_path / "target"
+    scratch.mkdir()
+    target.mkdir()
+    return Maker(model, compact(model), LOGITS, Material(), scratch), target
+
+
+def test_every_encoding_a_format_can_have_is_tried_and_the_smallest_stays(maker):
+    make, target = maker
+    made = make.make(FORMATS["float32"], None, target, refitted=False)
+    assert set(made.sizes) == {"dense", "sparse", "compact", "compact_sparse"}
+    assert made.sizes[made.encoding] == min(made.sizes.values()) == size_of(made.path)
+    assert made.path == target / "ticket_float32.tflite"
+    made = make.make(FORMATS["keras"], None, target, refitted=False)
+    assert set(made.sizes) == {"dense", "compact"}
+    assert made.encoding == "compact"
+    assert {tensor.layer: tensor.shape for tensor in made.tensors} == {
+        "hidden": (8, 5), "logits": (5, 3)
+    }  # fmt: skip
+
+
+def test_without_a_dead_unit_there_is_no_compact_encoding(ticket, tmp_path):
+    model = ticket.model()
+    for layer in ("hidden", "logits"):
+        weights = model.get_layer(layer).get_weights()
+        model.get_layer(layer).set_weights([weights[0] + 1, weights[1]])
+    (tmp_path / "scratch").mkdir()
+    make = Maker(model, compact(model), LOGITS, Material(), tmp_path / "scratch")
+    made = make.make(FORMATS["keras"], None, tmp_path, refitted=False)
+    assert set(made.sizes) == {"dense"}
+
+
+def test_a_directory_weighs_what_all_its_files_weigh(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a").write_bytes(b"123")
+    (tmp_path / "b").write_bytes(b"45")
+    assert size_of(tmp_path) == 5
+    assert size_of(tmp_path / "b") == 2
