@@ -170,6 +170,7 @@ def export(
         maker = Maker(model, compaction, output, examples.material, work)
         rows: dict[str, dict[str, Any]] = {}
         made: dict[str, Made] = {}
+        shown, outputs = "", truth
         for name in formats:
             row = FORMATS[name]
             progress(f"{row.file}: writing")
@@ -195,8 +196,9 @@ def export(
                 "zeros": sum(tensor.zeros for tensor in chosen.tensors),
                 **dataclasses.asdict(compared),
             }
-            # The last one is what the card shows.
-            shown, outputs = row.file, found
+            # The card shows the last file that runs without TensorFlow.
+            if row.file.endswith(".tflite") or not shown.endswith(".tflite"):
+                shown, outputs = row.file, found
         parity = {
             "ticket": ticket.digest,
             "level": ticket.level,
