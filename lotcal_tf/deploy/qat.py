@@ -1,7 +1,6 @@
 """Quantisation-aware fine-tuning that keeps zeros (TFMOT), then TFLite in whole numbers of 8 bits."""
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,8 @@ def write(model: "keras.Model", path: Path, *, sparse: bool, material: Material)
     """Fine-tunes a copy of the network as it will be rounded, and writes it as int8.
 
     The copy learns the network's own probabilities, not the labels, so that its confidence stays
-    what it was. BatchNorm stands still; where no linear layer is before it, it is computed in
-    float32. Input and output stay float32.
+    what it was. Dropout drops nothing. BatchNorm stands still; where no linear layer is before it,
+    it is computed in float32. Input and output stay float32.
 
     Raises:
       UsageError: validation or training data are missing, or a layer with weights cannot be
@@ -122,7 +121,10 @@ def _quantised(flat: "keras.Model") -> "keras.Model":
         )
 
     def replace(layer: "keras.layers.Layer") -> "keras.layers.Layer":
-        copy = copy_layer(layer)
+        config = layer.get_config()
+        # Dropout drops nothing: the copy learns what the network computes, the same at every run.
+        still = {"rate": 0.0} if "rate" in config and not layer.weights else {}
+        copy = copy_layer(layer, {**config, **still})
         if layer.name in known:
             return tfmot.quantization.keras.quantize_annotate_layer(copy)
         if layer.weights or isinstance(layer, _L.InputLayer):
@@ -204,7 +206,12 @@ def _quick_ranges() -> Iterator[None]:
     from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
 
     slow = quant_ops.MovingAvgQuantize
-    quant_ops.MovingAvgQuantize = functools.partial(slow, ema_decay=_RANGE_DECAY)
+
+    def quick(*args: Any, **options: Any) -> Any:
+        # Its callers name a decay themselves.
+        return slow(*args, **{**options, "ema_decay": _RANGE_DECAY})
+
+    quant_ops.MovingAvgQuantize = quick
     try:
         yield
     finally:
