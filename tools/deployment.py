@@ -1,0 +1,77 @@
+"""Reads exports of one run together: what each level's files weigh, how fast they are, what they still say.
+
+python tools/deployment.py RUN/export_level_*
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HEAD = (
+    "kept", "file", "encoding", "bytes", "smaller", "gzipped", "µs, 1 thread", "faster",
+    "µs, 2 threads", "accuracy, ticket → file", "ECE, ticket → file",
+)  # fmt: skip
+
+
+def rows(directory: Path) -> list[list[str]]:
+    """One export's rows: the dense network it is held against, then each file."""
+    card = _json(directory / "model_card.json")
+    sizes = {row["file"]: row for row in card["verdict"]["files"]}
+    parity = {row["file"]: row for row in card["parity"]["files"].values()}
+    dense = next(iter(sizes.values()))
+    kept = f"{100 * card['record']['density']:.1f} %"
+    found = []
+    for name, row in sizes.items():
+        if name == "masked network":
+            continue
+        held = parity.get(name)
+        found.append(
+            [
+                kept if held else "100 %",
+                name,
+                row["encoding"],
+                f"{row['bytes']:,}",
+                f"{dense['bytes'] / row['bytes']:.1f} ×",
+                f"{row['gzipped']:,}",
+                *_times(row, dense),
+                _pair(held, "accuracy", 100, 2) if held else "–",
+                _pair(held, "ece", 1, 4) if held else "–",
+            ]
+        )
+    return found
+
+
+def table(directories: Sequence[Path]) -> str:
+    """The rows of several exports as Markdown."""
+    lines = [HEAD, ["---"] * 3 + ["---:"] * (len(HEAD) - 3)]
+    lines += [row for directory in directories for row in rows(directory)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _times(row: dict[str, Any], dense: dict[str, Any]) -> list[str]:
+    if not row["latency"]:
+        return ["–", "–", "–"]
+    one, two = (row["latency"][threads]["median_us"] for threads in ("1", "2"))
+    return [f"{one:.1f}", f"{dense['latency']['1']['median_us'] / one:.2f} ×", f"{two:.1f}"]
+
+
+def _pair(held: dict[str, Any], figure: str, scale: float, digits: int) -> str:
+    ticket, file = (scale * held[side][figure] for side in ("ticket", "measured"))
+    return f"{ticket:.{digits}f} → {file:.{digits}f}"
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("exports", nargs="+", type=Path)
+    print(table(parser.parse_args().exports))
+
+
+if __name__ == "__main__":
+    main()
