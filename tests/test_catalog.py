@@ -115,7 +115,7 @@ def test_format_is_described_and_has_a_writer(name):
 
 
 def test_unknown_format_is_told_the_choices():
-    with pytest.raises(FieldError, match=r"^format=onnx: choose of keras, saved_model, float32"):
+    with pytest.raises(FieldError, match=r"^formats=onnx: choose of keras, saved_model, float32"):
         catalog.file_format("onnx")
 
 

@@ -83,11 +83,11 @@ def test_the_readmes_promise(tmp_path, monkeypatch, capsys):
     best = run.best
     logits = best.model().predict(x[1500:], verbose=0)
     assert best.record["test_accuracy"] == np.mean(logits.argmax(-1) == y[1500:]) > 0.8
-    assert names["files"].examples == 297
+    assert names["done"].examples == 297
     for name, value in masking.values(model).items():  # the user's model is left alone
         np.testing.assert_array_equal(value, run.ticket(0).rewind[name])
     out, err = capsys.readouterr()
-    assert run.table() in out and str(names["files"].tflite) in out
+    assert run.table() in out and names["done"].table() in out
     assert err.count("% kept") == 4
 
 

@@ -288,7 +288,7 @@ def test_a_convolutional_recipe_runs_through_to_its_export(call, svhn, tmp_path)
     small = [f"--data_dir={svhn}", "--validation_size=50", f"--out={tmp_path / 'run'}"]
     result = call(*job, *small)
     assert result.code == 0, result.err
-    assert "exported, and equal to the ticket on 20 examples:" in result.out
+    assert "exported, and held against the ticket on 20 examples:" in result.out
     # Sixteen kernels 8 8 16 16 32·4 64·8, the output layer left whole.
     widths = [3, 8, 8, 16, 16, *[32] * 4, *[64] * 8]
     prunable = sum(9 * a * b for a, b in itertools.pairwise(widths))
@@ -492,7 +492,8 @@ def test_finished_levels_stay_when_a_later_one_fails(call, tmp_path, monkeypatch
     flags = ["--calib=my_strategies:FailsWhenPruned", "--epochs=2", f"--out={run}"]
     result = call(*SMALL, *flags, "--levels=2")
     assert (result.code, result.out) == (1, "")
-    first, last = result.err
+    predicted, first, last = result.err
+    assert predicted.startswith("predicted: ")
     assert first.startswith("level  0: 100.0 % kept")
     assert "not finite at level 1, epoch 0, step 0: " in last
     assert "finished levels are kept" in last

@@ -15,7 +15,7 @@ import tensorflow as tf
 import lotcal_tf
 from lotcal_tf.calibration.cross_entropy import CrossEntropy
 from lotcal_tf.compat import keras
-from lotcal_tf.deploy.export import export
+from lotcal_tf.deploy.export import Examples, export
 from lotcal_tf.errors import FieldError, TrainingDiverged, UsageError
 from lotcal_tf.evaluation import conditional, metrics
 from lotcal_tf.experiment import Experiment
@@ -243,12 +243,20 @@ def test_a_pruned_weight_is_zero_in_the_exported_files(chains, dataset, tmp_path
     from ai_edge_litert.interpreter import Interpreter
 
     ticket = chains("init").store.read(3)
-    files = export(ticket, tmp_path / "export", dataset.test.inputs.numpy())
-    loaded = tf.saved_model.load(str(files.saved_model))
+    formats = ("saved_model", "float32")
+    files = export(
+        ticket,
+        tmp_path / "export",
+        Examples.of(dataset),
+        formats=formats,
+        encoding="dense",
+        seconds=0,
+    ).files
+    loaded = tf.saved_model.load(str(files["saved_model"]))
     variables = {v.name.partition(":")[0]: v.numpy() for v in loaded.variables_of_model}
     assert_pruned_is_zero(variables, ticket.masks)
 
-    interpreter = Interpreter(str(files.tflite))
+    interpreter = Interpreter(str(files["float32"]))
     interpreter.allocate_tensors()
     tensors = [d for d in interpreter.get_tensor_details() if d["shape"].size == 2]
     for name, mask in ticket.masks.items():
