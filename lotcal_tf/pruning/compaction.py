@@ -267,6 +267,7 @@ class _Plan:
         inputs, output = self._inputs(node)[0], self._output(node)
         kernel = _flat_kernel(node.layer).copy()
         kernel[:, _foldable(node.layer, inputs.constant)] = 0
+        _gather_constants(kernel, inputs.constant)
         kernel[:, :, ~self._kept(output) | np.isfinite(output.constant)] = 0
         return kernel
 
@@ -398,6 +399,20 @@ def _foldable(layer: Any, constant: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which constant inputs a bias can stand for: all, or beside padding those that are 0."""
     padded = getattr(layer, "padding", "valid") != "valid" and max(layer.kernel_size) > 1
     return constant == 0 if padded else np.isfinite(constant)
+
+
+def _gather_constants(kernel: NDArray[np.float64], constant: NDArray[np.float64]) -> None:
+    """Lets one constant input stand for all that no bias can stand for, in place.
+
+    Beside padding a constant counts inside and not outside, so it must stay an input; but inputs
+    that are multiples of each other everywhere need only be one, with the sum of their kernels.
+    """
+    fixed = np.flatnonzero(np.isfinite(constant) & (kernel != 0).any((0, 2)))
+    if len(fixed) < 2:
+        return
+    one = fixed[np.argmax(np.abs(constant[fixed]))]
+    kernel[:, one] = np.einsum("i,pio->po", constant[fixed] / constant[one], kernel[:, fixed])
+    kernel[:, fixed[fixed != one]] = 0
 
 
 def _folded(layer: Any, constant: NDArray[np.float64]) -> NDArray[np.float64]:

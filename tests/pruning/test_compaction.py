@@ -198,6 +198,28 @@ def test_a_constant_beside_same_padding_stays_for_the_borders_sake():
     check_same(model, compaction)
 
 
+def test_one_constant_beside_same_padding_stands_for_all():
+    """Channels 1, 2 and 3 are the constants 2, -4 and 0.5: one with the sum of their kernels stays."""
+    model = keras.Sequential(
+        [
+            keras.Input((5, 5, 1)),
+            layers.Conv2D(4, 1),
+            layers.Conv2D(2, 3, padding="same", use_bias=False),
+        ]
+    )
+    kernel = np.zeros((1, 1, 1, 4))
+    kernel[..., 0] = 1.0
+    model.layers[0].set_weights([kernel, np.array([0.0, 2.0, -4.0, 0.5])])
+    draw = np.random.default_rng(0).normal(size=(3, 3, 4, 2))
+    model.layers[1].set_weights([draw])
+    compaction = compact(model)
+    assert list(compaction.after.values()) == [(1, 1, 1, 2), (3, 3, 2, 2)]
+    # By the largest, -4: channel 1 counts -1/2 of it, channel 3 -1/8.
+    wanted = draw[:, :, 2] - draw[:, :, 1] / 2 - draw[:, :, 3] / 8
+    np.testing.assert_allclose(compaction.model.get_weights()[2][:, :, 1], wanted, rtol=1e-12)
+    check_same(model, compaction)
+
+
 def test_a_zero_beside_same_padding_goes():
     model = constant_channel("same", -2.0)
     compaction = compact(model)
