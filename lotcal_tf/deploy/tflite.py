@@ -33,7 +33,8 @@ def write_float32(model: "keras.Model", path: Path, *, sparse: bool, material: M
     Raises:
       UsageError: TFLite lacks an op of the model's; as of every format.
     """
-    path.write_bytes(convert(model, sparse))
+    whole = convert(model, False)
+    path.write_bytes(_in_blocks(model, whole) if sparse else whole)
 
 
 def write_float16(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
@@ -84,6 +85,33 @@ def finished(written: bytes, model: "keras.Model", sparse: bool) -> bytes:
 
 def _encoded(written: bytes, sparse: bool) -> bytes:
     return sparsity.encode(written) if sparse else written
+
+
+def _in_blocks(model: "keras.Model", whole: bytes) -> bytes:
+    """The converter's own sparse encoding, which LiteRT may run by a sparse kernel; else ours.
+
+    LiteRT 2.3 computes some of its blocks wrong: both files are run, and where they differ the
+    blocks are not taken.
+
+    Args:
+      model: the network.
+      whole: the dense file of the same network.
+    """
+    blocks = convert(model, True)
+    draws = np.random.default_rng(0).normal(size=(16, *model.input_shape[1:]))
+    draws[8:] *= 100  # Inputs may be of the order of 1, or of a byte's values.
+    inputs = draws.astype(np.float32)
+    with tempfile.TemporaryDirectory() as directory:
+        places = [Path(directory) / name for name in ("whole", "blocks")]
+        for place, written in zip(places, (whole, blocks), strict=True):
+            place.write_bytes(written)
+        wanted = Runner(places[0])(inputs)
+        try:
+            found = Runner(places[1])(inputs)
+        except (RuntimeError, ValueError):  # Or it does not run them at all.
+            return _encoded(whole, True)
+    limit = 1e-4 * np.maximum(1.0, np.abs(wanted).max(axis=1, keepdims=True))
+    return blocks if (np.abs(found - wanted) <= limit).all() else _encoded(whole, True)
 
 
 def convert(model: "keras.Model", sparse: bool, **settings: Any) -> bytes:

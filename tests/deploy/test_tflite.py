@@ -8,6 +8,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from lotcal_tf.deploy import saved_model, tflite
+from lotcal_tf.deploy.formats import Material
 from lotcal_tf.errors import UsageError
 
 
@@ -109,3 +110,27 @@ def test_a_file_of_several_tensors_is_refused(tmp_path):
     (tmp_path / "two.tflite").write_bytes(converter.convert())
     with pytest.raises(UsageError, match=r"two.tflite takes 2 tensors and gives 1: one of each"):
         tflite.Runner(tmp_path / "two.tflite")
+
+
+@pytest.mark.parametrize("wrong", ["logits", "no file"])
+def test_blocks_that_compute_something_else_are_not_taken(
+    ticket, inputs, tmp_path, monkeypatch, wrong
+):
+    """The converter's sparse encoding is a file of another network, or of none; ours is written."""
+    model, material = ticket.model(), Material()
+    other = ticket.model()
+    other.layers[-1].bias.assign_add([1.0, 0.0, 0.0])
+    broken = tflite.convert(other, False) if wrong == "logits" else b"no file"
+    convert = tflite.convert
+    monkeypatch.setattr(
+        tflite, "convert", lambda given, sparse, **rest: broken if sparse else convert(given, False)
+    )
+    tflite.write_float32(model, tmp_path / "a.tflite", sparse=True, material=material)
+    found = tflite.logits(tmp_path / "a.tflite", inputs)
+    np.testing.assert_allclose(found, model(inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_blocks_that_compute_the_same_are_taken(ticket, tmp_path):
+    model = ticket.model()
+    tflite.write_float32(model, tmp_path / "a.tflite", sparse=True, material=Material())
+    assert (tmp_path / "a.tflite").read_bytes() == tflite.convert(model, True)
