@@ -28,3 +28,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     flush(path.parent)
+
+
+def parts(path: Path) -> list[Path]:
+    """A file itself; of a directory all files in it, sorted."""
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a directory."""
+    return sum(part.stat().st_size for part in parts(path))

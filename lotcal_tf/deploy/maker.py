@@ -10,6 +10,7 @@ from lotcal_tf.deploy import zeros
 from lotcal_tf.deploy.formats import PROBABILITIES, Material, with_softmax
 from lotcal_tf.deploy.scaling import refit
 from lotcal_tf.deploy.zeros import StoredTensor
+from lotcal_tf.files import size_of
 from lotcal_tf.pruning.compaction import Compaction
 
 
@@ -103,9 +104,3 @@ class Maker:
         path.parent.mkdir(exist_ok=True)
         row.load()(model, path, sparse=how.sparse, material=self._material)
         return size_of(path)
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files of a directory."""
-    files = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
-    return sum(file.stat().st_size for file in files)

@@ -20,6 +20,8 @@ from lotcal_tf.compat import keras
 from lotcal_tf.deploy import operators
 from lotcal_tf.deploy.latency import Latency
 from lotcal_tf.deploy.zeros import StoredTensor
+from lotcal_tf.files import parts, size_of
+from lotcal_tf.lottery.progress import percent
 from lotcal_tf.pruning.compaction import Compaction
 
 # Names of the two networks that files are held against; both as dense float32 `.tflite` files.
@@ -106,11 +108,11 @@ class Verdict:
 
 def verdict_text(whole: Mapping[str, Any]) -> str:
     """What `Verdict.as_dict` gives, as text to read."""
-    parts = [
+    tables = [
         f"{file}\n{aligned(layer_cells(rows))}" for file, rows in by_file(whole["layers"]).items()
     ]
     files = aligned(file_cells(whole["files"]))
-    return "\n\n".join([*parts, f"latency of one example on {whole['machine']}\n{files}"])
+    return "\n\n".join([*tables, f"latency of one example on {whole['machine']}\n{files}"])
 
 
 def verdict(
@@ -147,7 +149,7 @@ def verdict(
         ]
     files = []
     for name, path in paths.items():
-        encoding, size = encodings.get(name, "dense"), _bytes(path)
+        encoding, size = encodings.get(name, "dense"), size_of(path)
         sparse = size if "sparse" in encoding else (sparse_bytes or {}).get(name)
         files.append(
             FileRow(name, encoding, size, _gzipped(path), sparse, dict(latency.get(name, {})))
@@ -207,7 +209,7 @@ def _layer_row(
         return LayerRow(file, layer, dense, compact, weights, zeros, stored, executed, why)
     stored = "sparse" if tensor.sparse else "dense"
     if weights < before:
-        stored += f", {_percent(1 - weights / before)} left out"
+        stored += f", {percent(1 - weights / before)} left out"
     executed, why = _execution(tensor.name, tensor.zeros, tensor.size, graph)
     return LayerRow(file, layer, dense, compact, tensor.size, tensor.zeros, stored, executed, why)
 
@@ -270,17 +272,9 @@ def _lacking(use: operators.KernelUse, zeros: int, size: int, graph: operators.G
 # Files
 
 
-def _parts(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-
-
-def _bytes(path: Path) -> int:
-    return sum(part.stat().st_size for part in _parts(path))
-
-
 def _gzipped(path: Path) -> int:
     """Of all files together, as an archive would be."""
-    return len(gzip.compress(b"".join(part.read_bytes() for part in _parts(path)), 6, mtime=0))
+    return len(gzip.compress(b"".join(part.read_bytes() for part in parts(path)), 6, mtime=0))
 
 
 def _machine() -> str:
@@ -313,7 +307,7 @@ def layer_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
                 row["layer"],
                 "×".join(map(str, row["dense_shape"])),
                 "×".join(map(str, row["compact_shape"])),
-                _percent(row["zeros"] / row["weights"]),
+                percent(row["zeros"] / row["weights"]),
                 row["stored"],
                 row["executed"],
                 row["why"],
@@ -350,10 +344,6 @@ def file_cells(files: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def _times(dense: float | None, this: float | None) -> str:
     return f"{dense / this:.2f} ×" if dense and this else "–"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

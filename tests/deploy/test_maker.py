@@ -4,7 +4,8 @@ import pytest
 
 from lotcal_tf.catalog import FORMATS
 from lotcal_tf.deploy.formats import LOGITS, Material
-from lotcal_tf.deploy.maker import Maker, size_of
+from lotcal_tf.deploy.maker import Maker
+from lotcal_tf.files import size_of
 from lotcal_tf.pruning.compaction import compact
 
 
