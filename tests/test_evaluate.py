@@ -20,21 +20,13 @@ from lotcal_tf.catalog import CORRUPTIONS, SEVERITIES
 from lotcal_tf.evaluation.metrics import measure
 from lotcal_tf.recipes import resolve
 
+# See conftest.
+pytestmark = pytest.mark.usefixtures("determinism")
+
 ROOT = Path(__file__).resolve().parents[1]
 # Not the defaults: the validation split must be cut as the run cut it.
 FLAGS = {"model": "lenet_10", "epochs": 2, "levels": 2, "seed": 5, "validation_size": 123}
 FIGURES = set(measure([0, 1], np.eye(2)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def determinism():
-    """The command turns it on for its process, which here is that of all tests."""
-    from tensorflow.python.framework import config
-
-    before = config.is_op_determinism_enabled()
-    yield
-    if not before:
-        config.disable_op_determinism()
 
 
 @pytest.fixture(scope="module")

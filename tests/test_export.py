@@ -18,20 +18,12 @@ from lotcal_tf.deploy import tflite
 from lotcal_tf.lottery.ticket import best_level
 from lotcal_tf.recipes import resolve
 
+# See conftest.
+pytestmark = pytest.mark.usefixtures("determinism")
+
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = {"model": "lenet_16_10", "epochs": 2, "levels": 2, "prune_rate": 0.6, "seed": 5}
 LOOSE = ("--accuracy_tolerance=0.2", "--ece_tolerance=0.2")  # A net that has hardly learnt.
-
-
-@pytest.fixture(scope="module", autouse=True)
-def determinism():
-    """The command turns it on for its process, which here is that of all tests."""
-    from tensorflow.python.framework import config
-
-    before = config.is_op_determinism_enabled()
-    yield
-    if not before:
-        config.disable_op_determinism()
 
 
 @pytest.fixture(scope="module")

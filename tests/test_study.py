@@ -152,17 +152,6 @@ def test_a_write_that_fails_leaves_the_study_before_it(call, runs, tmp_path, mon
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-@pytest.fixture
-def determinism():
-    """The command turns it on for its process, which here is that of all tests."""
-    from tensorflow.python.framework import config
-
-    before = config.is_op_determinism_enabled()
-    yield
-    if not before:
-        config.disable_op_determinism()
-
-
 def test_histograms_are_of_the_runs_own_tickets(call, tmp_path, determinism):
     from lotcal_tf import library, measuring
     from lotcal_tf.evaluation import metrics

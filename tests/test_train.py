@@ -24,6 +24,9 @@ import tensorflow_datasets as tfds
 from lotcal_tf import cli, train
 from lotcal_tf.recipes import resolve
 
+# See conftest.
+pytestmark = pytest.mark.usefixtures("determinism")
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "lotcal_tf.train"]
 FLAGS = {"model": "lenet_10", "epochs": "40"}
@@ -63,17 +66,6 @@ def finished(tmp_path_factory):
     with start(directory, "--levels=3") as process:
         out, err = process.communicate(timeout=300)
     return Ended(directory, process.returncode, out, err)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def determinism():
-    """The command turns it on for its process, which here is that of all tests."""
-    from tensorflow.python.framework import config
-
-    before = config.is_op_determinism_enabled()
-    yield
-    if not before:
-        config.disable_op_determinism()
 
 
 @pytest.fixture
