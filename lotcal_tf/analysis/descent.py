@@ -5,7 +5,9 @@ learn the noise by heart, then falls below where it began, and rises again when 
 (sparse double descent: He et al. 2022, arXiv 2206.08684; Arora et al. 2023, arXiv 2306.12190). The rule
 here finds these places from training and validation error alone; test figures are never looked at.
 
-All errors are those on the labels as they are trained and validated, noisy ones included.
+All errors are those on the labels as they are trained and validated, noisy ones included. A label
+known to be wrong is an error of every level that learnt the task, so it tells no two of them apart:
+what chance there is in a level's error comes from the other labels.
 """
 
 import dataclasses
@@ -53,15 +55,22 @@ class Descent:
     verdict: str
 
 
-def read_chain(train_error: ArrayLike, validation_error: ArrayLike, examples: int) -> Descent:
+def read_chain(
+    train_error: ArrayLike,
+    validation_error: ArrayLike,
+    examples: int,
+    wrong_labels: float = 0.0,
+) -> Descent:
     """Reads a chain.
 
     Args:
       train_error, validation_error: one a level, from dense to sparse, each in [0, 1].
       examples: how many examples the validation error is taken over; gives its standard error.
+      wrong_labels: share of the validation labels known to be wrong, in [0, 1).
 
     Raises:
-      ValueError: the columns are empty, unequally long or hold values outside [0, 1].
+      ValueError: the columns are empty, unequally long or hold values outside [0, 1]; `examples` is
+        below 1; `wrong_labels` is outside [0, 1).
 
     The rule. Two levels differ for sure where their errors are further apart than chance would
     bring any two levels of such a chain in all but 5 % of cases (`surely_apart`). The peak is the
@@ -74,6 +83,9 @@ def read_chain(train_error: ArrayLike, validation_error: ArrayLike, examples: in
         raise ValueError(f"{train.size} training errors, {error.size} validation errors")
     if examples < 1:
         raise ValueError(f"examples must be at least 1, got {examples}")
+    if not 0 <= wrong_labels < 1:
+        raise ValueError(f"wrong_labels must be in [0, 1), got {wrong_labels}")
+    deviation = standard_error(error, examples, wrong_labels)
     lowest = _lowest(error, 0)
     threshold = _last(train <= INTERPOLATES)
     shown = functools.partial(
@@ -89,12 +101,12 @@ def read_chain(train_error: ArrayLike, validation_error: ArrayLike, examples: in
         return nothing(
             verdict=f"too short: {error.size} of at least {SHORTEST} levels, no peak can be told"
         )
-    apart = surely_apart(error, examples)
+    apart = surely_apart(deviation)
     peak = _peak(train, error, apart)
     if peak is None and not _falls(error, apart):
         return nothing(verdict=_without(train, error, apart))
     best = lowest if peak is None else _lowest(error, peak + 1)
-    sweet = _around(error, best, examples, 0 if peak is None else peak + 1)
+    sweet = _around(error, best, deviation[best], 0 if peak is None else peak + 1)
     is_bound = sweet[1] == error.size - 1
     collapse = next(
         (
@@ -121,23 +133,32 @@ def read_chain(train_error: ArrayLike, validation_error: ArrayLike, examples: in
     )
 
 
-def standard_error(error: np.ndarray | float, examples: int) -> np.ndarray:
-    """Binomial standard error of an error in [0, 1] over so many examples.
+def standard_error(
+    error: np.ndarray | float, examples: int, wrong_labels: float = 0.0
+) -> np.ndarray:
+    """Standard error of an error in [0, 1] over so many examples, as far as levels can differ by it.
 
-    An error of 0 or 1 is no proof of there being no chance: one example is taken as wrong, or right.
+    Binomial, over the examples whose labels are not known to be wrong; all levels err on the others.
+    No error at all, or no right answer, is no proof of there being no chance: one example is taken
+    as wrong, or right.
     """
-    share = np.clip(error, min(1 / examples, 0.5), max(1 - 1 / examples, 0.5))
-    return np.sqrt(share * (1 - share) / examples)
+    right = 1 - wrong_labels
+    share = np.clip(
+        (error - wrong_labels) / right,
+        min(1 / (right * examples), 0.5),
+        max(1 - 1 / (right * examples), 0.5),
+    )
+    return right * np.sqrt(share * (1 - share) / (right * examples))
 
 
-def surely_apart(error: np.ndarray, examples: int) -> np.ndarray:
-    """How far apart each two levels `(L, L)` must be to differ for sure.
+def surely_apart(deviation: np.ndarray) -> np.ndarray:
+    """How far apart each two levels `(L, L)` must be to differ for sure, by their standard errors.
 
     Tukey's honest significant difference (Tukey–Kramer for unequal deviations): if all levels were
     equally good, the largest of all differences would stay below it in 95 % of chains.
     """
-    squares = standard_error(error, examples) ** 2
-    return _studentized_range(error.size) * np.sqrt((squares[:, None] + squares[None, :]) / 2)
+    squares = deviation**2
+    return _studentized_range(deviation.size) * np.sqrt((squares[:, None] + squares[None, :]) / 2)
 
 
 @functools.lru_cache
@@ -173,13 +194,13 @@ def _without(train: np.ndarray, error: np.ndarray, apart: np.ndarray) -> str:
         return "no peak: ends before the interpolation threshold, give it more levels"
     lowest = _lowest(error, 0)
     if (error[lowest:] - error[lowest] > apart[lowest:, lowest]).any():
-        return "no peak: the error only rises"
+        return "no peak: the error rises for sure, and did not fall for sure before"
     return "no peak: no two levels surely differ"
 
 
-def _around(error: np.ndarray, best: int, examples: int, first: int) -> tuple[int, int]:
+def _around(error: np.ndarray, best: int, deviation: float, first: int) -> tuple[int, int]:
     """The levels next to the best, from `first` on, within one standard error of it."""
-    near = error <= error[best] + standard_error(error[best], examples)
+    near = error <= error[best] + deviation
     low = high = best
     while low > first and near[low - 1]:
         low -= 1

@@ -74,7 +74,8 @@ class Chain:
     @functools.cached_property
     def descent(self) -> Descent:
         """What the chain shows by training and validation error."""
-        return read_chain(self.error("train"), self.error("val"), self.examples)
+        wrong = self.wrong_labels.get("val", 0.0)
+        return read_chain(self.error("train"), self.error("val"), self.examples, wrong)
 
     def error(self, split: str) -> np.ndarray:
         """1 - accuracy of each level on `train`, `val` or `test`."""

@@ -28,7 +28,7 @@ def test_a_whole_chain():
     [
         (2, "too short: 2 of at least 3 levels"),
         (4, "no peak: ends before the interpolation threshold"),
-        (5, "no peak: the error only rises"),
+        (5, "no peak: the error rises for sure, and did not fall for sure before"),
     ],
 )
 def test_a_chain_cut_before_the_fall_has_no_peak(levels, words):
@@ -68,7 +68,7 @@ def test_a_bump_in_the_collapse_is_no_peak():
     error = [0.2, 0.2, 0.2, 0.2, 0.5, 0.8, 0.5, 0.9]
     found = read_chain(train, error, EXAMPLES)
     assert found.peak is found.best is None
-    assert found.verdict == "no peak: the error only rises"
+    assert found.verdict == "no peak: the error rises for sure, and did not fall for sure before"
 
 
 def test_the_best_lies_after_the_peak_even_if_the_dense_network_is_better():
@@ -85,8 +85,8 @@ def test_ties_go_to_the_sparser():
 
 def test_surely_apart_by_hand():
     # Two levels: the range of two normal values exceeds 1.96 sqrt(2) deviations in 5 % of cases.
-    apart = descent.surely_apart(np.array([0.5, 0.2]), 100)
     deviations = np.sqrt([0.25 / 100, 0.16 / 100])
+    apart = descent.surely_apart(deviations)
     q = 1.959963984540054 * np.sqrt(2)
     assert apart[0, 0] == pytest.approx(q * deviations[0], rel=1e-6)
     wanted = q * np.sqrt((deviations**2).mean())
@@ -101,11 +101,41 @@ def test_standard_error_is_binomial_and_never_0():
     assert descent.standard_error(0.0, 1) == 0.5
 
 
-def seeds_of(error, examples, count):
-    """Chains as other validation examples would have measured them, each level by itself."""
+def seeds_of(error, examples, count, wrong=0.0):
+    """Chains as other validation examples would have measured them, each level by itself.
+
+    Of the labels a share is wrong, the same ones for all levels, and no level predicts one of these.
+    """
     draw = np.random.default_rng(0)
+    right = round(examples * (1 - wrong))
+    own = (np.asarray(error) - wrong) / (1 - wrong)
     for _ in range(count):
-        yield draw.binomial(examples, error) / examples
+        yield (examples - right + draw.binomial(right, own)) / examples
+
+
+def test_wrong_labels_that_levels_share_are_no_chance():
+    # 400 labels are right, a tenth of them missed: 0.8 sqrt(0.1 · 0.9 / 400).
+    assert descent.standard_error(0.28, 500, 0.2) == pytest.approx(0.012)
+    drawn = np.array(list(seeds_of([0.28], 500, 20_000, wrong=0.2)))
+    assert descent.standard_error(0.28, 500, 0.2) == pytest.approx(drawn.std(), rel=0.02)
+    # A level lucky enough to be below the share has a standard error all the same.
+    assert descent.standard_error(0.15, 500, 0.2) == pytest.approx(
+        0.8 * np.sqrt(1 / 400 * (1 - 1 / 400) / 400)
+    )
+
+
+def test_a_fall_that_shared_wrong_labels_would_hide_is_seen():
+    train = [0.2, 0.2, 0.2, 0.21, 0.22, 0.3]
+    error = [0.255, 0.245, 0.235, 0.228, 0.230, 0.27]
+    assert read_chain(train, error, 3500).best is None
+    found = read_chain(train, error, 3500, wrong_labels=0.18)
+    assert (found.peak, found.best) == (None, 3)
+
+
+def test_a_flat_chain_over_wrong_labels_has_no_best_either():
+    flat = seeds_of(np.full(26, 0.25), 5000, 400, wrong=0.18)
+    found = [read_chain([0.02] * 26, e, 5000, wrong_labels=0.18) for e in flat]
+    assert sum(chain.best is not None for chain in found) <= 33  # as below, without them
 
 
 def test_a_flat_chain_has_no_peak_whatever_the_seed():
@@ -142,3 +172,9 @@ def test_only_a_rise_that_noise_cannot_make_is_a_peak():
 def test_what_is_no_chain_is_refused(train, error, examples):
     with pytest.raises(ValueError):
         read_chain(train, error, examples)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.0, np.nan])
+def test_a_share_of_wrong_labels_outside_its_range_is_refused(wrong):
+    with pytest.raises(ValueError, match="wrong_labels"):
+        read_chain(TRAIN, ERROR, EXAMPLES, wrong)
