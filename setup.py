@@ -34,6 +34,7 @@ REQUIRED = [
     "safetensors>=0.5,<1",
     "scikit-learn>=1.6,<2",  # brings the digits, the data set that needs no network
     "scipy>=1.14,<2",
+    "tabulate>=0.9,<1",
     "tensorboard>=2.21,<2.22",  # TensorFlow no longer brings it
     "tensorflow>=2.21,<2.22",
     "tensorflow-datasets>=4.9.10,<5",
@@ -50,6 +51,7 @@ EXTRAS = {
         "pytest>=9,<10",
         "ruff>=0.17.6,<0.18",  # a new minor brings new rules
         "setuptools>=77",  # tests/test_packaging.py builds a wheel without a network
+        "types-tabulate>=0.9,<1",
     ],
 }
 

@@ -25,7 +25,7 @@ COMMANDS = {"train", "export", "evaluate", "sweep", "report", "study"}
 FLOORS = (
     {
         *("errors", "seeds", "layout", "files", "experiment", "recipes", "catalog"),
-        *("compat", "cloning", "cluster", "evaluation", "rounding"),
+        *("compat", "cloning", "cluster", "evaluation", "rounding", "tables"),
     },
     {"data", "models", "pruning", "cli"},
     {"calibration"},
@@ -44,6 +44,7 @@ LIGHT_ROOMS = {
     "seeds",
     "layout",
     "files",
+    "tables",
     "experiment",
     "recipes",
     "catalog",

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lotcal_tf.tables import markdown
+
 HEAD = (
     "kept", "file", "encoding", "bytes", "smaller", "gzipped", "µs, 1 thread", "faster",
     "µs, 2 threads", "accuracy, ticket → file", "ECE, ticket → file",
@@ -45,9 +47,8 @@ def rows(directory: Path) -> list[list[str]]:
 
 def table(directories: Sequence[Path]) -> str:
     """The rows of several exports as Markdown."""
-    lines = [HEAD, ["---"] * 3 + ["---:"] * (len(HEAD) - 3)]
-    lines += [row for directory in directories for row in rows(directory)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    found = [row for directory in directories for row in rows(directory)]
+    return markdown([HEAD, *found], words=HEAD[:3])
 
 
 def _times(row: dict[str, Any], dense: dict[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from typing import Any
 from chains import Chain, Row, cell, read, run_all
 
 from lotcal_tf.catalog import STRATEGIES
+from lotcal_tf.tables import markdown
 
 Settings = Mapping[str, Any]
 
@@ -72,16 +73,13 @@ def search(chains: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
         own += [r for r in read(run) if 0.035 <= float(r["density"]) <= 0.215]
     rows = [(*key, mean(own, "val_nll"), mean(own, "val_accuracy")) for key, own in levels.items()]
     needed = next(row[3] for row in rows if row[0] == "none") - 0.002
-    lines = [
-        "| strategy and settings | validation NLL | validation accuracy | |",
-        "|---|---:|---:|---|",
-    ]
+    lines = [["strategy and settings", "validation NLL", "validation accuracy", ""]]
     for calib, text, nll, accuracy in rows:
         able = [row for row in rows if row[0] == calib and row[3] >= needed]
         best = min((row[2] for row in able), default=None)
         mark = "chosen" if nll == best else ("" if accuracy >= needed else "accuracy too low")
-        lines.append(f"| {text} | {nll:.4f} | {accuracy:.2%} | {mark} |")
-    return "\n".join(lines)
+        lines.append([text, f"{nll:.4f}", f"{accuracy:.2%}", mark])
+    return markdown(lines, words=[""])
 
 
 def at(density: float, levels: Sequence[Row]) -> Row:
@@ -100,15 +98,15 @@ def table(chains: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
     """Test figures of each strategy at the densities of `KEPT`, as Markdown tables."""
     parts = []
     for figure in FIGURES:
-        lines = [f"| {figure} | {' | '.join(KEPT)} |", "|---|" + "---:|" * len(KEPT)]
+        lines = [[figure, *KEPT]]
         for calib in dict.fromkeys(calib for calib, _ in chains):
             own = [read(run) for (c, _), run in zip(chains, runs, strict=True) if c == calib]
             cells = []
             for density in KEPT.values():
                 values = [float(at(density, rows)[f"test_{figure}"]) for rows in own]
                 cells.append(cell(figure, values))
-            lines.append(f"| {calib} | {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
+            lines.append([calib, *cells])
+        parts.append(markdown(lines))
     return "\n\n".join(parts)
 
 

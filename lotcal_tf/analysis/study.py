@@ -16,6 +16,7 @@ from lotcal_tf.analysis.statistics import (
     summarise,
 )
 from lotcal_tf.evaluation.metrics import wrong_confident
+from lotcal_tf.tables import markdown
 
 # So many difficulties make a rank correlation worth reporting.
 DIFFICULTIES = 5
@@ -374,7 +375,7 @@ def _chain_table(chains: Sequence[Chain]) -> str:
                 _number(figure(chain, "test_error", 0), ".4f"),
             ]
         )
-    return table(head, rows)
+    return markdown([head, *rows])
 
 
 def _cell_table(cells: Sequence[Cell]) -> str:
@@ -401,20 +402,7 @@ def _cell_table(cells: Sequence[Cell]) -> str:
                 *(_arrow(cell.compared.get(name)) for name in shown),
             ]
         )
-    return table(head, rows)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns stand under each other; the first left, the others right."""
-    widths = [max(3, *(len(row[i]) for row in (head, *rows))) for i in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        shown = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-        return f"| {' | '.join(shown)} |"
-
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([line(head), line(rule), *map(line, rows)])
+    return markdown([head, *rows])
 
 
 def _weights(chain: Chain, level: int | None, bound: bool = False) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.deploy.reader import PROBABILITIES
-from lotcal_tf.deploy.verdict import by_file, file_cells, layer_cells
+from lotcal_tf.deploy.verdict import FILE_WORDS, LAYER_WORDS, by_file, file_cells, layer_cells
 from lotcal_tf.evaluation.bins import BinStatistics
 from lotcal_tf.evaluation.reliability import bins_diagram
+from lotcal_tf.tables import markdown
 
 TEXT, JSON, DIAGRAM = "model_card.md", "model_card.json", "reliability.png"
 
@@ -32,8 +33,6 @@ _REALISED_IN_TRAINING = ("steps_per_epoch", "plan", "replicas")
 _REALISED_IN_STRATEGY = ("hyperparameters",)
 _REALISED_IN_DENSITY = ("parameters", "kernels", "prunable", "remaining_at_start")
 _METRICS = {"accuracy": "accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
-
-Cells = Sequence[Sequence[str]]
 
 
 def write(directory: Path, facts: Mapping[str, Any]) -> None:
@@ -153,7 +152,7 @@ def _metrics(facts: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             f"On the {parity['examples']:,} examples of the {_split(facts)} split:",
-            _markdown(rows),
+            markdown(rows),
             f"![Reliability diagram]({DIAGRAM})",
             f"{given}. The confidence is the highest of them. It is to be read as a share: of predictions "
             "made with a confidence of 0.9, nine of ten should be right. On these examples "
@@ -173,7 +172,7 @@ def _parity(parity: Mapping[str, Any]) -> str:
         pairs = zip(_figures(row["ticket"]), _figures(row["measured"]), strict=True)
         rows.append([*cells, *(f"{ticket} → {file}" for ticket, file in pairs)])
     tolerance = "; ".join(f"{name}: {_shown(value)}" for name, value in parity["tolerance"].items())
-    return f"{_markdown(rows)}\n\nTolerance: {tolerance}."
+    return f"{markdown(rows, FILE_WORDS)}\n\nTolerance: {tolerance}."
 
 
 def _sizes(verdict: Mapping[str, Any]) -> str:
@@ -182,16 +181,14 @@ def _sizes(verdict: Mapping[str, Any]) -> str:
         f"\n\nOne example at a time, in microseconds, on {verdict['machine']}; “smaller” and “faster” are against the "
         "dense network, which is not in this directory."
     )
-    return _markdown(file_cells(verdict["files"])) + (note if measured else "")
+    return markdown(file_cells(verdict["files"]), FILE_WORDS) + (note if measured else "")
 
 
 def _layers(facts: Mapping[str, Any]) -> str:
     rows = by_file(facts["verdict"]["layers"]).get(facts["main"])
     if not rows:
         return f"Not told for `{facts['main']}`."
-    return (
-        f"In `{facts['main']}`; the other files are in `{JSON}`.\n\n{_markdown(layer_cells(rows))}"
-    )
+    return f"In `{facts['main']}`; the other files are in `{JSON}`.\n\n{markdown(layer_cells(rows), LAYER_WORDS)}"
 
 
 def _limits(facts: Mapping[str, Any]) -> list[str]:
@@ -257,7 +254,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
         for name, v in values.items()
         if v is not None and v not in ("", [], {}, ())
     ]
-    return _markdown([["", ""], *rows]) if rows else "Not recorded."
+    return markdown([["", ""], *rows], [""]) if rows else "Not recorded."
 
 
 def _shown(value: Any) -> str:
@@ -268,11 +265,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
-
-
-def _markdown(rows: Cells) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 def _statistics(bins: Sequence[Mapping[str, Any]]) -> BinStatistics:

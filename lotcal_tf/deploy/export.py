@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from lotcal_tf import tables
 from lotcal_tf.catalog import DEFAULT_FORMATS, ENCODINGS, FORMATS, file_format
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Dataset, ResidentSplit, Split
@@ -21,7 +22,7 @@ from lotcal_tf.deploy.maker import Made, Maker
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance, compare
 from lotcal_tf.deploy.reader import KerasRunner, logits_of, open_model
 from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
-from lotcal_tf.deploy.verdict import DENSE, MASKED, Verdict, aligned, verdict, verdict_text
+from lotcal_tf.deploy.verdict import DENSE, FILE_WORDS, MASKED, Verdict, verdict, verdict_text
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.evaluation.metrics import DEFAULT_BINS, prediction_bins
 from lotcal_tf.lottery.ticket import Ticket
@@ -109,7 +110,7 @@ class Exported:
             size = [row["encoding"], f"{row['bytes']:,}"] if row else ["", ""]
             shown = [f"{figures[key]:.4f}" for key in columns]
             rows.append([name, *size, *shown])
-        return f"{aligned(rows)}\n\n{verdict_text(self.verdict)}"
+        return f"{tables.plain(rows, FILE_WORDS)}\n\n{verdict_text(self.verdict)}"
 
 
 def export(

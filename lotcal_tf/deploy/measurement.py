@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lotcal_tf import catalog
+from lotcal_tf import catalog, tables
 from lotcal_tf.catalog import SEVERITIES
 from lotcal_tf.data.corruption import Corruption
 from lotcal_tf.data.splits import Part
@@ -98,14 +98,14 @@ class Measurement:
         ]
         rows = [("clean", self.metrics)]
         rows += [(f"{row.shift} {row.severity}", row.metrics) for row in self.shifts]
-        width = max(len(name) for name, _ in rows)
-        lines.append(" " * width + "".join(f"{head:>10}" for head in _COLUMNS.values()))
+        cells = [["", *_COLUMNS.values()]]
         for name, metrics in rows:
-            figures = [
+            figures = (
                 f"{100 * metrics[key]:.2f} %" if key == "accuracy" else f"{metrics[key]:.4f}"
                 for key in _COLUMNS
-            ]
-            lines.append(f"{name:<{width}}" + "".join(f"{figure:>10}" for figure in figures))
+            )
+            cells.append([name, *figures])
+        lines.append(tables.plain(cells))
         for row in self.unseen:
             lines.append(
                 f"unseen {row.data}, {row.examples:,} examples: mean confidence "

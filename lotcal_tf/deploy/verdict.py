@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lotcal_tf import tables
 from lotcal_tf.cloning import flatten
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import operators
@@ -108,11 +109,12 @@ class Verdict:
 
 def verdict_text(whole: Mapping[str, Any]) -> str:
     """What `Verdict.as_dict` gives, as text to read."""
-    tables = [
-        f"{file}\n{aligned(layer_cells(rows))}" for file, rows in by_file(whole["layers"]).items()
+    layers = [
+        f"{file}\n{tables.plain(layer_cells(rows), LAYER_WORDS)}"
+        for file, rows in by_file(whole["layers"]).items()
     ]
-    files = aligned(file_cells(whole["files"]))
-    return "\n\n".join([*tables, f"latency of one example on {whole['machine']}\n{files}"])
+    files = tables.plain(file_cells(whole["files"]), FILE_WORDS)
+    return "\n\n".join([*layers, f"latency of one example on {whole['machine']}\n{files}"])
 
 
 def verdict(
@@ -287,6 +289,9 @@ def _machine() -> str:
 
 
 # Tables: rows of text, the first one the heads. They take what `as_dict` gives, as a card has it.
+# Of their columns these are no figures:
+LAYER_WORDS = ("dense", "compact", "zeros", "stored", "executed", "why not faster")
+FILE_WORDS = ("encoding",)
 
 
 def by_file(layers: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -344,12 +349,3 @@ def file_cells(files: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def _times(dense: float | None, this: float | None) -> str:
     return f"{dense / this:.2f} ×" if dense and this else "–"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text as a table, every column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )

@@ -7,6 +7,7 @@ from typing import TextIO
 import tensorflow as tf
 from tqdm import tqdm
 
+from lotcal_tf import tables
 from lotcal_tf.lottery.search import Predictions
 from lotcal_tf.lottery.ticket import Record, Ticket, best_level
 from lotcal_tf.training.trainer import Progress
@@ -32,21 +33,26 @@ def table(records: Sequence[Record]) -> str:
     split = "test" if "test_accuracy" in records[0] else "val"
     best = best_level(records)
     transferred = any("source_level" in record for record in records)
-    source = f" {'source':>6}" if transferred else ""
-    head = (
-        f"{'level':>5}{source} {'kept':>8} {'weights':>10} {'accuracy':>9} "
-        f"{'ECE':>7} {'NLL':>7} {'Brier':>7} {'val NLL':>8}"
-    )
-    lines = [f"figures of the {split} split; ECE in {records[0]['ece_bins']} bins", head]
+    rows = [["level", *(["source"] if transferred else []), "kept", "weights", "accuracy"]]
+    rows[0] += ["ECE", "NLL", "Brier", "val NLL"]
     for r in records:
-        source = f" {r.get('source_level', ''):>6}" if transferred else ""
-        lines.append(
-            f"{r['level']:>5}{source} {percent(r['density']):>8} {r['weights']:>10,} "
-            f"{percent(r[f'{split}_accuracy'], 2):>9} "
-            f"{r[f'{split}_ece']:>7.4f} {r[f'{split}_nll']:>7.4f} {r[f'{split}_brier']:>7.4f} {r['val_nll']:>8.4f}"
-            f"{'  <- best' if r['level'] == best else ''}"
+        figures = [r[f"{split}_{name}"] for name in ("ece", "nll", "brier")]
+        rows.append(
+            [
+                str(r["level"]),
+                *([str(r.get("source_level", ""))] if transferred else []),
+                percent(r["density"]),
+                f"{r['weights']:,}",
+                percent(r[f"{split}_accuracy"], 2),
+                *(f"{figure:.4f}" for figure in (*figures, r["val_nll"])),
+            ]
         )
-    return "\n".join(lines)
+    head, *lines = tables.plain(rows).splitlines()
+    marked = [
+        line + "  <- best" * (r["level"] == best) for r, line in zip(records, lines, strict=True)
+    ]
+    title = f"figures of the {split} split; ECE in {records[0]['ece_bins']} bins"
+    return "\n".join([title, head, *marked])
 
 
 def duration(seconds: float) -> str:

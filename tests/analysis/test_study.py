@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lotcal_tf.analysis.runs import DIFFICULTY, Chain
-from lotcal_tf.analysis.study import Study, best_size, compare, describe, table, with_predictions
+from lotcal_tf.analysis.study import Study, best_size, compare, describe, with_predictions
 
 TRAIN = [0.0, 0.02, 0.15, 0.18, 0.6]
 ERROR = [0.30, 0.40, 0.25, 0.20, 0.65]  # the best is level 3
@@ -138,13 +138,3 @@ def test_everything_is_json_and_text():
     assert "KL" not in text and DIFFICULTY not in text
     hard = Study([sized(100, difficulty=d) for d in (1, 2)]).markdown()
     assert f"- Rank correlation of best size and {DIFFICULTY}: none, needs best sizes at 5" in hard
-
-
-def test_a_table_stands_straight():
-    found = table(["name", "n"], [["a", "1"], ["long name", "12,345"]]).splitlines()
-    assert found == [
-        "| name      |      n |",
-        "| --------- | -----: |",
-        "| a         |      1 |",
-        "| long name | 12,345 |",
-    ]
