@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lotcal_tf.deploy.reader import logits_of
 from lotcal_tf.errors import ExportMismatch
 from lotcal_tf.evaluation import metrics
+from lotcal_tf.evaluation.bins import bin_index
 
 Figures = Mapping[str, float]
 
@@ -24,6 +25,9 @@ class Tolerance:
     Attributes:
       exact: of files that keep every digit: each of accuracy, ECE, NLL and Brier score, either way;
         and the largest difference of a logit, as a share of the largest logit, at least of 1.
+        Accuracy and ECE move in steps, which the last digit of a logit can decide: a step of one
+        example's accuracy, and the step in ECE of each example that came into another bin or class,
+        are let pass besides.
       accuracy: of quantised files: how much lower their accuracy may be, as a share of 1.
       ece: of quantised files: how much higher their ECE may be.
     """
@@ -81,23 +85,32 @@ def compare(
             f"{name} differs from the ticket by a value that is not finite: nothing was exported"
         )
 
-    def figures(outputs: NDArray) -> dict[str, float]:
-        logits = logits_of(outputs, 0.0) if probabilities else outputs
-        measured = metrics.measure(labels, logits, bins=bins)
-        return {key: measured[key] for key in COMPARED}
-
-    parity = Parity(float(np.abs(found - truth).max()), figures(truth), figures(found))
+    apart_by = float(np.abs(found - truth).max())
+    pair = [logits_of(outputs, 0.0) if probabilities else outputs for outputs in (truth, found)]
+    both = [metrics.measure(labels, logits, bins=bins) for logits in pair]
+    parity = Parity(apart_by, *({key: measured[key] for key in COMPARED} for measured in both))
     apart = {key: parity.measured[key] - parity.ticket[key] for key in COMPARED}
     if exact:
         limit = tolerance.exact * max(1.0, float(np.abs(truth).max()))
         what = "a probability" if probabilities else "a logit"
         _check(name, what, parity.largest_difference, limit, "float_tolerance")
+        limits = dict.fromkeys(COMPARED, tolerance.exact)
+        limits["accuracy"] = max(tolerance.exact, 1 / len(labels))
+        # An example that moves takes its gap, at most 1, out of one sum and adds it to another.
+        limits["ece"] += 2 * _moved(*pair, bins) / len(labels)
         for key, words in COMPARED.items():
-            _check(name, words, abs(apart[key]), tolerance.exact, "float_tolerance")
+            _check(name, words, abs(apart[key]), limits[key], "float_tolerance")
     else:
         _check(name, "accuracy", -apart["accuracy"], tolerance.accuracy, "accuracy_tolerance")
         _check(name, "ECE", apart["ece"], tolerance.ece, "ece_tolerance")
     return parity
+
+
+def _moved(truth: NDArray, found: NDArray, bins: int) -> int:
+    """How many examples are in another bin, or of another class, by these logits than by those."""
+    (class_of, sure), (other_class, as_sure) = map(metrics.confidence, (truth, found))
+    same = (class_of == other_class) & (bin_index(sure, bins) == bin_index(as_sure, bins))
+    return int((~same).sum())
 
 
 def _check(name: str, what: str, apart: float, limit: float, flag: str) -> None:

@@ -58,10 +58,7 @@ def bin_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) -> BinS
     """
     hits, conf = _checked_events(correct, confidence)
     bins = _checked_bins(bins)
-    # Not linspace: that multiplies by a rounded step, and its 3/5 is 0.6000000000000001.
-    edges = np.arange(bins + 1) / bins
-    # The number of inner edges that lie below the confidence is the bin's index: 0 to M - 1.
-    index = np.searchsorted(edges[1:-1] + _EDGE_TOLERANCE, conf, side="left")
+    edges, index = _edges(bins), bin_index(conf, bins)
     counts = np.bincount(index, minlength=bins)
 
     def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -71,6 +68,17 @@ def bin_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) -> BinS
         return means
 
     return BinStatistics(edges, counts, confidence=mean(conf), accuracy=mean(hits))
+
+
+def bin_index(confidence: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
+    """The bin of `bin_statistics` that each confidence is in, `(N,)` from 0 to `bins` - 1."""
+    # So many inner edges lie below the confidence.
+    return np.searchsorted(_edges(bins)[1:-1] + _EDGE_TOLERANCE, confidence, side="left")
+
+
+def _edges(bins: int) -> NDArray[np.float64]:
+    # Not linspace: that multiplies by a rounded step, and its 3/5 is 0.6000000000000001.
+    return np.arange(bins + 1) / bins
 
 
 def equal_mass_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) -> BinStatistics:

@@ -68,22 +68,59 @@ def test_what_is_not_finite_never_passes(value):
             held(found, exact=exact, tolerance=Tolerance(1e9, 1, 1))
 
 
+def sure(confidence, count=200):
+    """Logits of two classes, so sure of the first."""
+    return np.log(np.tile([confidence, 1 - confidence], (count, 1)))
+
+
 @pytest.mark.parametrize(
-    ("found", "words"), [(wrong(1), "accuracy"), (TRUTH * np.float32(1.05), "ECE")]
+    ("labels", "truth", "found", "words", "limit"),
+    [
+        # Two examples of 201, where one may turn.
+        (LABELS, TRUTH, wrong(2), "accuracy", "0.00498"),
+        # Right three times of four; surer by 0.0003, in the same bin.
+        ((np.arange(200) % 4 == 0).astype(int), sure(0.75), sure(0.7503), "ECE", "0.0001"),
+        (LABELS, TRUTH, TRUTH * np.float32(1.05), "NLL", "0.0001"),
+    ],
 )
-def test_every_figure_of_an_exact_file_is_held(found, words):
+def test_every_figure_of_an_exact_file_is_held(labels, truth, found, words, limit):
     # One huge logit, of an example that is right either way, so that no logit is off by too much.
-    huge = np.array([[1e6, 0, 0, 0]], "float32")
-    with pytest.raises(ExportMismatch, match=f"in {words}, more than 0.0001"):
+    huge = np.eye(1, truth.shape[1], dtype="float32") * 1e6
+    with pytest.raises(ExportMismatch, match=f"in {words}, more than {limit} "):
         compare(
             "x.tflite",
-            np.append(LABELS, 0),
-            np.concatenate([TRUTH, huge]),
+            np.append(labels, 0),
+            np.concatenate([truth, huge]),
             np.concatenate([found, huge]),
             bins=15,
             exact=True,
             tolerance=DEFAULT_TOLERANCE,
         )
+
+
+def test_an_exact_file_may_turn_what_the_last_digit_decides():
+    # Ten examples of two classes: one a hair above 3/5, an edge of the 15 bins, wrong, beside a right
+    # one above it, and one all but a tie.
+    def logits(hair):
+        first = [[c, 1 - c] for c in (0.6 + hair, 0.62, 0.5 + hair, *[0.95] * 7)]
+        return np.log(first).astype("float32")
+
+    def hold(truth, found, labels):
+        return compare(
+            "x.tflite", np.array(labels), truth, found, bins=15, exact=True,
+            tolerance=DEFAULT_TOLERANCE,
+        )  # fmt: skip
+
+    parity = hold(logits(1e-6), logits(-1e-6), [1, *[0] * 9])
+    assert parity.ticket["accuracy"] - parity.measured["accuracy"] == pytest.approx(0.1)
+    # Together (0.6 - 0) + (0.62 - 1) = 0.22; apart 0.6 + 0.38. The tie: 0.5 either way.
+    assert parity.measured["ece"] - parity.ticket["ece"] == pytest.approx(
+        (0.98 - 0.22) / 10, abs=1e-5
+    )
+    # Two ties that turn are no rounding any more.
+    ties = [np.log([[0.5 + h, 0.5 - h]] * 2 + [[0.95, 0.05]] * 8) for h in (1e-6, -1e-6)]
+    with pytest.raises(ExportMismatch, match=r"by 0\.2 in accuracy, more than 0\.1 "):
+        hold(*ties, [0] * 10)
 
 
 def test_a_quantised_file_may_lose_a_point_and_no_more():
@@ -98,9 +135,6 @@ def test_a_quantised_file_may_lose_a_point_and_no_more():
 def test_a_quantised_file_may_not_be_surer_than_it_is_right():
     # Right three times of four with a confidence of 3/4: an ECE of 0. Surer by 0.02, it is 0.02.
     labels = np.arange(200) % 4 == 0
-
-    def sure(confidence):
-        return np.log(np.tile([confidence, 1 - confidence], (200, 1)))
 
     def hold(tolerance):
         return compare(
