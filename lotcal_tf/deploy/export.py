@@ -13,18 +13,19 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from lotcal_tf import tables
-from lotcal_tf.catalog import DEFAULT_FORMATS, ENCODINGS, FORMATS, file_format
+from lotcal_tf.catalog import DEFAULT_FORMATS, ENCODINGS, FORMATS, Format, file_format
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Dataset, ResidentSplit, Split
 from lotcal_tf.deploy import card, latency
 from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, Material
 from lotcal_tf.deploy.maker import Made, Maker
-from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance, compare
+from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Parity, Tolerance, compare
 from lotcal_tf.deploy.reader import KerasRunner, logits_of, open_model
 from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
 from lotcal_tf.deploy.verdict import DENSE, FILE_WORDS, MASKED, Verdict, verdict, verdict_text
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.evaluation.metrics import DEFAULT_BINS, prediction_bins
+from lotcal_tf.files import write_atomically
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.pruning.compaction import Compaction, compact
 
@@ -154,9 +155,9 @@ def export(
     """
     _check(directory, examples, formats, encoding)
     model = ticket.model()
-    runner = KerasRunner(model)
     temperature = temperature_of(ticket) if scaled else 1.0
     # Before the temperature is folded in, so that the comparison covers that step too.
+    runner = KerasRunner(model)
     truth = np.divide(runner(examples.inputs), temperature, dtype=np.float32)
     if output == PROBABILITIES:
         truth = softmax(truth, axis=-1)
@@ -169,37 +170,25 @@ def export(
         files = work / "files"
         files.mkdir()
         maker = Maker(model, compaction, output, examples.material, work)
-        rows: dict[str, dict[str, Any]] = {}
-        made: dict[str, Made] = {}
-        shown, outputs = "", truth
+        held = []
         for name in formats:
             row = FORMATS[name]
             progress(f"{row.file}: writing")
-            made[row.file] = chosen = maker.make(row, encoding, files, refitted=scaled)
-            found = open_model(chosen.path).runner(examples.inputs)
-            compared = compare(
-                row.file,
-                examples.labels,
-                truth,
-                found,
-                bins=bins,
-                exact=row.tolerance == "float",
-                tolerance=tolerance,
-                probabilities=output == PROBABILITIES,
+            held.append(
+                _hold(
+                    row,
+                    maker.make(row, encoding, files, refitted=scaled),
+                    examples,
+                    truth,
+                    bins=bins,
+                    tolerance=tolerance,
+                    probabilities=output == PROBABILITIES,
+                )
             )
-            progress(f"{row.file}: agrees with the ticket on {len(found):,} examples")
-            rows[name] = {
-                "file": row.file,
-                "encoding": chosen.encoding,
-                "temperature": temperature * chosen.temperature,
-                "bytes": chosen.sizes[chosen.encoding],
-                "bytes_by_encoding": chosen.sizes,
-                "zeros": sum(tensor.zeros for tensor in chosen.tensors),
-                **dataclasses.asdict(compared),
-            }
-            # The card shows the last file that runs without TensorFlow.
-            if row.file.endswith(".tflite") or not shown.endswith(".tflite"):
-                shown, outputs = row.file, found
+            progress(f"{row.file}: agrees with the ticket on {len(examples.labels):,} examples")
+        if seconds:
+            progress("measuring latency")
+        told = _verdict(maker, held, model, dense or ticket.dense(), compaction, seconds)
         parity = {
             "ticket": ticket.digest,
             "level": ticket.level,
@@ -209,13 +198,10 @@ def export(
             "examples": len(examples.labels),
             "ece_bins": bins,
             "tolerance": dataclasses.asdict(tolerance),
-            "files": rows,
+            "files": {name: one.told(temperature) for name, one in zip(formats, held, strict=True)},
         }
-        if seconds:
-            progress("measuring latency")
-        told = _verdict(maker, made, model, dense or ticket.dense(), compaction, seconds)
-        logits = logits_of(outputs, 0.0) if output == PROBABILITIES else outputs
-        bars = prediction_bins(examples.labels, logits, bins=bins)
+        main = _main(held)
+        logits = logits_of(main.outputs, 0.0) if output == PROBABILITIES else main.outputs
         origin = origin or {}
         facts = {
             "experiment": origin.get("experiment", {}),
@@ -223,19 +209,70 @@ def export(
             "record": ticket.record,
             "parity": parity,
             "verdict": told.as_dict(),
-            "reliability": card.reliability_of(bars),
+            "reliability": card.reliability_of(prediction_bins(examples.labels, logits, bins=bins)),
             "input": _input(ticket, runner.shape),
-            "main": shown,
+            "main": main.made.path.name,
         }
         card.write(files, facts)
-        _write_json(files / PARITY, parity)
-        _write_json(files / VERDICT, told.as_dict())
+        for name, content in ((PARITY, parity), (VERDICT, told.as_dict())):
+            write_atomically(files / name, f"{json.dumps(content, indent=2)}\n".encode())
         if directory.exists():
             shutil.rmtree(directory)
         files.rename(directory)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Exported.read(directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """A file that was written and agrees with its ticket, and what it gives for the examples."""
+
+    made: Made
+    parity: Parity
+    outputs: NDArray[np.float32]
+
+    def told(self, temperature: float) -> dict[str, Any]:
+        """Its row of `parity.json`; `temperature` is what the network was divided by."""
+        return {
+            "file": self.made.path.name,
+            "encoding": self.made.encoding,
+            "temperature": temperature * self.made.temperature,
+            "bytes": self.made.sizes[self.made.encoding],
+            "bytes_by_encoding": self.made.sizes,
+            "zeros": sum(tensor.zeros for tensor in self.made.tensors),
+            **dataclasses.asdict(self.parity),
+        }
+
+
+def _hold(
+    row: Format,
+    made: Made,
+    examples: Examples,
+    truth: NDArray[np.float32],
+    *,
+    bins: int,
+    tolerance: Tolerance,
+    probabilities: bool,
+) -> _Held:
+    """Runs a file and holds it against what the ticket gives; raises ExportMismatch."""
+    found = open_model(made.path).runner(examples.inputs)
+    parity = compare(
+        row.file,
+        examples.labels,
+        truth,
+        found,
+        bins=bins,
+        exact=row.tolerance == "float",
+        tolerance=tolerance,
+        probabilities=probabilities,
+    )
+    return _Held(made, parity, found)
+
+
+def _main(held: Sequence[_Held]) -> _Held:
+    """The file that a card shows: the last one that runs without TensorFlow, else the last."""
+    return next((one for one in reversed(held) if one.made.path.suffix == ".tflite"), held[-1])
 
 
 def _pair(name: str, data: Any) -> tuple[NDArray[np.float32], NDArray]:
@@ -295,7 +332,7 @@ def _input(ticket: Ticket, shape: Sequence[int | None]) -> dict[str, Any]:
 
 def _verdict(
     maker: Maker,
-    made: Mapping[str, Made],
+    held: Sequence[_Held],
     masked: "keras.Model",
     dense: "keras.Model",
     compaction: Compaction,
@@ -303,6 +340,7 @@ def _verdict(
 ) -> Verdict:
     """What the sparsity turned into, held against the dense network and the masked one."""
     against = {DENSE: maker.reference(dense, "dense"), MASKED: maker.reference(masked, "masked")}
+    made = {one.made.path.name: one.made for one in held}
     paths = against | {file: one.path for file, one in made.items()}
     runs = {name: path for name, path in paths.items() if path.suffix == ".tflite"}
     return verdict(
@@ -316,7 +354,3 @@ def _verdict(
             file: one.sizes["sparse"] for file, one in made.items() if "sparse" in one.sizes
         },
     )
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -86,8 +86,11 @@ def compare(
         )
 
     apart_by = float(np.abs(found - truth).max())
-    pair = [logits_of(outputs, 0.0) if probabilities else outputs for outputs in (truth, found)]
-    both = [metrics.measure(labels, logits, bins=bins) for logits in pair]
+    if probabilities:
+        wanted, given = logits_of(truth, 0.0), logits_of(found, 0.0)
+    else:
+        wanted, given = truth, found
+    both = [metrics.measure(labels, logits, bins=bins) for logits in (wanted, given)]
     parity = Parity(apart_by, *({key: measured[key] for key in COMPARED} for measured in both))
     apart = {key: parity.measured[key] - parity.ticket[key] for key in COMPARED}
     if exact:
@@ -97,7 +100,7 @@ def compare(
         limits = dict.fromkeys(COMPARED, tolerance.exact)
         limits["accuracy"] = max(tolerance.exact, 1 / len(labels))
         # An example that moves takes its gap, at most 1, out of one sum and adds it to another.
-        limits["ece"] += 2 * _moved(*pair, bins) / len(labels)
+        limits["ece"] += 2 * _moved(wanted, given, bins) / len(labels)
         for key, words in COMPARED.items():
             _check(name, words, abs(apart[key]), limits[key], "float_tolerance")
     else:
