@@ -120,8 +120,3 @@ class Runner:
             inputs = np.concatenate([inputs, np.repeat(inputs[-1:], size - count, 0)])
         given = {self._name: tf.cast(inputs, self._input.dtype)}
         return tf.cast(self._serve(**given)[self.output], tf.float32).numpy()[:count]
-
-
-def logits(path: Path, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
-    """What a written SavedModel gives, `(N, K)`, for inputs `(N, …)`."""
-    return Runner(path)(inputs, batch_size)

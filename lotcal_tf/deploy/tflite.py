@@ -22,12 +22,9 @@ from lotcal_tf.errors import UsageError
 _CALIBRATION = 500
 
 
-def write(saved_model: Path, path: Path) -> None:
-    """Converts a SavedModel to a float32 `.tflite` file that takes inputs and gives logits."""
-    path.write_bytes(_converted(saved_model, False))
-
-
-def write_float32(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
+def write_float32(
+    model: "keras.Model", path: Path, *, sparse: bool = False, material: Material | None = None
+) -> None:
     """Writes the network as it is.
 
     Raises:
@@ -247,11 +244,6 @@ class Runner:
         self._interpreter.invoke()
         found = self._interpreter.get_tensor(self._output["index"])[:count]
         return _dequantised(found, self._output)
-
-
-def logits(path: Path, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
-    """What a `.tflite` file gives, `(N, K)`, for inputs `(N, …)`."""
-    return Runner(path)(inputs, batch_size)
 
 
 def _quantised(values: NDArray[np.float32], tensor: dict[str, Any]) -> NDArray:

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 from lotcal_tf.compat import keras
-from lotcal_tf.deploy import card, saved_model, tflite
+from lotcal_tf.deploy import card, tflite
 from lotcal_tf.deploy.latency import Latency
 from lotcal_tf.deploy.verdict import DENSE, FileRow, LayerRow, Verdict
 from lotcal_tf.evaluation.metrics import prediction_bins
@@ -278,8 +278,7 @@ def test_its_ten_lines_run_with_litert_and_numpy_alone(
     model = ticket.model()
     if output == "probabilities":
         model = keras.Model(model.inputs, keras.layers.Softmax(name=output)(model.output))
-    saved_model.write(model, tmp_path / "saved_model")
-    tflite.write(tmp_path / "saved_model", tmp_path / "ticket_float32.tflite")
+    tflite.write_float32(model, tmp_path / "ticket_float32.tflite")
     facts["parity"]["output"] = output
     code = lines_of(written())
     assert len(code.splitlines()) <= 10

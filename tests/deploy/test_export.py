@@ -56,16 +56,16 @@ def test_every_file_gives_the_tickets_logits_divided_by_its_temperature(
     done, ticket, inputs, logits
 ):
     wanted = logits / ticket.record["temperature"]
-    for read, name in ((saved_model.logits, "saved_model"), (tflite.logits, "float32")):
-        np.testing.assert_allclose(read(done.files[name], inputs), wanted, rtol=1e-5, atol=1e-5)
+    for read, name in ((saved_model.Runner, "saved_model"), (tflite.Runner, "float32")):
+        np.testing.assert_allclose(read(done.files[name])(inputs), wanted, rtol=1e-5, atol=1e-5)
     # The ticket itself is as it was.
     np.testing.assert_allclose(ticket.model()(inputs), logits, rtol=1e-5, atol=1e-5)
 
 
 def test_raw_files_give_the_tickets_logits(ticket, examples, inputs, logits, tmp_path):
     done = exporting(ticket, tmp_path / "export", examples, scaled=False)
-    for read, name in ((saved_model.logits, "saved_model"), (tflite.logits, "float32")):
-        np.testing.assert_allclose(read(done.files[name], inputs), logits, rtol=1e-5, atol=1e-5)
+    for read, name in ((saved_model.Runner, "saved_model"), (tflite.Runner, "float32")):
+        np.testing.assert_allclose(read(done.files[name])(inputs), logits, rtol=1e-5, atol=1e-5)
 
 
 def test_what_was_compared_is_told(done, ticket, examples, logits):
@@ -88,8 +88,8 @@ def test_what_was_compared_is_told(done, ticket, examples, logits):
     truth = logits / 2.5
     measured = metrics.measure(examples.labels, truth, bins=15)
     assert list(files) == list(FORMATS)
-    for name, read in (("saved_model", saved_model.logits), ("float32", tflite.logits)):
-        row, found = files[name], read(done.files[name], examples.inputs)
+    for name, read in (("saved_model", saved_model.Runner), ("float32", tflite.Runner)):
+        row, found = files[name], read(done.files[name])(examples.inputs)
         assert row["file"] == done.files[name].name
         assert row["largest_difference"] == pytest.approx(np.abs(found - truth).max(), abs=1e-6)
         assert row["temperature"] == 2.5
@@ -110,7 +110,7 @@ def test_the_smallest_encoding_is_taken(done):
 def test_an_encoding_can_be_asked_for(ticket, examples, inputs, logits, tmp_path, encoding):
     done = exporting(ticket, tmp_path / "export", examples, formats=["float32"], encoding=encoding)
     assert done.parity["files"]["float32"]["encoding"] == encoding
-    found = tflite.logits(done.files["float32"], inputs)
+    found = tflite.Runner(done.files["float32"])(inputs)
     np.testing.assert_allclose(found, logits / 2.5, rtol=1e-5, atol=1e-5)
 
 
@@ -124,10 +124,10 @@ def test_probabilities_can_be_asked_for(ticket, examples, inputs, logits, tmp_pa
         weights = np.exp(logits / temperature)
         return weights / weights.sum(1, keepdims=True)
 
-    found = tflite.logits(done.files["float32"], inputs)
+    found = tflite.Runner(done.files["float32"])(inputs)
     np.testing.assert_allclose(found, softmax(2.5), rtol=1e-5, atol=1e-6)
     # The int8 file's softmax is a float one: its rows add up to 1, in steps finer than 1/256.
-    rough = tflite.logits(done.files["int8"], inputs)
+    rough = tflite.Runner(done.files["int8"])(inputs)
     np.testing.assert_allclose(rough.sum(1), 1, atol=1e-5)
     own = done.parity["files"]["int8"]["temperature"]
     np.testing.assert_allclose(rough, softmax(own), atol=0.05)
@@ -140,10 +140,10 @@ def test_what_is_quantised_gets_a_temperature_of_its_own(ticket, examples, tmp_p
     raw = exporting(ticket, tmp_path / "raw", examples, scaled=False, **options)
     done = exporting(ticket, tmp_path / "export", examples, **options)
     inputs, labels = examples.material.of_validation("the test")
-    rough = tflite.logits(raw.files["int8"], inputs)
+    rough = tflite.Runner(raw.files["int8"])(inputs)
     # Fitted on the quantised network itself: no other temperature has a lower NLL on validation.
     own = done.parity["files"]["int8"]["temperature"]
-    fitted = tflite.logits(done.files["int8"], inputs)
+    fitted = tflite.Runner(done.files["int8"])(inputs)
     np.testing.assert_allclose(fitted, rough / own, atol=0.06 * np.abs(fitted).max())
     lowest = metrics.nll(labels, fitted)
     for factor in (0.8, 1.25):

@@ -13,12 +13,12 @@ def test_logits_are_divided(ticket, inputs, tmp_path, name):
     path = tmp_path / "a.tflite"
     material = Material(inputs, np.zeros(len(inputs), int))
     catalog.FORMATS[name].load()(ticket.model(), path, sparse=False, material=material)
-    before, whole = tflite.logits(path, inputs), path.read_bytes()
+    before, whole = tflite.Runner(path)(inputs), path.read_bytes()
     path.write_bytes(flatbuffer.pack(flatbuffer.unpack(whole)))
-    np.testing.assert_array_equal(tflite.logits(path, inputs), before)
+    np.testing.assert_array_equal(tflite.Runner(path)(inputs), before)
     path.write_bytes(flatbuffer.divide_logits(whole, 2.0))
     # A power of 2 changes no digit.
-    np.testing.assert_array_equal(tflite.logits(path, inputs), before / 2)
+    np.testing.assert_array_equal(tflite.Runner(path)(inputs), before / 2)
     step = flatbuffer.logit_step(whole)
     assert (step > 0) == (name == "int8")
     assert flatbuffer.logit_step(path.read_bytes()) == step / 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from lotcal_tf.deploy import latency, saved_model, tflite
+from lotcal_tf.deploy import latency, tflite
 from lotcal_tf.errors import LotcalError
 
 
@@ -59,10 +59,9 @@ def test_files_take_turns_in_every_round_and_threads_are_kept_apart(clock, monke
 
 @pytest.fixture(scope="module")
 def path(ticket, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("latency")
-    saved_model.write(ticket.model(), directory / "saved_model")
-    tflite.write(directory / "saved_model", directory / "ticket.tflite")
-    return directory / "ticket.tflite"
+    path = tmp_path_factory.mktemp("latency") / "ticket.tflite"
+    tflite.write_float32(ticket.model(), path)
+    return path
 
 
 def test_a_real_file_runs_on_one_example(path, monkeypatch):
@@ -83,7 +82,7 @@ def test_a_real_file_runs_on_one_example(path, monkeypatch):
         # It has been run: the result is that of the example that was set.
         example = interpreter.get_tensor(given["index"])
         np.testing.assert_allclose(
-            interpreter.get_tensor(result["index"]), tflite.logits(path, example), rtol=1e-5
+            interpreter.get_tensor(result["index"]), tflite.Runner(path)(example), rtol=1e-5
         )
         measured = found["ticket"][threads]
         assert measured.runs > 1 and 0 < measured.median_us <= measured.p99_us

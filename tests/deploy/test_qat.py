@@ -19,11 +19,11 @@ def test_zeros_stay_and_two_runs_are_the_same(ticket, tmp_path, monkeypatch):
     for path in files:
         qat.write(ticket.model(), path, sparse=False, material=MATERIAL)
     # Not byte by byte: within one process Keras numbers the layers that TFMOT adds.
-    first, second = (tflite.logits(path, INPUTS) for path in files)
+    first, second = (tflite.Runner(path)(INPUTS) for path in files)
     np.testing.assert_array_equal(first, second)
     zeros.check(files[0], ticket.model())
     wanted = ticket.model()(INPUTS).numpy()
-    assert np.abs(tflite.logits(files[0], INPUTS) - wanted).max() < 0.1 * np.ptp(wanted)
+    assert np.abs(tflite.Runner(files[0])(INPUTS) - wanted).max() < 0.1 * np.ptp(wanted)
 
 
 def test_a_layer_that_cannot_be_quantised_is_named(tmp_path):

@@ -33,7 +33,7 @@ def run(ticket, make_ticket, tmp_path_factory):
         )
     (directory / "export").mkdir()
     saved_model.write(ticket.model(), directory / "export" / "saved_model")
-    tflite.write(directory / "export" / "saved_model", directory / "export" / "ticket.tflite")
+    tflite.write_float32(ticket.model(), directory / "export" / "ticket.tflite")
     return directory
 
 

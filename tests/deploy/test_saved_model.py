@@ -17,7 +17,7 @@ def path(ticket, tmp_path_factory):
 
 @pytest.mark.parametrize("batch_size", [1, 10, 23, 1000])
 def test_logits_are_the_tickets_whatever_the_batch(path, inputs, logits, batch_size):
-    found = saved_model.logits(path, inputs, batch_size)
+    found = saved_model.Runner(path)(inputs, batch_size)
     assert found.dtype == np.float32 and found.shape == (23, 3)
     np.testing.assert_allclose(found, logits, rtol=1e-5, atol=1e-5)
 

@@ -90,13 +90,13 @@ def test_a_written_file_is_refitted_to_what_itself_gives(ticket, inputs, tmp_pat
     path, labels = tmp_path / "a.tflite", np.arange(len(inputs)) % 3
     material = Material(inputs, labels)
     tflite.write_int8(ticket.model(), path, sparse=True, material=material)
-    before = tflite.logits(path, inputs)
+    before = tflite.Runner(path)(inputs)
     if softmax:
         model = with_softmax(ticket.model())
         tflite.write_int8(model, path, sparse=True, material=material)
     temperature = refit(path, material)
     assert temperature == pytest.approx(fit_temperature(labels, before), rel=1e-3)
-    after, wanted = tflite.logits(path, inputs), before / temperature
+    after, wanted = tflite.Runner(path)(inputs), before / temperature
     if softmax:
         wanted = np.exp(wanted) / np.exp(wanted).sum(-1, keepdims=True)
     np.testing.assert_allclose(after, wanted, rtol=1e-4, atol=1e-6)

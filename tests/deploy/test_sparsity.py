@@ -35,7 +35,7 @@ def test_a_sparse_file_is_smaller_and_computes_the_same(write, kept, convolution
     model, material = network(kept, convolutional=convolutional), Material(INPUTS, np.zeros(9, int))
     for name, sparse in (("dense", False), ("sparse", True)):
         write(model, tmp_path / name, sparse=sparse, material=material)
-    dense, sparse = (tflite.logits(tmp_path / name, INPUTS) for name in ("dense", "sparse"))
+    dense, sparse = (tflite.Runner(tmp_path / name)(INPUTS) for name in ("dense", "sparse"))
     np.testing.assert_array_equal(sparse, dense)
     assert (tmp_path / "sparse").stat().st_size < (tmp_path / "dense").stat().st_size
     kernels = []

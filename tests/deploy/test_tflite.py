@@ -7,22 +7,21 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from lotcal_tf.deploy import saved_model, tflite
+from lotcal_tf.deploy import tflite
 from lotcal_tf.deploy.formats import Material
 from lotcal_tf.errors import UsageError
 
 
 @pytest.fixture(scope="module")
 def path(ticket, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("tflite")
-    saved_model.write(ticket.model(), directory / "saved_model")
-    tflite.write(directory / "saved_model", directory / "ticket.tflite")
-    return directory / "ticket.tflite"
+    path = tmp_path_factory.mktemp("tflite") / "ticket.tflite"
+    tflite.write_float32(ticket.model(), path)
+    return path
 
 
 @pytest.mark.parametrize("batch_size", [1, 10, 23, 1000])
 def test_logits_are_the_tickets_whatever_the_batch(path, inputs, logits, batch_size):
-    found = tflite.logits(path, inputs, batch_size)
+    found = tflite.Runner(path)(inputs, batch_size)
     assert found.dtype == np.float32 and found.shape == (23, 3)
     np.testing.assert_allclose(found, logits, rtol=1e-5, atol=1e-5)
 
@@ -34,11 +33,18 @@ def test_input_and_output_are_plain_float32(path):
     assert (list(found["shape_signature"]), found["dtype"]) == ([-1, 3], np.float32)
 
 
-def test_the_converters_silence_does_not_outlast_it(tmp_path, monkeypatch):
+def test_the_converters_silence_does_not_outlast_it(ticket, tmp_path, monkeypatch):
     logger = logging.getLogger("absl")
     monkeypatch.setattr(logger, "level", logging.DEBUG)
-    with pytest.raises(OSError):
-        tflite.write(tmp_path / "nothing here", tmp_path / "ticket.tflite")
+
+    def failing(directory):
+        assert logger.level == logging.ERROR
+        raise OSError("no converter")
+
+    monkeypatch.setattr(tflite.saved_model, "write", lambda model, path: None)
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", failing)
+    with pytest.raises(OSError, match="no converter"):
+        tflite.write_float32(ticket.model(), tmp_path / "ticket.tflite")
     assert logger.level == logging.DEBUG
     assert not (tmp_path / "ticket.tflite").exists()
 
@@ -93,13 +99,13 @@ def test_whole_numbers_are_read_by_scale_and_zero_point(converted, inputs, logit
     # float64 rounds one or another input to the neighbouring number: a step of few.
     assert (np.abs(found - expected) > 1e-5).mean() < 0.05
     # And what it says is about what the float network says: eight bits of the range.
-    error = np.abs(tflite.logits(tmp_path / "q.tflite", inputs) - logits)
+    error = np.abs(tflite.Runner(tmp_path / "q.tflite")(inputs) - logits)
     assert error.max() < 0.1 * np.ptp(logits)
 
 
 def test_a_file_of_one_batch_size_is_given_such_batches(converted, inputs, logits, tmp_path):
     (tmp_path / "ten.tflite").write_bytes(converted(batch=10))
-    found = tflite.logits(tmp_path / "ten.tflite", inputs)  # 23 of them
+    found = tflite.Runner(tmp_path / "ten.tflite")(inputs)  # 23 of them
     np.testing.assert_allclose(found, logits, rtol=1e-5, atol=1e-5)
 
 
@@ -126,7 +132,7 @@ def test_blocks_that_compute_something_else_are_not_taken(
         tflite, "convert", lambda given, sparse, **rest: broken if sparse else convert(given, False)
     )
     tflite.write_float32(model, tmp_path / "a.tflite", sparse=True, material=material)
-    found = tflite.logits(tmp_path / "a.tflite", inputs)
+    found = tflite.Runner(tmp_path / "a.tflite")(inputs)
     np.testing.assert_allclose(found, model(inputs), rtol=1e-5, atol=1e-5)
 
 
