@@ -1,8 +1,6 @@
 import inspect
 import os
 import re
-import resource
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -329,25 +327,10 @@ def test_a_bug_is_not_dressed_up_as_a_mistake_of_the_user():
         ),
     ],
 )
-def test_answers_in_a_second_and_without_tensorflow(flag, code, lines):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "lotcal_tf.train", flag],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == code
-    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "lotcal_tf.experiment" in loaded
-    roots = {name.partition(".")[0] for name in loaded}
-    assert not roots & {"tensorflow", "tf_keras", "tensorflow_model_optimization", "numpy"}
-    told = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    assert told == lines
-    assert ("--epochs" in done.stdout) == (code == 0)
-    # The processor's time, which other work on the machine does not stretch.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+def test_answers_in_a_second_and_without_tensorflow(at_once, flag, code, lines):
+    done = at_once("train", flag)
+    assert (done.code, done.told) == (code, lines)
+    assert ("--epochs" in done.out) == (code == 0)
 
 
 @pytest.fixture

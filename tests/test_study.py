@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import resource
 import subprocess
 import sys
 import types
@@ -191,26 +190,11 @@ def test_histograms_are_of_the_runs_own_tickets(call, tmp_path, determinism):
 
 
 @pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["absent", "-o", "x"], 2)])
-def test_answers_in_a_second_and_without_tensorflow(argv, code):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "lotcal_tf.study", *argv],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == code
-    loaded = {
-        line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()
-    }
-    assert not loaded & {"tensorflow", "tf_keras", "numpy", "scipy", "matplotlib"}
-    told = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    assert len(told) == (code == 2)
-    assert ("usage: python -m lotcal_tf.study RUN… [--flag=value …]" in done.stdout) == (code == 0)
-    assert ("\n  --out, -o\n" in done.stdout) == (code == 0)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+def test_answers_in_a_second_and_without_tensorflow(at_once, argv, code):
+    done = at_once("study", *argv)
+    assert (done.code, len(done.told)) == (code, code == 2)
+    assert ("usage: python -m lotcal_tf.study RUN… [--flag=value …]" in done.out) == (code == 0)
+    assert ("\n  --out, -o\n" in done.out) == (code == 0)
 
 
 def test_a_study_needs_no_tensorflow(runs, tmp_path):
