@@ -53,6 +53,7 @@ def main(request: cli.Request) -> None:
             raise UsageError(f"{name}: no such directory")
     # Only now: NumPy, SciPy and matplotlib take a while, wrong requests are told at once.
     from lotcal_tf.analysis import figures
+    from lotcal_tf.analysis.page import page
     from lotcal_tf.analysis.runs import read_runs
     from lotcal_tf.analysis.study import Study
 
@@ -62,7 +63,7 @@ def main(request: cli.Request) -> None:
         chains, files["confidence.png"] = _measured(chains, own["data_dir"])
     study = Study(chains)
     files |= figures.draw(study)
-    text = study.markdown()
+    text = page(study)
     pictures = "\n".join(f"![{name.removesuffix('.png')}]({name})\n" for name in sorted(files))
     files["study.md"] = f"# Study\n\n{text}\n{pictures}".encode()
     content = json.dumps(study.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)

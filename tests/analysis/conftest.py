@@ -2,9 +2,12 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+from lotcal_tf.analysis.runs import DIFFICULTY, Chain
 
 # Error on noisy labels, by weights: a peak at 36 000, a valley at 6 000, ruin below 1 000.
 PLACES = np.log([100, 400, 2_000, 6_000, 14_000, 36_000, 90_000, 300_000])
@@ -68,3 +71,41 @@ def write_run(
 def run(tmp_path):
     """Writes a run of that name."""
     return lambda name, **given: write_run(tmp_path / name, **given)
+
+
+TRAIN = [0.0, 0.02, 0.15, 0.18, 0.6]
+ERROR = [0.30, 0.40, 0.25, 0.20, 0.65]  # the best is level 3
+
+
+@pytest.fixture
+def chain():
+    """chain(sizes) → a chain with a best ticket of `sizes[3]` weights, given five sizes."""
+
+    def make(sizes, model="net", seed=0, difficulty=None, **columns):
+        levels = len(sizes)
+        fields = {"model": model, "seed": seed, "source": "mixture", "levels": levels - 1}
+        fields |= {} if difficulty is None else {DIFFICULTY: difficulty}
+        found = {
+            "weights": sizes,
+            "density": np.array(sizes) / sizes[0],
+            "train_accuracy": 1 - np.array(TRAIN[:levels]),
+            "val_accuracy": 1 - np.array(ERROR[:levels]),
+            "test_accuracy": 1 - np.array(ERROR[:levels]) / 2,
+        } | columns
+        arrays = {name: np.array(values, float) for name, values in found.items()}
+        name = f"{model}-{seed}-{difficulty}-{levels}"
+        if difficulty is None:
+            fields["source"] = "tiny"
+        return Chain(Path(name), fields, {}, {}, 6000, arrays)
+
+    return make
+
+
+@pytest.fixture
+def sized(chain):
+    """sized(best) → a chain of five levels whose best ticket has so many weights."""
+
+    def make(best, start=1000, **given):
+        return chain([start, 800, 600, best, 10], **given)
+
+    return make

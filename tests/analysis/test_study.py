@@ -1,42 +1,14 @@
 """The claims against hand calculation on chains whose figures are made up."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lotcal_tf.analysis.runs import DIFFICULTY, Chain
 from lotcal_tf.analysis.study import Study, best_size, compare, describe, with_predictions
 
-TRAIN = [0.0, 0.02, 0.15, 0.18, 0.6]
-ERROR = [0.30, 0.40, 0.25, 0.20, 0.65]  # the best is level 3
 
-
-def chain(sizes, model="net", seed=0, difficulty=None, **columns):
-    """A chain with a best ticket of `sizes[3]` weights, given five sizes."""
-    levels = len(sizes)
-    fields = {"model": model, "seed": seed, "source": "mixture", "levels": levels - 1}
-    fields |= {} if difficulty is None else {DIFFICULTY: difficulty}
-    found = {
-        "weights": sizes,
-        "density": np.array(sizes) / sizes[0],
-        "train_accuracy": 1 - np.array(TRAIN[:levels]),
-        "val_accuracy": 1 - np.array(ERROR[:levels]),
-        "test_accuracy": 1 - np.array(ERROR[:levels]) / 2,
-    } | columns
-    arrays = {name: np.array(values, float) for name, values in found.items()}
-    name = f"{model}-{seed}-{difficulty}-{levels}"
-    if difficulty is None:
-        fields["source"] = "tiny"
-    return Chain(Path(name), fields, {}, {}, 6000, arrays)
-
-
-def sized(best, start=1000, **given):
-    return chain([start, 800, 600, best, 10], **given)
-
-
-def test_spread_over_starting_sizes_by_hand():
+def test_spread_over_starting_sizes_by_hand(chain, sized):
     study = Study(
         [
             sized(100, model="a", seed=0),
@@ -59,12 +31,12 @@ def test_spread_over_starting_sizes_by_hand():
     assert (c.sizes, c.chains, c.bounds, c.without) == (None, 2, 1, 1)
 
 
-def test_a_spread_takes_two_starting_sizes():
+def test_a_spread_takes_two_starting_sizes(sized):
     (found,) = Study([sized(100), sized(200, seed=1)]).spreads()
     assert (found.models, found.of_means, found.by_seed) == (1, None, None)
 
 
-def test_rank_correlation_over_difficulties_by_hand():
+def test_rank_correlation_over_difficulties_by_hand(sized):
     sizes = {1: 100, 2: 300, 3: 200, 4: 400, 5: 500}
     study = Study(
         [sized(size, difficulty=d) for d, size in sizes.items()]
@@ -78,13 +50,13 @@ def test_rank_correlation_over_difficulties_by_hand():
     assert (found.by_chain.n, found.by_chain.mean) == (2, pytest.approx(0.95))
 
 
-def test_four_difficulties_are_too_few():
+def test_four_difficulties_are_too_few(sized):
     found = Study([sized(100 * d, difficulty=d) for d in range(1, 5)]).correlation()
     assert found.of_means is found.by_chain is None
     assert found.missing == "needs best sizes at 5 difficulties, there are 4"
 
 
-def test_full_against_best_is_taken_chain_by_chain():
+def test_full_against_best_is_taken_chain_by_chain(chain, sized):
     kl = "test_kl_true"
     chains = [
         sized(100, seed=0, **{kl: [0.4, 1, 1, 0.1, 9]}),
@@ -101,12 +73,12 @@ def test_full_against_best_is_taken_chain_by_chain():
     assert "test_tv_true" not in compare(chains)
 
 
-def test_no_ratio_to_a_full_network_that_has_0():
+def test_no_ratio_to_a_full_network_that_has_0(sized):
     found = compare([sized(100, test_wrong_confident=[0.0, 0, 0, 0.1, 0])])["test_wrong_confident"]
     assert found.ratio is None and found.difference.mean == pytest.approx(0.1)
 
 
-def test_predictions_fill_in_what_an_older_run_has_no_column_for():
+def test_predictions_fill_in_what_an_older_run_has_no_column_for(sized):
     # Two wrong of three, one of them with confidence 0.95; then none wrong.
     labels = np.array([1, 1, 0])
     full = labels, np.log([[0.95, 0.05], [0.6, 0.4], [0.99, 0.01]])
@@ -117,15 +89,14 @@ def test_predictions_fill_in_what_an_older_run_has_no_column_for():
     assert "test_wrong_confident" not in before.columns
 
 
-def test_a_bound_is_no_best_size():
+def test_a_bound_is_no_best_size(chain):
     bound = chain([1000, 800, 600, 100])
     assert bound.descent.best == 3 and bound.descent.best_is_bound
     assert best_size(bound) is None
     assert describe(bound)["best"] == {"level": 3, "weights": 100, "density": 0.1}
-    assert "≤ 100" in Study([bound]).markdown()
 
 
-def test_everything_is_json_and_text():
+def test_everything_is_json(sized):
     study = Study([sized(100), sized(200, model="b", start=2000)])
     whole = json.loads(json.dumps(study.as_dict(), allow_nan=False))
     assert whole["difficulty_field"] is None
@@ -133,8 +104,3 @@ def test_everything_is_json_and_text():
     assert whole["chains"][0]["best_figures"]["test_error"] == pytest.approx(0.1)
     assert whole["chains"][0]["best_figures"]["test_kl_true"] is None
     assert whole["claims"]["spread"][0]["of_means"] == 2
-    text = study.markdown()
-    assert "- Spread of best sizes over 2 starting sizes (max/min): 2.00 of means" in text
-    assert "KL" not in text and DIFFICULTY not in text
-    hard = Study([sized(100, difficulty=d) for d in (1, 2)]).markdown()
-    assert f"- Rank correlation of best size and {DIFFICULTY}: none, needs best sizes at 5" in hard
