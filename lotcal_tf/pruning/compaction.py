@@ -20,40 +20,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.cloning import copy_layer, flatten, replayed, steps
 from lotcal_tf.compat import keras
-
-_L = keras.layers
-_LINEAR = {_L.Dense: "units", _L.Conv1D: "filters", _L.Conv2D: "filters", _L.Conv3D: "filters"}
-_MERGES = (_L.Add, _L.Subtract, _L.Average, _L.Maximum, _L.Minimum, _L.Multiply)
-# What these make of a constant channel is constant, by the same function everywhere.
-_ELEMENTWISE = (_L.Activation, _L.ReLU, _L.LeakyReLU, _L.ELU, _L.ThresholdedReLU)
-# Over channels that stay apart; of a constant they make that constant, whatever their padding.
-_CONSTANT_KEEPING = (
-    _L.MaxPooling1D,
-    _L.MaxPooling2D,
-    _L.MaxPooling3D,
-    _L.AveragePooling1D,
-    _L.AveragePooling2D,
-    _L.AveragePooling3D,
-    _L.GlobalAveragePooling1D,
-    _L.GlobalAveragePooling2D,
-    _L.GlobalAveragePooling3D,
-    _L.GlobalMaxPooling1D,
-    _L.GlobalMaxPooling2D,
-    _L.GlobalMaxPooling3D,
-    _L.Dropout,
-    _L.SpatialDropout1D,
-    _L.SpatialDropout2D,
-    _L.SpatialDropout3D,
-    _L.Cropping1D,
-    _L.Cropping2D,
-    _L.Cropping3D,
-)
-_ZERO_KEEPING = (_L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D)
-_A = keras.activations
-_POINTWISE = {
-    *(_A.linear, _A.relu, _A.elu, _A.selu, _A.gelu, _A.swish, _A.sigmoid, _A.hard_sigmoid),
-    *(_A.tanh, _A.softplus, _A.softsign, _A.exponential),
-}
+from lotcal_tf.pruning import channels
 
 # A gather before the first dense layer costs a copy of what it leaves: it must save this share.
 _GATHER_SAVES = 0.25
@@ -149,10 +116,10 @@ class _Plan:
         return np.array([self._root(slot) for slot in slots], np.int64)
 
     def _new(self, x: Any) -> _Tensor:
-        channels = x.shape[-1] if x.shape.rank and x.shape[-1] else 1
+        count = x.shape[-1] if x.shape.rank and x.shape[-1] else 1
         first = len(self.parent)
-        self.parent += range(first, first + channels)
-        return _Tensor(np.arange(first, first + channels), np.full(channels, np.nan))
+        self.parent += range(first, first + count)
+        return _Tensor(np.arange(first, first + count), np.full(count, np.nan))
 
     def _need(self, slots: NDArray[np.int64]) -> bool:
         """Keeps the slots; whether that is news."""
@@ -183,15 +150,17 @@ class _Plan:
 
     def _kind(self, node: Any) -> str:
         layer = node.layer
-        return "opaque" if id(layer) in self.shared else _kind(layer, node)
+        if id(layer) in self.shared:
+            return "opaque"
+        return channels.kind_of(layer, tf.nest.flatten(node.keras_inputs))
 
     def _of_linear(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
         made = self._new(output)
-        constant, kernel = inputs[0].constant, _flat_kernel(layer)
-        free = ~_foldable(layer, constant)
+        constant, kernel = inputs[0].constant, channels.flat_kernel(layer)
+        free = ~channels.foldable(layer, constant)
         fixed = ~(kernel[:, free] != 0).any((0, 1))
-        value = _bias(layer) + _folded(layer, constant)
-        made.constant[fixed] = _apply(layer.activation, value)[fixed]
+        value = channels.bias(layer) + channels.folded(layer, constant)
+        made.constant[fixed] = channels.activated(layer.activation, value)[fixed]
         return made
 
     def _of_depthwise(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
@@ -199,13 +168,13 @@ class _Plan:
         kernel = kernel.reshape(-1, kernel.shape[-1])
         constant = inputs[0].constant
         empty = ~(kernel != 0).any(0)
-        fixed = empty | _foldable(layer, constant)
-        value = _bias(layer) + np.where(empty, 0.0, kernel.sum(0) * np.nan_to_num(constant))
-        value = _apply(layer.activation, value)
+        fixed = empty | channels.foldable(layer, constant)
+        value = channels.bias(layer) + np.where(empty, 0.0, kernel.sum(0) * np.nan_to_num(constant))
+        value = channels.activated(layer.activation, value)
         return _Tensor(inputs[0].slots, np.where(fixed, value, np.nan))
 
     def _of_batch_norm(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
-        gamma, beta, mean, variance = _normalisation(layer, len(inputs[0].slots))
+        gamma, beta, mean, variance = channels.normalisation(layer, len(inputs[0].slots))
         scale = gamma / np.sqrt(variance + layer.epsilon)
         constant = inputs[0].constant
         value = scale * (np.nan_to_num(constant) - mean) + beta
@@ -265,15 +234,15 @@ class _Plan:
     def _live_kernel(self, node: Any) -> NDArray[np.float64]:
         """`(places, inputs, outputs)`, zero where the weight is not needed any more."""
         inputs, output = self._inputs(node)[0], self._output(node)
-        kernel = _flat_kernel(node.layer).copy()
-        kernel[:, _foldable(node.layer, inputs.constant)] = 0
-        _gather_constants(kernel, inputs.constant)
+        kernel = channels.flat_kernel(node.layer).copy()
+        kernel[:, channels.foldable(node.layer, inputs.constant)] = 0
+        channels.gather_constants(kernel, inputs.constant)
         kernel[:, :, ~self._kept(output) | np.isfinite(output.constant)] = 0
         return kernel
 
     def _worth_gathering(self) -> NDArray[np.int64] | None:
         """Which of its inputs a first dense layer reads, where that saves enough; else None."""
-        if type(self.first) is not _L.Dense:
+        if type(self.first) is not keras.layers.Dense:
             return None
         node = next(node for node in self.steps if node.layer is self.first)
         if self._kind(node) != "linear":
@@ -305,7 +274,7 @@ class _Plan:
         layer, config = node.layer, node.layer.get_config()
         kind = self._kind(node)
         if kind == "linear":
-            config[_LINEAR[type(layer)]] = int(self._kept(self._output(node)).sum())
+            config[channels.LINEAR[type(layer)]] = int(self._kept(self._output(node)).sum())
         if kind in ("linear", "depthwise"):
             config["use_bias"] = layer.use_bias or bool(self._new_bias(node).any())
         return copy_layer(layer, config)
@@ -314,8 +283,8 @@ class _Plan:
         """`(outputs,)`, what was constant among the inputs taken in."""
         layer, inputs = node.layer, self._inputs(node)[0]
         if self._kind(node) == "depthwise":
-            return _bias(layer)
-        return _bias(layer) + _folded(layer, inputs.constant)
+            return channels.bias(layer)
+        return channels.bias(layer) + channels.folded(layer, inputs.constant)
 
     def _weights(self, node: Any) -> list[NDArray]:
         kind, layer = self._kind(node), node.layer
@@ -348,86 +317,3 @@ _FOLLOW = {
     "merge": _Plan._of_merge,
     "concatenate": _Plan._of_concatenate,
 }
-
-
-def _kind(layer: "keras.layers.Layer", node: Any) -> str:
-    """What a layer does to channels; `opaque` where that is not known."""
-    if getattr(layer, "data_format", "channels_last") != "channels_last":
-        return "opaque"
-    kind, inputs = type(layer), tf.nest.flatten(node.keras_inputs)
-    if kind in _LINEAR:
-        known = getattr(layer, "groups", 1) == 1 and layer.activation in _POINTWISE
-        return "linear" if known else "opaque"
-    if kind is _L.DepthwiseConv2D:
-        known = layer.depth_multiplier == 1 and layer.activation in _POINTWISE
-        return "depthwise" if known else "opaque"
-    if kind is _L.BatchNormalization:
-        return "batch_norm" if tuple(layer.axis) == (inputs[0].shape.rank - 1,) else "opaque"
-    if kind is _L.Activation:
-        return "elementwise" if layer.activation in _POINTWISE else "opaque"
-    if kind is _L.Rescaling:
-        return "elementwise" if np.ndim(layer.scale) == np.ndim(layer.offset) == 0 else "opaque"
-    if kind in _ELEMENTWISE:
-        return "elementwise"
-    if kind in _CONSTANT_KEEPING:
-        return "constant_keeping"
-    if kind in _ZERO_KEEPING:
-        return "zero_keeping"
-    if kind is _L.Flatten:
-        return "flatten" if inputs[0].shape[-1] else "opaque"
-    if kind in _MERGES:
-        return "merge" if len({tuple(x.shape) for x in inputs}) == 1 else "opaque"
-    if kind is _L.Concatenate:
-        last = layer.axis in (-1, inputs[0].shape.rank - 1)
-        return "concatenate" if last else "opaque"
-    return "opaque"
-
-
-def _flat_kernel(layer: Any) -> NDArray[np.float64]:
-    """`(places, inputs, outputs)`."""
-    kernel = np.asarray(layer.get_weights()[0], np.float64)
-    return kernel.reshape(-1, *kernel.shape[-2:])
-
-
-def _bias(layer: Any) -> NDArray[np.float64]:
-    if layer.use_bias:
-        return np.asarray(layer.get_weights()[1], np.float64)
-    return np.zeros(layer.get_weights()[0].shape[-2 if type(layer) is _L.DepthwiseConv2D else -1])
-
-
-def _foldable(layer: Any, constant: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which constant inputs a bias can stand for: all, or beside padding those that are 0."""
-    padded = getattr(layer, "padding", "valid") != "valid" and max(layer.kernel_size) > 1
-    return constant == 0 if padded else np.isfinite(constant)
-
-
-def _gather_constants(kernel: NDArray[np.float64], constant: NDArray[np.float64]) -> None:
-    """Lets one constant input stand for all that no bias can stand for, in place.
-
-    Beside padding a constant counts inside and not outside, so it must stay an input; but inputs
-    that are multiples of each other everywhere need only be one, with the sum of their kernels.
-    """
-    fixed = np.flatnonzero(np.isfinite(constant) & (kernel != 0).any((0, 2)))
-    if len(fixed) < 2:
-        return
-    one = fixed[np.argmax(np.abs(constant[fixed]))]
-    kernel[:, one] = np.einsum("i,pio->po", constant[fixed] / constant[one], kernel[:, fixed])
-    kernel[:, fixed[fixed != one]] = 0
-
-
-def _folded(layer: Any, constant: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`(outputs,)`, what the foldable inputs contribute."""
-    values = np.where(_foldable(layer, constant), constant, 0.0)
-    return np.einsum("i,pio->o", values, _flat_kernel(layer))
-
-
-def _apply(activation: Any, value: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(activation(tf.constant(value, tf.float64)))
-
-
-def _normalisation(layer: Any, channels: int) -> list[NDArray[np.float64]]:
-    """γ, β, mean and variance of a BatchNorm, `(channels,)` each."""
-    weights = iter(np.asarray(weight, np.float64) for weight in layer.get_weights())
-    gamma = next(weights) if layer.scale else np.ones(channels)
-    beta = next(weights) if layer.center else np.zeros(channels)
-    return [gamma, beta, next(weights), next(weights)]
