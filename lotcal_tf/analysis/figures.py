@@ -1,6 +1,7 @@
 """A study's figures as PNG: descent, best sizes, distance to the truth, confidence."""
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -58,7 +59,8 @@ def descent(study: Study) -> bytes:
 def best_size(study: Study) -> bytes:
     """Best size against starting size, and against difficulty where there are several.
 
-    A point a chain, an empty triangle for a bound, a line through the means.
+    A point a chain, an empty triangle for a bound, a line through the means. Sizes have as long an
+    axis as starting sizes have: a size that depends on its start by nothing is flat to the eye.
     """
     groups = _by_difficulty(study.chains)
     several = len(groups) > 1
@@ -83,11 +85,20 @@ def best_size(study: Study) -> bytes:
         panels[0].text(
             0.5, 0.5, "no chain has a best ticket", transform=panels[0].transAxes, ha="center"
         )
+    low, high = panels[0].get_xlim()
     for axes in panels:
         _clean(axes)
         axes.set(yscale="log", ylabel="weights of the best ticket")
+        axes.set_ylim(_widened(axes.get_ylim(), high / low))
         _plain(axes.yaxis)
     return _png(whole)
+
+
+def _widened(limits: tuple[float, float], extent: float) -> tuple[float, float]:
+    """Limits of a logarithmic axis, moved apart alike until they are `extent` times each other."""
+    low, high = limits
+    aside = max(1.0, math.sqrt(extent * low / high))
+    return low / aside, high * aside
 
 
 def truth(study: Study) -> bytes:

@@ -37,6 +37,11 @@ def test_each_difficulty_has_a_row_of_panels(run):
     assert shape(figures.best_size(three))[1] > 1.5 * shape(figures.best_size(one))[1]
 
 
+def test_the_axis_of_sizes_is_widened_alike_on_both_sides():
+    assert figures._widened((2.0, 8.0), 100.0) == pytest.approx((0.4, 40.0))
+    assert figures._widened((2.0, 8.0), 3.0) == (2.0, 8.0)
+
+
 @pytest.mark.parametrize("levels", [0, 1, 5])
 def test_chains_without_a_best_ticket_are_drawn_too(run, levels):
     left_out = ("test_kl_true", "test_overconfidence")
