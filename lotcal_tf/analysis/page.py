@@ -63,7 +63,8 @@ def _claims(study: Study) -> list[str]:
                 else ""
             )
             lines.append(
-                f"{what}{whole.rho:+.2f} (p = {whole.p:.2g}) of the means of {whole.n} difficulties{alone}"
+                f"{what}{whole.rho:+.2f} (p = {whole.p:.2g}) of the means of {correlation.models} starting "
+                f"size{'s' * (correlation.models != 1)} at {whole.n} difficulties{alone}"
             )
     compared = compare(study.chains)
     if KL in compared:

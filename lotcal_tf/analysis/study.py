@@ -84,13 +84,15 @@ class Correlation:
     """Best size against difficulty.
 
     Attributes:
-      difficulties: how many have a best size.
-      of_means: of the mean best size of each difficulty.
+      difficulties: how many there are.
+      models: how many starting sizes have a best size at each of them.
+      of_means: of the mean best size of those starting sizes at each difficulty.
       by_chain: rho of each starting size and seed by itself.
       missing: why there is none; empty: there is.
     """
 
     difficulties: int
+    models: int
     of_means: RankCorrelation | None
     by_chain: Summary | None
     missing: str
@@ -137,24 +139,35 @@ class Study:
 
     def correlation(self) -> Correlation:
         """Best sizes over difficulties."""
-        means = {
-            chains[0].difficulty: summary.mean
-            for chains in _grouped(self.chains, lambda c: c.difficulty)
-            if chains[0].difficulty is not None
-            and (summary := summarise([size for c in chains if (size := best_size(c))]))
-        }
-        if len(means) < DIFFICULTIES:
-            missing = f"needs best sizes at {DIFFICULTIES} difficulties, there are {len(means)}"
-            return Correlation(len(means), None, None, missing)
+        sizes = [
+            {
+                chains[0].difficulty: summary.mean
+                for chains in _grouped(own, lambda c: c.difficulty)
+                if (summary := summarise([size for c in chains if (size := best_size(c))]))
+            }
+            for own in _grouped(self.chains, lambda c: c.model)
+        ]
+        difficulties = sorted({c.difficulty for c in self.chains if c.difficulty is not None})
+        count = len(difficulties)
+        if count < DIFFICULTIES:
+            missing = f"needs {DIFFICULTIES} difficulties, there are {count}"
+            return Correlation(count, 0, None, None, missing)
+        # A mean over whatever has a best size would compare one starting size with another.
+        whole = [found for found in sizes if set(found) == set(difficulties)]
+        means = [float(np.mean([found[d] for found in whole])) for d in difficulties if whole]
         rhos = []
         for chains in _grouped(self.chains, lambda c: (c.model, c.seed)):
-            sizes = {c.difficulty: size for c in chains if (size := best_size(c))}
-            alone = rank_correlation([d or 0.0 for d in sizes], list(sizes.values()))
-            if len(sizes) >= DIFFICULTIES and alone is not None:
+            own_sizes = {c.difficulty: size for c in chains if (size := best_size(c))}
+            alone = rank_correlation([d or 0.0 for d in own_sizes], list(own_sizes.values()))
+            if len(own_sizes) >= DIFFICULTIES and alone is not None:
                 rhos.append(alone.rho)
-        whole = rank_correlation([d or 0.0 for d in means], list(means.values()))
-        missing = "" if whole else "all difficulties have the same best size"
-        return Correlation(len(means), whole, summarise(rhos), missing)
+        found = rank_correlation(difficulties, means) if whole else None
+        missing = ""
+        if not whole:
+            missing = f"no starting size has a best ticket at each of the {count} difficulties"
+        elif found is None:
+            missing = "all difficulties have the same best size"
+        return Correlation(count, len(whole), found, summarise(rhos), missing)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""

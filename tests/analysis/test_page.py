@@ -14,7 +14,10 @@ def test_claims_that_cannot_be_made_are_left_out_or_say_why(sized):
     assert "- Spread of best sizes over 2 starting sizes (max/min): 2.00 of means" in text
     assert "KL" not in text and DIFFICULTY not in text
     hard = page(Study([sized(100, difficulty=d) for d in (1, 2)]))
-    assert f"- Rank correlation of best size and {DIFFICULTY}: none, needs best sizes at 5" in hard
+    assert (
+        f"- Rank correlation of best size and {DIFFICULTY}: none, needs 5 difficulties, there are 2"
+        in hard
+    )
     assert f"at {DIFFICULTY}=2 (max/min): none, it takes two starting sizes" in hard
 
 

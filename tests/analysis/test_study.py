@@ -44,7 +44,7 @@ def test_rank_correlation_over_difficulties_by_hand(sized):
     )
     found = study.correlation()
     # Means 100, 250, 250, 400, 500: ranks 1, 2.5, 2.5, 4, 5; covariance 9.5 of 10 and 9.5.
-    assert found.difficulties == 5 and not found.missing
+    assert (found.difficulties, found.models, found.missing) == (5, 1, "")
     assert found.of_means.rho == pytest.approx(9.5 / np.sqrt(10 * 9.5))
     # Each seed by itself: 0.9 and 1.
     assert (found.by_chain.n, found.by_chain.mean) == (2, pytest.approx(0.95))
@@ -53,7 +53,19 @@ def test_rank_correlation_over_difficulties_by_hand(sized):
 def test_four_difficulties_are_too_few(sized):
     found = Study([sized(100 * d, difficulty=d) for d in range(1, 5)]).correlation()
     assert found.of_means is found.by_chain is None
-    assert found.missing == "needs best sizes at 5 difficulties, there are 4"
+    assert found.missing == "needs 5 difficulties, there are 4"
+
+
+def test_a_starting_size_without_a_best_size_somewhere_has_no_part_in_the_correlation(chain, sized):
+    small = [sized(100 * d, difficulty=d) for d in range(1, 6)]
+    # Of a larger start there are larger best sizes, but at three difficulties alone.
+    large = [sized(9000 - d, model="large", start=20_000, difficulty=d) for d in (1, 2, 3)]
+    large += [chain([20_000, 800], model="large", difficulty=d) for d in (4, 5)]
+    found = Study(small + large).correlation()
+    assert found.models == 1 and found.of_means.rho == pytest.approx(1)
+    found = Study(large + small[:2]).correlation()
+    assert found.of_means is None
+    assert found.missing == "no starting size has a best ticket at each of the 5 difficulties"
 
 
 def test_full_against_best_is_taken_chain_by_chain(chain, sized):
