@@ -39,7 +39,7 @@ def test_what_the_run_recorded_holds_unless_it_is_given(run, tmp_path):
     other = export(run, 1, tmp_path, ece_bins=7, export_logits="raw")
     assert (other.parity["temperature"], other.parity["ece_bins"]) == (1, 7)
     inputs = np.random.default_rng(0).random((5, 8, 8, 1)).astype("float32") * 16
-    found = tflite.logits(other.files["float32"], inputs)
+    found = tflite.Runner(other.files["float32"])(inputs)
     np.testing.assert_allclose(found, ticket.model()(inputs), rtol=1e-4, atol=1e-5)
 
 

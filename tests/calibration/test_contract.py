@@ -230,8 +230,8 @@ def test_from_data_to_exported_files(name, tmp_path):
         ticket, tmp_path / "export", blobs(30, 1), formats=formats, encoding="dense", seconds=0
     ).files
     wanted = plain(inputs) / ticket.record["temperature"]
-    for read, name in ((saved_model.logits, "saved_model"), (tflite.logits, "float32")):
-        np.testing.assert_allclose(read(files[name], inputs), wanted, rtol=1e-4, atol=1e-5)
+    for read, name in ((saved_model.Runner, "saved_model"), (tflite.Runner, "float32")):
+        np.testing.assert_allclose(read(files[name])(inputs), wanted, rtol=1e-4, atol=1e-5)
 
 
 README = Path(__file__).resolve().parents[2] / "README.md"
