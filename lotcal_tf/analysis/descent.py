@@ -143,12 +143,9 @@ def standard_error(
     as wrong, or right.
     """
     right = 1 - wrong_labels
-    share = np.clip(
-        (error - wrong_labels) / right,
-        min(1 / (right * examples), 0.5),
-        max(1 - 1 / (right * examples), 0.5),
-    )
-    return right * np.sqrt(share * (1 - share) / (right * examples))
+    least = min(1 / (right * examples), 0.5)
+    share = np.clip((error - wrong_labels) / right, least, 1 - least)
+    return np.sqrt(right * share * (1 - share) / examples)
 
 
 def surely_apart(deviation: np.ndarray) -> np.ndarray:

@@ -112,7 +112,7 @@ class Study:
                 model=chains[0].model,
                 start=chains[0].start,
                 chains=len(chains),
-                sizes=summarise([size for chain in chains if (size := best_size(chain))]),
+                sizes=summarise(best_sizes(chains)),
                 bounds=sum(chain.descent.best_is_bound for chain in chains),
                 without=sum(chain.descent.best is None for chain in chains),
                 compared=compare(chains),
@@ -127,12 +127,12 @@ class Study:
             means = [
                 summary.mean
                 for group in _grouped(chains, lambda c: c.model)
-                if (summary := summarise([size for c in group if (size := best_size(c))]))
+                if (summary := summarise(best_sizes(group)))
             ]
             seeds = [
                 ratio
                 for group in _grouped(chains, lambda c: c.seed)
-                if (ratio := spread([size for c in group if (size := best_size(c))]))
+                if (ratio := spread(best_sizes(group)))
             ]
             found.append(Spread(chains[0].difficulty, len(means), spread(means), summarise(seeds)))
         return found
@@ -143,7 +143,7 @@ class Study:
             {
                 chains[0].difficulty: summary.mean
                 for chains in _grouped(own, lambda c: c.difficulty)
-                if (summary := summarise([size for c in chains if (size := best_size(c))]))
+                if (summary := summarise(best_sizes(chains)))
             }
             for own in _grouped(self.chains, lambda c: c.model)
         ]
@@ -195,6 +195,11 @@ def best_size(chain: Chain) -> int | None:
     found = chain.descent
     sure = found.best is not None and not found.best_is_bound
     return int(chain.weights[found.best]) if sure else None
+
+
+def best_sizes(chains: Sequence[Chain]) -> list[int]:
+    """`best_size` of the chains that have one."""
+    return [size for chain in chains if (size := best_size(chain)) is not None]
 
 
 def figure(chain: Chain, name: str, level: int | None) -> float | None:

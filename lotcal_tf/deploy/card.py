@@ -12,6 +12,7 @@ from lotcal_tf.deploy.reader import PROBABILITIES
 from lotcal_tf.deploy.verdict import FILE_WORDS, LAYER_WORDS, by_file, file_cells, layer_cells
 from lotcal_tf.evaluation.bins import BinStatistics
 from lotcal_tf.evaluation.reliability import bins_diagram
+from lotcal_tf.lottery.progress import percent
 from lotcal_tf.tables import markdown
 
 TEXT, JSON, DIAGRAM = "model_card.md", "model_card.json", "reliability.png"
@@ -239,8 +240,7 @@ def _split(facts: Mapping[str, Any]) -> str:
 
 def _figures(metrics: Mapping[str, float]) -> list[str]:
     return [
-        f"{100 * metrics[key]:.2f} %" if key == "accuracy" else f"{metrics[key]:.4f}"
-        for key in _METRICS
+        percent(metrics[key], 2) if key == "accuracy" else f"{metrics[key]:.4f}" for key in _METRICS
     ]
 
 

@@ -18,6 +18,7 @@ from lotcal_tf.deploy.reader import Opened, gives_probabilities, logits_of
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
 from lotcal_tf.evaluation.metrics import measure
 from lotcal_tf.evaluation.unseen import measure_unseen
+from lotcal_tf.lottery.progress import percent
 
 _BLOCK = 1000  # examples at once
 
@@ -101,7 +102,7 @@ class Measurement:
         cells = [["", *_COLUMNS.values()]]
         for name, metrics in rows:
             figures = (
-                f"{100 * metrics[key]:.2f} %" if key == "accuracy" else f"{metrics[key]:.4f}"
+                percent(metrics[key], 2) if key == "accuracy" else f"{metrics[key]:.4f}"
                 for key in _COLUMNS
             )
             cells.append([name, *figures])

@@ -85,13 +85,13 @@ def compare(
             f"{name} differs from the ticket by a value that is not finite: nothing was exported"
         )
 
-    apart_by = float(np.abs(found - truth).max())
     if probabilities:
         wanted, given = logits_of(truth, 0.0), logits_of(found, 0.0)
     else:
         wanted, given = truth, found
     both = [metrics.measure(labels, logits, bins=bins) for logits in (wanted, given)]
-    parity = Parity(apart_by, *({key: measured[key] for key in COMPARED} for measured in both))
+    ticket, measured = ({key: figures[key] for key in COMPARED} for figures in both)
+    parity = Parity(float(np.abs(found - truth).max()), ticket, measured)
     apart = {key: parity.measured[key] - parity.ticket[key] for key in COMPARED}
     if exact:
         limit = tolerance.exact * max(1.0, float(np.abs(truth).max()))
