@@ -1,10 +1,11 @@
-"""Slimming: what a channel costs by hand, the loss by hand, and that it takes scales away."""
+"""Slimming: what is priced by hand, no common factor changes it, and channels really go."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
+from lotcal_tf.pruning import masking
 
 L = keras.layers
 
@@ -22,44 +23,89 @@ def network():
             *(L.Conv2D(4, 3, padding="same", use_bias=False), L.BatchNormalization(), L.ReLU()),
             L.MaxPooling2D(),
             *(L.Conv2D(8, 3, padding="same", use_bias=False), L.BatchNormalization(), L.ReLU()),
-            *(L.Conv2D(8, 3, padding="same", use_bias=False), L.BatchNormalization(), L.ReLU()),
-            *(L.GlobalAveragePooling2D(), L.BatchNormalization(), L.Dense(3)),
+            *(L.Conv2D(8, 1, padding="same", use_bias=False), L.ReLU()),  # no BatchNorm behind it
+            *(L.GlobalAveragePooling2D(), L.Dense(5), L.BatchNormalization(), L.Dense(3)),
         ]
     )
 
 
-def test_costs_by_hand(tool, network):
-    found, costs = tool.scales(network)
-    # 64 places by 3 + 4 channels; 16 by 4 + 8; 16 by 8 + 8; the last one stands behind no map.
-    assert [int(gamma.shape[0]) for gamma in found] == [4, 8, 8]
-    assert costs == pytest.approx([448 / 256, 192 / 256, 256 / 256])
-
-
-def test_the_loss_by_hand(tool, network):
+@pytest.fixture
+def data():
     draw = np.random.default_rng(0)
-    data = draw.normal(size=(16, 8, 8, 3)).astype("float32"), draw.integers(0, 3, 16)
-    found, costs = tool.scales(network)
-    found[0].assign([1.0, -2.0, 0.0, 0.5])
-    for gamma in found[1:]:
-        gamma.assign(np.zeros(8))
+    return draw.normal(size=(16, 8, 8, 3)).astype("float32"), draw.integers(0, 3, 16)
+
+
+def strategy_of(tool, network, optimizer):
+    strategy = tool.Slimming(network)
+    strategy.compile(optimizer=optimizer)
+    return strategy
+
+
+def test_blocks_are_convolutions_with_a_batchnorm_behind_them_masked_or_not(tool, network):
+    for model in network, masking.wrap(network):
+        found = tool.blocks(model)
+        assert [tuple(block.kernel.shape) for block in found] == [(3, 3, 3, 4), (3, 3, 4, 8)]
+        assert [tuple(block.scales.shape) for block in found] == [(4,), (8,)]
+        assert [block.places for block in found] == [64, 16]
+
+
+@pytest.mark.parametrize(
+    ("scales", "share"),
+    [([2.0, -2.0, 2.0, 2.0], 1.0), ([0.0, -3.0, 0.0, 0.0], 0.25), ([3.0, 1.0, 0.0, 0.0], 0.4)],
+)
+def test_effective_channels_by_hand_and_no_common_factor_changes_them(tool, scales, share):
+    for factor in 1.0, 1e-2, 50.0:
+        assert float(tool.effective(tf.constant(scales) * factor)) == pytest.approx(share, rel=1e-5)
+
+
+def test_the_cost_by_hand(tool, network):
+    assert float(tool.cost(network)) == pytest.approx(1.0)
+    first, second = tool.blocks(network)
+    first.scales.assign([1.0, 1.0, 0.0, 0.0])
+    second.scales.assign([3.0, -1.0, 0, 0, 0, 0, 0, 0])  # 1.6 of 8
+    # 108 weights at 64 places, 288 at 16; a half and a fifth of the channels, of 396 and of 11 520.
+    weights = (108 * 0.5 + 288 * 0.5 * 0.2) / 396
+    products = (6912 * 0.5 + 4608 * 0.5 * 0.2) / 11520
+    assert float(tool.cost(network)) == pytest.approx((weights + products) / 2, rel=1e-5)
+
+
+def test_worthless_kernels_by_hand(tool, network):
+    first = tool.blocks(network)[0]
+    first.scales.assign([2.0, -1.96, 0.0, 0.04])  # mean 1: below .1 are two, by all and by .6
+    first.kernel.assign(np.full((3, 3, 3, 4), 0.5))
+    assert float(tool.worthless(network)) == pytest.approx((1.0 + 0.6) * 27 * 0.25, rel=1e-5)
+
+
+def test_the_loss_by_hand(tool, network, data):
+    tool.blocks(network)[0].scales.assign([1.0, -2.0, 0.0, 0.5])
     logits = network(data[0], training=True).numpy().astype("float64")
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(16), data[1]]
-    strategy = tool.Slimming(network)
-    strategy.compile(optimizer=keras.optimizers.SGD(0.0))
+    slim = tool.STRENGTH * tool.cost(network) + tool.DECAY * tool.worthless(network)
+    strategy = strategy_of(tool, network, keras.optimizers.SGD(0.0))
     loss = float(strategy.train_step(tuple(map(tf.constant, data)))["loss"])
-    assert loss == pytest.approx(losses.mean() + tool.STRENGTH * costs[0] * 3.5, rel=1e-5)
+    assert float(tool.worthless(network)) > 0
+    assert loss == pytest.approx(losses.mean() + float(slim), rel=1e-5)
 
 
-def test_scales_that_help_nothing_fall(tool, network):
-    data = tf.zeros((16, 8, 8, 3)), tf.range(16) % 3  # nothing to see
-    strategy = tool.Slimming(network)
-    strategy.compile(optimizer=keras.optimizers.Adam(0.01))
-    for _ in range(50):
-        strategy.train_step(data)
-    for gamma in tool.scales(network)[0]:
-        assert np.abs(gamma.numpy()).max() < 0.6  # from 1, at most 0.01 a step
+def test_channels_that_help_nothing_go_with_their_kernels(tool, network):
+    first, second = tool.blocks(network)
+    for block in first, second:
+        block.scales.assign(np.linspace(0.2, 1.0, block.scales.shape[0]))
+    kernels = [block.kernel.numpy() for block in (first, second)]
+    nothing = tf.zeros((16, 8, 8, 3)), tf.range(16) % 3
+    strategy = strategy_of(tool, network, keras.optimizers.Adam(0.01))
+    step = tf.function(strategy.train_step)
+    for _ in range(500):
+        step(nothing)
+    for block, before in zip((first, second), kernels, strict=True):
+        sizes = np.abs(block.scales.numpy())
+        gone = sizes < 0.05 * sizes.max()
+        assert gone.sum() == len(sizes) - 1  # the largest is left
+        norms = [np.sqrt((values**2).sum((0, 1, 2))) for values in (block.kernel.numpy(), before)]
+        assert (norms[0][gone] < 0.05 * norms[1][gone]).all()
+        assert norms[0][~gone] == pytest.approx(norms[1][~gone])
 
 
 def test_a_network_without_scales_is_refused(tool):
-    with pytest.raises(ValueError, match="needs BatchNorm after convolutions"):
-        tool.scales(keras.Sequential([keras.Input((4,)), L.Dense(3)]))
+    with pytest.raises(ValueError, match="needs BatchNorm behind convolutions"):
+        tool.blocks(keras.Sequential([keras.Input((4,)), L.Dense(3)]))
