@@ -1,10 +1,11 @@
 """Exporting a ticket: written, run as a phone would, held against it, and only then put in place."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
 from lotcal_tf.deploy.verdict import DENSE, FILE_WORDS, MASKED, Verdict, verdict, verdict_text
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.evaluation.metrics import DEFAULT_BINS, prediction_bins
-from lotcal_tf.files import write_atomically
+from lotcal_tf.files import flush, parts
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.pruning.compaction import Compaction, compact
 
@@ -164,31 +165,22 @@ def export(
     if scaled:
         fold_temperature(model, temperature)
     compaction = compact(model)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
-    try:
-        files = work / "files"
-        files.mkdir()
+    with _replacing(directory) as (files, work):
         maker = Maker(model, compaction, output, examples.material, work)
-        held = []
+        held = {}
         for name in formats:
             row = FORMATS[name]
             progress(f"{row.file}: writing")
-            held.append(
-                _hold(
-                    row,
-                    maker.make(row, encoding, files, refitted=scaled),
-                    examples,
-                    truth,
-                    bins=bins,
-                    tolerance=tolerance,
-                    probabilities=output == PROBABILITIES,
-                )
+            held[name] = _hold(
+                row,
+                maker.make(row, encoding, files, refitted=scaled),
+                examples,
+                truth,
+                bins=bins,
+                tolerance=tolerance,
+                probabilities=output == PROBABILITIES,
             )
             progress(f"{row.file}: agrees with the ticket on {len(examples.labels):,} examples")
-        if seconds:
-            progress("measuring latency")
-        told = _verdict(maker, held, model, dense or ticket.dense(), compaction, seconds)
         parity = {
             "ticket": ticket.digest,
             "level": ticket.level,
@@ -198,30 +190,47 @@ def export(
             "examples": len(examples.labels),
             "ece_bins": bins,
             "tolerance": dataclasses.asdict(tolerance),
-            "files": {name: one.told(temperature) for name, one in zip(formats, held, strict=True)},
+            "files": {name: one.told(temperature) for name, one in held.items()},
         }
-        main = _main(held)
-        logits = logits_of(main.outputs, 0.0) if output == PROBABILITIES else main.outputs
-        origin = origin or {}
+        if seconds:
+            progress("measuring latency")
+        told = _verdict(maker, held.values(), model, dense or ticket.dense(), compaction, seconds)
         facts = {
-            "experiment": origin.get("experiment", {}),
-            "data": origin.get("realised", {}),
+            "experiment": (origin or {}).get("experiment", {}),
+            "data": (origin or {}).get("realised", {}),
             "record": ticket.record,
             "parity": parity,
             "verdict": told.as_dict(),
-            "reliability": card.reliability_of(prediction_bins(examples.labels, logits, bins=bins)),
             "input": _input(ticket, runner.shape),
-            "main": main.made.path.name,
+            **_shown(list(held.values()), examples, output, bins),
         }
         card.write(files, facts)
         for name, content in ((PARITY, parity), (VERDICT, told.as_dict())):
-            write_atomically(files / name, f"{json.dumps(content, indent=2)}\n".encode())
+            (files / name).write_text(f"{json.dumps(content, indent=2)}\n")
+    return Exported.read(directory)
+
+
+@contextlib.contextmanager
+def _replacing(directory: Path) -> Iterator[tuple[Path, Path]]:
+    """Two new directories, for what is to stand at `directory` and for scratch.
+
+    The first one takes `directory`'s place at the end, and only without an error; nothing else is
+    left behind.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    try:
+        files = work / "files"
+        files.mkdir()
+        yield files, work
+        for part in parts(files):
+            flush(part)
         if directory.exists():
-            shutil.rmtree(directory)
+            directory.rename(work / "before")
         files.rename(directory)
+        flush(directory.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Exported.read(directory)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,9 +279,13 @@ def _hold(
     return _Held(made, parity, found)
 
 
-def _main(held: Sequence[_Held]) -> _Held:
-    """The file that a card shows: the last one that runs without TensorFlow, else the last."""
-    return next((one for one in reversed(held) if one.made.path.suffix == ".tflite"), held[-1])
+def _shown(held: Sequence[_Held], examples: Examples, output: str, bins: int) -> dict[str, Any]:
+    """The file that a card shows, and its reliability; the last one that needs no TensorFlow."""
+    portable = [one for one in held if one.made.path.suffix == ".tflite"]
+    main = (portable or held)[-1]
+    logits = logits_of(main.outputs, 0.0) if output == PROBABILITIES else main.outputs
+    reliability = card.reliability_of(prediction_bins(examples.labels, logits, bins=bins))
+    return {"main": main.made.path.name, "reliability": reliability}
 
 
 def _pair(name: str, data: Any) -> tuple[NDArray[np.float32], NDArray]:
@@ -332,7 +345,7 @@ def _input(ticket: Ticket, shape: Sequence[int | None]) -> dict[str, Any]:
 
 def _verdict(
     maker: Maker,
-    held: Sequence[_Held],
+    held: Collection[_Held],
     masked: "keras.Model",
     dense: "keras.Model",
     compaction: Compaction,

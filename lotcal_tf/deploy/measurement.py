@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from lotcal_tf import catalog, tables
 from lotcal_tf.catalog import SEVERITIES
-from lotcal_tf.data.corruption import Corruption
 from lotcal_tf.data.splits import Part
 from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES
 from lotcal_tf.deploy.reader import Opened, gives_probabilities, logits_of
@@ -21,6 +20,9 @@ from lotcal_tf.evaluation.unseen import measure_unseen
 from lotcal_tf.lottery.progress import percent
 
 _BLOCK = 1000  # examples at once
+
+# What is done to inputs `(n, …)` before a model gets them; also given the first one's number.
+_Change = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
 
 _COLUMNS = {
     "accuracy": "accuracy",
@@ -145,51 +147,24 @@ def measure_opened(
       UsageError: the data do not fit the model, or are no images that can be corrupted.
       LotcalError: the model gives a value that is not finite.
     """
-    conditions: list[tuple[str, int, Corruption]] = [
-        (name, severity, catalog.corruption(name).load())
-        for name in shifts
-        for severity in severities
-    ]
-    for _, severity, _ in conditions:
-        if severity not in SEVERITIES:
-            raise FieldError("severity", severity, "choose of 1, 2, 3, 4, 5")
+    conditions = [(name, severity) for name in shifts for severity in severities]
+    changes = [_corrupting(name, severity, part, data) for name, severity in conditions]
     temperature = opened.temperature() if scaled else 1.0
     opened.check_fits(part.split.shape, part.classes, data)
     others = unseen or {}
     for name, other in others.items():
         opened.check_fits(other.split.shape, None, name)
-    if shifts and len(part.split.shape) != 3:
-        raise FieldError(
-            "shift",
-            ",".join(shifts),
-            f"needs images (height, width, channels); {data} has inputs of shape {part.split.shape}",
-        )
-    labels, clean = [], []
-    shifted: list[list[NDArray[np.float32]]] = [[] for _ in conditions]
     total = part.split.count * (1 + len(conditions))
     total += sum(other.split.count for other in others.values())
     # None: shown on a terminal only.
     hidden = None if progress else True
     with tqdm(total=total, unit="example", file=sys.stderr, leave=False, disable=hidden) as bar:
-        first = 0
-        for inputs, classes in _blocks(part):
-            labels.append(classes)
-            clean.append(_run(opened, inputs, first))
-            bar.update(len(inputs))
-            if conditions:
-                images = _images(inputs, part.input_range, data)
-                for found, (_, severity, corrupt) in zip(shifted, conditions, strict=True):
-                    corrupted = corrupt(images, severity, first) * np.float32(part.input_range)
-                    found.append(_run(opened, corrupted, first))
-                    bar.update(len(inputs))
-            first += len(inputs)
-        other_outputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in others}
-        for name, given in other_outputs.items():
-            scale = np.float32(part.input_range / others[name].input_range)
-            for inputs, _ in _blocks(others[name]):
-                given.append(_run(opened, inputs * scale, len(given) * _BLOCK))
-                bar.update(len(inputs))
-    truth, outputs = np.concatenate(labels), np.concatenate(clean)
+        truth, outputs = _outputs(opened, part, bar)
+        shifted = [_outputs(opened, part, bar, change)[1] for change in changes]
+        foreign = {
+            name: _outputs(opened, other, bar, _scaling(other, part))[1]
+            for name, other in others.items()
+        }
     if truth.max() >= outputs.shape[1]:
         raise UsageError(
             f"{opened.path} tells {outputs.shape[1]} classes apart, {data} has {part.classes}"
@@ -211,16 +186,12 @@ def measure_opened(
         temperature=temperature,
         metrics=measure(truth, logits(outputs), bins=bins),
         shifts=[
-            Shifted(name, severity, measure(truth, logits(np.concatenate(found)), bins=bins))
-            for found, (name, severity, _) in zip(shifted, conditions, strict=True)
+            Shifted(name, severity, measure(truth, logits(found), bins=bins))
+            for found, (name, severity) in zip(shifted, conditions, strict=True)
         ],
         unseen=[
-            Unseen(
-                name,
-                others[name].split.count,
-                measure_unseen(logits(outputs), logits(np.concatenate(given))),
-            )
-            for name, given in other_outputs.items()
+            Unseen(name, len(found), measure_unseen(logits(outputs), logits(found)))
+            for name, found in foreign.items()
         ],
     )
 
@@ -228,15 +199,53 @@ def measure_opened(
 def predictions(opened: Opened, part: Part, data: str) -> tuple[NDArray[np.int64], NDArray]:
     """Labels `(N,)` and a model's logits `(N, K)` of all examples; see `measure_opened`."""
     opened.check_fits(part.split.shape, part.classes, data)
+    labels, outputs = _outputs(opened, part)
+    if gives_probabilities(opened.runner, outputs):
+        return labels, logits_of(outputs, opened.runner.step)
+    return labels, outputs
+
+
+def _as_they_are(inputs: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+    """No change of the inputs."""
+    return inputs
+
+
+def _corrupting(name: str, severity: int, part: Part, data: str) -> _Change:
+    """Corrupts images of `part`; raises FieldError where it has none, or for the severity."""
+    corrupt = catalog.corruption(name).load()
+    if severity not in SEVERITIES:
+        raise FieldError("severity", severity, "choose of 1, 2, 3, 4, 5")
+    if len(part.split.shape) != 3:
+        problem = f"{data} has inputs of shape {part.split.shape}"
+        raise FieldError("shift", name, f"needs images (height, width, channels); {problem}")
+
+    def change(inputs: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+        images = _images(inputs, part.input_range, data)
+        return corrupt(images, severity, first) * np.float32(part.input_range)
+
+    return change
+
+
+def _scaling(other: Part, part: Part) -> _Change:
+    """Brings inputs of `other` to the range of `part`'s."""
+    scale = np.float32(part.input_range / other.input_range)
+    return lambda inputs, first: inputs * scale
+
+
+def _outputs(
+    opened: Opened, part: Part, bar: tqdm | None = None, change: _Change = _as_they_are
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Labels `(N,)` of all examples, and what the model gives `(N, K)` for their changed inputs."""
     labels: list[NDArray] = []
     outputs: list[NDArray[np.float32]] = []
+    first = 0
     for inputs, classes in _blocks(part):
-        outputs.append(_run(opened, inputs, len(outputs) * _BLOCK))
+        outputs.append(_run(opened, change(inputs, first), first))
         labels.append(classes)
-    found: NDArray = np.concatenate(outputs)
-    if gives_probabilities(opened.runner, found):
-        found = logits_of(found, opened.runner.step)
-    return np.concatenate(labels), found
+        first += len(inputs)
+        if bar is not None:
+            bar.update(len(inputs))
+    return np.concatenate(labels), np.concatenate(outputs)
 
 
 def _blocks(part: Part) -> Iterator[tuple[NDArray[np.float32], NDArray]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import keras_file, saved_model, tflite
+from lotcal_tf.deploy.batches import in_batches
 from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, output_name
 from lotcal_tf.deploy.scaling import temperature_of
 from lotcal_tf.errors import DamagedTicket, UsageError
@@ -47,8 +48,9 @@ class KerasRunner:
     def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
         """What the model gives, `(N, K)`, for inputs `(N, …)`."""
         # Not `predict`: it makes TensorFlow write an error line of its own to standard error.
-        batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
-        return np.concatenate([self._model(batch, training=False).numpy() for batch in batches])
+        return in_batches(
+            lambda batch: self._model(batch, training=False).numpy(), inputs, batch_size
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
+from lotcal_tf.deploy.batches import in_batches
 from lotcal_tf.deploy.formats import Material, output_name
 from lotcal_tf.errors import UsageError
 
@@ -109,14 +110,9 @@ class Runner:
 
     def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
         """What the signature gives, `(N, K)`, for inputs `(N, …)`, N >= 1."""
-        size = self._input.shape.as_list()[0] or batch_size
-        return np.concatenate(
-            [self._run(inputs[i : i + size], size) for i in range(0, len(inputs), size)]
-        )
+        fixed = self._input.shape.as_list()[0]
+        return in_batches(self._run, inputs, fixed or batch_size, full=fixed is not None)
 
-    def _run(self, inputs: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-        count = len(inputs)
-        if self._input.shape.as_list()[0]:
-            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], size - count, 0)])
+    def _run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         given = {self._name: tf.cast(inputs, self._input.dtype)}
-        return tf.cast(self._serve(**given)[self.output], tf.float32).numpy()[:count]
+        return tf.cast(self._serve(**given)[self.output], tf.float32).numpy()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import flatbuffer, saved_model, sparsity
+from lotcal_tf.deploy.batches import in_batches
 from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, Material, output_name, without_softmax
 from lotcal_tf.errors import UsageError
 
@@ -229,21 +230,16 @@ class Runner:
     def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
         """What the file gives, `(N, K)`, for inputs `(N, …)`, N >= 1."""
         size = self._batch or batch_size
-        pieces = [inputs[start : start + size] for start in range(0, len(inputs), size)]
-        return np.concatenate([self._run(piece) for piece in pieces])
+        return in_batches(self._run, inputs, size, full=self._batch is not None)
 
     def _run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        count = len(inputs)
-        if self._batch and count < self._batch:
-            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], self._batch - count, 0)])
         place = self._input["index"]
         if not self._batch:
             self._interpreter.resize_tensor_input(place, inputs.shape)
         self._interpreter.allocate_tensors()
         self._interpreter.set_tensor(place, _quantised(inputs, self._input))
         self._interpreter.invoke()
-        found = self._interpreter.get_tensor(self._output["index"])[:count]
-        return _dequantised(found, self._output)
+        return _dequantised(self._interpreter.get_tensor(self._output["index"]), self._output)
 
 
 def _quantised(values: NDArray[np.float32], tensor: dict[str, Any]) -> NDArray:
