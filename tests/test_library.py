@@ -386,6 +386,12 @@ def own_module(tmp_path, monkeypatch):
                 loss = tf.reduce_mean(losses.cross_entropy(labels, self(inputs)))
                 return {"loss": loss, "accuracy": tf.constant(0.25)}
 
+        class Telling(Idle):
+            log_names = (*lotcal_tf.Strategy.log_names, "two")
+
+            def train_step(self, data):
+                return super().train_step(data) | {"two": tf.constant(2.0)}
+
         class NotOne:
             pass
         """
@@ -405,6 +411,17 @@ def test_a_strategy_of_ones_own_trains(own_module, tmp_path):
     assert epoch["train_accuracy"] == 0.25
     assert epoch["train_loss"] == pytest.approx(run.records[0]["train_nll"], rel=1e-5)
     assert "-Idle-" in written(run.directory)["run_id"]
+
+
+def test_what_a_strategy_of_ones_own_logs_stands_in_the_history(own_module, tmp_path):
+    fields = QUICK | {"levels": 1, "calib": f"{own_module}:Telling", "out": tmp_path / "run"}
+    run = library.find_tickets(dense(6, 3), TRAIN, TEST, **fields)
+    header, *rows = (run.directory / "history.csv").read_text().splitlines()
+    assert header == "level,epoch,train_loss,train_accuracy,train_two,val_loss,val_accuracy"
+    assert [row.split(",")[4] for row in rows] == ["2.0"] * len(rows)
+    assert [epoch["train_two"] for level in (0, 1) for epoch in run.ticket(level).history] == [
+        2
+    ] * 2
 
 
 @pytest.mark.parametrize(

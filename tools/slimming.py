@@ -96,7 +96,12 @@ def worthless(network: Any) -> "tf.Tensor":
 
 
 class Slimming(lotcal_tf.Strategy):
-    """Cross-entropy, `STRENGTH` times the network's cost, and `DECAY` for worthless kernels."""
+    """Cross-entropy, `STRENGTH` times the network's cost, and `DECAY` for worthless kernels.
+
+    Logs `cost` besides.
+    """
+
+    log_names = (*lotcal_tf.Strategy.log_names, "cost")
 
     def train_step(self, data: Any) -> dict[str, "tf.Tensor"]:
         """One step; see `Strategy.train_step`."""
@@ -104,6 +109,7 @@ class Slimming(lotcal_tf.Strategy):
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            slim = STRENGTH * cost(self.network) + DECAY * worthless(self.network)
+            price = cost(self.network)
+            slim = STRENGTH * price + DECAY * worthless(self.network)
             loss = tf.reduce_mean(losses) + self.penalty() + slim
-        return self.descend(tape, loss, labels, logits)
+        return self.descend(tape, loss, labels, logits) | {"cost": price}

@@ -25,7 +25,8 @@ class Strategy(keras.Model):
     Attributes:
       hyper: the hyperparameters.
       log_names: the names of the scalars that `train_step` returns; they are averaged over the
-        steps of an epoch. A strategy that logs more extends the tuple.
+        steps of an epoch. A strategy that logs more extends the tuple; `NAME` stands in
+        `history.csv` and TensorBoard as `train_NAME`.
       batch_wide: whether the loss is more than a mean over examples: a batch cannot then be shared
         out among several devices. A strategy of that kind sets it to True.
     """

@@ -54,8 +54,8 @@ class Board:
         if row is None or self._writer is None:
             return
         with self._writer.as_default(step=row.level * self.epochs + row.epoch):
-            for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
-                tf.summary.scalar(f"epoch/{name}", getattr(row, name))
+            for name, value in row.figures.items():
+                tf.summary.scalar(f"epoch/{name}", value)
 
     def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
         """Writes a level's scalars, histograms and reliability diagram, while the next one trains."""

@@ -192,7 +192,7 @@ class Search:
             rewind=captured[0] if captured else start.weights,
             trained=trained,
             record=record,
-            history=[vars(epoch) for epoch in epochs],
+            history=[epoch.row for epoch in epochs],
             input_range=self.dataset.input_range,
         )
         self.store.save(ticket)
@@ -264,7 +264,7 @@ class Search:
 
     def _tell(self, progress: Progress) -> None:
         if progress.epoch is not None:
-            self.store.append_epoch(vars(progress.epoch))
+            self.store.append_epoch(progress.epoch.row)
         for observer in self.observers:
             observer.on_progress(progress)
 

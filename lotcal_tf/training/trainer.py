@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,14 @@ from lotcal_tf.training.program import Predictor, TrainingProgram, choose_plan
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """One epoch's row of `history.csv`."""
+    """One epoch's figures.
+
+    Attributes:
+      level, epoch: their numbers.
+      train_loss, train_accuracy: means over its steps, as the strategy gives them.
+      val_loss, val_accuracy: NLL and accuracy at its end.
+      logged: means of what else the strategy logs, by its `log_names`.
+    """
 
     level: int
     epoch: int
@@ -32,6 +39,23 @@ class Epoch:
     train_accuracy: float
     val_loss: float
     val_accuracy: float
+    logged: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What was measured, by the names of `history.csv`."""
+        return {
+            "train_loss": self.train_loss,
+            "train_accuracy": self.train_accuracy,
+            **{f"train_{name}": value for name, value in self.logged.items()},
+            "val_loss": self.val_loss,
+            "val_accuracy": self.val_accuracy,
+        }
+
+    @property
+    def row(self) -> dict[str, float]:
+        """Its row of `history.csv`."""
+        return {"level": self.level, "epoch": self.epoch, **self.figures}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,6 +269,11 @@ class _LevelCallback(keras.callbacks.Callback):
             logs["accuracy"],
             metrics.nll(labels, logits) if finite else math.nan,
             metrics.accuracy(labels, logits) if finite else math.nan,
+            {
+                name: logs[name]
+                for name in self.trainer.strategy.log_names
+                if name not in Strategy.log_names
+            },
         )
         if not finite:
             raise TrainingDiverged(self.level, epoch, (epoch + 1) * self.trainer.steps_per_epoch)

@@ -8,6 +8,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from lotcal_tf.evaluation.reliability import reliability_diagram
 from lotcal_tf.lottery.board import Board
+from lotcal_tf.training.trainer import Epoch, Progress
 
 HPARAMS = {"epochs": 2, "lr": 0.02, "rewind": "init", "lr_drops": [], "out": None, "sparse": True}
 
@@ -59,6 +60,14 @@ def test_an_epochs_scalars_stand_at_epochs_counted_over_the_chain(log):
     for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
         expected = [(step, np.float32(row[name])) for step, row in enumerate(epochs)]
         assert log.series(f"epoch/{name}") == expected
+
+
+def test_what_else_a_strategy_logs_stands_with_an_epochs_scalars(tmp_path):
+    board = Board(tmp_path, HPARAMS, bins=5)
+    board.on_start(1, [])
+    board.on_progress(Progress(1, 0, 1, Epoch(1, 1, 0.5, 0.25, 0.75, 0.0, {"cost": 0.125})))
+    board.on_end()
+    assert Log(None, tmp_path).series("epoch/train_cost") == [(3, 0.125)]
 
 
 def test_every_figure_of_a_level_stands_at_its_number(log):

@@ -82,9 +82,12 @@ def test_the_loss_by_hand(tool, network, data):
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(16), data[1]]
     slim = tool.STRENGTH * tool.cost(network) + tool.DECAY * tool.worthless(network)
     strategy = strategy_of(tool, network, keras.optimizers.SGD(0.0))
-    loss = float(strategy.train_step(tuple(map(tf.constant, data)))["loss"])
+    price = float(tool.cost(network))
+    logs = strategy.train_step(tuple(map(tf.constant, data)))
     assert float(tool.worthless(network)) > 0
-    assert loss == pytest.approx(losses.mean() + float(slim), rel=1e-5)
+    assert float(logs["loss"]) == pytest.approx(losses.mean() + float(slim), rel=1e-5)
+    assert float(logs["cost"]) == pytest.approx(price, rel=1e-5)
+    assert set(logs) == set(tool.Slimming.log_names)
 
 
 def test_channels_that_help_nothing_go_with_their_kernels(tool, network):

@@ -74,7 +74,7 @@ def trained(devices):
     )
     rows += trainer.train(1, first_step=8)
     return trainer, {
-        "rows": [list(vars(row).values()) for row in rows],
+        "rows": [list(row.row.values()) for row in rows],
         "weights": {name: v.tolist() for name, v in masking.values(trainer.network).items()},
         "captured": {name: v.tolist() for name, v in captured[0].items()},
     }
