@@ -47,12 +47,13 @@ class Format:
     """One kind of file that a ticket is exported to.
 
     Attributes:
-      path: what writes it, `module:function`, called as
-        `write(model, path, *, sparse, material)`; see `deploy.formats`.
+      path: what writes it, `module:function`, called as `write(model, path, material=…)`; see
+        `deploy.formats`.
       help: one line for `--help`.
       file: what the file, or the directory, is called.
       tolerance: `float`, where only the order of sums differs from the ticket's; else `quantised`.
-      sparse: whether zeros can be left out of it (TFLite's sparse encoding).
+      encoder: what leaves zeros out of such a file (TFLite's sparse encoding), `module:function`,
+        called as `encode(model, content)`; empty where that cannot be.
       needs: which data it takes to write it, of `validation` and `training`.
     """
 
@@ -60,12 +61,16 @@ class Format:
     help: str
     file: str
     tolerance: str = "quantised"
-    sparse: bool = True
+    encoder: str = ""
     needs: tuple[str, ...] = ()
 
     def load(self) -> Any:
         """Imports what writes it."""
         return _imported(self.path)
+
+    def load_encoder(self) -> Any:
+        """Imports what leaves its zeros out."""
+        return _imported(self.encoder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,42 +189,43 @@ FORMATS: Mapping[str, Format] = {
         "a Keras file, to go on with in tf_keras",
         "ticket.keras",
         tolerance="float",
-        sparse=False,
     ),
     "saved_model": Format(
         "lotcal_tf.deploy.saved_model:write",
         "a SavedModel with the signature serving_default",
         "saved_model",
         tolerance="float",
-        sparse=False,
     ),
     "float32": Format(
         "lotcal_tf.deploy.tflite:write_float32",
         "TFLite as the network is",
         "ticket_float32.tflite",
         tolerance="float",
+        encoder="lotcal_tf.deploy.tflite:in_blocks",
     ),
     "float16": Format(
         "lotcal_tf.deploy.tflite:write_float16",
         "TFLite, weights in 16 bits, computed in 32",
         "ticket_float16.tflite",
+        encoder="lotcal_tf.deploy.tflite:in_rows",
     ),
     "dynamic": Format(
         "lotcal_tf.deploy.tflite:write_dynamic",
         "TFLite, weights in 8 bits, activations quantised as they come",
         "ticket_dynamic.tflite",
-        sparse=False,
     ),
     "int8": Format(
         "lotcal_tf.deploy.tflite:write_int8",
         "TFLite in whole numbers of 8 bits, their ranges from validation data",
         "ticket_int8.tflite",
+        encoder="lotcal_tf.deploy.tflite:in_rows",
         needs=("validation",),
     ),
     "int8_qat": Format(
         "lotcal_tf.deploy.qat:write",
         "the same after fine-tuning that knows of the rounding (TFMOT); zeros stay",
         "ticket_int8_qat.tflite",
+        encoder="lotcal_tf.deploy.tflite:in_rows",
         needs=("validation", "training"),
     ),
 }

@@ -326,7 +326,7 @@ def _check(
         raise FieldError("formats", "", f"choose of {', '.join(FORMATS)}")
     for name in formats:
         row = file_format(name)
-        if encoding and ENCODINGS[encoding].sparse and not row.sparse:
+        if encoding and ENCODINGS[encoding].sparse and not row.encoder:
             problem = f"there is no sparse encoding of {name}: choose dense or compact"
             raise FieldError("encoding", encoding, problem)
     taken = directory.exists() and not (directory / PARITY).exists()

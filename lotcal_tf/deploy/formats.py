@@ -1,8 +1,9 @@
 """What the writers of files have in common: the data they may take, and a softmax at the end.
 
-A writer is called as `write(model, path, *, sparse, material)`. The model is plain and gives
-logits, or probabilities where `with_softmax` has put a softmax behind them; in every file the
-output goes by the name of what it gives. The catalog's `FORMATS` names the writers.
+A writer is called as `write(model, path, material=…)`. The model is plain and gives logits, or
+probabilities where `with_softmax` has put a softmax behind them; in every file the output goes by
+the name of what it gives. An encoder makes of such a file's content one without its zeros, as
+`encode(model, content)`. The catalog's `FORMATS` names writers and encoders.
 """
 
 import dataclasses
@@ -47,6 +48,10 @@ class Material:
         if self.validation is None or self.labels is None or not len(self.validation):
             raise UsageError(f"{use} needs validation data: give some, or choose another format")
         return np.asarray(self.validation, np.float32), self.labels
+
+
+# For writers that need none.
+NOTHING = Material()
 
 
 def with_softmax(model: "keras.Model") -> "keras.Model":

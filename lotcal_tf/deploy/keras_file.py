@@ -3,20 +3,16 @@
 from pathlib import Path
 
 from lotcal_tf.compat import keras
-from lotcal_tf.deploy.formats import Material
+from lotcal_tf.deploy.formats import NOTHING, Material
 from lotcal_tf.errors import UsageError
 
 
-def write(
-    model: "keras.Model", path: Path, *, sparse: bool = False, material: Material | None = None
-) -> None:
+def write(model: "keras.Model", path: Path, material: Material = NOTHING) -> None:
     """Writes a `.keras` file; every zero is a number in it.
 
     Raises:
-      UsageError: sparse encoding is asked for, or a layer does not give its configuration.
+      UsageError: a layer does not give its configuration.
     """
-    if sparse:
-        raise UsageError("a .keras file has no sparse encoding: choose dense or compact")
     try:
         model.save(path, save_format="keras")
     except (NotImplementedError, TypeError, ValueError) as error:

@@ -7,11 +7,14 @@ from pathlib import Path
 from lotcal_tf.catalog import ENCODINGS, FORMATS, Format
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import zeros
-from lotcal_tf.deploy.formats import PROBABILITIES, Material, with_softmax
+from lotcal_tf.deploy.formats import LOGITS, NOTHING, PROBABILITIES, Material, with_softmax
 from lotcal_tf.deploy.scaling import refit
 from lotcal_tf.deploy.zeros import StoredTensor
 from lotcal_tf.files import size_of
 from lotcal_tf.pruning.compaction import Compaction
+
+# The encoding that leaves no zeros out, by whether dead units are.
+_DENSE = {how.compact: name for name, how in ENCODINGS.items() if not how.sparse}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,24 +86,34 @@ class Maker:
 
     def reference(self, model: "keras.Model", name: str) -> Path:
         """A network as a dense float32 `.tflite` file, to hold others against."""
+        row = FORMATS["float32"]
+        tried = self._scratch / _DENSE[False] / row.file
+        if model is self._networks[False] and self._output == LOGITS and tried.exists():
+            return tried
         path = self._scratch / f"{name}.tflite"
-        FORMATS["float32"].load()(model, path, sparse=False, material=Material())
+        row.load()(model, path, material=NOTHING)
         return path
 
     def _candidates(self, row: Format) -> list[str]:
         return [
             name
             for name, how in ENCODINGS.items()
-            if (row.sparse or not how.sparse) and (self._smaller or not how.compact)
+            if (row.encoder or not how.sparse) and (self._smaller or not how.compact)
         ]
 
     def _write(self, row: Format, encoding: str) -> int:
-        """Writes a candidate; gives its bytes."""
+        """Writes a candidate, a sparse one after its dense one; gives its bytes."""
         how = ENCODINGS[encoding]
         model = self._networks[how.compact]
         if self._output == PROBABILITIES:
             model = with_softmax(model)
         path = self._scratch / encoding / row.file
         path.parent.mkdir(exist_ok=True)
-        row.load()(model, path, sparse=how.sparse, material=self._material)
+        if not how.sparse:
+            row.load()(model, path, material=self._material)
+            return size_of(path)
+        whole = self._scratch / _DENSE[how.compact] / row.file
+        if not whole.exists():
+            self._write(row, _DENSE[how.compact])
+        path.write_bytes(row.load_encoder()(model, whole.read_bytes()))
         return size_of(path)

@@ -26,7 +26,7 @@ _L = keras.layers
 _FOLDED_INTO = (_L.Conv2D, _L.DepthwiseConv2D, _L.Dense)
 
 
-def write(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
+def write(model: "keras.Model", path: Path, material: Material) -> None:
     """Fine-tunes a copy of the network as it will be rounded, and writes it as int8.
 
     The copy learns the network's own probabilities, not the labels, so that its confidence stays
@@ -44,7 +44,7 @@ def write(model: "keras.Model", path: Path, *, sparse: bool, material: Material)
     plain = without_softmax(model)
     tuned = fine_tuned(plain, inputs, material.training, material.seed)
     written = tflite.convert(tuned, False, optimizations=[tf.lite.Optimize.DEFAULT])
-    path.write_bytes(tflite.finished(written, model, sparse))
+    path.write_bytes(tflite.finished(written, model))
     zeros.check(path, plain)
 
 

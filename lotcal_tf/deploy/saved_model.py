@@ -9,15 +9,13 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy.batches import in_batches
-from lotcal_tf.deploy.formats import Material, output_name
+from lotcal_tf.deploy.formats import NOTHING, Material, output_name
 from lotcal_tf.errors import UsageError
 
 SIGNATURE = "serving_default"
 
 
-def write(
-    model: "keras.Model", path: Path, *, sparse: bool = False, material: Material | None = None
-) -> None:
+def write(model: "keras.Model", path: Path, material: Material = NOTHING) -> None:
     """Writes a directory whose signature `serving_default` takes `inputs`, gives `logits`.
 
     After `formats.with_softmax` the output is called `probabilities`.
@@ -25,14 +23,8 @@ def write(
     Args:
       model: plain; takes a batch of one input.
       path: the directory to make.
-      sparse: no; there is no such encoding.
       material: not needed.
-
-    Raises:
-      UsageError: sparse encoding is asked for.
     """
-    if sparse:
-        raise UsageError("a SavedModel has no sparse encoding: choose dense or compact")
     output = output_name(model)
     spec = tf.TensorSpec(model.input_shape, tf.float32, "inputs")
 

@@ -16,43 +16,44 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import flatbuffer, saved_model, sparsity
 from lotcal_tf.deploy.batches import in_batches
-from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, Material, output_name, without_softmax
+from lotcal_tf.deploy.formats import (
+    LOGITS,
+    NOTHING,
+    PROBABILITIES,
+    Material,
+    output_name,
+    without_softmax,
+)
 from lotcal_tf.errors import UsageError
 
 # Examples that quantisation finds its ranges by.
 _CALIBRATION = 500
 
 
-def write_float32(
-    model: "keras.Model", path: Path, *, sparse: bool = False, material: Material | None = None
-) -> None:
+def write_float32(model: "keras.Model", path: Path, material: Material = NOTHING) -> None:
     """Writes the network as it is.
 
     Raises:
       UsageError: TFLite lacks an op of the model's; as of every format.
     """
-    whole = convert(model, False)
-    path.write_bytes(_in_blocks(model, whole) if sparse else whole)
+    path.write_bytes(convert(model, False))
 
 
-def write_float16(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
+def write_float16(model: "keras.Model", path: Path, material: Material = NOTHING) -> None:
     """Writes weights as float16; they are computed with as float32."""
     settings = {"optimizations": [tf.lite.Optimize.DEFAULT], "types": [tf.float16]}
-    path.write_bytes(_encoded(convert(model, False, **settings), sparse))
+    path.write_bytes(convert(model, False, **settings))
 
 
-def write_dynamic(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
+def write_dynamic(model: "keras.Model", path: Path, material: Material = NOTHING) -> None:
     """Writes weights of 1 024 values and more as int8; activations are quantised as they come.
 
-    Raises:
-      UsageError: sparse encoding is asked for; LiteRT 2.3 does not run such a file.
+    LiteRT 2.3 does not run such a file in a sparse encoding.
     """
-    if sparse:
-        raise UsageError("format dynamic has no sparse encoding: choose dense or compact")
     path.write_bytes(convert(model, False, optimizations=[tf.lite.Optimize.DEFAULT]))
 
 
-def write_int8(model: "keras.Model", path: Path, *, sparse: bool, material: Material) -> None:
+def write_int8(model: "keras.Model", path: Path, material: Material) -> None:
     """Writes weights and activations as int8, their ranges as the validation data have them.
 
     Input and output stay float32, and so does a softmax: an int8 one would give confidence in
@@ -71,29 +72,30 @@ def write_int8(model: "keras.Model", path: Path, *, sparse: bool, material: Mate
         ops=[tf.lite.OpsSet.TFLITE_BUILTINS_INT8],
         data=inputs[places],
     )
-    path.write_bytes(finished(written, model, sparse))
+    path.write_bytes(finished(written, model))
 
 
-def finished(written: bytes, model: "keras.Model", sparse: bool) -> bytes:
-    """A file of whole numbers with what the model has behind its logits, and sparse if asked for."""
+def finished(written: bytes, model: "keras.Model") -> bytes:
+    """A file of whole numbers with what the model has behind its logits."""
     if output_name(model) == PROBABILITIES:
-        written = flatbuffer.append_softmax(written, LOGITS, PROBABILITIES)
-    return _encoded(written, sparse)
+        return flatbuffer.append_softmax(written, LOGITS, PROBABILITIES)
+    return written
 
 
-def _encoded(written: bytes, sparse: bool) -> bytes:
-    return sparsity.encode(written) if sparse else written
+def in_rows(model: "keras.Model", whole: bytes) -> bytes:
+    """A dense file of `model` without its zeros, by rows of indices; see `sparsity.encode`."""
+    return sparsity.encode(whole)
 
 
-def _in_blocks(model: "keras.Model", whole: bytes) -> bytes:
-    """The converter's own sparse encoding, which LiteRT may run by a sparse kernel; else ours.
+def in_blocks(model: "keras.Model", whole: bytes) -> bytes:
+    """The converter's own sparse encoding, which LiteRT may run by a sparse kernel; else rows.
 
     LiteRT 2.3 computes some of its blocks wrong: both files are run, and where they differ the
     blocks are not taken.
 
     Args:
       model: the network.
-      whole: the dense file of the same network.
+      whole: the dense float32 file of the same network.
     """
     blocks = convert(model, True)
     draws = np.random.default_rng(0).normal(size=(16, *model.input_shape[1:]))
@@ -107,9 +109,9 @@ def _in_blocks(model: "keras.Model", whole: bytes) -> bytes:
         try:
             found = Runner(places[1])(inputs)
         except (RuntimeError, ValueError):  # Or it does not run them at all.
-            return _encoded(whole, True)
+            return in_rows(model, whole)
     limit = 1e-4 * np.maximum(1.0, np.abs(wanted).max(axis=1, keepdims=True))
-    return blocks if (np.abs(found - wanted) <= limit).all() else _encoded(whole, True)
+    return blocks if (np.abs(found - wanted) <= limit).all() else in_rows(model, whole)
 
 
 def convert(model: "keras.Model", sparse: bool, **settings: Any) -> bytes:
@@ -206,7 +208,7 @@ class Runner:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            self._interpreter = Interpreter(str(path))
+            self._interpreter = Interpreter(str(path), num_threads=os.cpu_count())
         except (ValueError, RuntimeError) as error:
             line = str(error).strip().splitlines()[0]
             raise UsageError(f"{path} is no TFLite file that can be read: {line}") from error

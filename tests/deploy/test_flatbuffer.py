@@ -12,7 +12,7 @@ from lotcal_tf.deploy.formats import Material
 def test_logits_are_divided(ticket, inputs, tmp_path, name):
     path = tmp_path / "a.tflite"
     material = Material(inputs, np.zeros(len(inputs), int))
-    catalog.FORMATS[name].load()(ticket.model(), path, sparse=False, material=material)
+    catalog.FORMATS[name].load()(ticket.model(), path, material=material)
     before, whole = tflite.Runner(path)(inputs), path.read_bytes()
     path.write_bytes(flatbuffer.pack(flatbuffer.unpack(whole)))
     np.testing.assert_array_equal(tflite.Runner(path)(inputs), before)

@@ -3,6 +3,7 @@
 import pytest
 
 from lotcal_tf.catalog import FORMATS
+from lotcal_tf.deploy import tflite
 from lotcal_tf.deploy.formats import LOGITS, Material
 from lotcal_tf.deploy.maker import Maker
 from lotcal_tf.files import size_of
@@ -35,6 +36,20 @@ def test_every_encoding_a_format_can_have_is_tried_and_the_smallest_stays(maker)
     assert {tensor.layer: tensor.shape for tensor in made.tensors} == {
         "hidden": (8, 5), "logits": (5, 3)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", [None, "compact_sparse"])
+def test_a_network_is_written_once_for_both_of_its_encodings(maker, monkeypatch, encoding):
+    make, target = maker
+    written, write = [], tflite.write_float32
+
+    def counted(model, path, material):
+        written.append(model)
+        write(model, path, material)
+
+    monkeypatch.setattr(tflite, "write_float32", counted)
+    make.make(FORMATS["float32"], encoding, target, refitted=False)
+    assert len(written) == (1 if encoding else 2)
 
 
 def test_without_a_dead_unit_there_is_no_compact_encoding(ticket, tmp_path):

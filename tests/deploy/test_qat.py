@@ -17,7 +17,7 @@ def test_zeros_stay_and_two_runs_are_the_same(ticket, tmp_path, monkeypatch):
     monkeypatch.setattr(qat, "_STEPS", 5)
     files = [tmp_path / name for name in ("a.tflite", "b.tflite")]
     for path in files:
-        qat.write(ticket.model(), path, sparse=False, material=MATERIAL)
+        qat.write(ticket.model(), path, MATERIAL)
     # Not byte by byte: within one process Keras numbers the layers that TFMOT adds.
     first, second = (tflite.Runner(path)(INPUTS) for path in files)
     np.testing.assert_array_equal(first, second)
@@ -33,5 +33,5 @@ def test_a_layer_that_cannot_be_quantised_is_named(tmp_path):
     with pytest.raises(
         UsageError, match=r"^TFMOT cannot fine-tune odd \(Conv1D\) for int8: choose"
     ):
-        qat.write(model, tmp_path / "a.tflite", sparse=False, material=MATERIAL)
+        qat.write(model, tmp_path / "a.tflite", MATERIAL)
     assert not list(tmp_path.iterdir())

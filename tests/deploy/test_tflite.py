@@ -8,7 +8,6 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from lotcal_tf.deploy import tflite
-from lotcal_tf.deploy.formats import Material
 from lotcal_tf.errors import UsageError
 
 
@@ -123,7 +122,7 @@ def test_blocks_that_compute_something_else_are_not_taken(
     ticket, inputs, tmp_path, monkeypatch, wrong
 ):
     """The converter's sparse encoding is a file of another network, or of none; ours is written."""
-    model, material = ticket.model(), Material()
+    model = ticket.model()
     other = ticket.model()
     other.layers[-1].bias.assign_add([1.0, 0.0, 0.0])
     broken = tflite.convert(other, False) if wrong == "logits" else b"no file"
@@ -131,12 +130,11 @@ def test_blocks_that_compute_something_else_are_not_taken(
     monkeypatch.setattr(
         tflite, "convert", lambda given, sparse, **rest: broken if sparse else convert(given, False)
     )
-    tflite.write_float32(model, tmp_path / "a.tflite", sparse=True, material=material)
+    (tmp_path / "a.tflite").write_bytes(tflite.in_blocks(model, convert(model, False)))
     found = tflite.Runner(tmp_path / "a.tflite")(inputs)
     np.testing.assert_allclose(found, model(inputs), rtol=1e-5, atol=1e-5)
 
 
-def test_blocks_that_compute_the_same_are_taken(ticket, tmp_path):
+def test_blocks_that_compute_the_same_are_taken(ticket):
     model = ticket.model()
-    tflite.write_float32(model, tmp_path / "a.tflite", sparse=True, material=Material())
-    assert (tmp_path / "a.tflite").read_bytes() == tflite.convert(model, True)
+    assert tflite.in_blocks(model, tflite.convert(model, False)) == tflite.convert(model, True)
