@@ -11,13 +11,18 @@ from lotcal_tf.pruning.compaction import compact
 
 
 @pytest.fixture
-def maker(ticket, tmp_path):
+def model(ticket):
     model = ticket.model()
     # One unit of six has nothing left: compaction finds it.
     kernel = model.get_layer("hidden").kernel
     values = kernel.numpy()
     values[:, 2] = 0
     kernel.assign(values)
+    return model
+
+
+@pytest.fixture
+def maker(model, tmp_path):
     scratch, target = tmp_path / "scratch", tmp_path / "target"
     scratch.mkdir()
     target.mkdir()
@@ -50,6 +55,16 @@ def test_a_network_is_written_once_for_both_of_its_encodings(maker, monkeypatch,
     monkeypatch.setattr(tflite, "write_float32", counted)
     make.make(FORMATS["float32"], encoding, target, refitted=False)
     assert len(written) == (1 if encoding else 2)
+
+
+def test_a_network_that_was_written_dense_is_held_against_that_file(maker, model):
+    make, target = maker
+    fresh = make.reference(model, "masked").read_bytes()
+    make.make(FORMATS["float32"], None, target, refitted=False)
+    again = make.reference(model, "masked")
+    assert again.name == "ticket_float32.tflite"
+    assert again.read_bytes() == fresh
+    assert make.reference(compact(model).model, "dense").name == "dense.tflite"
 
 
 def test_without_a_dead_unit_there_is_no_compact_encoding(ticket, tmp_path):
