@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 import lotcal_tf
+from lotcal_tf.errors import UsageError
 
 # Added while all channels count alike; from there in proportion to multiplications and weights.
 STRENGTH = 4.0
@@ -48,7 +49,7 @@ def blocks(network: Any) -> list[Block]:
     """The network's convolutions with a BatchNorm behind them, in order; masked ones too.
 
     Raises:
-      ValueError: there is none.
+      UsageError: there is none.
     """
     found, kernel = [], None
     for layer in network.layers:
@@ -60,7 +61,7 @@ def blocks(network: Any) -> list[Block]:
             found.append(Block(kernel, layer.gamma, height * width))
             kernel = None
     if not found:
-        raise ValueError("slimming needs BatchNorm behind convolutions: the network has none")
+        raise UsageError("slimming needs BatchNorm behind convolutions: the network has none")
     return found
 
 
@@ -102,6 +103,11 @@ class Slimming(lotcal_tf.Strategy):
     """
 
     log_names = (*lotcal_tf.Strategy.log_names, "cost")
+
+    def __init__(self, network: Any, **hyperparameters: Any) -> None:
+        """See `Strategy`; raises UsageError where the network has nothing to slim."""
+        super().__init__(network, **hyperparameters)
+        blocks(network)  # Here, so that it is told before anything is trained.
 
     def train_step(self, data: Any) -> dict[str, "tf.Tensor"]:
         """One step; see `Strategy.train_step`."""

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
+from lotcal_tf.errors import UsageError
 from lotcal_tf.pruning import masking
 
 L = keras.layers
@@ -110,5 +111,5 @@ def test_channels_that_help_nothing_go_with_their_kernels(tool, network):
 
 
 def test_a_network_without_scales_is_refused(tool):
-    with pytest.raises(ValueError, match="needs BatchNorm behind convolutions"):
-        tool.blocks(keras.Sequential([keras.Input((4,)), L.Dense(3)]))
+    with pytest.raises(UsageError, match="needs BatchNorm behind convolutions"):
+        tool.Slimming(keras.Sequential([keras.Input((4,)), L.Dense(3)]))
