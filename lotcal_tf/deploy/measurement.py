@@ -159,10 +159,9 @@ def measure_opened(
     # None: shown on a terminal only.
     hidden = None if progress else True
     with tqdm(total=total, unit="example", file=sys.stderr, leave=False, disable=hidden) as bar:
-        truth, outputs = _outputs(opened, part, bar)
-        shifted = [_outputs(opened, part, bar, change)[1] for change in changes]
+        truth, (outputs, *shifted) = _outputs(opened, part, [_as_they_are, *changes], bar)
         foreign = {
-            name: _outputs(opened, other, bar, _scaling(other, part))[1]
+            name: _outputs(opened, other, [_scaling(other, part)], bar)[1][0]
             for name, other in others.items()
         }
     if truth.max() >= outputs.shape[1]:
@@ -199,7 +198,7 @@ def measure_opened(
 def predictions(opened: Opened, part: Part, data: str) -> tuple[NDArray[np.int64], NDArray]:
     """Labels `(N,)` and a model's logits `(N, K)` of all examples; see `measure_opened`."""
     opened.check_fits(part.split.shape, part.classes, data)
-    labels, outputs = _outputs(opened, part)
+    labels, (outputs,) = _outputs(opened, part, [_as_they_are])
     if gives_probabilities(opened.runner, outputs):
         return labels, logits_of(outputs, opened.runner.step)
     return labels, outputs
@@ -233,19 +232,23 @@ def _scaling(other: Part, part: Part) -> _Change:
 
 
 def _outputs(
-    opened: Opened, part: Part, bar: tqdm | None = None, change: _Change = _as_they_are
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Labels `(N,)` of all examples, and what the model gives `(N, K)` for their changed inputs."""
+    opened: Opened, part: Part, changes: Sequence[_Change], bar: tqdm | None = None
+) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
+    """Labels `(N,)` of all examples, and what the model gives `(N, K)` for each change of inputs.
+
+    The examples are read once, whatever is done to them.
+    """
     labels: list[NDArray] = []
-    outputs: list[NDArray[np.float32]] = []
+    outputs: list[list[NDArray[np.float32]]] = [[] for _ in changes]
     first = 0
     for inputs, classes in _blocks(part):
-        outputs.append(_run(opened, change(inputs, first), first))
         labels.append(classes)
+        for found, change in zip(outputs, changes, strict=True):
+            found.append(_run(opened, change(inputs, first), first))
+            if bar is not None:
+                bar.update(len(inputs))
         first += len(inputs)
-        if bar is not None:
-            bar.update(len(inputs))
-    return np.concatenate(labels), np.concatenate(outputs)
+    return np.concatenate(labels), [np.concatenate(found) for found in outputs]
 
 
 def _blocks(part: Part) -> Iterator[tuple[NDArray[np.float32], NDArray]]:

@@ -68,6 +68,20 @@ def logits(inputs):
     return Linear()(inputs)
 
 
+def test_a_stream_is_read_once_whatever_is_done_to_it():
+    read = []
+
+    def pairs():
+        read.append(1)
+        yield from zip(INPUTS, LABELS, strict=True)
+
+    signature = (tf.TensorSpec(SHAPE, tf.float32), tf.TensorSpec((), tf.int32))
+    stream = tf.data.Dataset.from_generator(pairs, output_signature=signature)
+    data = Part(CLASSES, StreamedSplit(stream, COUNT, 10), RANGE)
+    run(data=data, shifts=("contrast", "blur"), severities=(1, 2))
+    assert len(read) == 1
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_figures_are_those_of_all_examples(streamed):
     found = run(data=part(streamed=streamed))
