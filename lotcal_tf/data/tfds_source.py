@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
+# Examples that are decoded at once: more than processors, so that none of them waits for work.
+_DECODED = 16
+
 
 def load(experiment: Experiment) -> Dataset:
     """The set `experiment.source`, from `experiment.data_dir` or TFDS's own place.
@@ -77,7 +80,12 @@ def _pipelines(
         raise UsageError(f"the TFDS set {experiment.source} has no class labels: {label}")
     # Files in their own order: a stream must give the same examples at every reading. No cache of
     # TFDS's: what fits into memory is kept there once, and what streams should not be.
-    read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    read = tfds.ReadConfig(
+        options=_untuned(),
+        interleave_cycle_length=1,
+        try_autocache=False,
+        num_parallel_calls_for_decode=_DECODED,
+    )
     pipelines = [
         builder.as_dataset(split=split, as_supervised=True, shuffle_files=False, read_config=read)
         for split in splits
@@ -89,6 +97,15 @@ def _pipelines(
             f"the TFDS set {experiment.source} is damaged: {error}; it lies in "
             f"{_file(info.splits[error.split], error.example)}; have TFDS prepare it anew"
         ) from error
+
+
+def _untuned() -> "tf.data.Options":
+    """Small images are decoded sooner than tf.data finds out how many to decode at once."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def _file(split: "tfds.core.SplitInfo", example: int) -> Path:

@@ -18,6 +18,7 @@ from lotcal_tf.catalog import DEFAULT_FORMATS, ENCODINGS, FORMATS, Format, file_
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Dataset, ResidentSplit, Split
 from lotcal_tf.deploy import card, latency
+from lotcal_tf.deploy.batches import Beside
 from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, Material
 from lotcal_tf.deploy.maker import Made, Maker
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Parity, Tolerance, compare
@@ -157,30 +158,43 @@ def export(
     _check(directory, examples, formats, encoding)
     model = ticket.model()
     temperature = temperature_of(ticket) if scaled else 1.0
-    # Before the temperature is folded in, so that the comparison covers that step too.
-    runner = KerasRunner(model)
-    truth = np.divide(runner(examples.inputs), temperature, dtype=np.float32)
-    if output == PROBABILITIES:
-        truth = softmax(truth, axis=-1)
+    # Another copy than the temperature is folded into: the comparison covers that step too.
+    runner = KerasRunner(ticket.model())
     if scaled:
         fold_temperature(model, temperature)
     compaction = compact(model)
-    with _replacing(directory) as (files, work):
+    # Writing keeps one processor busy: the ticket, and what is written already, run meanwhile.
+    with _replacing(directory) as (files, work), Beside() as beside:
+        running = beside.run(runner, examples.inputs)
         maker = Maker(model, compaction, output, examples.material, work)
-        held = {}
+        written = {}
         for name in formats:
             row = FORMATS[name]
             progress(f"{row.file}: writing")
+            made = maker.make(row, encoding, files, refitted=scaled)
+            written[name] = made, beside.run(open_model(made.path).runner, examples.inputs)
+        against = {
+            DENSE: maker.reference(dense or ticket.dense(), "dense"),
+            MASKED: maker.reference(model, "masked"),
+        }
+        truth = np.divide(running.result(), temperature, dtype=np.float32)
+        if output == PROBABILITIES:
+            truth = softmax(truth, axis=-1)
+        held = {}
+        for name, (made, found) in written.items():
             held[name] = _hold(
-                row,
-                maker.make(row, encoding, files, refitted=scaled),
-                examples,
+                FORMATS[name],
+                made,
+                examples.labels,
                 truth,
+                found.result(),
                 bins=bins,
                 tolerance=tolerance,
                 probabilities=output == PROBABILITIES,
             )
-            progress(f"{row.file}: agrees with the ticket on {len(examples.labels):,} examples")
+            progress(
+                f"{made.path.name}: agrees with the ticket on {len(examples.labels):,} examples"
+            )
         parity = {
             "ticket": ticket.digest,
             "level": ticket.level,
@@ -194,7 +208,7 @@ def export(
         }
         if seconds:
             progress("measuring latency")
-        told = _verdict(maker, held.values(), model, dense or ticket.dense(), compaction, seconds)
+        told = _verdict(held.values(), against, model, compaction, seconds)
         facts = {
             "experiment": (origin or {}).get("experiment", {}),
             "data": (origin or {}).get("realised", {}),
@@ -257,18 +271,18 @@ class _Held:
 def _hold(
     row: Format,
     made: Made,
-    examples: Examples,
+    labels: NDArray,
     truth: NDArray[np.float32],
+    found: NDArray[np.float32],
     *,
     bins: int,
     tolerance: Tolerance,
     probabilities: bool,
 ) -> _Held:
-    """Runs a file and holds it against what the ticket gives; raises ExportMismatch."""
-    found = open_model(made.path).runner(examples.inputs)
+    """Holds what a file gives against what the ticket gives; raises ExportMismatch."""
     parity = compare(
         row.file,
-        examples.labels,
+        labels,
         truth,
         found,
         bins=bins,
@@ -344,17 +358,15 @@ def _input(ticket: Ticket, shape: Sequence[int | None]) -> dict[str, Any]:
 
 
 def _verdict(
-    maker: Maker,
     held: Collection[_Held],
+    against: Mapping[str, Path],
     masked: "keras.Model",
-    dense: "keras.Model",
     compaction: Compaction,
     seconds: float,
 ) -> Verdict:
-    """What the sparsity turned into, held against the dense network and the masked one."""
-    against = {DENSE: maker.reference(dense, "dense"), MASKED: maker.reference(masked, "masked")}
+    """What the sparsity turned into, held against the dense network's file and the masked one's."""
     made = {one.made.path.name: one.made for one in held}
-    paths = against | {file: one.path for file, one in made.items()}
+    paths = {**against} | {file: one.path for file, one in made.items()}
     runs = {name: path for name, path in paths.items() if path.suffix == ".tflite"}
     return verdict(
         masked,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
@@ -40,7 +41,8 @@ class KerasRunner:
 
     def __init__(self, model: "keras.Model") -> None:
         """See the class."""
-        self._model = model
+        spec = tf.TensorSpec(model.input_shape, tf.float32)
+        self._run = tf.function(lambda batch: model(batch, training=False), input_signature=[spec])
         self.output = output_name(model)
         self.shape = tuple(model.input_shape[1:])
         self.classes = model.output_shape[-1]
@@ -48,9 +50,7 @@ class KerasRunner:
     def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
         """What the model gives, `(N, K)`, for inputs `(N, …)`."""
         # Not `predict`: it makes TensorFlow write an error line of its own to standard error.
-        return in_batches(
-            lambda batch: self._model(batch, training=False).numpy(), inputs, batch_size
-        )
+        return in_batches(lambda batch: self._run(batch).numpy(), inputs, batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
