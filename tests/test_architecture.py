@@ -24,7 +24,7 @@ PACKAGE = "lotcal_tf"
 COMMANDS = {"train", "export", "evaluate", "sweep", "report", "study"}
 FLOORS = (
     {
-        *("errors", "seeds", "layout", "files", "experiment", "recipes", "catalog"),
+        *("errors", "seeds", "layout", "files", "fields", "experiment", "recipes", "catalog"),
         *("compat", "cloning", "cluster", "evaluation", "rounding", "tables"),
     },
     {"data", "models", "pruning", "cli"},
@@ -45,6 +45,7 @@ LIGHT_ROOMS = {
     "layout",
     "files",
     "tables",
+    "fields",
     "experiment",
     "recipes",
     "catalog",
