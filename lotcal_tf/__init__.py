@@ -14,7 +14,7 @@ _DOOR = {
     "export_ticket": "lotcal_tf.library",
     "measure_model": "lotcal_tf.measuring",
     "compact": "lotcal_tf.pruning.compaction",
-    "Masked": "lotcal_tf.pruning.masking",
+    "Masked": "lotcal_tf.pruning.masked",
     "StatelessDropout": "lotcal_tf.models.mc_dropout",
     "Strategy": "lotcal_tf.calibration.strategy",
     "draw_seed": "lotcal_tf.seeds",

@@ -460,7 +460,7 @@ def build(tmp_path):
         ("pruning__in__masking", "from lotcal_tf.data import splits"),
         ("pruning__in__masking", "from lotcal_tf.calibration.losses import vwcc"),
         ("calibration__in__losses", "import lotcal_tf.pruning.masking"),
-        ("models__in__lenet", "def build():\n    from lotcal_tf.pruning.masking import Masked"),
+        ("models__in__lenet", "def build():\n    from lotcal_tf.pruning.masked import Masked"),
         ("models__in__lenet", "from ..pruning import masking"),
         ("cli", "from lotcal_tf import data"),
         ("seeds", "from lotcal_tf.data.splits import split"),

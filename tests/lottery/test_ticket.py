@@ -11,6 +11,7 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.lottery.ticket import Ticket, architecture_of, best_level, wrap_for_training
 from lotcal_tf.models.mc_dropout import StatelessDropout
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.masked import Masked
 
 INPUTS = np.random.default_rng(3).normal(size=(5, 8)).astype("float32")
 
@@ -50,7 +51,7 @@ def test_digest_sees_the_architecture_and_nothing_of_place_or_order(ticket):
 
 def test_model_is_plain_keras_and_computes_with_the_survivors_only(ticket):
     model = ticket.model()
-    assert not any(isinstance(layer, masking.Masked) for layer in model.layers)
+    assert not any(isinstance(layer, Masked) for layer in model.layers)
     assert type(model.get_layer("dropout")) is keras.layers.Dropout
     t, mask = ticket.trained, ticket.masks["hidden/kernel"]
     hidden = np.maximum(INPUTS @ (t["hidden/kernel"] * mask) + t["hidden/bias"], 0)

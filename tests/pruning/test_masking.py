@@ -8,7 +8,8 @@ import tensorflow as tf
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.pruning import masking
-from lotcal_tf.pruning.masking import Masked, PrunableLayer, strip, wrap
+from lotcal_tf.pruning.masked import PrunableLayer
+from lotcal_tf.pruning.masking import strip, wrap
 from lotcal_tf.pruning.rewind import masked_start
 from lotcal_tf.training.optimizer import build_optimizer
 
@@ -284,23 +285,6 @@ def test_the_user_s_model_is_not_changed():
         np.testing.assert_array_equal(value, values[name])
 
 
-def test_get_config_holds_every_argument_and_round_trips():
-    layer = Masked(layers.Dense(3, name="d"), name="mine", trainable=False)
-    again = Masked.from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()
-    assert (again.name, again.trainable, again.layer.units) == ("mine", False, 3)
-    layer.build((None, 2))
-    again = Masked.from_config(layer.get_config())
-    assert again.get_config()["mask_shapes"] == layer.get_config()["mask_shapes"] == [[2, 3]]
-    assert Masked(layers.Dense(3, name="d")).name == "masked_d"
-
-
-def test_only_a_layer_with_prunable_weights_can_be_masked():
-    for layer in (layers.Flatten(name="d"), layers.DepthwiseConv2D(2, name="d")):
-        with pytest.raises(UsageError, match=r"'d' .* has no prunable weights"):
-            Masked(layer)
-
-
 def test_frozen_layers_stay_frozen():
     model = dense()
     model.get_layer("a").trainable = False
@@ -308,15 +292,6 @@ def test_frozen_layers_stay_frozen():
     frozen = masking.weight_variables(network)["a/kernel"]
     assert all(weight is not frozen for weight in network.trainable_weights)
     assert len(network.trainable_weights) == len(model.trainable_weights) == 4
-
-
-def test_after_an_error_the_layer_has_its_own_weight_back():
-    layer = Masked(layers.Dense(3))
-    layer(tf.ones((2, 4)))
-    kernel = layer.prunable_weights[0]
-    with pytest.raises(ValueError, match="expected axis -1"):
-        layer(tf.ones((2, 5)))
-    assert layer.layer.kernel is kernel
 
 
 @pytest.mark.parametrize(
@@ -361,22 +336,6 @@ def test_an_unknown_layer_with_a_kernel_is_refused_by_name_unless_excluded(make)
     assert list(masking.mask_variables(network)) == ["b/kernel"]
     x = inputs_of(model)
     np.testing.assert_array_equal(outputs(network, x), outputs(model, x))
-
-
-def test_a_prunable_weight_that_is_no_attribute_is_refused():
-    class Listed(Own):
-        def build(self, input_shape):
-            self.kernels = [self.add_weight("kernel", (input_shape[-1], self.units))]
-
-        def call(self, inputs):
-            return inputs @ self.kernels[0]
-
-        def get_prunable_weights(self):
-            return list(self.kernels)
-
-    x = keras.Input((4,))
-    with pytest.raises(UsageError, match=r"'mine' \(Listed\).*is no attribute of the layer"):
-        wrap(keras.Model(x, Listed(3, name="mine")(x)))
 
 
 def test_a_bare_subclassed_model_is_refused_with_the_fix():
