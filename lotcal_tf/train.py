@@ -20,9 +20,9 @@ def main(experiment: Experiment) -> None:
         check_ticket(experiment.ticket)
     # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
     cli.start_tensorflow()
-    from lotcal_tf import library
+    from lotcal_tf import running
 
-    run = library.run_experiment(experiment)
+    run = running.run_experiment(experiment)
     if not run.chief:
         print(f"{run.directory}: this worker is done; the chief has written, and exports")
         return
@@ -30,7 +30,7 @@ def main(experiment: Experiment) -> None:
         print(
             f"{run.directory} is finished: {run.found} levels; --levels={run.found} and more extend it"
         )
-    exported = library.export_best(run, scaled=experiment.export_logits == "scaled")
+    exported = running.export_best(run, scaled=experiment.export_logits == "scaled")
     print(run.table())
     print(f"best: level {run.best.level}, {100 * run.best.density:.1f} % of the prunable weights")
     print(f"exported, and held against the ticket on {exported.examples:,} examples:")

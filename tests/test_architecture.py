@@ -20,7 +20,7 @@ PACKAGE = "lotcal_tf"
 # A file imports from its own room or from a lower floor. Rooms of one floor do not know each
 # other, so pruning knows no data; only the lowest floor is one space. Strategies run stochastic
 # passes of models, so calibration stands above those; masks it still knows nothing of.
-# The library stands below the commands, which use nothing else of the lottery.
+# Below the commands stands what they carry out; the library, for one's own code, carries it out too.
 COMMANDS = {"train", "export", "evaluate", "sweep", "report", "study"}
 FLOORS = (
     {
@@ -32,7 +32,8 @@ FLOORS = (
     {"training"},
     {"lottery"},
     {"deploy", "analysis"},
-    {"library", "measuring", "exporting"},
+    {"running", "measuring", "exporting"},
+    {"library"},
     COMMANDS,
 )
 STRANGERS = {("calibration", "pruning"), ("calibration", "data")}

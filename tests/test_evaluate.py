@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from lotcal_tf import evaluate, library, measuring
+from lotcal_tf import evaluate, library, measuring, running
 from lotcal_tf.catalog import CORRUPTIONS, SEVERITIES
 from lotcal_tf.evaluation.metrics import measure
 from lotcal_tf.recipes import resolve
@@ -29,10 +29,10 @@ FIGURES = set(measure([0, 1], np.eye(2)))
 def run(tmp_path_factory):
     """A finished run with its export; no test changes it."""
     out = tmp_path_factory.mktemp("evaluate") / "run"
-    found = library.run_experiment(
+    found = running.run_experiment(
         resolve({**FLAGS, "ece_bins": 12, "plan": "graph", "out": str(out)}), progress=False
     )
-    library.export_best(found, scaled=False)
+    running.export_best(found, scaled=False)
     return found.directory
 
 

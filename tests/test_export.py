@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lotcal_tf import export, library, measuring
+from lotcal_tf import export, library, measuring, running
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import tflite
+from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import best_level
 from lotcal_tf.recipes import resolve
 
@@ -27,7 +28,7 @@ def run(tmp_path_factory):
     """A finished run; no test changes it."""
     out = tmp_path_factory.mktemp("export") / "run"
     fields = {**FLAGS, "validation_size": 123, "ece_bins": 12, "plan": "graph", "out": str(out)}
-    return library.run_experiment(resolve(fields), progress=False).directory
+    return running.run_experiment(resolve(fields), progress=False).directory
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_by_default_the_best_level_becomes_two_small_files(call, run, tmp_path):
     done = call(f"--run={run}", f"--out={tmp_path / 'out'}", "--seconds=0.02", *LOOSE)
     assert done.code == 0, done.err
     parity = parity_of(tmp_path / "out")
-    best = best_level(library.RunStore(run).records())
+    best = best_level(RunStore(run).records())
     assert (parity["level"], parity["split"], parity["examples"]) == (best, "test", 360)
     assert parity["ece_bins"] == 12
     assert {row["file"] for row in parity["files"].values()} == {

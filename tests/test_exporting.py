@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lotcal_tf import exporting, library
+from lotcal_tf import exporting, running
 from lotcal_tf.deploy import tflite
 from lotcal_tf.errors import UsageError
 from lotcal_tf.recipes import resolve
@@ -15,7 +15,7 @@ from lotcal_tf.recipes import resolve
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("exporting") / "run"
     fields = {"model": "lenet_8", "epochs": 1, "levels": 1, "plan": "graph", "out": str(out)}
-    return library.run_experiment(resolve(fields), progress=False)
+    return running.run_experiment(resolve(fields), progress=False)
 
 
 def export(run, level, tmp_path, **fields):

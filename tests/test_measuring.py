@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lotcal_tf import library, measuring
+from lotcal_tf import library, measuring, running
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.evaluation import metrics
@@ -45,7 +45,7 @@ def test_a_run_is_measured_by_its_best_ticket_on_ones_own_data(run):
 def test_validation_of_a_noisy_run_has_the_noise_of_its_training(tmp_path):
     flags = {"dataset": "digits", "model": "lenet_10", "epochs": 2, "levels": 0, "label_noise": 0.3}
     experiment = resolve(flags | {"out": str(tmp_path)})
-    record = library.run_experiment(experiment, progress=False).records[0]
+    record = running.run_experiment(experiment, progress=False).records[0]
     for split in ("val", "test"):
         found = measuring.evaluate_model(tmp_path, resolve({}), {}, split=split)
         assert found.metrics["accuracy"] == record[f"{split}_accuracy"]

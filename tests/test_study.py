@@ -152,7 +152,7 @@ def test_a_write_that_fails_leaves_the_study_before_it(call, runs, tmp_path, mon
 
 
 def test_histograms_are_of_the_runs_own_tickets(call, tmp_path, determinism):
-    from lotcal_tf import library, measuring
+    from lotcal_tf import measuring, running
     from lotcal_tf.evaluation import metrics
     from lotcal_tf.recipes import resolve
 
@@ -165,7 +165,7 @@ def test_histograms_are_of_the_runs_own_tickets(call, tmp_path, determinism):
         "plan": "graph",
         "out": str(directory),
     }
-    library.run_experiment(resolve(flags), progress=False)
+    running.run_experiment(resolve(flags), progress=False)
     # As a run of an older version, with a double descent: the tickets are level 0 and 3.
     rows = list(csv.DictReader((directory / "metrics.csv").open(newline="")))
     recorded = [float(row.pop("test_wrong_confident")) for row in rows]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lotcal_tf import cli, library, train
+from lotcal_tf import cli, library, running, train
 from lotcal_tf.compat import keras
 from lotcal_tf.data import digits
 from lotcal_tf.experiment import Experiment
@@ -112,7 +112,7 @@ def pair(ticket, tmp_path_factory):
 
 def test_two_workers_find_what_one_process_finds(pair, ticket, tmp_path):
     run = pair[0] / "run"
-    one = library.run_experiment(
+    one = running.run_experiment(
         experiment(ticket, tmp_path / "one", levels=1, plan="graph"), progress=False
     )
     for level in (0, 1):
@@ -167,7 +167,7 @@ def test_the_death_of_a_worker_ends_the_run_and_harms_no_level(pair, ticket, tmp
     levels = len(list((run / "tickets").glob("level_*")))
     assert levels >= 4
     goes_on = experiment(ticket, run, levels=levels, plan="graph")
-    again = library.run_experiment(goes_on, progress=False)
+    again = running.run_experiment(goes_on, progress=False)
     assert (again.found, len(again.records)) == (levels, levels + 1)
     for level in range(levels + 1):
         assert again.ticket(level).level == level

@@ -10,9 +10,9 @@ from lotcal_tf.data import mixture
 from lotcal_tf.errors import FieldError
 from lotcal_tf.evaluation import conditional
 from lotcal_tf.experiment import Experiment
-from lotcal_tf.library import run_experiment
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.recipes import resolve
+from lotcal_tf.running import run_experiment
 
 
 def load(**fields):

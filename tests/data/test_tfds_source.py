@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from lotcal_tf import cli, library
+from lotcal_tf import cli, running
 from lotcal_tf.data import tfds_source
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
 from lotcal_tf.errors import UsageError
@@ -296,7 +296,7 @@ def command(data_dir, tmp_path, capsys, **flags):
     runs = []
 
     def main(experiment):
-        runs.append(library.run_experiment(experiment, progress=False))
+        runs.append(running.run_experiment(experiment, progress=False))
 
     with pytest.raises(SystemExit) as left:
         cli.run("train", "", main, argv)
