@@ -16,6 +16,19 @@ SLOW |= {"numpy", "scipy", "sklearn", "matplotlib"}
 
 
 @pytest.fixture
+def tree():
+    """tree(directory) → the content of every file below it, by path; None for a directory."""
+
+    def read(directory):
+        return {
+            str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
+            for path in directory.rglob("*")
+        }
+
+    return read
+
+
+@pytest.fixture
 def at_once():
     """at_once(command, *argv) → exit code, `out` and lines `told` of a command that needs no TensorFlow.
 

@@ -8,13 +8,9 @@ import pytest
 from lotcal_tf.files import write_atomically
 
 
-def tree(directory):
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
 @pytest.mark.parametrize("owner, call", [(os, "fsync"), (Path, "replace"), (Path, "chmod")])
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
-    tmp_path, monkeypatch, owner, call
+    tmp_path, monkeypatch, owner, call, tree
 ):
     path = tmp_path / "file"
     write_atomically(path, b"old")

@@ -45,13 +45,6 @@ def pipeline(pair):
     return tf.data.Dataset.from_tensor_slices(pair)
 
 
-def tree(directory):
-    return {
-        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
-        for path in directory.rglob("*")
-    }
-
-
 def written(directory):
     return json.loads((directory / "experiment.json").read_text())
 
@@ -92,7 +85,7 @@ def test_the_readmes_promise(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("levels", [2, 1, 0])
-def test_the_same_call_again_and_fewer_levels_do_nothing(finished, levels, capsys):
+def test_the_same_call_again_and_fewer_levels_do_nothing(finished, levels, capsys, tree):
     before = tree(finished.directory)
     fields = QUICK | {"levels": levels, "progress": True}
     again = library.find_tickets(dense(6, 3), TRAIN, TEST, out=finished.directory, **fields)
@@ -178,7 +171,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("case", OTHER)
-def test_another_experiment_is_not_written_into_the_same_directory(finished, case):
+def test_another_experiment_is_not_written_into_the_same_directory(finished, case, tree):
     before = tree(finished.directory)
     asked = {"model": lambda: dense(6, 3), "train": TRAIN, "test": TEST} | QUICK | OTHER[case]
     with pytest.raises(FieldError, match="holds another experiment") as caught:
@@ -365,7 +358,7 @@ def test_a_model_of_ones_own_trains_on_all_devices_of_the_machine(finished, tmp_
         np.testing.assert_allclose(mine.trained[name], weight, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_a_directory_below_a_file_is_refused(tmp_path):
+def test_a_directory_below_a_file_is_refused(tmp_path, tree):
     (tmp_path / "file").write_text("x")
     with pytest.raises(FieldError, match=r"out=.*file/run: Not a directory; choose another"):
         library.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path / "file" / "run", **QUICK)

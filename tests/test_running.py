@@ -12,13 +12,6 @@ from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.recipes import resolve
 
 
-def tree(directory):
-    return {
-        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
-        for path in directory.rglob("*")
-    }
-
-
 def written(directory):
     return json.loads((directory / "experiment.json").read_text())
 
@@ -40,7 +33,7 @@ def test_an_experiment_by_name(digits):
     assert written(digits.directory)["experiment"]["model"] == "lenet_10"
 
 
-def test_a_finished_experiment_loads_no_data_and_exports_once(digits, monkeypatch):
+def test_a_finished_experiment_loads_no_data_and_exports_once(digits, monkeypatch, tree):
     done = running.export_best(digits)
     assert done.examples == 360
     before = tree(digits.directory)
@@ -146,7 +139,7 @@ def test_dropout_of_one_strategy_does_not_drop_in_another(tmp_path):
     assert rates == {"none": {0.0}, "vwcc": {0.1}, "lwcc_si": {0.3}}
 
 
-def test_a_ticket_whose_tensors_do_not_fit_its_model_is_refused(digits, tmp_path):
+def test_a_ticket_whose_tensors_do_not_fit_its_model_is_refused(digits, tmp_path, tree):
     """As a version that builds the same layers otherwise would see it: its checksums are right."""
     ticket = digits.ticket(1)
     wrong = ticket.architecture.replace('"units": 10', '"units": 9', 1)

@@ -41,13 +41,6 @@ def copy(done, tmp_path):
     return shutil.copytree(done.directory, tmp_path / "copy" / "export")
 
 
-def tree(directory):
-    return {
-        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
-        for path in directory.rglob("*")
-    }
-
-
 def there(ticket, directory, *, formats=FORMATS, scaled=True):
     return exported(ticket, directory, formats=formats, scaled=scaled)
 
@@ -177,7 +170,7 @@ WRONG = [(saved_model, "write", "saved_model"), (tflite, "write_float32", "ticke
 @pytest.mark.parametrize(("module", "name", "named"), WRONG)
 @pytest.mark.parametrize("amount", [0.01, np.nan])
 def test_a_wrong_file_is_not_exported_and_an_older_export_stays(
-    copy, ticket, make_ticket, examples, monkeypatch, module, name, named, amount
+    copy, ticket, make_ticket, examples, monkeypatch, module, name, named, amount, tree
 ):
     before = tree(copy.parent)
     wrong_writer(monkeypatch, module, name, amount)
@@ -273,7 +266,7 @@ def test_other_formats_and_another_scale_are_another_export(copy, ticket, exampl
     assert there(ticket, copy) is None
 
 
-def test_what_is_no_export_is_never_replaced(ticket, examples, tmp_path):
+def test_what_is_no_export_is_never_replaced(ticket, examples, tmp_path, tree):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("years of work")
     (tmp_path / "file").write_text("x")

@@ -48,14 +48,6 @@ def store(tmp_path):
     return store
 
 
-def tree(directory):
-    """Every path below the directory with its content."""
-    return {
-        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
-        for path in directory.rglob("*")
-    }
-
-
 def test_a_ticket_comes_back_as_it_was(store):
     ticket = make_ticket()
     back = read_ticket(store.save(ticket))
@@ -68,7 +60,7 @@ def test_a_ticket_comes_back_as_it_was(store):
         assert getattr(back, field) == getattr(ticket, field)
 
 
-def test_a_level_that_cannot_be_stored_whole_is_not_there(store, monkeypatch):
+def test_a_level_that_cannot_be_stored_whole_is_not_there(store, monkeypatch, tree):
     store.save(make_ticket())
     before = tree(store.directory)
 
@@ -192,7 +184,7 @@ def test_finished_levels_end_at_the_first_gap(store):
 
 
 @pytest.mark.parametrize("content", [None, {}, {".hidden": "x"}])
-def test_a_new_or_empty_directory_is_taken(tmp_path, content):
+def test_a_new_or_empty_directory_is_taken(tmp_path, content, tree):
     directory = tmp_path / "run"
     if content is not None:
         directory.mkdir()
@@ -216,7 +208,7 @@ def test_a_new_or_empty_directory_is_taken(tmp_path, content):
         ({"file": "x"}, "file/below", "Not a directory; choose another"),
     ],
 )
-def test_what_is_not_this_run_is_refused_and_left_alone(tmp_path, there, out, problem):
+def test_what_is_not_this_run_is_refused_and_left_alone(tmp_path, there, out, problem, tree):
     for name, text in there.items():
         (tmp_path / name).write_text(text)
     before = tree(tmp_path)
@@ -227,7 +219,7 @@ def test_what_is_not_this_run_is_refused_and_left_alone(tmp_path, there, out, pr
     assert tree(tmp_path) == before
 
 
-def test_a_directory_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch):
+def test_a_directory_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch, tree):
     # The tests may run as root, who may write everywhere: the question is answered for it.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(FieldError, match=f"{tmp_path} cannot be written to"):
@@ -241,7 +233,7 @@ def test_an_unreadable_experiment_is_named(store):
         store.check("mine")
 
 
-def test_an_onlooker_reads_what_is_there_and_writes_nothing(store, tmp_path):
+def test_an_onlooker_reads_what_is_there_and_writes_nothing(store, tmp_path, tree):
     store.save(make_ticket(0))
     before, onlooker = tree(tmp_path), OnlookerStore(store.directory)
     onlooker.check("mine")
