@@ -6,7 +6,8 @@ from typing import Any
 
 from lotcal_tf import catalog
 from lotcal_tf.data import arrays, named
-from lotcal_tf.deploy.export import Examples, Exported, export
+from lotcal_tf.deploy.examples import Examples
+from lotcal_tf.deploy.export import Exported, export
 from lotcal_tf.deploy.parity import Tolerance
 from lotcal_tf.deploy.reader import recorded_experiment
 from lotcal_tf.errors import DamagedTicket, UsageError

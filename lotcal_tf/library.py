@@ -13,7 +13,8 @@ from lotcal_tf.compat import keras
 from lotcal_tf.data import arrays
 from lotcal_tf.data.noise import with_label_noise
 from lotcal_tf.data.splits import Dataset
-from lotcal_tf.deploy.export import Examples, Exported, export
+from lotcal_tf.deploy.examples import Examples
+from lotcal_tf.deploy.export import Exported, export
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.evaluation.metrics import DEFAULT_BINS

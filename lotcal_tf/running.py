@@ -13,7 +13,8 @@ from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
 from lotcal_tf.data import named
 from lotcal_tf.data.splits import Dataset
-from lotcal_tf.deploy.export import Examples, Exported, export, exported
+from lotcal_tf.deploy.examples import Examples
+from lotcal_tf.deploy.export import Exported, export, exported
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.experiment import FIELDS, Experiment
 from lotcal_tf.lottery.board import Board

@@ -16,10 +16,10 @@ from scipy.special import softmax
 from lotcal_tf import tables
 from lotcal_tf.catalog import DEFAULT_FORMATS, ENCODINGS, FORMATS, Format, file_format
 from lotcal_tf.compat import keras
-from lotcal_tf.data.splits import Dataset, ResidentSplit, Split
 from lotcal_tf.deploy import card, latency
 from lotcal_tf.deploy.batches import Beside
-from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES, Material
+from lotcal_tf.deploy.examples import Examples
+from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES
 from lotcal_tf.deploy.maker import Made, Maker
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Parity, Tolerance, compare
 from lotcal_tf.deploy.reader import KerasRunner, logits_of, open_model
@@ -32,45 +32,6 @@ from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.pruning.compaction import Compaction, compact
 
 PARITY, VERDICT = "parity.json", "verdict.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """What files are measured on and made with.
-
-    Attributes:
-      inputs, labels: `(N, …)` and `(N,)`, what files are compared on.
-      split: what these are: `test`, or `val`.
-      material: what quantising draws on.
-    """
-
-    inputs: NDArray[np.float32]
-    labels: NDArray
-    split: str
-    material: Material
-
-    @classmethod
-    def of(cls, dataset: Dataset, seed: int = 0) -> "Examples":
-        """A dataset's test split, without one its validation split; and what quantising draws on."""
-        ranges, known = _whole(dataset.validation)
-        material = Material(ranges, known, dataset.train, seed)
-        if dataset.test is None:
-            return cls(ranges, known, "val", material)
-        return cls(*_whole(dataset.test), "test", material)
-
-    @classmethod
-    def given(
-        cls,
-        test: tuple[Any, Any],
-        validation: tuple[Any, Any] | None = None,
-        train: tuple[Any, Any] | None = None,
-    ) -> "Examples":
-        """Of `(inputs, labels)` arrays."""
-        inputs, labels = _pair("test", test)
-        ranges, known = _pair("validation", validation) if validation else (None, None)
-        training = ResidentSplit.of(*_pair("train", train)) if train else None
-        material = Material(ranges, known, training)
-        return cls(inputs, labels, "test", material)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,14 +157,7 @@ def export(
                 f"{made.path.name}: agrees with the ticket on {len(examples.labels):,} examples"
             )
         parity = {
-            "ticket": ticket.digest,
-            "level": ticket.level,
-            "output": output,
-            "temperature": temperature,
-            "split": examples.split,
-            "examples": len(examples.labels),
-            "ece_bins": bins,
-            "tolerance": dataclasses.asdict(tolerance),
+            **_compared(ticket, examples, output, temperature, bins, tolerance),
             "files": {name: one.told(temperature) for name, one in held.items()},
         }
         if seconds:
@@ -239,9 +193,15 @@ def _replacing(directory: Path) -> Iterator[tuple[Path, Path]]:
         yield files, work
         for part in parts(files):
             flush(part)
+        before = work / "before"
         if directory.exists():
-            directory.rename(work / "before")
-        files.rename(directory)
+            directory.rename(before)
+        try:
+            files.rename(directory)
+        except OSError:
+            if before.exists():
+                before.rename(directory)
+            raise
         flush(directory.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -293,6 +253,27 @@ def _hold(
     return _Held(made, parity, found)
 
 
+def _compared(
+    ticket: Ticket,
+    examples: Examples,
+    output: str,
+    temperature: float,
+    bins: int,
+    tolerance: Tolerance,
+) -> dict[str, Any]:
+    """What `parity.json` says of the comparison as a whole."""
+    return {
+        "ticket": ticket.digest,
+        "level": ticket.level,
+        "output": output,
+        "temperature": temperature,
+        "split": examples.split,
+        "examples": len(examples.labels),
+        "ece_bins": bins,
+        "tolerance": dataclasses.asdict(tolerance),
+    }
+
+
 def _shown(held: Sequence[_Held], examples: Examples, output: str, bins: int) -> dict[str, Any]:
     """The file that a card shows, and its reliability; the last one that needs no TensorFlow."""
     portable = [one for one in held if one.made.path.suffix == ".tflite"]
@@ -300,19 +281,6 @@ def _shown(held: Sequence[_Held], examples: Examples, output: str, bins: int) ->
     logits = logits_of(main.outputs, 0.0) if output == PROBABILITIES else main.outputs
     reliability = card.reliability_of(prediction_bins(examples.labels, logits, bins=bins))
     return {"main": main.made.path.name, "reliability": reliability}
-
-
-def _pair(name: str, data: Any) -> tuple[NDArray[np.float32], NDArray]:
-    """Inputs as float32, and labels; raises UsageError where they are no such pair."""
-    if not (isinstance(data, tuple | list) and len(data) == 2 and len(data[0]) == len(data[1])):
-        raise UsageError(f"{name} must be a pair (inputs, labels) of one length")
-    return np.asarray(data[0], np.float32), np.asarray(data[1])
-
-
-def _whole(split: Split) -> tuple[NDArray[np.float32], NDArray]:
-    """All inputs and labels of a split."""
-    inputs, labels = zip(*((x.numpy(), y.numpy()) for x, y in split.in_order(1000)), strict=True)
-    return np.concatenate(inputs).astype(np.float32), np.concatenate(labels)
 
 
 def exported(

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from lotcal_tf import catalog
-from lotcal_tf.deploy.export import Examples, export
+from lotcal_tf.deploy.examples import Examples
+from lotcal_tf.deploy.export import export
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import Ticket, architecture_of, wrap_for_training
 from lotcal_tf.models.build import build_model

@@ -15,7 +15,8 @@ import tensorflow as tf
 import lotcal_tf
 from lotcal_tf.calibration.cross_entropy import CrossEntropy
 from lotcal_tf.compat import keras
-from lotcal_tf.deploy.export import Examples, export
+from lotcal_tf.deploy.examples import Examples
+from lotcal_tf.deploy.export import export
 from lotcal_tf.errors import FieldError, TrainingDiverged, UsageError
 from lotcal_tf.evaluation import conditional, metrics
 from lotcal_tf.experiment import Experiment
