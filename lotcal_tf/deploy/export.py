@@ -138,6 +138,7 @@ def export(
             DENSE: maker.reference(dense or ticket.dense(), "dense"),
             MASKED: maker.reference(model, "masked"),
         }
+        progress(f"running all of them on {len(examples.labels):,} examples")
         truth = np.divide(running.result(), temperature, dtype=np.float32)
         if output == PROBABILITIES:
             truth = softmax(truth, axis=-1)
