@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.deploy.reader import PROBABILITIES
-from lotcal_tf.deploy.verdict import FILE_WORDS, LAYER_WORDS, by_file, file_cells, layer_cells
+from lotcal_tf.deploy.verdict_tables import (
+    FILE_WORDS,
+    LAYER_WORDS,
+    by_file,
+    file_cells,
+    layer_cells,
+)
 from lotcal_tf.evaluation.bins import BinStatistics
 from lotcal_tf.evaluation.reliability import bins_diagram
 from lotcal_tf.lottery.progress import percent

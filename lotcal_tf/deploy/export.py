@@ -24,7 +24,8 @@ from lotcal_tf.deploy.maker import Made, Maker
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Parity, Tolerance, compare
 from lotcal_tf.deploy.reader import KerasRunner, logits_of, open_model
 from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
-from lotcal_tf.deploy.verdict import DENSE, FILE_WORDS, MASKED, Verdict, verdict, verdict_text
+from lotcal_tf.deploy.verdict import DENSE, MASKED, Verdict, verdict
+from lotcal_tf.deploy.verdict_tables import FILE_WORDS, verdict_text
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.evaluation.metrics import DEFAULT_BINS, prediction_bins
 from lotcal_tf.files import flush, parts

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from lotcal_tf import tables
 from lotcal_tf.cloning import flatten
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import operators
@@ -101,20 +100,6 @@ class Verdict:
         for row in layers:
             row |= {key: list(row[key]) for key in ("dense_shape", "compact_shape")}
         return {"layers": layers, "files": files, "machine": self.machine}
-
-    def table(self) -> str:
-        """As text to read."""
-        return verdict_text(self.as_dict())
-
-
-def verdict_text(whole: Mapping[str, Any]) -> str:
-    """What `Verdict.as_dict` gives, as text to read."""
-    layers = [
-        f"{file}\n{tables.plain(layer_cells(rows), LAYER_WORDS)}"
-        for file, rows in by_file(whole["layers"]).items()
-    ]
-    files = tables.plain(file_cells(whole["files"]), FILE_WORDS)
-    return "\n\n".join([*layers, f"latency of one example on {whole['machine']}\n{files}"])
 
 
 def verdict(
@@ -286,66 +271,3 @@ def _machine() -> str:
     model = models[0] if models else platform.machine()
     version = importlib.metadata.version("ai-edge-litert")
     return f"{model}, {os.cpu_count()} processors, {platform.system()}, LiteRT {version}"
-
-
-# Tables: rows of text, the first one the heads. They take what `as_dict` gives, as a card has it.
-# Of their columns these are no figures:
-LAYER_WORDS = ("dense", "compact", "zeros", "stored", "executed", "why not faster")
-FILE_WORDS = ("encoding",)
-
-
-def by_file(layers: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The rows of layers of each file."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for row in layers:
-        found.setdefault(row["file"], []).append(row)
-    return found
-
-
-def layer_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """One file's table of layers."""
-    head = ["layer", "dense", "compact", "zeros", "stored", "executed", "why not faster"]
-    return [
-        head,
-        *(
-            [
-                row["layer"],
-                "×".join(map(str, row["dense_shape"])),
-                "×".join(map(str, row["compact_shape"])),
-                percent(row["zeros"] / row["weights"]),
-                row["stored"],
-                row["executed"],
-                row["why"],
-            ]
-            for row in rows
-        ),
-    ]
-
-
-def file_cells(files: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The table of files.
-
-    A column of median and 99th percentile for each number of threads; size and speed as multiples
-    of the dense network's, where that is among them.
-    """
-    counts = list(dict.fromkeys(threads for row in files for threads in row["latency"]))
-    dense: Mapping[str, Any] = next((row for row in files if row["file"] == DENSE), {})
-    rows = [["file", "encoding", "bytes", "smaller", "gzipped", "sparse-encoded"]]
-    for n in counts:
-        rows[0] += [f"µs, {n} thread{'s' * (n != '1')} (p99)", "faster"]
-    for row in files:
-        sparse = row["sparse_bytes"]
-        cells = [row["file"], row["encoding"], f"{row['bytes']:,}"]
-        cells.append(_times(dense.get("bytes"), row["bytes"]))
-        cells += [f"{row['gzipped']:,}", "–" if sparse is None else f"{sparse:,}"]
-        for n in counts:
-            time = row["latency"].get(n)
-            whole = dense.get("latency", {}).get(n)
-            cells.append(f"{time['median_us']:.1f} ({time['p99_us']:.1f})" if time else "–")
-            cells.append(_times(whole and whole["median_us"], time and time["median_us"]))
-        rows.append(cells)
-    return rows
-
-
-def _times(dense: float | None, this: float | None) -> str:
-    return f"{dense / this:.2f} ×" if dense and this else "–"

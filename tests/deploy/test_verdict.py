@@ -198,29 +198,12 @@ def test_the_tensors_of_real_files_find_their_operators(masked, files):
         assert rows[file, layer].zeros == zeros
 
 
-def test_it_is_json_and_a_table(found):
+def test_it_is_json(found):
     whole = found.as_dict()
     assert json.loads(json.dumps(whole)) == whole
     assert whole["files"][0]["latency"]["2"] == {"median_us": 15.0, "p99_us": 22.0, "runs": 90}
     assert whole["layers"][0]["dense_shape"] == [4, 6]
-    text = found.table()
-    for piece in (
-        "4×6",
-        "4×4",
-        "37.5 %",
-        "33.3 % left out",
-        "5.0 (7.5)",
-        "20.0 (30.0)",
-        "999",
-        "3.97 ×",
-        "2.50 ×",
-    ):
-        assert piece in text, piece
-    assert text.count("why not faster") == 3
-    assert "µs, 1 thread (p99)" in text and "µs, 2 threads (p99)" in text
-    lines = text.split("\n\n")[-1].splitlines()
-    assert [line.split("  ")[0] for line in lines[2:]] == [row.file for row in found.files]
-    assert "processors" in found.machine and found.machine in lines[0]
+    assert "processors" in found.machine
 
 
 # --- the words, rule by rule ---------------------------------------------------------------------
