@@ -295,6 +295,17 @@ def test_asymmetric_noise_needs_a_map(recipe):
         resolve(flags, recipe(source="digits"))
 
 
+@pytest.mark.parametrize("form", ["init", "random", "none", "step:1", "step:20000", "epoch:3"])
+def test_rewind_has_five_forms(form):
+    assert Experiment(rewind=form).rewind == form
+
+
+@pytest.mark.parametrize("form", ["", "Init", "step", "step:", "step:0", "step:1.5", "epoch:-1"])
+def test_rewind_has_no_other_form(form):
+    with pytest.raises(FieldError, match="choose one of init, step:K, epoch:K, random, none"):
+        Experiment(rewind=form)
+
+
 def test_bounds_are_possible_values():
     # Level 0 alone is the dense network; an output layer may be left whole.
     bounds = {"levels": 0, "output_prune_rate": 0, "epochs": 1, "batch_size": 1, "momentum": 0}

@@ -15,6 +15,7 @@ from lotcal_tf.deploy import operators
 from lotcal_tf.deploy.latency import Latency
 from lotcal_tf.deploy.operators import Graph, KernelUse
 from lotcal_tf.deploy.verdict import DENSE, MASKED, _litert, _matched, verdict
+from lotcal_tf.deploy.verdict_tables import verdict_text
 from lotcal_tf.deploy.zeros import tensors as tensors_in
 from lotcal_tf.pruning.compaction import compact
 
@@ -198,12 +199,29 @@ def test_the_tensors_of_real_files_find_their_operators(masked, files):
         assert rows[file, layer].zeros == zeros
 
 
-def test_it_is_json(found):
+def test_it_is_json_and_a_table(found):
     whole = found.as_dict()
     assert json.loads(json.dumps(whole)) == whole
     assert whole["files"][0]["latency"]["2"] == {"median_us": 15.0, "p99_us": 22.0, "runs": 90}
     assert whole["layers"][0]["dense_shape"] == [4, 6]
-    assert "processors" in found.machine
+    text = verdict_text(whole)
+    for piece in (
+        "4×6",
+        "4×4",
+        "37.5 %",
+        "33.3 % left out",
+        "5.0 (7.5)",
+        "20.0 (30.0)",
+        "999",
+        "3.97 ×",
+        "2.50 ×",
+    ):
+        assert piece in text, piece
+    assert text.count("why not faster") == 3
+    assert "µs, 1 thread (p99)" in text and "µs, 2 threads (p99)" in text
+    lines = text.split("\n\n")[-1].splitlines()
+    assert [line.split("  ")[0] for line in lines[2:]] == [row.file for row in found.files]
+    assert "processors" in found.machine and found.machine in lines[0]
 
 
 # --- the words, rule by rule ---------------------------------------------------------------------

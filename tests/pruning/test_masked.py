@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
-from lotcal_tf.pruning.masked import Masked, PrunableLayer, is_prunable, refuse_unknown
+from lotcal_tf.pruning.masked import Masked, is_prunable, refuse_unknown
 
 layers = keras.layers
 
@@ -64,19 +64,3 @@ def test_after_an_error_the_layer_has_its_own_weight_back():
     with pytest.raises(ValueError, match="expected axis -1"):
         layer(tf.ones((2, 5)))
     assert layer.layer.kernel is kernel
-
-
-def test_a_prunable_weight_that_is_no_attribute_is_refused():
-    class Listed(layers.Layer, PrunableLayer):
-        def build(self, input_shape):
-            self.kernels = [self.add_weight("kernel", (input_shape[-1], 3))]
-            super().build(input_shape)
-
-        def call(self, inputs):
-            return inputs @ self.kernels[0]
-
-        def get_prunable_weights(self):
-            return list(self.kernels)
-
-    with pytest.raises(UsageError, match=r"'mine' \(Listed\).*is no attribute of the layer"):
-        Masked(Listed(name="mine"))(keras.Input((4,)))

@@ -338,6 +338,22 @@ def test_an_unknown_layer_with_a_kernel_is_refused_by_name_unless_excluded(make)
     np.testing.assert_array_equal(outputs(network, x), outputs(model, x))
 
 
+def test_a_prunable_weight_that_is_no_attribute_is_refused():
+    class Listed(Own):
+        def build(self, input_shape):
+            self.kernels = [self.add_weight("kernel", (input_shape[-1], self.units))]
+
+        def call(self, inputs):
+            return inputs @ self.kernels[0]
+
+        def get_prunable_weights(self):
+            return list(self.kernels)
+
+    x = keras.Input((4,))
+    with pytest.raises(UsageError, match=r"'mine' \(Listed\).*is no attribute of the layer"):
+        wrap(keras.Model(x, Listed(3, name="mine")(x)))
+
+
 def test_a_bare_subclassed_model_is_refused_with_the_fix():
     model = Subclassed(3)
     model(tf.ones((1, 4)))
