@@ -185,9 +185,7 @@ def _dataset(
             shuffle_buffer=experiment.shuffle_buffer,
             **common,
         )
-    if any(pipelines) or not all(
-        isinstance(data, tuple | list) and len(data) == 2 for data in given
-    ):
+    if any(pipelines) or not all(map(arrays.is_pair, given)):
         raise UsageError(
             "train, test and validation must all be (inputs, labels) pairs, or all tf.data pipelines"
         )

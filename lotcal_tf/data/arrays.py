@@ -41,6 +41,11 @@ class UnreadableExample(UsageError):
         self.split, self.example = split, example
 
 
+def is_pair(data: Any) -> bool:
+    """Whether data are two of something, as `(inputs, labels)` are; what these hold is not looked at."""
+    return isinstance(data, tuple | list) and len(data) == 2
+
+
 def check_arrays(
     inputs: Any, labels: Any, *, split: str, classes: int, first: int = 0
 ) -> tuple[NDArray, NDArray]:
@@ -215,7 +220,7 @@ def part_of_test(
         count, pair, _ = _read(test, "test", classes, memory_limit_mb * _MB)
         if pair is None:
             return Part(classes, _streamed(test, count, 1), input_range)
-    elif isinstance(test, tuple | list) and len(test) == 2:
+    elif is_pair(test):
         pair = check_arrays(*test, split="test", classes=classes)
     else:
         raise UsageError("test must be a pair of inputs and labels, or a tf.data pipeline")

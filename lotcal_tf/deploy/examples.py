@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lotcal_tf.data.arrays import is_pair
 from lotcal_tf.data.splits import Dataset, ResidentSplit, Split
 from lotcal_tf.deploy.formats import Material
 from lotcal_tf.errors import UsageError
@@ -52,7 +53,7 @@ class Examples:
 
 def _pair(name: str, data: Any) -> tuple[NDArray[np.float32], NDArray]:
     """Inputs as float32, and labels; raises UsageError where they are no such pair."""
-    if not (isinstance(data, tuple | list) and len(data) == 2 and len(data[0]) == len(data[1])):
+    if not (is_pair(data) and len(data[0]) == len(data[1])):
         raise UsageError(f"{name} must be a pair (inputs, labels) of one length")
     return np.asarray(data[0], np.float32), np.asarray(data[1])
 

@@ -17,7 +17,7 @@ from lotcal_tf import tables
 from lotcal_tf.catalog import DEFAULT_FORMATS, ENCODINGS, FORMATS, Format, file_format
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import card, latency
-from lotcal_tf.deploy.batches import Beside
+from lotcal_tf.deploy.background import Background
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES
 from lotcal_tf.deploy.maker import Made, Maker
@@ -126,15 +126,15 @@ def export(
         fold_temperature(model, temperature)
     compaction = compact(model)
     # Writing keeps one processor busy: the ticket, and what is written already, run meanwhile.
-    with _replacing(directory) as (files, work), Beside() as beside:
-        running = beside.run(runner, examples.inputs)
+    with _replacing(directory) as (files, work), Background() as background:
+        running = background.run(runner, examples.inputs)
         maker = Maker(model, compaction, output, examples.material, work)
         written = {}
         for name in formats:
             row = FORMATS[name]
             progress(f"{row.file}: writing")
             made = maker.make(row, encoding, files, refitted=scaled)
-            written[name] = made, beside.run(open_model(made.path).runner, examples.inputs)
+            written[name] = made, background.run(open_model(made.path).runner, examples.inputs)
         against = {
             DENSE: maker.reference(dense or ticket.dense(), "dense"),
             MASKED: maker.reference(model, "masked"),
@@ -336,7 +336,7 @@ def _verdict(
 ) -> Verdict:
     """What the sparsity turned into, held against the dense network's file and the masked one's."""
     made = {one.made.path.name: one.made for one in held}
-    paths = {**against} | {file: one.path for file, one in made.items()}
+    paths = {**against, **{file: one.path for file, one in made.items()}}
     runs = {name: path for name, path in paths.items() if path.suffix == ".tflite"}
     return verdict(
         masked,
