@@ -9,20 +9,20 @@ from typing import Any
 __version__ = "0.1.0"
 
 _DOOR = {
-    "find_tickets": "lotcal_tf.library",
-    "load_ticket": "lotcal_tf.library",
-    "export_ticket": "lotcal_tf.library",
+    "find_tickets": "lotcal_tf.api",
+    "load_ticket": "lotcal_tf.api",
+    "export_ticket": "lotcal_tf.api",
     "measure_model": "lotcal_tf.measuring",
     "compact": "lotcal_tf.pruning.compaction",
     "Masked": "lotcal_tf.pruning.masked",
-    "StatelessDropout": "lotcal_tf.models.mc_dropout",
+    "StatelessDropout": "lotcal_tf.models.stateless_dropout",
     "Strategy": "lotcal_tf.calibration.strategy",
     "draw_seed": "lotcal_tf.seeds",
     "step_seed": "lotcal_tf.seeds",
 }
 _MODULES = {
     "losses": "lotcal_tf.calibration.losses",
-    "metrics": "lotcal_tf.evaluation.metrics",
+    "metrics": "lotcal_tf.metrics",
 }
 
 __all__ = ["__version__", *_DOOR, *_MODULES]

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lotcal_tf import cli
-from lotcal_tf.catalog import CORRUPTIONS, SEVERITIES, corruption
+from lotcal_tf.config import flags
+from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES, corruption
 from lotcal_tf.errors import FieldError, UsageError
 
 FLAGS = (
-    cli.Flag("model", "what to measure"),
-    cli.Flag("split", "the examples", "test", choices=("test", "val")),
-    cli.Flag("shift", f"corruptions of the images: of {', '.join(CORRUPTIONS)}, or all"),
-    cli.Flag("severity", "how strong they are, of 1 … 5", ",".join(map(str, SEVERITIES))),
-    cli.Flag("unseen", "other sets of the same input shape: recipes, or sets of TFDS"),
-    cli.Flag("scaled", "divide a ticket's logits by its temperature", switch=True),
-    cli.Flag("json", "print JSON instead of a table", switch=True),
+    flags.Flag("model", "what to measure"),
+    flags.Flag("split", "the examples", "test", choices=("test", "val")),
+    flags.Flag("shift", f"corruptions of the images: of {', '.join(CORRUPTIONS)}, or all"),
+    flags.Flag("severity", "how strong they are, of 1 … 5", ",".join(map(str, SEVERITIES))),
+    flags.Flag("unseen", "other sets of the same input shape: recipes, or sets of TFDS"),
+    flags.Flag("scaled", "divide a ticket's logits by its temperature", switch=True),
+    flags.Flag("json", "print JSON instead of a table", switch=True),
 )
 FIELDS = (
     "dataset",
@@ -35,7 +35,7 @@ FIELDS = (
 )
 
 
-def main(request: cli.Request) -> None:
+def main(request: flags.Request) -> None:
     """Measures what is asked for and prints it.
 
     Raises:
@@ -52,7 +52,7 @@ def main(request: cli.Request) -> None:
     shifts, severities = _shifts(own["shift"]), _severities(own["severity"])
     unseen = _names("unseen", own["unseen"])
     # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
-    cli.start_tensorflow()
+    flags.start_tensorflow()
     from lotcal_tf import measuring
 
     found = measuring.evaluate_model(
@@ -97,7 +97,7 @@ def _severities(value: str) -> tuple[int, ...]:
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """The command; leaves with its exit code."""
     given = sys.argv[1:] if argv is None else argv
-    cli.leave("evaluate", lambda: main(cli.read("evaluate", __doc__, given, FLAGS, FIELDS)))
+    flags.leave("evaluate", lambda: main(flags.read("evaluate", __doc__, given, FLAGS, FIELDS)))
 
 
 if __name__ == "__main__":

@@ -11,35 +11,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lotcal_tf import cli
-from lotcal_tf.catalog import DEFAULT_FORMATS, ENCODINGS, FORMATS
+from lotcal_tf.config import flags
+from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS
+from lotcal_tf.config.run_directory import finished_levels, is_run
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.layout import finished_levels, is_run
 
 SMALLEST = "smallest"
 
 FLAGS = (
-    cli.Flag("run", "the run directory"),
-    cli.Flag("level", "a level's number; or best: chosen by validation data", "best"),
-    cli.Flag("formats", f"of {', '.join(FORMATS)}", ",".join(DEFAULT_FORMATS)),
-    cli.Flag("encoding", "how weights are stored", SMALLEST, choices=(SMALLEST, *ENCODINGS)),
-    cli.Flag("output", "what files give", "logits", choices=("logits", "probabilities")),
-    cli.Flag(
+    flags.Flag("run", "the run directory"),
+    flags.Flag("level", "a level's number; or best: chosen by validation data", "best"),
+    flags.Flag("formats", f"of {', '.join(FORMATS)}", ",".join(DEFAULT_FORMATS)),
+    flags.Flag("encoding", "how weights are stored", SMALLEST, choices=(SMALLEST, *ENCODINGS)),
+    flags.Flag("output", "what files give", "logits", choices=("logits", "probabilities")),
+    flags.Flag(
         "float_tolerance",
         "of files that keep every digit: how far accuracy, ECE, NLL and Brier score may be from the ticket's",
         "1e-4",
     ),
-    cli.Flag("accuracy_tolerance", "of quantised files: how much accuracy may fall, of 1", "0.01"),
-    cli.Flag("ece_tolerance", "of quantised files: how much the ECE may rise", "0.01"),
-    cli.Flag("seconds", "how long each file's latency is measured; 0: not at all", "0.5"),
-    cli.Flag(
+    flags.Flag(
+        "accuracy_tolerance", "of quantised files: how much accuracy may fall, of 1", "0.01"
+    ),
+    flags.Flag("ece_tolerance", "of quantised files: how much the ECE may rise", "0.01"),
+    flags.Flag("seconds", "how long each file's latency is measured; 0: not at all", "0.5"),
+    flags.Flag(
         "out", "where the files go; default: RUN/export, of a numbered level RUN/export_level_NN"
     ),
 )
 FIELDS = ("data_dir", "memory_limit_mb", "ece_bins", "export_logits")
 
 
-def main(request: cli.Request) -> None:
+def main(request: flags.Request) -> None:
     """Exports what is asked for and prints what became of it.
 
     Raises:
@@ -58,7 +60,7 @@ def main(request: cli.Request) -> None:
         for name in ("float_tolerance", "accuracy_tolerance", "ece_tolerance", "seconds")
     }
     # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
-    cli.start_tensorflow()
+    flags.start_tensorflow()
     from lotcal_tf import exporting
 
     done = exporting.export_level(
@@ -110,7 +112,7 @@ def _number(flag: str, value: str) -> float:
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """The command; leaves with its exit code."""
     given = sys.argv[1:] if argv is None else argv
-    cli.leave("export", lambda: main(cli.read("export", __doc__, given, FLAGS, FIELDS)))
+    flags.leave("export", lambda: main(flags.read("export", __doc__, given, FLAGS, FIELDS)))
 
 
 if __name__ == "__main__":

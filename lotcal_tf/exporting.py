@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lotcal_tf import catalog
-from lotcal_tf.data import arrays, named
+from lotcal_tf.config import registry
+from lotcal_tf.config.experiment import FIELDS, Experiment
+from lotcal_tf.config.run_directory import level_name
+from lotcal_tf.data import arrays, sources
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import Exported, export
 from lotcal_tf.deploy.parity import Tolerance
-from lotcal_tf.deploy.reader import recorded_experiment
 from lotcal_tf.errors import DamagedTicket, UsageError
-from lotcal_tf.experiment import FIELDS, Experiment
-from lotcal_tf.layout import level_name
+from lotcal_tf.evaluation.open_model import recorded_experiment
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import best_level
 
@@ -23,7 +23,7 @@ def export_level(
     given: Mapping[str, Any],
     *,
     directory: Path | None = None,
-    formats: Sequence[str] = catalog.DEFAULT_FORMATS,
+    formats: Sequence[str] = registry.DEFAULT_FORMATS,
     encoding: str | None = None,
     output: str = "logits",
     float_tolerance: float = Tolerance.exact,
@@ -58,7 +58,7 @@ def export_level(
         # What was asked for cannot be exported; nothing that ran has failed.
         raise UsageError(str(error)) from error
     progress(f"reading {experiment.dataset}")
-    dataset = named.load(experiment)
+    dataset = sources.load(experiment)
     name = "export" if level is None else f"export_{level_name(number)}"
     return export(
         ticket,

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from lotcal_tf import catalog
-from lotcal_tf.data import arrays, named
+from lotcal_tf import metrics
+from lotcal_tf.config import registry
+from lotcal_tf.config.experiment import FIELDS, Experiment
+from lotcal_tf.config.recipes import recipe_names, resolve
+from lotcal_tf.data import arrays, sources
 from lotcal_tf.data.splits import Part
-from lotcal_tf.deploy import measurement
-from lotcal_tf.deploy.measurement import Measurement, measure_opened
-from lotcal_tf.deploy.reader import Opened, open_model, recorded_experiment
 from lotcal_tf.errors import UsageError
-from lotcal_tf.evaluation import metrics
-from lotcal_tf.experiment import FIELDS, Experiment
-from lotcal_tf.recipes import recipe_names, resolve
+from lotcal_tf.evaluation import measure
+from lotcal_tf.evaluation.measure import Measurement, measure_opened
+from lotcal_tf.evaluation.open_model import Opened, open_model, recorded_experiment
 
 
 def measure_model(
@@ -26,7 +26,7 @@ def measure_model(
     bins: int = metrics.DEFAULT_BINS,
     scaled: bool = False,
     shifts: Sequence[str] = (),
-    severities: Sequence[int] = catalog.SEVERITIES,
+    severities: Sequence[int] = registry.SEVERITIES,
     unseen: Mapping[str, Any] | None = None,
     input_range: float = 1.0,
     progress: bool = True,
@@ -78,7 +78,7 @@ def evaluate_model(
     split: str = "test",
     scaled: bool = False,
     shifts: Sequence[str] = (),
-    severities: Sequence[int] = catalog.SEVERITIES,
+    severities: Sequence[int] = registry.SEVERITIES,
     unseen: Sequence[str] = (),
 ) -> Measurement:
     """Measures a ticket or a file on data that has a name, as the `evaluate` command does.
@@ -130,7 +130,7 @@ def predictions(tickets: Sequence[Path], data_dir: str | None = None) -> list[tu
     given = {"data_dir": data_dir} if data_dir else {}
     experiment = _as_recorded(opened[0], Experiment(data_dir=data_dir), given)
     part = _part(experiment, "test")
-    return [measurement.predictions(one, part, experiment.dataset) for one in opened]
+    return [measure.predictions(one, part, experiment.dataset) for one in opened]
 
 
 def _as_recorded(opened: Opened, experiment: Experiment, given: Mapping[str, Any]) -> Experiment:
@@ -171,7 +171,7 @@ def _of_name(name: str, experiment: Experiment) -> Experiment:
 
 def _part(experiment: Experiment, split: str) -> Part:
     """One split of named data; the test split alone where that can be had."""
-    alone = catalog.source(experiment.source).load_test() if split == "test" else None
+    alone = registry.source(experiment.source).load_test() if split == "test" else None
     if alone is not None:
         return alone(experiment)
-    return named.load(experiment).part(split)
+    return sources.load(experiment).part(split)

@@ -11,26 +11,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lotcal_tf import cli
+from lotcal_tf.config import flags
+from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.files import write_atomically
-from lotcal_tf.layout import level_path
 
 if TYPE_CHECKING:
     from lotcal_tf.analysis.runs import Chain
 
 FLAGS = (
-    cli.Flag("out", "where the study is written to", short="o"),
-    cli.Flag(
+    flags.Flag("out", "where the study is written to", short="o"),
+    flags.Flag(
         "histograms",
         "also run full networks and best tickets on the test data, for histograms of confidence",
         switch=True,
     ),
-    cli.Flag("data_dir", "for --histograms: where TFDS keeps its data; default: as the run"),
+    flags.Flag("data_dir", "for --histograms: where TFDS keeps its data; default: as the run"),
 )
 
 
-def main(request: cli.Request) -> None:
+def main(request: flags.Request) -> None:
     """Reads the runs, prints what they say and writes it.
 
     Raises:
@@ -92,7 +92,7 @@ def _measured(chains: "list[Chain]", data_dir: str | None) -> "tuple[list[Chain]
     for path in (path for pair in paths.values() for path in pair):
         if not path.is_dir():
             raise UsageError(f"--histograms: {path} is missing")
-    cli.start_tensorflow()
+    flags.start_tensorflow()
     from lotcal_tf import measuring
     from lotcal_tf.analysis import figures
     from lotcal_tf.analysis.study import with_predictions
@@ -111,7 +111,7 @@ def _measured(chains: "list[Chain]", data_dir: str | None) -> "tuple[list[Chain]
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """The command; leaves with its exit code."""
     given = sys.argv[1:] if argv is None else argv
-    cli.leave("study", lambda: main(cli.read("study", __doc__, given, FLAGS, (), "RUN…")))
+    flags.leave("study", lambda: main(flags.read("study", __doc__, given, FLAGS, (), "RUN…")))
 
 
 if __name__ == "__main__":

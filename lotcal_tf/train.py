@@ -4,9 +4,10 @@ The run directory holds experiment.json, metrics.csv, history.csv, tickets/, a T
 export/. The same command again continues an interrupted run, more --levels a finished one.
 """
 
-from lotcal_tf import cli, cluster
-from lotcal_tf.experiment import Experiment
-from lotcal_tf.layout import check_ticket
+from lotcal_tf.config import flags
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.run_directory import check_ticket
+from lotcal_tf.training.distributed import cluster
 
 
 def main(experiment: Experiment) -> None:
@@ -19,10 +20,10 @@ def main(experiment: Experiment) -> None:
     if experiment.ticket:
         check_ticket(experiment.ticket)
     # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
-    cli.start_tensorflow()
-    from lotcal_tf import running
+    flags.start_tensorflow()
+    from lotcal_tf.lottery.run import export_best, run_experiment
 
-    run = running.run_experiment(experiment)
+    run = run_experiment(experiment)
     if not run.chief:
         print(f"{run.directory}: this worker is done; the chief has written, and exports")
         return
@@ -30,7 +31,7 @@ def main(experiment: Experiment) -> None:
         print(
             f"{run.directory} is finished: {run.found} levels; --levels={run.found} and more extend it"
         )
-    exported = running.export_best(run, scaled=experiment.export_logits == "scaled")
+    exported = export_best(run, scaled=experiment.export_logits == "scaled")
     print(run.table())
     print(f"best: level {run.best.level}, {100 * run.best.density:.1f} % of the prunable weights")
     print(f"exported, and held against the ticket on {exported.examples:,} examples:")
@@ -41,4 +42,4 @@ def main(experiment: Experiment) -> None:
 
 
 if __name__ == "__main__":
-    cli.run("train", __doc__, main)
+    flags.run("train", __doc__, main)

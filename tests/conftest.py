@@ -47,7 +47,7 @@ def at_once():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         lines = done.stderr.splitlines()
         loaded = {line.rpartition("|")[2].strip() for line in lines}
-        assert "lotcal_tf.experiment" in loaded
+        assert "lotcal_tf.config.experiment" in loaded
         assert not {name.partition(".")[0] for name in loaded} & SLOW
         # The processor's time, which other work on the machine does not stretch.
         assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1

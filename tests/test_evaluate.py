@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from lotcal_tf import evaluate, library, measuring, running
-from lotcal_tf.catalog import CORRUPTIONS, SEVERITIES
-from lotcal_tf.evaluation.metrics import measure
-from lotcal_tf.recipes import resolve
+from lotcal_tf import api, evaluate, measuring
+from lotcal_tf.config.recipes import resolve
+from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES
+from lotcal_tf.lottery.run import export_best, run_experiment
+from lotcal_tf.metrics import measure
 
 # See conftest.
 pytestmark = pytest.mark.usefixtures("determinism")
@@ -29,10 +30,10 @@ FIGURES = set(measure([0, 1], np.eye(2)))
 def run(tmp_path_factory):
     """A finished run with its export; no test changes it."""
     out = tmp_path_factory.mktemp("evaluate") / "run"
-    found = running.run_experiment(
+    found = run_experiment(
         resolve({**FLAGS, "ece_bins": 12, "plan": "graph", "out": str(out)}), progress=False
     )
-    running.export_best(found, scaled=False)
+    export_best(found, scaled=False)
     return found.directory
 
 
@@ -272,20 +273,20 @@ def test_data_of_ones_own_must_be_named(call, tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
     out = tmp_path / "own"
-    library.find_tickets(
+    api.find_tickets(
         model, (x, y), epochs=1, levels=0, batch_size=10, plan="graph", out=out, progress=False
     )
     done = call(f"--model={out}")
     assert done.code == 2
     assert "was found on data of your own: give --dataset" in done.err[0]
     found = measuring.measure_model(out, (x, y), bins=4)
-    truth = library.load_ticket(out / "tickets" / "level_00").model()(x).numpy()
+    truth = api.load_ticket(out / "tickets" / "level_00").model()(x).numpy()
     assert found.metrics == pytest.approx(measure(y, truth, bins=4), abs=1e-6)
 
 
 def test_a_model_that_gives_nan_fails(call, tmp_path):
     from lotcal_tf.compat import keras
-    from lotcal_tf.deploy import saved_model
+    from lotcal_tf.formats import saved_model
 
     model = keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]

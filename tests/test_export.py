@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lotcal_tf import export, library, measuring, running
+from lotcal_tf import api, export, measuring
 from lotcal_tf.compat import keras
-from lotcal_tf.deploy import tflite
+from lotcal_tf.config.recipes import resolve
+from lotcal_tf.formats import tflite
+from lotcal_tf.lottery.run import run_experiment
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import best_level
-from lotcal_tf.recipes import resolve
 
 # See conftest.
 pytestmark = pytest.mark.usefixtures("determinism")
@@ -28,7 +29,7 @@ def run(tmp_path_factory):
     """A finished run; no test changes it."""
     out = tmp_path_factory.mktemp("export") / "run"
     fields = {**FLAGS, "validation_size": 123, "ece_bins": 12, "plan": "graph", "out": str(out)}
-    return running.run_experiment(resolve(fields), progress=False).directory
+    return run_experiment(resolve(fields), progress=False).directory
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_interruption_leaves_nothing_and_is_130(call, run, tmp_path, monkeypatch
 def test_data_of_ones_own_is_for_the_library(call, tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
-    library.find_tickets(
+    api.find_tickets(
         model, (x, y), epochs=1, levels=0, batch_size=10, plan="graph", out=tmp_path, progress=False
     )
     done = call(f"--run={tmp_path}")

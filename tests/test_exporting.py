@@ -5,17 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from lotcal_tf import exporting, running
-from lotcal_tf.deploy import tflite
+from lotcal_tf import exporting
+from lotcal_tf.config.recipes import resolve
 from lotcal_tf.errors import UsageError
-from lotcal_tf.recipes import resolve
+from lotcal_tf.formats import tflite
+from lotcal_tf.lottery.run import run_experiment
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("exporting") / "run"
     fields = {"model": "lenet_8", "epochs": 1, "levels": 1, "plan": "graph", "out": str(out)}
-    return running.run_experiment(resolve(fields), progress=False)
+    return run_experiment(resolve(fields), progress=False)
 
 
 def export(run, level, tmp_path, **fields):

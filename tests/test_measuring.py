@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lotcal_tf import library, measuring, running
+from lotcal_tf import api, measuring, metrics
 from lotcal_tf.compat import keras
+from lotcal_tf.config.recipes import resolve
 from lotcal_tf.errors import UsageError
-from lotcal_tf.evaluation import metrics
-from lotcal_tf.evaluation.unseen import measure_unseen
-from lotcal_tf.recipes import resolve
+from lotcal_tf.lottery.run import run_experiment
+from lotcal_tf.metrics.unseen import measure_unseen
 
 DRAW = np.random.default_rng(0)
 INPUTS, LABELS = DRAW.normal(size=(90, 8)).astype("float32"), DRAW.integers(0, 3, 90)
@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "run"
     data = (INPUTS[:60], LABELS[:60]), TEST
     settings = {"epochs": 1, "levels": 2, "batch_size": 10, "plan": "graph", "progress": False}
-    return library.find_tickets(model, *data, out=out, **settings)
+    return api.find_tickets(model, *data, out=out, **settings)
 
 
 def test_a_run_is_measured_by_its_best_ticket_on_ones_own_data(run):
@@ -45,7 +45,7 @@ def test_a_run_is_measured_by_its_best_ticket_on_ones_own_data(run):
 def test_validation_of_a_noisy_run_has_the_noise_of_its_training(tmp_path):
     flags = {"dataset": "digits", "model": "lenet_10", "epochs": 2, "levels": 0, "label_noise": 0.3}
     experiment = resolve(flags | {"out": str(tmp_path)})
-    record = running.run_experiment(experiment, progress=False).records[0]
+    record = run_experiment(experiment, progress=False).records[0]
     for split in ("val", "test"):
         found = measuring.evaluate_model(tmp_path, resolve({}), {}, split=split)
         assert found.metrics["accuracy"] == record[f"{split}_accuracy"]

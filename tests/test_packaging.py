@@ -105,21 +105,21 @@ def test_wheel_carries_package_recipes_types_and_license(built):
 
 def test_installed_copy_reads_its_own_recipes(built, elsewhere):
     source, directory, names = ask(elsewhere, built.installed)
-    assert source == built.installed / "lotcal_tf" / "experiment.py"
+    assert source == built.installed / "lotcal_tf" / "config" / "experiment.py"
     assert directory == built.installed / "lotcal_tf" / "configs"
     assert names == RECIPES
 
 
 def test_checkout_one_stands_in_shadows_the_installed_copy(built):
     source, directory, names = ask(built.checkout, built.installed)
-    assert source == built.checkout / "lotcal_tf" / "experiment.py"
+    assert source == built.checkout / "lotcal_tf" / "config" / "experiment.py"
     assert directory == built.checkout / "configs"
     assert names == RECIPES
 
 
 def test_editable_install_reads_the_checkouts_recipes(built, elsewhere):
     source, directory, names = ask(elsewhere, built.checkout)
-    assert source == built.checkout / "lotcal_tf" / "experiment.py"
+    assert source == built.checkout / "lotcal_tf" / "config" / "experiment.py"
     assert directory == built.checkout / "configs"
     assert names == RECIPES
 

@@ -152,9 +152,9 @@ def test_a_write_that_fails_leaves_the_study_before_it(call, runs, tmp_path, mon
 
 
 def test_histograms_are_of_the_runs_own_tickets(call, tmp_path, determinism):
-    from lotcal_tf import measuring, running
-    from lotcal_tf.evaluation import metrics
-    from lotcal_tf.recipes import resolve
+    from lotcal_tf import measuring, metrics
+    from lotcal_tf.config.recipes import resolve
+    from lotcal_tf.lottery.run import run_experiment
 
     directory = tmp_path / "digits"
     flags = {
@@ -165,7 +165,7 @@ def test_histograms_are_of_the_runs_own_tickets(call, tmp_path, determinism):
         "plan": "graph",
         "out": str(directory),
     }
-    running.run_experiment(resolve(flags), progress=False)
+    run_experiment(resolve(flags), progress=False)
     # As a run of an older version, with a double descent: the tickets are level 0 and 3.
     rows = list(csv.DictReader((directory / "metrics.csv").open(newline="")))
     recorded = [float(row.pop("test_wrong_confident")) for row in rows]

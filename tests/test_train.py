@@ -21,8 +21,8 @@ import pytest
 import safetensors.numpy
 import tensorflow_datasets as tfds
 
-from lotcal_tf import cli, train
-from lotcal_tf.recipes import resolve
+from lotcal_tf import train
+from lotcal_tf.config.recipes import resolve
 
 # See conftest.
 pytestmark = pytest.mark.usefixtures("determinism")
@@ -74,7 +74,7 @@ def call(capsys):
 
     def run(*flags):
         with pytest.raises(SystemExit) as left:
-            cli.run("train", train.__doc__, train.main, flags)
+            flags.run("train", train.__doc__, train.main, flags)
         out, err = capsys.readouterr()
         return types.SimpleNamespace(code=left.value.code, out=out, err=err.splitlines())
 
@@ -466,7 +466,7 @@ def test_loss_that_is_not_finite_stops_the_run(call, tmp_path):
 
 FAILING = """
 import tensorflow as tf
-from lotcal_tf.calibration.cross_entropy import CrossEntropy
+from lotcal_tf.calibration.strategies import CrossEntropy
 
 class FailsWhenPruned(CrossEntropy):
     def train_step(self, data):

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lotcal_tf import cli, library, running, train
+from lotcal_tf import api, train
 from lotcal_tf.compat import keras
+from lotcal_tf.config import flags
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.recipes import resolve
 from lotcal_tf.data import digits
-from lotcal_tf.experiment import Experiment
-from lotcal_tf.recipes import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "lotcal_tf.train"]
@@ -44,7 +45,7 @@ def ticket(tmp_path_factory):
     out = tmp_path_factory.mktemp("ticket") / "run"
     fields = {"levels": 0, "epochs": 1, "progress": False, "plan": "graph"}
     examples = next(data.train.in_order(200))
-    library.find_tickets(model, tuple(map(np.asarray, examples)), out=out, **fields)
+    api.find_tickets(model, tuple(map(np.asarray, examples)), out=out, **fields)
     return out / "tickets" / "level_00"
 
 
@@ -112,12 +113,12 @@ def pair(ticket, tmp_path_factory):
 
 def test_two_workers_find_what_one_process_finds(pair, ticket, tmp_path):
     run = pair[0] / "run"
-    one = running.run_experiment(
+    one = run.run_experiment(
         experiment(ticket, tmp_path / "one", levels=1, plan="graph"), progress=False
     )
     for level in (0, 1):
         mine, theirs = (
-            library.load_ticket(r / f"tickets/level_0{level}") for r in (one.directory, run)
+            api.load_ticket(r / f"tickets/level_0{level}") for r in (one.directory, run)
         )
         for name, mask in mine.masks.items():
             np.testing.assert_array_equal(theirs.masks[name], mask)
@@ -167,7 +168,7 @@ def test_the_death_of_a_worker_ends_the_run_and_harms_no_level(pair, ticket, tmp
     levels = len(list((run / "tickets").glob("level_*")))
     assert levels >= 4
     goes_on = experiment(ticket, run, levels=levels, plan="graph")
-    again = running.run_experiment(goes_on, progress=False)
+    again = run.run_experiment(goes_on, progress=False)
     assert (again.found, len(again.records)) == (levels, levels + 1)
     for level in range(levels + 1):
         assert again.ticket(level).level == level
@@ -181,10 +182,10 @@ def test_a_wrong_cluster_is_told_before_anything_else(config, told, tmp_path, mo
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if config is not None:
         monkeypatch.setenv("TF_CONFIG", config)
-    monkeypatch.setattr(cli, "start_tensorflow", lambda: pytest.fail("TensorFlow was started"))
+    monkeypatch.setattr(flags, "start_tensorflow", lambda: pytest.fail("TensorFlow was started"))
     out = tmp_path / "run"
     with pytest.raises(SystemExit) as left:
-        cli.run("train", train.__doc__, train.main, [f"--out={out}", "--distribute=multi_worker"])
+        flags.run("train", train.__doc__, train.main, [f"--out={out}", "--distribute=multi_worker"])
     (line,) = capsys.readouterr().err.splitlines()
     assert (left.value.code, line.startswith(f"train: {told}")) == (2, True)
     assert not out.exists()

@@ -30,17 +30,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from lotcal_tf import catalog, seeds
+from lotcal_tf import seeds
 from lotcal_tf.compat import keras, tfmot
+from lotcal_tf.config import registry
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.recipes import resolve
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.splits import Dataset, ResidentSplit
-from lotcal_tf.experiment import Experiment
-from lotcal_tf.lottery.board import Board
 from lotcal_tf.lottery.search import Search
 from lotcal_tf.lottery.store import RunStore
+from lotcal_tf.lottery.tensorboard import Board
 from lotcal_tf.lottery.ticket import wrap_for_training
 from lotcal_tf.models.build import build_model
-from lotcal_tf.recipes import resolve
 from lotcal_tf.training.trainer import Trainer
 
 import tensorflow as tf  # isort: skip  (after compat, which picks Keras)
@@ -63,7 +64,7 @@ def data(data_dir: str | None) -> tuple[Experiment, Dataset]:
     """MNIST, or noise of its shape."""
     experiment = resolve({"dataset": "mnist", "data_dir": data_dir, "epochs": 1, "lr": RATE})
     if data_dir:
-        return experiment, catalog.source("mnist").load()(experiment)
+        return experiment, registry.source("mnist").load()(experiment)
     draw = np.random.default_rng(0)
     arrays = draw.integers(0, 256, (60_000, 28, 28, 1), np.uint8), draw.integers(0, 10, 60_000)
     test = arrays[0][:10_000], arrays[1][:10_000]
@@ -86,7 +87,7 @@ def images(data_dir: str | None, steps: int) -> Dataset:
         splits = {name: noise(count) for name, count in counts.items()}
     else:
         experiment = resolve({"dataset": "cifar10", "data_dir": data_dir})
-        whole = catalog.source(experiment.source).load()(experiment)
+        whole = registry.source(experiment.source).load()(experiment)
         splits = {}
         for name, count in counts.items():
             inputs, labels = next(getattr(whole, name).in_order(count))
@@ -104,7 +105,7 @@ def ours(
     dropout = {name: hyper[name] for name in ("dropout_rate", "dropout_at") if name in hyper}
     shape = dataset.train.shape
     network = build_model(model, shape, 10, seed=0, input_range=255.0, **dropout)
-    strategy = catalog.strategy(calib).load()
+    strategy = registry.strategy(calib).load()
     trainer = Trainer(experiment, strategy, wrap_for_training(network, []), dataset)
 
     def run() -> int:
@@ -256,7 +257,7 @@ def chain(experiment: Experiment, dataset: Dataset) -> None:
     """Runs a whole chain and prints its time beside that of its steps alone, and its memory."""
     experiment = dataclasses.replace(experiment, levels=15, epochs=5)
     model = build_model("lenet_300_100", (28, 28, 1), 10, seed=0, input_range=255.0)
-    strategy = catalog.strategy(experiment.calib).load()
+    strategy = registry.strategy(experiment.calib).load()
     with tempfile.TemporaryDirectory() as directory:
         store = RunStore(Path(directory))
         watch = Watch()
@@ -350,7 +351,7 @@ def main() -> None:
         chain(experiment, dataset)
         return
     if arguments.strategies:
-        rows = {name: ours(dataset, name) for name in catalog.STRATEGIES}
+        rows = {name: ours(dataset, name) for name in registry.STRATEGIES}
         compare("LeNet-300-100, batch 60, T = 5", rows, arguments.rounds)
         return
     rows = {

@@ -20,7 +20,7 @@ from typing import Any
 
 from chains import Chain, Row, cell, read, run_all
 
-from lotcal_tf.catalog import STRATEGIES
+from lotcal_tf.config.registry import STRATEGIES
 from lotcal_tf.tables import markdown
 
 Settings = Mapping[str, Any]

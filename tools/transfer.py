@@ -19,7 +19,7 @@ from pathlib import Path
 
 from chains import Chain, cell, read, run_all
 
-from lotcal_tf.experiment import FIELDS
+from lotcal_tf.config.experiment import FIELDS
 
 FIGURES = ("accuracy", "ece", "nll")
 CONTROLS = ("random_mask", "redrawn_weights")

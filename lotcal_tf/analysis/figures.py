@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lotcal_tf.analysis.runs import DIFFICULTY, Chain
 from lotcal_tf.analysis.study import KL, OVERCONFIDENCE, Study
-from lotcal_tf.evaluation.metrics import confidence
+from lotcal_tf.metrics import confidence
 
 _DPI = 130
 _BINS = 20

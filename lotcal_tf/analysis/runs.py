@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.analysis.descent import Descent, read_chain
+from lotcal_tf.config.experiment import FIELDS
 from lotcal_tf.errors import UsageError
-from lotcal_tf.experiment import FIELDS
 
 # The field that says how hard a task is: the one field of the data that may differ.
 DIFFICULTY = "mixture_clusters"

@@ -15,7 +15,7 @@ from lotcal_tf.analysis.statistics import (
     spread,
     summarise,
 )
-from lotcal_tf.evaluation.metrics import wrong_confident
+from lotcal_tf.metrics import wrong_confident
 
 # So many difficulties make a rank correlation worth reporting.
 DIFFICULTIES = 5

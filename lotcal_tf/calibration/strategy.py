@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
-from lotcal_tf.models.mc_dropout import Passes
+from lotcal_tf.models.stateless_dropout import Passes
 
 Logs = dict[str, "tf.Tensor"]
 

@@ -1,8 +1,8 @@
 """scikit-learn's handwritten digits: 1 797 images of 8x8 with values 0 … 16, no network needed."""
 
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.splits import Dataset
-from lotcal_tf.experiment import Experiment
 from lotcal_tf.seeds import generator
 
 TEST_SIZE = 360

@@ -8,7 +8,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from lotcal_tf.deploy.batches import in_batches
+from lotcal_tf.formats.batches import in_batches
 
 
 class Background:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from lotcal_tf.data.arrays import is_pair
 from lotcal_tf.data.splits import Dataset, ResidentSplit, Split
-from lotcal_tf.deploy.formats import Material
 from lotcal_tf.errors import UsageError
+from lotcal_tf.formats.format import Material
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from lotcal_tf import tables
-from lotcal_tf.catalog import DEFAULT_FORMATS, ENCODINGS, FORMATS, Format, file_format
 from lotcal_tf.compat import keras
-from lotcal_tf.deploy import card, latency
+from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, Format, file_format
+from lotcal_tf.deploy import latency, model_card
 from lotcal_tf.deploy.background import Background
+from lotcal_tf.deploy.candidates import Made, Maker
 from lotcal_tf.deploy.examples import Examples
-from lotcal_tf.deploy.formats import LOGITS, PROBABILITIES
-from lotcal_tf.deploy.maker import Made, Maker
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Parity, Tolerance, compare
-from lotcal_tf.deploy.reader import KerasRunner, logits_of, open_model
+from lotcal_tf.deploy.report_tables import FILE_WORDS, verdict_text
 from lotcal_tf.deploy.scaling import fold_temperature, temperature_of
-from lotcal_tf.deploy.verdict import DENSE, MASKED, Verdict, verdict
-from lotcal_tf.deploy.verdict_tables import FILE_WORDS, verdict_text
+from lotcal_tf.deploy.sparsity_report import DENSE, MASKED, Verdict, verdict
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.evaluation.metrics import DEFAULT_BINS, prediction_bins
+from lotcal_tf.evaluation.open_model import KerasRunner, logits_of, open_model
 from lotcal_tf.files import flush, parts
+from lotcal_tf.formats.format import LOGITS, PROBABILITIES
 from lotcal_tf.lottery.ticket import Ticket
+from lotcal_tf.metrics import DEFAULT_BINS, prediction_bins
 from lotcal_tf.pruning.compaction import Compaction, compact
 
 PARITY, VERDICT = "parity.json", "verdict.json"
@@ -174,7 +174,7 @@ def export(
             "input": _input(ticket, runner.shape),
             **_shown(list(held.values()), examples, output, bins),
         }
-        card.write(files, facts)
+        model_card.write(files, facts)
         for name, content in ((PARITY, parity), (VERDICT, told.as_dict())):
             (files / name).write_text(f"{json.dumps(content, indent=2)}\n")
     return Exported.read(directory)
@@ -281,7 +281,7 @@ def _shown(held: Sequence[_Held], examples: Examples, output: str, bins: int) ->
     portable = [one for one in held if one.made.path.suffix == ".tflite"]
     main = (portable or held)[-1]
     logits = logits_of(main.outputs, 0.0) if output == PROBABILITIES else main.outputs
-    reliability = card.reliability_of(prediction_bins(examples.labels, logits, bins=bins))
+    reliability = model_card.reliability_of(prediction_bins(examples.labels, logits, bins=bins))
     return {"main": main.made.path.name, "reliability": reliability}
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lotcal_tf.deploy.reader import logits_of
+from lotcal_tf import metrics
 from lotcal_tf.errors import ExportMismatch
-from lotcal_tf.evaluation import metrics
-from lotcal_tf.evaluation.bins import bin_index
+from lotcal_tf.evaluation.open_model import logits_of
+from lotcal_tf.metrics.bins import bin_index
 
 Figures = Mapping[str, float]
 

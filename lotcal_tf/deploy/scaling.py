@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lotcal_tf.calibration.temperature import fit_temperature
+from lotcal_tf.calibration.post_hoc import fit_temperature
 from lotcal_tf.compat import keras
-from lotcal_tf.deploy import flatbuffer, tflite
-from lotcal_tf.deploy.batches import spread
-from lotcal_tf.deploy.formats import PROBABILITIES, Material
 from lotcal_tf.errors import ExportMismatch, UsageError
+from lotcal_tf.formats import tflite
+from lotcal_tf.formats.batches import spread
+from lotcal_tf.formats.format import PROBABILITIES, Material
+from lotcal_tf.formats.tflite_file import flatbuffer
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.pruning import masking
 

@@ -1,1 +1,1 @@
-"""Figures of merit and their pictures: NumPy and scikit-learn only, the lowest floor of the house."""
+"""Opening a model of any kind, and measuring it."""

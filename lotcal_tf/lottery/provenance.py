@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf import __version__
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset
-from lotcal_tf.experiment import Experiment
 from lotcal_tf.lottery.search import Search
 
 _PACKAGES = (

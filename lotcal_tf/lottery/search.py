@@ -7,20 +7,21 @@ from typing import Protocol
 
 import numpy as np
 
+from lotcal_tf import metrics
+from lotcal_tf.calibration.post_hoc import fit_temperature
 from lotcal_tf.calibration.strategy import Strategy
-from lotcal_tf.calibration.temperature import fit_temperature
 from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.evaluation import conditional, metrics
-from lotcal_tf.experiment import Experiment
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import Arrays, Record, Ticket, architecture_of, wrap_for_training
+from lotcal_tf.metrics import conditional
 from lotcal_tf.models.initial import redraw
-from lotcal_tf.pruning import magnitude, masking
+from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.rewind import Rewind, masked_start
-from lotcal_tf.training.distribution import ONE_DEVICE, Distribution
-from lotcal_tf.training.rehearsal import rehearse
+from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
+from lotcal_tf.training.time_estimate import rehearse
 from lotcal_tf.training.trainer import Progress, Trainer
 
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -37,7 +38,7 @@ class Start:
       source: columns of the level's row that tell where a given ticket comes from.
     """
 
-    masks: magnitude.Masks
+    masks: selection.Masks
     weights: Arrays
     protected: tuple[str, ...] = ()
     source: Record = dataclasses.field(default_factory=dict)
@@ -200,14 +201,14 @@ class Search:
             observer.on_level(ticket, predictions)
         return ticket
 
-    def prune(self, before: Ticket) -> magnitude.Pruned:
+    def prune(self, before: Ticket) -> selection.Pruned:
         """What the level after `before` keeps, by the experiment's scope and rates."""
         # In model order, by which ties are broken.
         masks = {name: before.masks[name] for name in masking.mask_variables(self.network)}
         if self.experiment.scope == "global":
             # A ticket from a local run brings a masked output layer: left as it came.
             ranked = {n: m for n, m in masks.items() if n.rpartition("/")[0] != self.output}
-            pruned = magnitude.prune_global(before.trained, ranked, self.experiment.prune_rate)
+            pruned = selection.prune_global(before.trained, ranked, self.experiment.prune_rate)
             return dataclasses.replace(pruned, masks=masks | pruned.masks)
         rates = {
             name: self.experiment.output_rate
@@ -215,7 +216,7 @@ class Search:
             else self.experiment.prune_rate
             for name in masks
         }
-        return magnitude.prune_local(before.trained, masks, rates)
+        return selection.prune_local(before.trained, masks, rates)
 
     def _start(self, level: int, before: Ticket | None) -> Start:
         """Where a level starts: at its ticket where there is one, else pruned from the level before."""
@@ -270,7 +271,7 @@ class Search:
 
 
 def _size(masks: Mapping[str, np.ndarray], trained: Arrays) -> Record:
-    remaining = magnitude.count(masks)
+    remaining = selection.count(masks)
     prunable = sum(mask.size for mask in masks.values())
     kernels = sum(int(np.count_nonzero(value)) for value in trained.values() if value.ndim >= 2)
     return {

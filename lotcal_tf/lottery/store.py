@@ -17,9 +17,9 @@ from typing import Any
 
 import safetensors.numpy
 
+from lotcal_tf.config.run_directory import finished_levels, level_name
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.files import flush, write_atomically
-from lotcal_tf.layout import finished_levels, level_name
 from lotcal_tf.lottery.ticket import Record, Ticket
 
 _TENSORS = ("masks", "rewind", "trained")

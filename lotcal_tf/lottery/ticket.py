@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
-from lotcal_tf.models.mc_dropout import replace_dropout
+from lotcal_tf.models.stateless_dropout import replace_dropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.rewind import masked_start
 

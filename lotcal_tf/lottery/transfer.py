@@ -13,14 +13,14 @@ from typing import Any, overload
 
 import numpy as np
 
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.run_directory import check_ticket, finished_levels, is_run, level_path
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
-from lotcal_tf.experiment import Experiment
-from lotcal_tf.layout import check_ticket, finished_levels, is_run, level_path
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Record, Ticket, from_architecture
 from lotcal_tf.models.initial import redraw
-from lotcal_tf.models.mc_dropout import StrategyDropout
+from lotcal_tf.models.stateless_dropout import StrategyDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.rewind import masked_start
 from lotcal_tf.seeds import generator

@@ -3,11 +3,11 @@
 import itertools
 from collections.abc import Sequence
 
-from lotcal_tf import catalog
 from lotcal_tf.compat import keras
+from lotcal_tf.config import registry
 from lotcal_tf.errors import FieldError
 from lotcal_tf.models.initial import redraw
-from lotcal_tf.models.mc_dropout import StrategyDropout
+from lotcal_tf.models.stateless_dropout import StrategyDropout
 
 # Kaiming normal is not truncated here, as in the papers (Keras's `he_normal` is).
 INITIALIZERS = {
@@ -74,7 +74,7 @@ def build_model(
         # that the process has built before.
         return StrategyDropout(dropout_rate, name=f"dropout_{next(numbers)}")(x)
 
-    logits = catalog.model(name).load()(name, x, classes, draw, dropout)
+    logits = registry.model(name).load()(name, x, classes, draw, dropout)
     return redraw(keras.Model(inputs, logits, name=name), seed, "initial")
 
 

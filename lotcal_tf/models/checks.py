@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from lotcal_tf.cloning import check_walkable
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.models.keras_graph import check_walkable
 
 
 def classes_of(model: "keras.Model") -> int:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from lotcal_tf.cloning import copy_layer, rebuild
 from lotcal_tf.compat import keras
-from lotcal_tf.models.mc_dropout import StatelessDropout
+from lotcal_tf.models.keras_graph import copy_layer, rebuild
+from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.seeds import named_seed
 
 

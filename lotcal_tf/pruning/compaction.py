@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lotcal_tf.cloning import copy_layer, flatten, replayed, steps
 from lotcal_tf.compat import keras
+from lotcal_tf.models.keras_graph import copy_layer, flatten, replayed, steps
 from lotcal_tf.pruning import channels
 
 # A gather before the first dense layer costs a copy of what it leaves: it must save this share.

@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from lotcal_tf.cloning import check_walkable, copy_layer, is_nested, rebuild
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
+from lotcal_tf.models.keras_graph import check_walkable, copy_layer, is_nested, rebuild
 from lotcal_tf.pruning.masked import Masked, is_prunable, refuse_unknown
 
 

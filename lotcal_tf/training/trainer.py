@@ -9,17 +9,17 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lotcal_tf import seeds
+from lotcal_tf import metrics, seeds
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.augment import AUGMENTATIONS
 from lotcal_tf.data.splits import Dataset, Split, shuffle_seed
 from lotcal_tf.errors import FieldError, TrainingDiverged
-from lotcal_tf.evaluation import metrics
-from lotcal_tf.experiment import Experiment
-from lotcal_tf.training.distribution import ONE_DEVICE, Distribution
+from lotcal_tf.training.compiled_loop import TrainingProgram, choose_plan
+from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 from lotcal_tf.training.optimizer import build_optimizer, restart
-from lotcal_tf.training.program import Predictor, TrainingProgram, choose_plan
+from lotcal_tf.training.predictor import Predictor
 
 
 @dataclasses.dataclass(frozen=True)

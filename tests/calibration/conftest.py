@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
-from lotcal_tf.models.mc_dropout import StatelessDropout
+from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.seeds import step_seed
 
 RNG = np.random.default_rng(8)

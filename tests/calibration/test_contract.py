@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lotcal_tf.api import export_ticket, find_tickets
 from lotcal_tf.calibration.strategy import Strategy
-from lotcal_tf.catalog import STRATEGIES
 from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.registry import STRATEGIES
 from lotcal_tf.data import digits
-from lotcal_tf.deploy import saved_model, tflite
-from lotcal_tf.experiment import Experiment
-from lotcal_tf.library import export_ticket, find_tickets
+from lotcal_tf.formats import saved_model, tflite
 from lotcal_tf.models.build import build_model
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import step_seed

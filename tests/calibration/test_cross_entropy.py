@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lotcal_tf.calibration.cross_entropy import CrossEntropy
+from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras
 
 RATE, DECAY = 0.3, 0.05

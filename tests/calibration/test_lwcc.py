@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lotcal_tf.calibration import losses
-from lotcal_tf.calibration.lwcc import LikelihoodWeighted, LikelihoodWeightedStochastic
+from lotcal_tf.calibration.strategies import LikelihoodWeighted, LikelihoodWeightedStochastic
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 2.0])

@@ -3,7 +3,7 @@
 import pytest
 
 from lotcal_tf.calibration import losses
-from lotcal_tf.calibration.mda import MarginalDistributionAlignment
+from lotcal_tf.calibration.strategies import MarginalDistributionAlignment
 
 
 @pytest.mark.parametrize("weight", [0.0, 2.0])

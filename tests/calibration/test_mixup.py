@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from lotcal_tf.calibration.losses import cross_entropy
-from lotcal_tf.calibration.mixup import Mixup
+from lotcal_tf.calibration.strategies import Mixup
 from lotcal_tf.seeds import step_seed
 
 DRAWS = 4000

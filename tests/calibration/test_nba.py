@@ -3,7 +3,7 @@
 import pytest
 
 from lotcal_tf.calibration import losses
-from lotcal_tf.calibration.nba import NormalisedBinAssignment
+from lotcal_tf.calibration.strategies import NormalisedBinAssignment
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lotcal_tf.calibration import losses
-from lotcal_tf.calibration.vwcc import VarianceWeighted
+from lotcal_tf.calibration.strategies import VarianceWeighted
 
 
 @pytest.mark.parametrize("passes", [2, 5])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lotcal_tf.config.experiment import FIELDS
 from lotcal_tf.data.augment import AUGMENTATIONS, crop_flip, draw
-from lotcal_tf.experiment import FIELDS
 
 SEED = tf.constant([3, 4])
 WAYS = 9 * 9 * 2

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data import digits
-from lotcal_tf.experiment import Experiment
 
 
 def load(seed=0, validation_size=200):

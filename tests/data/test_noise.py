@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.arrays import from_arrays, from_pipelines
 from lotcal_tf.data.noise import noisy_labels, with_label_noise
 from lotcal_tf.errors import FieldError
-from lotcal_tf.evaluation.conditional import label_maps
-from lotcal_tf.experiment import Experiment
+from lotcal_tf.metrics.conditional import label_maps
 
 CLASSES, COUNTS = 5, {"train": 90, "val": 10, "test": 45}
 IMAGE = (1, 2, 3, 4, 0)

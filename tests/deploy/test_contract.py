@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lotcal_tf import catalog
+from lotcal_tf.config import registry
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import export
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import Ticket, architecture_of, wrap_for_training
 from lotcal_tf.models.build import build_model
-from lotcal_tf.models.mc_dropout import StatelessDropout
+from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.rewind import masked_start
 
@@ -20,10 +20,10 @@ SHAPE, CLASSES = (16, 16, 3), 4
 INPUTS = np.random.default_rng(0).integers(0, 256, size=(9, *SHAPE)).astype("float32")
 
 
-@pytest.fixture(scope="module", params=catalog.MODELS)
+@pytest.fixture(scope="module", params=registry.MODELS)
 def ticket(request):
     """Half of each kernel pruned; BatchNorm's weights and statistics are not those it begins with."""
-    name = catalog.MODELS[request.param].example or request.param
+    name = registry.MODELS[request.param].example or request.param
     network = wrap_for_training(
         build_model(name, SHAPE, CLASSES, seed=0, input_range=255.0, dropout_rate=0.2)
     )

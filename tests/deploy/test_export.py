@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lotcal_tf import metrics
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy import export as export_module
-from lotcal_tf.deploy import saved_model, tflite
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import export, exported
 from lotcal_tf.deploy.parity import COMPARED, Tolerance
 from lotcal_tf.errors import ExportMismatch, FieldError, UsageError
-from lotcal_tf.evaluation import metrics
+from lotcal_tf.formats import saved_model, tflite
 
 FORMATS = ("saved_model", "float32")
 CARD = {"model_card.json", "model_card.md", "reliability.png"}

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from lotcal_tf.deploy import latency, tflite
+from lotcal_tf.deploy import latency
 from lotcal_tf.errors import LotcalError
+from lotcal_tf.formats import tflite
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from lotcal_tf import metrics
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance, compare
 from lotcal_tf.errors import ExportMismatch
-from lotcal_tf.evaluation import metrics
 
 DRAW = np.random.default_rng(3)
 TRUTH = DRAW.normal(size=(200, 4)).astype("float32") * 3

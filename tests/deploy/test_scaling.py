@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lotcal_tf.calibration.temperature import fit_temperature
+from lotcal_tf.calibration.post_hoc import fit_temperature
 from lotcal_tf.compat import keras
-from lotcal_tf.deploy import tflite
-from lotcal_tf.deploy.formats import Material, with_softmax
 from lotcal_tf.deploy.scaling import fold_temperature, refit, temperature_of
 from lotcal_tf.errors import UsageError
+from lotcal_tf.formats import tflite
+from lotcal_tf.formats.format import Material, with_softmax
 from lotcal_tf.pruning import masking
 
 layers = keras.layers

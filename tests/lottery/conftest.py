@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lotcal_tf.calibration.cross_entropy import CrossEntropy
+from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.arrays import from_arrays
-from lotcal_tf.experiment import Experiment
 from lotcal_tf.lottery.search import Search
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.pruning import masking

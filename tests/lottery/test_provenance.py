@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import lotcal_tf
-from lotcal_tf.experiment import Experiment
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.lottery import provenance
 from lotcal_tf.lottery.provenance import describe
 

@@ -13,20 +13,21 @@ import scipy.special
 import tensorflow as tf
 
 import lotcal_tf
-from lotcal_tf.calibration.cross_entropy import CrossEntropy
+from lotcal_tf import metrics
+from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import export
 from lotcal_tf.errors import FieldError, TrainingDiverged, UsageError
-from lotcal_tf.evaluation import conditional, metrics
-from lotcal_tf.experiment import Experiment
 from lotcal_tf.lottery.search import Search
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import Ticket, wrap_for_training
+from lotcal_tf.metrics import conditional
 from lotcal_tf.models import resnet
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.rewind import masked_start
-from lotcal_tf.training import program
+from lotcal_tf.training import compiled_loop
 from lotcal_tf.training.trainer import Trainer
 
 HIDDEN, OUTPUT = "hidden/kernel", "logits/kernel"  # 8 x 6 and 6 x 3
@@ -134,7 +135,7 @@ def test_late_rewinding_goes_back_to_the_weights_after_step_four(
 ):
     chain = chains("late")
     # A trainer of its own that is visited every four steps: no part of the snapshot's way.
-    monkeypatch.setattr(program, "VISIT_STEPS", {"xla": 4, "graph": 4})
+    monkeypatch.setattr(compiled_loop, "VISIT_STEPS", {"xla": 4, "graph": 4})
     alone = wrap_for_training(network, ["logits"])
     seen = {}
     Trainer(Experiment(epochs=1, batch_size=10, lr=0.02), CrossEntropy, alone, dataset).train(
@@ -174,7 +175,7 @@ def test_batchnorms_statistics_are_rewound_with_the_weights(
             name: np.full_like(v, "variance" in name) for name, v in chain.starts[1].items()
         }
     else:
-        monkeypatch.setattr(program, "VISIT_STEPS", {"xla": 4, "graph": 4})
+        monkeypatch.setattr(compiled_loop, "VISIT_STEPS", {"xla": 4, "graph": 4})
         alone, seen = wrap_for_training(network, ["*_shortcut"], ["logits"]), {}
         experiment = Experiment(epochs=1, batch_size=10, lr=0.02, **SGD)
         Trainer(experiment, CrossEntropy, alone, dataset).train(

@@ -10,13 +10,7 @@ import numpy as np
 import pytest
 
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
-from lotcal_tf.lottery.store import (
-    OnlookerStore,
-    RunStore,
-    level_name,
-    read_header,
-    read_ticket,
-)
+from lotcal_tf.lottery.store import OnlookerStore, RunStore, level_name, read_header, read_ticket
 from lotcal_tf.lottery.ticket import Ticket
 
 FILES = ("ticket.json", "masks.safetensors", "rewind.safetensors", "trained.safetensors")

@@ -9,7 +9,7 @@ import pytest
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.errors import UsageError
 from lotcal_tf.lottery.ticket import Ticket, architecture_of, best_level, wrap_for_training
-from lotcal_tf.models.mc_dropout import StatelessDropout
+from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.masked import Masked
 

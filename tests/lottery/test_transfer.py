@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from lotcal_tf import catalog
-from lotcal_tf.calibration.cross_entropy import CrossEntropy
+from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras
+from lotcal_tf.config import registry
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.experiment import Experiment
 from lotcal_tf.lottery.search import Search
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import Ticket, architecture_of
@@ -26,7 +26,7 @@ from lotcal_tf.lottery.transfer import (
     with_redrawn_weights,
 )
 from lotcal_tf.models.build import build_model
-from lotcal_tf.models.mc_dropout import StatelessDropout, StrategyDropout
+from lotcal_tf.models.stateless_dropout import StatelessDropout, StrategyDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.rewind import masked_start
 
@@ -241,9 +241,9 @@ def test_what_a_strategy_puts_into_a_catalog_model_is_its_own():
 # --- every model of the catalog --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", catalog.MODELS)
+@pytest.mark.parametrize("family", registry.MODELS)
 def test_a_ticket_of_every_model_moves_to_other_data_and_strategies(family):
-    name = catalog.MODELS[family].example or family
+    name = registry.MODELS[family].example or family
     model = build_model(name, (32, 32, 3), 3, seed=0, input_range=255.0, dropout_rate=0.1)
     output, values = masking.output_layer(model), masking.values(model)
     draw = np.random.default_rng(0)

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from lotcal_tf import catalog
+from lotcal_tf.config import registry
+from lotcal_tf.config.experiment import FIELDS
 from lotcal_tf.errors import FieldError
-from lotcal_tf.experiment import FIELDS
 from lotcal_tf.models.build import INITIALIZERS, build_model
-from lotcal_tf.models.mc_dropout import StatelessDropout
+from lotcal_tf.models.stateless_dropout import StatelessDropout
 
 
 def kernels(model):
@@ -92,8 +92,8 @@ def test_initializers_draw_as_the_papers_define_them(name):
 
 
 def test_the_catalog_is_where_models_come_from(monkeypatch):
-    row = catalog.Row("lotcal_tf.models.lenet:build", "", r"mine_\d+", "mine_6")
-    monkeypatch.setattr(catalog, "MODELS", {"mine": row})
+    row = registry.Row("lotcal_tf.models.lenet:build", "", r"mine_\d+", "mine_6")
+    monkeypatch.setattr(registry, "MODELS", {"mine": row})
     assert build_model("mine_6", (5,), 3, seed=0).get_layer("hidden_1").units == 6
 
 

@@ -5,20 +5,20 @@ import re
 import numpy as np
 import pytest
 
-from lotcal_tf import catalog
 from lotcal_tf.compat import keras
+from lotcal_tf.config import registry
 from lotcal_tf.models.build import build_model
 from lotcal_tf.models.checks import check_outputs, classes_of
-from lotcal_tf.models.mc_dropout import replace_dropout
+from lotcal_tf.models.stateless_dropout import replace_dropout
 from lotcal_tf.pruning import masking
 
 SHAPE, CLASSES = (32, 32, 3), 7
 INPUTS = np.random.default_rng(0).integers(0, 256, size=(4, *SHAPE)).astype("float32")
 
 
-@pytest.fixture(scope="module", params=catalog.MODELS)
+@pytest.fixture(scope="module", params=registry.MODELS)
 def name(request):
-    row = catalog.MODELS[request.param]
+    row = registry.MODELS[request.param]
     return row.example or request.param
 
 
@@ -37,12 +37,12 @@ def wrapped(model):
     return network
 
 
-@pytest.mark.parametrize("family", catalog.MODELS)
+@pytest.mark.parametrize("family", registry.MODELS)
 def test_the_row_is_found_by_its_example_and_pattern(family):
-    row = catalog.MODELS[family]
+    row = registry.MODELS[family]
     example = row.example or family
     assert re.fullmatch(row.pattern or re.escape(family), example)
-    assert catalog.model(example) is row
+    assert registry.model(example) is row
     assert row.summary
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from lotcal_tf.cloning import copy_layer, rebuild
 from lotcal_tf.compat import keras
 from lotcal_tf.models.initial import redraw
+from lotcal_tf.models.keras_graph import copy_layer, rebuild
 from lotcal_tf.pruning.masking import values
 
 layers = keras.layers

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lotcal_tf import catalog
 from lotcal_tf.compat import keras
+from lotcal_tf.config import registry
 from lotcal_tf.errors import FieldError
 from lotcal_tf.models import resnet
 from lotcal_tf.models.build import build_model
-from lotcal_tf.models.mc_dropout import Passes
+from lotcal_tf.models.stateless_dropout import Passes
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import step_seed
 
@@ -200,7 +200,7 @@ def test_any_image_will_do(by_hand):
     "name", ["resnet8", "resnet14", "resnet20_1", "resnet44", "resnet110_16", "resnet1202"]
 )
 def test_depths_of_six_n_plus_two_are_the_catalogs(name):
-    assert catalog.model(name) is catalog.MODELS["resnet"]
+    assert registry.model(name) is registry.MODELS["resnet"]
 
 
 @pytest.mark.parametrize(
@@ -211,4 +211,4 @@ def test_depths_of_six_n_plus_two_are_the_catalogs(name):
 def test_other_depths_are_refused(name):
     """50 and 152 too, though 6n + 2: who asks for those means the networks of bottlenecks."""
     with pytest.raises(FieldError, match=f"^model={name}: no such model"):
-        catalog.model(name)
+        registry.model(name)

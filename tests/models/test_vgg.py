@@ -7,7 +7,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.errors import FieldError
 from lotcal_tf.models import vgg
 from lotcal_tf.models.build import build_model
-from lotcal_tf.models.mc_dropout import Passes
+from lotcal_tf.models.stateless_dropout import Passes
 from lotcal_tf.pruning import masking
 
 # The published list, as Simonyan & Zisserman's table 1, column E, gives it.

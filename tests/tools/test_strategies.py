@@ -6,8 +6,8 @@ import statistics
 
 import pytest
 
-from lotcal_tf.catalog import STRATEGIES
-from lotcal_tf.experiment import Experiment
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.registry import STRATEGIES
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lotcal_tf import cli
+from lotcal_tf.config import flags
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_train_command_takes_every_chain(tool, tmp_path):
     found = tool.searches(["none", "vwcc"], 2, "mnist", FLAGS)
     assert list(found) == [("none", 0), ("vwcc", 0), ("none", 1), ("vwcc", 1)]
     for (calib, seed), chain in found.items():
-        experiment = cli.parse("train", "", chain.flags)
+        experiment = flags.parse("train", "", chain.flags)
         assert (experiment.dataset, experiment.calib, experiment.seed) == ("mnist", calib, seed)
         assert experiment.prune_rate == 0.4
         for level in range(4):
@@ -46,7 +46,7 @@ def test_the_train_command_takes_every_chain(tool, tmp_path):
     moved = tool.transfers(columns, 2, "digits", FLAGS, tmp_path)
     assert len({chain.name for chain in moved.values()}) == len(moved) == 2 * 5
     for (column, seed), chain in moved.items():
-        experiment = cli.parse("train", "", chain.flags)
+        experiment = flags.parse("train", "", chain.flags)
         assert (experiment.dataset, experiment.calib, experiment.seed) == ("digits", "none", seed)
         strategy = "vwcc" if column == "vwcc" else "none"
         assert experiment.ticket == str(tmp_path / f"find-{strategy}-seed_{seed}")

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lotcal_tf.calibration.cross_entropy import CrossEntropy
+from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset, ResidentSplit, StreamedSplit, shuffle_seed
 from lotcal_tf.errors import FieldError, TrainingDiverged
-from lotcal_tf.experiment import Experiment
-from lotcal_tf.models.mc_dropout import StatelessDropout
+from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import named_seed, step_seed
-from lotcal_tf.training import program
+from lotcal_tf.training import compiled_loop
 from lotcal_tf.training.optimizer import build_optimizer
 from lotcal_tf.training.trainer import Trainer
 
@@ -151,7 +151,7 @@ def test_the_snapshot_is_taken_after_exactly_its_step(trainer, after):
 
 
 def test_the_snapshot_is_taken_once_where_its_step_is_heard_of_twice(trainer, monkeypatch):
-    monkeypatch.setitem(program.VISIT_STEPS, "graph", 4)
+    monkeypatch.setitem(compiled_loop.VISIT_STEPS, "graph", 4)
     taken, heard = [], []
     trainer.train(
         0,
@@ -178,7 +178,7 @@ def test_rewound_to_its_snapshot_a_level_ends_where_it_ended():
 
 
 def test_the_listener_hears_of_every_visit_and_every_epochs_end(trainer, monkeypatch):
-    monkeypatch.setitem(program.VISIT_STEPS, "graph", 4)
+    monkeypatch.setitem(compiled_loop.VISIT_STEPS, "graph", 4)
     heard = []
     epochs = trainer.train(3, first_step=5, listener=heard.append)
     assert {(progress.level, progress.first_step) for progress in heard} == {(3, 5)}
@@ -203,7 +203,7 @@ def test_what_a_level_takes_counts_its_measuring(fields, first, steps):
 
 
 def test_cuts_are_visits_too(trainer, monkeypatch):
-    monkeypatch.setitem(program.VISIT_STEPS, "graph", 4)
+    monkeypatch.setitem(compiled_loop.VISIT_STEPS, "graph", 4)
     heard = []
     trainer.train(0, cuts=[1, 6, 9, 99], listener=lambda progress: heard.append(progress.step))
     assert sorted(set(heard)) == [1, 4, 6, 9, 10, 12, 16, 18]
@@ -326,7 +326,7 @@ def test_a_batch_larger_than_the_split_is_refused():
 )
 def test_pruned_weights_are_zero_after_every_step(fields, monkeypatch):
     trainer = make_trainer(**fields)
-    monkeypatch.setitem(program.VISIT_STEPS, trainer.plan, 1)
+    monkeypatch.setitem(compiled_loop.VISIT_STEPS, trainer.plan, 1)
     network, start = trainer.network, masking.values(trainer.network)
     rng, visits = np.random.default_rng(0), []
     masks = {name: np.ones(m.shape, bool) for name, m in masking.mask_variables(network).items()}
@@ -350,7 +350,9 @@ def test_pruned_weights_are_zero_after_every_step(fields, monkeypatch):
 
 
 def test_a_stream_trains_as_memory_does_in_the_same_order(monkeypatch):
-    monkeypatch.setitem(program.VISIT_STEPS, "graph", 4)  # a stream's blocks: 32 and 16 examples
+    monkeypatch.setitem(
+        compiled_loop.VISIT_STEPS, "graph", 4
+    )  # a stream's blocks: 32 and 16 examples
     pairs = tf.data.Dataset.from_tensor_slices(arrays(50, 0))
     stream = StreamedSplit(pairs, 50, buffer=10)
     seed = shuffle_seed(4, 0, 0)

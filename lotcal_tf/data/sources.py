@@ -1,0 +1,17 @@
+"""The data that an experiment names: from its source, with its label noise."""
+
+from lotcal_tf.config import registry
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.data.noise import with_label_noise
+from lotcal_tf.data.splits import Dataset
+
+
+def load(experiment: Experiment) -> Dataset:
+    """The dataset `experiment.source`, its labels as the experiment wants them.
+
+    Raises:
+      UsageError: the source does not give what is asked of it.
+      FieldError: the noise does not fit the data's classes.
+    """
+    dataset: Dataset = registry.source(experiment.source).load()(experiment)
+    return with_label_noise(dataset, experiment)

@@ -1,0 +1,1 @@
+"""File formats: each writes, runs and checks files of its own suffix."""

@@ -1,0 +1,41 @@
+"""Metrics of classifiers and their diagrams; NumPy and SciPy only."""
+
+from lotcal_tf.metrics.classification import (
+    CONFIDENT,
+    DEFAULT_BINS,
+    accuracy,
+    adaptive_ece,
+    aurc,
+    brier,
+    classwise_ece,
+    confidence,
+    ece,
+    log_softmax,
+    mce,
+    measure,
+    nll,
+    nll_standard_error,
+    overconfidence,
+    prediction_bins,
+    wrong_confident,
+)
+
+__all__ = [
+    "CONFIDENT",
+    "DEFAULT_BINS",
+    "accuracy",
+    "adaptive_ece",
+    "aurc",
+    "brier",
+    "classwise_ece",
+    "confidence",
+    "ece",
+    "log_softmax",
+    "mce",
+    "measure",
+    "nll",
+    "nll_standard_error",
+    "overconfidence",
+    "prediction_bins",
+    "wrong_confident",
+]

@@ -1,0 +1,196 @@
+"""Accuracy, NLL, Brier score and calibration error of predictions, in NumPy and float64.
+
+Every metric is a pure function `(labels, logits, *, ...)`: labels `(N,)` integers in [0, K) (`nll`
+and `brier` also take distributions `(N, K)`, as mixup makes them),
+logits `(N, K)` finite reals, N >= 1, K >= 2, with p = softmax(logits). Anything else raises
+ValueError before a figure is computed. Predictions of several stochastic passes are averaged as
+probabilities first; their logarithm serves as logits.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lotcal_tf.metrics.bins import BinStatistics, bin_statistics, equal_mass_statistics
+
+DEFAULT_BINS = 15
+CONFIDENT = 0.9  # above it a prediction counts as confident
+
+
+def accuracy(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Share of examples whose predicted class is the label, in [0, 1]; ties as in `confidence`."""
+    y, z = _checked(labels, logits)
+    return float(np.mean(z.argmax(axis=1) == y))
+
+
+def nll(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Negative log-likelihood, mean of -log p[y] in nats, in [0, inf); finite for logits +-1e4."""
+    return float(_example_nll(labels, logits).mean())
+
+
+def nll_standard_error(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Standard error of `nll` in nats: deviation of -log p[y] (ddof 1) / sqrt(N); 0.0 for N = 1."""
+    losses = _example_nll(labels, logits)
+    return float(losses.std(ddof=1) / np.sqrt(losses.size)) if losses.size > 1 else 0.0
+
+
+def brier(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Brier score, mean over examples of sum_k (p_k - 1[k = y])^2, in [0, 2].
+
+    Brier, "Verification of forecasts expressed in terms of probability", 1950, eq. 2.
+    `tfp.stats.brier_score` returns sum_k p_k^2 - 2 p_y an example, which is this minus 1.
+    """
+    truth, z = _checked_distribution(labels, logits)
+    return float(np.mean(np.sum((np.exp(log_softmax(z)) - truth) ** 2, axis=1)))
+
+
+def ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
+    """Expected calibration error of the predicted class, in [0, 1].
+
+    Sum over bins of |B_m|/N * |acc(B_m) - conf(B_m)|: Naeini et al. 2015; Guo et al. 2017 (arXiv
+    1706.04599), eq. 3. It depends on `bins` (see `bin_statistics`): record it beside the figure.
+    """
+    return prediction_bins(labels, logits, bins=bins).expected_gap
+
+
+def adaptive_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
+    """ECE in bins of equally many examples, in [0, 1] (Nixon et al. 2019, arXiv 1904.01685)."""
+    predicted, y, conf = _predictions(labels, logits)
+    return equal_mass_statistics(predicted == y, conf, bins).expected_gap
+
+
+def classwise_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
+    """Mean over the classes k of the ECE of p_k against 1[y = k], in [0, 1].
+
+    Kull et al. 2019 (arXiv 1910.12656), eq. 3: every probability counts, not the highest alone.
+    """
+    y, z = _checked(labels, logits)
+    p = np.minimum(np.exp(log_softmax(z)), 1.0)
+    gaps = [bin_statistics(y == k, p[:, k], bins).expected_gap for k in range(p.shape[1])]
+    return float(np.mean(gaps))
+
+
+def mce(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
+    """Maximum calibration error: the largest gap of a bin, in [0, 1] (Guo et al. 2017, eq. 5)."""
+    return prediction_bins(labels, logits, bins=bins).maximum_gap
+
+
+def overconfidence(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Mean confidence minus accuracy, in [-1, 1]: above 0 the network claims too much."""
+    predicted, y, conf = _predictions(labels, logits)
+    return float(conf.mean() - np.mean(predicted == y))
+
+
+def aurc(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Area under the risk-coverage curve, in [0, 1] (Geifman & El-Yaniv 2017, arXiv 1705.08500).
+
+    The mean over n = 1 … N of the error among the n most confident examples: low where confidence
+    ranks right before wrong. Examples of equal confidence share the error they have together.
+    """
+    predicted, y, conf = _predictions(labels, logits)
+    wrong = (predicted != y).astype(np.float64)
+    _, group = np.unique(-conf, return_inverse=True)
+    shared = (np.bincount(group, weights=wrong) / np.bincount(group))[group]
+    order = np.argsort(-conf, kind="stable")
+    risks = np.cumsum(shared[order]) / np.arange(1, y.size + 1)
+    return float(risks.mean())
+
+
+def wrong_confident(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Share of the wrong predictions whose confidence is above 0.9, in [0, 1]; 0.0 where none is wrong."""
+    predicted, y, conf = _predictions(labels, logits)
+    wrong = predicted != y
+    return float(np.mean(conf[wrong] > CONFIDENT)) if wrong.any() else 0.0
+
+
+def measure(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> dict[str, float]:
+    """All of the above by name, `nll_standard_error` as `nll_se`; `bins` bins where there are any."""
+    return {
+        "accuracy": accuracy(labels, logits),
+        "nll": nll(labels, logits),
+        "nll_se": nll_standard_error(labels, logits),
+        "brier": brier(labels, logits),
+        "ece": ece(labels, logits, bins=bins),
+        "adaptive_ece": adaptive_ece(labels, logits, bins=bins),
+        "classwise_ece": classwise_ece(labels, logits, bins=bins),
+        "mce": mce(labels, logits, bins=bins),
+        "overconfidence": overconfidence(labels, logits),
+        "aurc": aurc(labels, logits),
+        "wrong_confident": wrong_confident(labels, logits),
+    }
+
+
+def log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
+    """Log-probabilities `(N, K)`, each in (-inf, 0], of logits `(N, K)`; finite for +-1e4."""
+    z = _checked_logits(logits)
+    shifted: NDArray[np.float64] = z - z.max(axis=1, keepdims=True)
+    log_sum: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted - log_sum
+
+
+def confidence(logits: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Predicted class `(N,)`, ties to the lowest index, and its probability `(N,)` in [1/K, 1]."""
+    z = _checked_logits(logits)
+    # max_k p_k is exp(0) over the sum: n equal logits far above the rest give 1/n to the last bit.
+    highest = 1.0 / np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1)
+    return z.argmax(axis=1), highest
+
+
+def prediction_bins(
+    labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS
+) -> BinStatistics:
+    """`bin_statistics` of the predicted classes: what `ece` sums and the diagram shows."""
+    predicted, y, conf = _predictions(labels, logits)
+    return bin_statistics(predicted == y, conf, bins)
+
+
+def _predictions(
+    labels: ArrayLike, logits: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Predicted classes, labels, confidences."""
+    y, z = _checked(labels, logits)
+    predicted, conf = confidence(z)
+    return predicted, y, conf
+
+
+def _example_nll(labels: ArrayLike, logits: ArrayLike) -> NDArray[np.float64]:
+    truth, z = _checked_distribution(labels, logits)
+    return -np.sum(truth * log_softmax(z), axis=1)
+
+
+def _checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
+    z = np.asarray(logits, dtype=np.float64)
+    if z.ndim != 2 or z.shape[0] < 1 or z.shape[1] < 2:
+        raise ValueError(f"logits must have shape (N, K) with N >= 1 and K >= 2, got {z.shape}")
+    finite = np.isfinite(z).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"logits must be finite, got inf or NaN in row {finite.argmin()}")
+    return z
+
+
+def _checked_distribution(
+    labels: ArrayLike, logits: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Labels as distributions `(N, K)`: one-hot where they are classes."""
+    given = np.asarray(labels)
+    if given.ndim == 1:
+        y, z = _checked(given, logits)
+        return np.eye(z.shape[1])[y], z
+    z = _checked_logits(logits)
+    if given.shape != z.shape:
+        raise ValueError(f"labels must have shape {z.shape[:1]} or {z.shape}, got {given.shape}")
+    truth = given.astype(np.float64)
+    if not ((truth >= 0).all() and np.allclose(truth.sum(axis=1), 1.0, atol=1e-5)):
+        raise ValueError("soft labels must be 0 or more and add up to 1 for each example")
+    return truth, z
+
+
+def _checked(labels: ArrayLike, logits: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    y, z = np.asarray(labels), _checked_logits(logits)
+    examples, classes = z.shape
+    if y.shape != (examples,):
+        raise ValueError(f"labels must have shape ({examples},) as logits {z.shape}, got {y.shape}")
+    if not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"labels must be integers (class indices), got dtype {y.dtype}")
+    if y.min() < 0 or y.max() >= classes:
+        raise ValueError(f"labels must lie in [0, {classes}), got {y.min()} to {y.max()}")
+    return y.astype(np.int64), z

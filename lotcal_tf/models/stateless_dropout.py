@@ -1,0 +1,224 @@
+"""Dropout without state: its mask is a function of the training step's seed and the layer's name.
+
+Keras's own keeps a hidden generator that no checkpoint holds, so a resumed run would differ.
+"""
+
+import contextvars
+from typing import Any
+
+import tensorflow as tf
+
+from lotcal_tf.compat import keras
+from lotcal_tf.errors import UsageError
+from lotcal_tf.models.keras_graph import copy_layer, is_nested, rebuild
+from lotcal_tf.seeds import draw_seed, random_bits
+
+# The dropout that repeats its batch, by identity (None: it is repeated before), and how often; set
+# while `Passes` traces. All dropout drops then, in evaluation too.
+_REPEAT: contextvars.ContextVar[tuple[int | None, int] | None] = contextvars.ContextVar(
+    "repeat", default=None
+)
+
+# A mask needs a few random bits an element, not a float: two decisions are cut from each draw.
+_LEVELS = 1 << 16
+_SPATIAL = {
+    keras.layers.SpatialDropout1D: 1,
+    keras.layers.SpatialDropout2D: 2,
+    keras.layers.SpatialDropout3D: 3,
+}
+
+
+@keras.saving.register_keras_serializable("lotcal_tf")
+class StatelessDropout(keras.layers.Layer):
+    """Sets a share of its inputs to 0 in training and scales the others up (Srivastava 2014).
+
+    Args:
+      rate: share dropped, in [0, 1); held to a multiple of 1/65536 below 1.
+      shared_axes: axes, counted from 0, along which one decision counts for all, e.g. (1, 2) for
+        spatial dropout of images, channels last.
+      **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+      UsageError: the rate is outside [0, 1), or an axis is negative.
+      RuntimeError: called with training=True outside a training step (see `seeds.step_seed`).
+    """
+
+    def __init__(self, rate: float, shared_axes: tuple[int, ...] = (), **kwargs: Any) -> None:
+        """See the class."""
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise UsageError(f"dropout rate {rate}: must lie in [0, 1)")
+        if any(axis < 0 for axis in shared_axes):
+            raise UsageError(f"shared_axes {tuple(shared_axes)}: count axes from 0, the batch's")
+        self.rate = rate
+        self.shared_axes = tuple(shared_axes)
+
+    def call(self, inputs: "tf.Tensor", training: bool | None = None) -> "tf.Tensor":
+        """The inputs, unchanged outside training; several times over where `Passes` asks for it."""
+        dropped = min(round(self.rate * _LEVELS), _LEVELS - 1)
+        passes = _REPEAT.get()
+        if passes is not None and passes[0] == id(self):
+            inputs = _repeated(inputs, passes[1])
+        if not (training or passes) or dropped == 0:
+            return inputs
+        shape = [
+            1 if axis in self.shared_axes else size
+            for axis, size in enumerate(tf.unstack(tf.shape(inputs)))
+        ]
+        keep = _random_levels(tf.stack(shape), draw_seed(self.name)) >= tf.constant(
+            dropped, tf.uint16
+        )
+        scale = tf.cast(_LEVELS / (_LEVELS - dropped), inputs.dtype)
+        return tf.where(keep, inputs * scale, tf.zeros_like(inputs))
+
+    def get_config(self) -> dict[str, Any]:
+        """Every argument of the constructor."""
+        return super().get_config() | {"rate": self.rate, "shared_axes": list(self.shared_axes)}
+
+
+@keras.saving.register_keras_serializable("lotcal_tf")
+class StrategyDropout(StatelessDropout):
+    """The dropout that a strategy asked for in a model of the catalog.
+
+    It belongs to the strategy, not to the model: a ticket that another one trains on gets that
+    one's rate, 0 where it has none.
+    """
+
+
+def _random_levels(shape: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
+    """Whole numbers, uint16, uniform in [0, 65536)."""
+    count = tf.reduce_prod(shape)
+    levels = tf.bitcast(random_bits(seed, (count + 3) // 4), tf.uint16)  # Each draw cut into four.
+    return tf.reshape(tf.reshape(levels, [-1])[:count], shape)
+
+
+class Passes:
+    """Runs a network T times on a batch, with dropout, as one batch T times as large.
+
+    Layers below the first dropout see the batch once: that dropout repeats it. Where something
+    leads around the first dropout (it sits inside a branch), the batch is repeated at the input.
+
+    Args:
+      network: functional or sequential; has stateless dropout somewhere.
+      count: T, at least 2.
+
+    Raises:
+      UsageError: the network has no dropout.
+    """
+
+    def __init__(self, network: "keras.Model", count: int) -> None:
+        """See the class."""
+        if not any(
+            isinstance(part, StatelessDropout) and part.rate for part in network._flatten_layers()
+        ):
+            raise UsageError(
+                f"model {network.name!r} has no dropout, and passes without it are all the same: give the "
+                "model Dropout layers, or choose a strategy that is not stochastic and leave mc_eval 0"
+            )
+        self.network, self.count = network, count
+        self.first = _first_dropout(network)
+
+    def __call__(self, inputs: "tf.Tensor", training: bool = True) -> "tf.Tensor":
+        """Logits `(T, N, K)` for inputs `(N, …)`, each pass with masks of its own.
+
+        `training=False`: only dropout behaves as in training; BatchNorm, say, uses its averages
+        and leaves them as they are.
+        """
+        if self.first is None:
+            inputs = _repeated(inputs, self.count)
+        token = _REPEAT.set((None if self.first is None else id(self.first), self.count))
+        try:
+            logits = self.network(inputs, training=training)
+        finally:
+            _REPEAT.reset(token)
+        return tf.reshape(logits, [self.count, -1, logits.shape[-1]])
+
+
+def _repeated(batch: "tf.Tensor", count: int) -> "tf.Tensor":
+    """`(N, …)` → `(T·N, …)`, pass after pass."""
+    shape = batch.shape
+    copies = tf.broadcast_to(batch[None], [count, *shape]) if shape.is_fully_defined() else None
+    if copies is None:
+        return tf.tile(batch, [count] + [1] * (shape.rank - 1))
+    return tf.reshape(copies, [count * shape[0], *shape[1:]])
+
+
+def _first_dropout(model: "keras.Model") -> "StatelessDropout | None":
+    """The dropout that everything passes through and that has none before it; None without one."""
+    first = next((layer for layer in _in_order(model) if _draws(layer)), None)
+    if first is None or len(_calls(model, first)) != 1 or _leads_around(model, first):
+        return None
+    if is_nested(first):
+        return _first_dropout(first)
+    return first if isinstance(first, StatelessDropout) else None
+
+
+def _in_order(model: "keras.Model") -> "list[keras.layers.Layer]":
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    return [node.layer for depth in depths for node in model._nodes_by_depth[depth]]
+
+
+def _draws(layer: "keras.layers.Layer") -> bool:
+    return any(isinstance(part, StatelessDropout) and part.rate for part in layer._flatten_layers())
+
+
+def _calls(model: "keras.Model", layer: "keras.layers.Layer") -> list[Any]:
+    nodes = [node for level in model._nodes_by_depth.values() for node in level]
+    return [node for node in nodes if node.layer is layer]
+
+
+def _leads_around(model: "keras.Model", layer: "keras.layers.Layer") -> bool:
+    """Whether some way from input to output does not pass through the layer."""
+    waiting = list(tf.nest.flatten(model.outputs))
+    seen: set[int] = set()
+    while waiting:
+        source, node_index, _ = waiting.pop()._keras_history
+        node = source._inbound_nodes[node_index]
+        if source is layer or id(node) in seen:
+            continue
+        if node.is_input:
+            return True
+        seen.add(id(node))
+        waiting += tf.nest.flatten(node.keras_inputs)
+    return False
+
+
+def replace_dropout(model: "keras.Model") -> "keras.Model":
+    """A copy of the model, with new weights, whose dropout layers are stateless.
+
+    Raises:
+      UsageError: a layer of one's own holds a Keras dropout, which cannot be reached from here.
+    """
+
+    def replaced(layer: "keras.layers.Layer") -> "keras.layers.Layer":
+        if type(layer) is keras.layers.Dropout:
+            shape = layer.noise_shape or ()
+            shared = tuple(axis for axis, size in enumerate(shape) if size == 1)
+            return StatelessDropout(layer.rate, shared, name=layer.name)
+        if type(layer) in _SPATIAL:
+            first = 2 if getattr(layer, "data_format", None) == "channels_first" else 1
+            axes = tuple(range(first, first + _SPATIAL[type(layer)]))
+            return StatelessDropout(layer.rate, axes, name=layer.name)
+        for inner in layer._flatten_layers(include_self=False):
+            if isinstance(inner, keras.layers.Dropout) and inner.rate:
+                raise UsageError(
+                    f"layer {layer.name!r} ({type(layer).__name__}) holds a Keras Dropout, whose hidden state "
+                    "no run can restore: use lotcal_tf.StatelessDropout in it"
+                )
+        return copy_layer(layer)
+
+    return rebuild(model, replaced)
+
+
+def restore_dropout(model: "keras.Model") -> "keras.Model":
+    """A copy of the model, with new weights, whose stateless dropout is plain Keras dropout again."""
+
+    def plain(layer: "keras.layers.Layer") -> "keras.layers.Layer":
+        if not isinstance(layer, StatelessDropout):
+            return copy_layer(layer)
+        rank = len(layer.input_shape)
+        shape = tuple(1 if axis in layer.shared_axes else None for axis in range(rank))
+        noise_shape = shape if layer.shared_axes else None
+        return keras.layers.Dropout(layer.rate, noise_shape=noise_shape, name=layer.name)
+
+    return rebuild(model, plain)

@@ -1,0 +1,189 @@
+"""Contract tests over every recipe in configs: a new file is tried by being there."""
+
+import re
+import shlex
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+from lotcal_tf.config import flags, registry
+from lotcal_tf.config.experiment import FIELDS, Experiment
+from lotcal_tf.config.recipes import read_recipe, resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted((ROOT / "configs").glob("*.toml"))
+CHAIN = {"prune_rate": 0.2, "rewind": "init", "validation_size": 5000, "calib": "none"}
+LENET = CHAIN | {
+    "model": "lenet_300_100",
+    "optimizer": "adam",
+    "lr": 1e-4,
+    "weight_decay": 0.0,
+    "lr_drops": (),
+    "epochs": 60,
+    "batch_size": 60,
+    "scope": "local",
+    "output_rate": 0.1,
+}
+CONVOLUTIONAL = CHAIN | {
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "lr_drop_factor": 0.1,
+    "scope": "global",
+    "output_rate": 0.0,
+    "initializer": "kaiming_normal",
+}
+PAPER = {
+    "mnist": LENET | {"source": "mnist"},
+    "fashion_mnist": LENET | {"source": "fashion_mnist"},
+    "cifar10": CONVOLUTIONAL
+    | {
+        "source": "cifar10",
+        "augment": "crop_flip",
+        "model": "resnet18",
+        "lr": 0.01,
+        "lr_drops": (80, 120),
+        "epochs": 130,
+        "batch_size": 128,
+        "exclude": ("*_shortcut",),
+    },
+    "svhn": CONVOLUTIONAL
+    | {
+        "source": "svhn_cropped",
+        "model": "vgg19",
+        "lr": 0.05,
+        "lr_drops": (50, 75),
+        "epochs": 100,
+        "batch_size": 250,
+        "exclude": (),
+    },
+}
+
+
+NOISE = {
+    "source": "mnist",
+    "label_noise": 0.2,
+    "noise_kind": "uniform",
+    "input_mean": (0.1307,),
+    "input_std": (0.3081,),
+    "model": "lenet_300_100",
+    "initializer": "kaiming_normal",
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "lr_drops": (),
+    "epochs": 120,
+    "batch_size": 128,
+    "levels": 26,
+    "prune_rate": 0.2,
+    "scope": "global",
+    "output_rate": 0.0,
+    "exclude": (),
+    "rewind": "init",
+    "augment": "none",
+    "calib": "none",
+}
+NOISE_CIFAR = {
+    "source": "cifar10",
+    "label_noise": 0.2,
+    "noise_kind": "uniform",
+    "model": "resnet20",
+    "epochs": 160,
+    "batch_size": 128,
+    "levels": 30,
+    "prune_rate": 0.2,
+    "scope": "global",
+    "output_rate": 0.0,
+    "exclude": ("*_shortcut",),
+    "rewind": "epoch:10",
+}
+PAPER |= {"mnist_noise": NOISE, "cifar10_noise": NOISE_CIFAR}
+
+
+@pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+def header(path):
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines())
+    return "\n".join(line.removeprefix("#").strip() for line in lines)
+
+
+def test_recipe_resolves_to_what_it_says(path):
+    fields = read_recipe(path)
+    experiment = resolve({"dataset": path.stem})
+    # TOML has lists where a field has a tuple.
+    assert {name: experiment.as_dict()[name] for name in fields} == fields
+    registry.model(experiment.model)
+    registry.strategy(experiment.calib)
+
+
+def test_recipe_says_all_that_makes_the_chain(path):
+    # A reader finds it there; a default that changes one day must not change the recipe.
+    said = {"source", "model", "initializer", "optimizer", "lr", "epochs", "batch_size"}
+    assert said | {"levels", "prune_rate", "scope", "rewind"} <= set(read_recipe(path))
+
+
+def test_recipe_names_no_machine_and_nothing_void(path):
+    fields = read_recipe(path)
+    assert not fields.keys() & {"data_dir", "out", "ticket", "plan"}
+    experiment = Experiment(**fields)
+    for name in fields:
+        other, applies, words = FIELDS[name].metadata["only_with"] or ("seed", lambda _: True, "")
+        assert applies(getattr(experiment, other)), f"{name} only means something with {words}"
+
+
+def test_header_gives_the_command_that_runs_the_recipe(path):
+    (command,) = re.findall(r"^python -m lotcal_tf\.train (.*)$", header(path), re.MULTILINE)
+    experiment = flags.parse("train", "", shlex.split(command))
+    assert experiment.run_id() == resolve({"dataset": path.stem}).run_id()
+    # What TFDS gives must be somewhere; what is embedded must need no such flag.
+    assert ("--data_dir=" in command) == (experiment.source not in registry.SOURCES)
+
+
+def test_header_tells_figures_and_time(path):
+    assert re.search(r"^(Expect: .*\d|Figures .*docs/results/)", header(path), re.MULTILINE)
+    assert re.search(r"^.*\bTime: .*\d+ (s|min|h)\b", header(path), re.MULTILINE)
+
+
+def test_header_refers_to_documents_that_are_there(path):
+    for document in re.findall(r"\bdocs/[\w./-]+\w", header(path)):
+        assert (ROOT / document).is_file(), document
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_papers_recipes_hold_the_papers_settings(name):
+    experiment = resolve({"dataset": name})
+    assert {field: getattr(experiment, field) for field in PAPER[name]} == PAPER[name]
+
+
+def test_the_halves_of_cifar10_differ_in_nothing_else():
+    fields = [read_recipe(ROOT / "configs" / f"cifar10{half}.toml") for half in "ab"]
+    assert [recipe.pop("half") for recipe in fields] == ["a", "b"]
+    assert fields[0] == fields[1]
+    paper = {
+        "source": "cifar10",
+        "augment": "crop_flip",
+        "model": "resnet18",
+        "initializer": "kaiming_normal",
+        "optimizer": "sgd",
+        "lr": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "lr_drops": [80, 120],
+        "epochs": 130,
+        "batch_size": 128,
+        "scope": "global",
+        "prune_rate": 0.2,
+        "exclude": ["*_shortcut"],
+        "rewind": "init",
+    }
+    assert {name: fields[0][name] for name in paper} == paper
+
+
+def test_default_recipe_needs_no_network():
+    assert resolve({}).dataset == "digits"
+    assert resolve({}).source in registry.SOURCES

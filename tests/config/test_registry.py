@@ -1,0 +1,194 @@
+"""Contract tests over every strategy, model and source: a new row is tried by being there."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lotcal_tf.config import registry
+from lotcal_tf.config.experiment import FIELDS, Experiment
+from lotcal_tf.errors import FieldError
+
+TABLES = {
+    "strategy": registry.STRATEGIES,
+    "model": registry.MODELS,
+    "source": registry.SOURCES,
+    "corruption": registry.CORRUPTIONS,
+}
+ROWS = [(table, name) for table, rows in TABLES.items() for name in rows]
+CLASSES, SHAPE = 3, (16, 16, 1)
+
+
+def full_name(family):
+    return registry.MODELS[family].example or family
+
+
+@pytest.fixture
+def build():
+    from lotcal_tf.models.build import build_model
+
+    return lambda name, **dropout: build_model(name, SHAPE, CLASSES, seed=0, **dropout)
+
+
+@pytest.mark.parametrize(("table", "name"), ROWS)
+def test_row_is_described_and_loads(table, name):
+    row = TABLES[table][name]
+    assert callable(row.load())
+    assert row.load().__doc__
+    assert row.summary.strip()
+    assert "\n" not in row.summary
+    assert re.fullmatch(r"\w+", name), "a name is typed on a command line"
+
+
+@pytest.mark.parametrize("name", registry.STRATEGIES)
+def test_strategy_trains_a_network_it_knows_nothing_of(name, build):
+    import tensorflow as tf
+
+    from lotcal_tf.calibration.strategy import Strategy
+    from lotcal_tf.compat import keras
+    from lotcal_tf.seeds import step_seed
+
+    found = registry.strategy(name).load()
+    assert issubclass(found, Strategy)
+    assert "train_step" in vars(found)
+    hyper = registry.strategy(name).hyperparameters
+    network = build("lenet_6", dropout_rate=hyper.get("dropout_rate", 0.0))
+    strategy = found(network, **hyper)
+    strategy.compile(optimizer=keras.optimizers.SGD(0.1))
+    before = [weight.numpy() for weight in network.trainable_weights]
+    inputs = np.random.default_rng(0).random((9, *SHAPE), np.float32)
+    labels = tf.constant(np.arange(9) % CLASSES, tf.int32)
+    with step_seed(tf.constant([1, 2])):
+        logs = strategy.train_step((tf.constant(inputs), labels))
+    assert tuple(logs) == strategy.log_names
+    assert {"loss", "accuracy"} <= set(logs)
+    assert all(value.shape == () and np.isfinite(value) for value in logs.values())
+    for weight, old in zip(network.trainable_weights, before, strict=True):
+        assert np.isfinite(weight.numpy()).all()
+        assert not np.array_equal(weight.numpy(), old), weight.name
+
+
+@pytest.mark.parametrize("family", registry.MODELS)
+def test_model_has_one_row_and_gives_logits(family, build):
+    name = full_name(family)
+    assert registry.model(name) is registry.MODELS[family]
+    fits = [f for f, row in registry.MODELS.items() if re.fullmatch(row.pattern or f, name)]
+    assert fits == [family]
+    model = build(name)
+    assert model.output_shape == (None, CLASSES)
+    logits = model(16 * np.random.default_rng(0).random((5, *SHAPE), np.float32)).numpy()
+    assert logits.shape == (5, CLASSES)
+    # Probabilities would all be positive and add up to 1.
+    assert not np.allclose(logits.sum(-1), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", registry.SOURCES)
+def test_source_gives_splits_that_fit_together(name):
+    dataset = registry.source(name).load()(Experiment(source=name, validation_size=50))
+    splits = dataset.named_splits()
+    assert list(splits) == ["train", "val", "test"]
+    assert dataset.validation.count == 50
+    seen = []
+    for split in splits.values():
+        inputs, labels = next(split.in_order(split.count))
+        assert inputs.shape == (split.count, *dataset.train.shape)
+        assert set(labels.numpy()) <= set(range(dataset.classes))
+        if dataset.input_range is not None:
+            assert inputs.numpy().min() >= 0
+            assert inputs.numpy().max() <= dataset.input_range
+        seen.append({example.tobytes() for example in inputs.numpy()})
+    assert len(set.union(*seen)) == sum(map(len, seen)), "two splits share an example"
+    if dataset.truth is not None:
+        assert dataset.truth.shape == (dataset.test.count, dataset.classes)
+        np.testing.assert_allclose(dataset.truth.sum(1), 1, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", registry.FORMATS)
+def test_format_is_described_and_has_a_writer(name):
+    row = registry.file_format(name)
+    assert callable(row.load()) and row.load().__doc__
+    assert row.help.strip() and "\n" not in row.help
+    assert row.tolerance in ("float", "quantised")
+    assert set(row.needs) <= {"validation", "training"}
+    assert [other.file for other in registry.FORMATS.values()].count(row.file) == 1
+    assert re.fullmatch(r"\w+", name), "a name is typed on a command line"
+
+
+def test_unknown_format_is_told_the_choices():
+    with pytest.raises(FieldError, match=r"^formats=onnx: choose of keras, saved_model, float32"):
+        registry.file_format("onnx")
+
+
+@pytest.mark.parametrize("name", registry.STRATEGIES)
+def test_strategies_of_the_table_come_first(name):
+    assert registry.strategy(name) is registry.STRATEGIES[name]
+
+
+def test_ones_own_strategy_is_module_and_class():
+    row = registry.strategy("lotcal_tf.calibration.strategy:Strategy")
+    assert row.load().__name__ == "Strategy"
+
+
+@pytest.mark.parametrize("name", ["", "lwc", "None", "my.module", ":Class", "module:", "a b:C"])
+def test_unknown_strategy_is_told_the_choices(name):
+    with pytest.raises(FieldError) as caught:
+        registry.strategy(name)
+    assert str(caught.value).startswith(f"calib={name}: ")
+    assert all(choice in str(caught.value) for choice in [*registry.STRATEGIES, "module:Class"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "lenet", "lenet_", "lenet_0", "lenet_300_0", "lenet_-3", "lenet_10x", "xlenet_10", "vgg"],
+)
+def test_unknown_model_is_told_the_choices(name):
+    with pytest.raises(FieldError) as caught:
+        registry.model(name)
+    assert str(caught.value).startswith(f"model={name}: ")
+    assert all(full_name(family) in str(caught.value) for family in registry.MODELS)
+
+
+@pytest.mark.parametrize("name", ["mnist", "svhn_cropped", "no_such_set"])
+def test_any_other_source_is_tfds(name):
+    assert registry.source(name) is registry.TFDS
+    assert callable(registry.TFDS.load())
+    assert callable(registry.TFDS.load_test())
+
+
+def test_a_source_without_a_way_to_its_test_split_alone_says_so():
+    assert registry.Row("lotcal_tf.data.digits:load", "").load_test() is None
+
+
+@pytest.mark.parametrize("name", ["", "fog", "Blur", "all"])
+def test_unknown_corruption_is_told_the_choices(name):
+    with pytest.raises(FieldError) as caught:
+        registry.corruption(name)
+    assert str(caught.value).startswith(f"shift={name}: ")
+    assert all(choice in str(caught.value) for choice in registry.CORRUPTIONS)
+
+
+def test_defaults_are_in_the_tables():
+    registry.strategy(FIELDS["calib"].default)
+    registry.model(FIELDS["model"].default)
+    assert FIELDS["dataset"].default in registry.SOURCES, "the default must need no network"
+
+
+@pytest.mark.parametrize("name", registry.STRATEGIES)
+def test_every_hyperparameter_is_a_field_that_can_have_its_default(name):
+    for field, value in registry.STRATEGIES[name].hyperparameters.items():
+        assert FIELDS[field].metadata["of_strategy"]
+        assert FIELDS[field].default is None, "an explicit value must tell itself from the row's"
+        assert getattr(Experiment(**{field: value}), field) == value
+
+
+def test_every_field_of_strategies_is_some_strategys():
+    used = {name for row in registry.STRATEGIES.values() for name in row.hyperparameters}
+    assert used == {name for name, field in FIELDS.items() if field.metadata["of_strategy"]}
+
+
+def test_passes_come_with_dropout():
+    for row in registry.STRATEGIES.values():
+        if "passes" in row.hyperparameters:
+            assert row.hyperparameters["passes"] >= 2
+            assert 0 < row.hyperparameters["dropout_rate"] < 1
+            assert "dropout_at" in row.hyperparameters

@@ -1,0 +1,52 @@
+"""A verdict's tables, held against rows written by hand."""
+
+from lotcal_tf.deploy.latency import Latency
+from lotcal_tf.deploy.report_tables import by_file, file_cells, layer_cells, verdict_text
+from lotcal_tf.deploy.sparsity_report import DENSE, FileRow, LayerRow, Verdict
+
+WHOLE = Verdict(
+    layers=[
+        LayerRow("a.tflite", "hidden", (4, 6), (4, 6), 24, 9, "dense", "XNNPACK, dense", "dense"),
+        LayerRow("b.tflite", "hidden", (4, 6), (4, 4), 16, 0, "dense", "XNNPACK, dense", ""),
+    ],
+    files=[
+        FileRow(DENSE, "dense", 3000, 2500, None, {1: Latency(20, 30, 100), 2: Latency(15, 22, 9)}),
+        FileRow("a.tflite", "sparse", 750, 1234, 750, {1: Latency(5.04, 7.5, 400)}),
+        FileRow("saved_model", "dense", 6000, 5000, None, {}),
+    ],
+    machine="a machine, 2 processors",
+).as_dict()
+
+
+def test_each_file_has_its_table_of_layers():
+    found = by_file(WHOLE["layers"])
+    assert list(found) == ["a.tflite", "b.tflite"]
+    head, row = layer_cells(found["a.tflite"])
+    assert head == ["layer", "dense", "compact", "zeros", "stored", "executed", "why not faster"]
+    assert row == ["hidden", "4×6", "4×6", "37.5 %", "dense", "XNNPACK, dense", "dense"]
+    assert layer_cells(found["b.tflite"])[1][1:4] == ["4×6", "4×4", "0.0 %"]
+
+
+def test_files_are_multiples_of_the_dense_network():
+    head, dense, sparse, saved = file_cells(WHOLE["files"])
+    times = ["µs, 1 thread (p99)", "faster", "µs, 2 threads (p99)", "faster"]
+    assert head == ["file", "encoding", "bytes", "smaller", "gzipped", "sparse-encoded", *times]
+    size = [DENSE, "dense", "3,000", "1.00 ×", "2,500", "–"]
+    assert dense == [*size, "20.0 (30.0)", "1.00 ×", "15.0 (22.0)", "1.00 ×"]
+    # 3000 / 750; 20 / 5.04.
+    size = ["a.tflite", "sparse", "750", "4.00 ×", "1,234", "750"]
+    assert sparse == [*size, "5.0 (7.5)", "3.97 ×", "–", "–"]
+    assert saved == ["saved_model", "dense", "6,000", "0.50 ×", "5,000", "–", "–", "–", "–", "–"]
+
+
+def test_without_the_dense_network_there_are_no_multiples():
+    (_, row) = file_cells([WHOLE["files"][1]])
+    assert (row[3], row[7]) == ("–", "–")
+
+
+def test_as_text_every_table_stands_under_what_it_is_of():
+    first, second, files = verdict_text(WHOLE).split("\n\n")
+    assert first.splitlines()[0] == "a.tflite" and second.splitlines()[0] == "b.tflite"
+    lines = files.splitlines()
+    assert lines[0] == "latency of one example on a machine, 2 processors"
+    assert [line.split("  ")[0] for line in lines[2:]] == [DENSE, "a.tflite", "saved_model"]

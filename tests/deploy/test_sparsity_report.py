@@ -1,0 +1,274 @@
+"""The verdict: its figures of files made here by the converter, its words by rules, one by one."""
+
+import dataclasses
+import gzip
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lotcal_tf.compat import keras
+from lotcal_tf.deploy.latency import Latency
+from lotcal_tf.deploy.report_tables import verdict_text
+from lotcal_tf.deploy.sparsity_report import DENSE, MASKED, _litert, _matched, verdict
+from lotcal_tf.formats.tflite_file import operators
+from lotcal_tf.formats.tflite_file.operators import Graph, KernelUse
+from lotcal_tf.formats.zeros import tensors as tensors_in
+from lotcal_tf.pruning.compaction import compact
+
+layers = keras.layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """What the verdict reads of a `StoredTensor`."""
+
+    name: str
+    size: int
+    zeros: int
+    sparse: bool
+    layer: str
+
+
+@pytest.fixture(scope="module")
+def masked():
+    """4 inputs, 6 hidden units, 3 classes; hidden units 4 and 5 are dead, one weight more is zero."""
+    given = keras.Input((4,))
+    hidden = layers.Dense(6, activation="relu", name="hidden")(given)
+    model = keras.Model(given, layers.Dense(3, name="logits")(hidden))
+    first = np.arange(1.0, 25.0).reshape(4, 6)
+    first[:, 4:] = 0
+    first[0, 0] = 0
+    second = np.arange(1.0, 19.0).reshape(6, 3)
+    second[4:] = 0
+    model.set_weights([first, np.zeros(6), second, np.zeros(3)])
+    return model
+
+
+def written(model, path):
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(masked, tmp_path_factory):
+    place = tmp_path_factory.mktemp("verdict")
+    saved = place / "saved_model"
+    (saved / "variables").mkdir(parents=True)
+    (saved / "saved_model.pb").write_bytes(b"a" * 1000)
+    (saved / "variables" / "data").write_bytes(b"b" * 500)
+    return {
+        DENSE: written(masked, place / "dense.tflite"),
+        MASKED: written(masked, place / "masked.tflite"),
+        "ticket.tflite": written(masked, place / "ticket.tflite"),
+        "small.tflite": written(compact(masked).model, place / "small.tflite"),
+        "saved_model": saved,
+    }
+
+
+def stored(path, zeros):
+    """The kernels of a file; hidden has more outputs than inputs, logits none of its layer's name."""
+    kernels = operators.read(path).kernels
+    return [
+        Stored(name, int(np.prod(use.shape)), zeros[layer], False, layer if named else "")
+        for name, use in kernels.items()
+        for layer, named in [("logits", False) if use.shape[0] == 3 else ("hidden", True)]
+    ]
+
+
+LATENCY = {
+    DENSE: {1: Latency(20.0, 30.0, 100), 2: Latency(15.0, 22.0, 90)},
+    "small.tflite": {1: Latency(5.04, 7.5, 400), 2: Latency(6.0, 9.0, 300)},
+}
+
+
+@pytest.fixture(scope="module")
+def found(masked, files):
+    tensors = {
+        "ticket.tflite": stored(files["ticket.tflite"], {"hidden": 9, "logits": 6}),
+        "small.tflite": stored(files["small.tflite"], {"hidden": 1, "logits": 0}),
+        "saved_model": [
+            Stored("a", 24, 9, False, "hidden"),
+            Stored("b", 18, 6, False, "logits"),
+        ],
+    }
+    return verdict(
+        masked,
+        compact(masked),
+        tensors,
+        paths=files,
+        encodings={"small.tflite": "compact"},
+        latency=LATENCY,
+        sparse_bytes={"ticket.tflite": 999},
+    )
+
+
+def test_a_row_a_layer_and_file(found):
+    rows = {(row.file, row.layer): row for row in found.layers}
+    assert len(rows) == 6 == len(found.layers)
+    for row in found.layers:
+        shapes = {"hidden": ((4, 6), (4, 4)), "logits": ((6, 3), (4, 3))}[row.layer]
+        assert (row.dense_shape, row.compact_shape) == shapes
+    whole = rows["ticket.tflite", "hidden"]
+    assert (whole.weights, whole.zeros, whole.stored) == (24, 9, "dense")
+    assert whole.executed == "dense kernel" and "multiplies zeros" in whole.why
+    # 24 weights became 16, of 18 there are 12: a third left out of each.
+    small = rows["small.tflite", "hidden"]
+    assert (small.weights, small.zeros, small.stored) == (16, 1, "dense, 33.3 % left out")
+    assert small.executed == "dense kernel" and "multiplies zeros" in small.why
+    last = rows["small.tflite", "logits"]
+    assert (last.weights, last.zeros, last.why) == (12, 0, "it has no zeros")
+    keras_like = rows["saved_model", "logits"]
+    assert (keras_like.zeros, keras_like.executed) == (6, "dense kernel (TensorFlow)")
+
+
+def test_a_row_a_file_with_its_bytes_and_latency(found, files):
+    rows = {row.file: row for row in found.files}
+    assert list(rows) == list(files)
+    small = rows["small.tflite"]
+    content = files["small.tflite"].read_bytes()
+    assert (small.encoding, small.bytes) == ("compact", len(content))
+    assert small.gzipped == len(gzip.compress(content, 6, mtime=0))
+    assert small.sparse_bytes is None and rows["ticket.tflite"].sparse_bytes == 999
+    assert small.latency == LATENCY["small.tflite"] and rows[MASKED].latency == {}
+    # A directory is all that is in it.
+    assert rows["saved_model"].bytes == 1500
+    assert rows["saved_model"].gzipped < 100
+
+
+def test_a_sparse_files_sparse_size_is_its_own(masked, files):
+    path = files["ticket.tflite"]
+    for encoding in ("sparse", "compact_sparse"):
+        given = {"paths": {"t": path}, "encodings": {"t": encoding}, "latency": {}}
+        (row,) = verdict(masked, compact(masked), {}, **given).files
+        assert row.sparse_bytes == row.bytes == path.stat().st_size
+
+
+def test_a_kernel_that_cannot_be_told_apart_is_not_guessed(masked, files):
+    tensors = [Stored("x", 24, 9, True, ""), Stored("y", 24, 3, True, "")]
+    given = {"paths": {"t": files["ticket.tflite"]}, "encodings": {}, "latency": {}}
+    rows = verdict(masked, compact(masked), {"t": tensors}, **given).layers
+    assert [row.executed for row in rows] == ["not told apart", "not told apart"]
+    # The zeros are those of the network.
+    assert [(row.zeros, row.weights) for row in rows] == [(9, 24), (6, 18)]
+
+
+def test_a_tensor_is_its_layers_by_name_and_size():
+    # A separable convolution holds two kernels; the first one that fits counts. `a/b` is nested.
+    shapes = {"pair": (3, 3, 4, 1), "a_b": (6, 6), "last": (6, 3), "p": (5, 2), "q": (2, 5)}
+    tensors = [
+        Stored("other", 40, 0, False, "pair"),
+        Stored("pair", 36, 0, False, "pair"),
+        Stored("nested", 36, 0, False, "a/b"),
+        Stored("unnamed", 18, 0, False, ""),
+        Stored("one of two", 10, 0, False, ""),
+    ]
+    found = {layer: tensor.name for layer, tensor in _matched(tensors, shapes).items()}
+    assert found == {"pair": "pair", "a_b": "nested", "last": "unnamed"}
+
+
+def test_a_name_that_no_operator_reads_is_said(masked, files):
+    tensors = [Stored("stranger", 24, 9, False, "hidden")]
+    given = {"paths": {"t": files["ticket.tflite"]}, "encodings": {}, "latency": {}}
+    row = verdict(masked, compact(masked), {"t": tensors}, **given).layers[0]
+    assert row.executed == "not found"
+
+
+def test_the_tensors_of_real_files_find_their_operators(masked, files):
+    names = ("ticket.tflite", "small.tflite")
+    found = verdict(
+        masked,
+        compact(masked),
+        {name: tensors_in(files[name]) for name in names},
+        paths={name: files[name] for name in names},
+        encodings={"small.tflite": "compact"},
+        latency={},
+    )
+    rows = {(row.file, row.layer): row for row in found.layers}
+    assert {row.executed for row in found.layers} == {"dense kernel"}
+    for file, layer, zeros in (
+        ("ticket.tflite", "hidden", 9),
+        ("ticket.tflite", "logits", 6),
+        ("small.tflite", "hidden", 1),
+        ("small.tflite", "logits", 0),
+    ):
+        assert rows[file, layer].zeros == zeros
+
+
+def test_it_is_json_and_a_table(found):
+    whole = found.as_dict()
+    assert json.loads(json.dumps(whole)) == whole
+    assert whole["files"][0]["latency"]["2"] == {"median_us": 15.0, "p99_us": 22.0, "runs": 90}
+    assert whole["layers"][0]["dense_shape"] == [4, 6]
+    text = verdict_text(whole)
+    for piece in (
+        "4×6",
+        "4×4",
+        "37.5 %",
+        "33.3 % left out",
+        "5.0 (7.5)",
+        "20.0 (30.0)",
+        "999",
+        "3.97 ×",
+        "2.50 ×",
+    ):
+        assert piece in text, piece
+    assert text.count("why not faster") == 3
+    assert "µs, 1 thread (p99)" in text and "µs, 2 threads (p99)" in text
+    lines = text.split("\n\n")[-1].splitlines()
+    assert [line.split("  ")[0] for line in lines[2:]] == [row.file for row in found.files]
+    assert "processors" in found.machine and found.machine in lines[0]
+
+
+# --- the words, rule by rule ---------------------------------------------------------------------
+
+POINT = KernelUse("CONV_2D", (32, 1, 1, 16), True, True, (), True)
+SPARSE_READY = Graph(("CONV_2D", "CONV_2D", "MEAN"), {}, True)
+
+
+def said(zeros=90, graph=SPARSE_READY, **changes):
+    return _litert(dataclasses.replace(POINT, **changes), zeros, 100, graph)
+
+
+def test_a_dense_kernel_skips_nothing():
+    assert said(sparse=False, densified=False) == (
+        "dense kernel",
+        "stored dense: a dense kernel multiplies zeros like any number",
+    )
+
+
+def test_a_sparse_kernel_skips_blocks():
+    executed, why = said(operator="FULLY_CONNECTED", shape=(8, 16), densified=False, block=(1, 4))
+    assert executed == "sparse kernel, blocks 1×4"
+    assert why == "a 1×4 block is skipped only where all of it is zero"
+    assert said(operator="FULLY_CONNECTED", densified=False) == ("sparse kernel", "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"operator": "FULLY_CONNECTED", "shape": (8, 16)}, "not stored in blocks"),
+        ({"shape": (32, 3, 3, 16)}, "no sparse kernel for 3×3 convolutions"),
+        ({"operator": "DEPTHWISE_CONV_2D"}, "no sparse kernel for depthwise convolutions"),
+        ({"operator": "TRANSPOSE_CONV"}, "no sparse kernel for such a layer"),
+        ({"floating": False}, "wants floats$"),
+        ({"zeros": 66}, "wants 2/3 zeros$"),
+        ({"graph": Graph(("MEAN",), {}, False)}, "wants a 3×3 stride-2 convolution of 3 channels"),
+        ({"graph": Graph(("CONV_2D",), {}, True)}, "wants a spatial mean after it$"),
+    ],
+)
+def test_an_unpacked_kernel_is_dense_for_a_reason(changes, reason):
+
+    executed, why = said(**changes)
+    assert executed == "DENSIFY, then dense kernel"
+    assert re.search(reason, why), why
+
+
+def test_what_xnnpack_may_take_for_sparse_is_left_open():
+    executed, why = said(zeros=67)
+    assert executed == "DENSIFY, then dense kernel or XNNPACK's sparse one"
+    assert "XNNPACK chooses" in why

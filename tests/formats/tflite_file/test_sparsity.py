@@ -1,0 +1,60 @@
+"""Sparse encoding: what is left out comes back, and LiteRT computes the same to the bit."""
+
+import numpy as np
+import pytest
+
+from lotcal_tf.compat import keras
+from lotcal_tf.formats import tflite
+from lotcal_tf.formats.format import Material
+from lotcal_tf.formats.tflite_file import flatbuffer, sparsity
+from lotcal_tf.pruning import masking
+
+INPUTS = np.random.default_rng(0).normal(size=(9, 8, 8, 4)).astype("float32")
+
+
+def network(kept, *, convolutional):
+    layers = keras.layers
+    given = keras.Input((8, 8, 4))
+    x = layers.Conv2D(24, 3, activation="relu")(given) if convolutional else given
+    x = layers.Dense(40, activation="relu")(layers.Flatten()(x))
+    model = keras.Model(given, layers.Dense(7)(x))
+    draw = np.random.default_rng(1)
+    masking.assign(
+        model,
+        {
+            name: draw.normal(size=v.shape) * (draw.random(v.shape) < (kept if v.ndim > 1 else 1))
+            + 0.0  # no −0
+            for name, v in masking.values(model).items()
+        },
+    )
+    return model
+
+
+@pytest.mark.parametrize("write", [tflite.write_float16, tflite.write_int8])
+@pytest.mark.parametrize(("kept", "convolutional"), [(0.3, True), (0.05, False), (0.0, False)])
+def test_a_sparse_file_is_smaller_and_computes_the_same(write, kept, convolutional, tmp_path):
+    model, material = network(kept, convolutional=convolutional), Material(INPUTS, np.zeros(9, int))
+    write(model, tmp_path / "dense", material=material)
+    (tmp_path / "sparse").write_bytes(sparsity.encode((tmp_path / "dense").read_bytes()))
+    dense, sparse = (tflite.Runner(tmp_path / name)(INPUTS) for name in ("dense", "sparse"))
+    np.testing.assert_array_equal(sparse, dense)
+    assert (tmp_path / "sparse").stat().st_size < (tmp_path / "dense").stat().st_size
+    kernels = []
+    for name in ("dense", "sparse"):
+        unpacked = flatbuffer.unpack((tmp_path / name).read_bytes())
+        tensors = [unpacked.subgraphs[0].tensors[n] for n in flatbuffer.kernels(unpacked)]
+        kernels.append({t.name: sparsity.dense_values(unpacked, t) for t in tensors})
+        assert any(t.sparsity is not None for t in tensors) == (name == "sparse")
+    for name, value in kernels[0].items():
+        np.testing.assert_array_equal(kernels[1][name], value)
+
+
+def test_the_converters_own_encoding_is_read_too(tmp_path):
+    """By the op that LiteRT itself makes it dense with: the float file's kernels are the model's."""
+    model = network(0.1, convolutional=True)
+    unpacked = flatbuffer.unpack(tflite.convert(model, True))
+    tensors = [unpacked.subgraphs[0].tensors[n] for n in flatbuffer.kernels(unpacked)]
+    found = {value.tobytes() for value in (sparsity.dense_values(unpacked, t) for t in tensors)}
+    kernels = [v for v in masking.values(model).values() if v.ndim > 1]
+    assert all(np.moveaxis(kernel, -1, 0).tobytes() in found for kernel in kernels)
+    assert any(tensor.sparsity is not None for tensor in tensors)

@@ -1,0 +1,388 @@
+"""The compiled program of many steps against the same steps in a plain Python loop."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lotcal_tf.calibration.strategies import CrossEntropy, Mixup
+from lotcal_tf.compat import keras
+from lotcal_tf.data.augment import crop_flip, draw
+from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
+from lotcal_tf.models.stateless_dropout import Passes, StatelessDropout
+from lotcal_tf.pruning import masking
+from lotcal_tf.seeds import draw_seed, named_seed, step_seed
+from lotcal_tf.training import compiled_loop as program_module
+from lotcal_tf.training.compiled_loop import TrainingProgram, choose_plan, stretches
+from lotcal_tf.training.distributed.cluster import Cluster
+from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
+from lotcal_tf.training.optimizer import build_optimizer
+from lotcal_tf.training.predictor import Predictor
+
+BATCH, COUNT = 4, 30  # seven steps an epoch, two examples over
+SHUFFLE, SEED = (1, 2), (30, 40)
+
+both_plans = pytest.mark.parametrize("plan", ["xla", "graph"])
+both_kinds = pytest.mark.parametrize("kind", ["resident", "streamed"])
+
+
+def make_split(kind="resident", inputs=None, labels=None):
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, 9, (COUNT, 6)), rng.integers(0, 3, COUNT)
+    inputs = np.float32(drawn[0] if inputs is None else inputs)
+    labels = np.int32(drawn[1] if labels is None else labels)
+    if kind == "resident":
+        return ResidentSplit.of(inputs, labels)
+    return StreamedSplit(tf.data.Dataset.from_tensor_slices((inputs, labels)), COUNT, buffer=10)
+
+
+def make_network():
+    """6 → 5 → 3, masked, with dropout: steps that draw must draw the same everywhere."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(5, activation="relu", name="hidden")(inputs)
+    x = StatelessDropout(0.3, name="dropout")(x)
+    return masking.wrap(keras.Model(inputs, keras.layers.Dense(3, name="logits")(x)))
+
+
+def make_strategy():
+    strategy = CrossEntropy(make_network())
+    optimizer = build_optimizer("sgd", lr=0.05, momentum=0.9, weight_decay=0.01, steps_per_epoch=7)
+    optimizer.build(strategy.network.trainable_variables)
+    strategy.compile(optimizer=optimizer)
+    return strategy
+
+
+@pytest.fixture(scope="module")
+def programs():
+    return {plan: TrainingProgram(make_strategy(), BATCH, plan) for plan in ("xla", "graph")}
+
+
+@pytest.fixture
+def program(programs, plan):
+    """The plan's program at its beginning; one for all tests, since compiling takes seconds."""
+    return begin(programs[plan])
+
+
+def begin(program):
+    network = program.strategy.network
+    masking.assign(network, masking.values(make_network()))
+    for variable in masking.mask_variables(network).values():
+        variable.assign(tf.ones_like(variable))
+    for variable in program.strategy.optimizer.variables:
+        variable.assign(tf.zeros_like(variable))
+    return program
+
+
+def weights(strategy):
+    return masking.values(strategy.network)
+
+
+def assert_weights(found, expected, tolerance=0.0):
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=tolerance, err_msg=name)
+
+
+def epoch(program, split, shuffle=SHUFFLE, first=0, cuts=()):
+    """One epoch as `fit` drives it: a call a visit. What every call gave."""
+    program.feed(split, shuffle, SEED, first, cuts)
+    ticks = itertools.count()
+    return [program(ticks) for _ in range(program.visits(split, cuts))]
+
+
+def epoch_by_hand(strategy, split, shuffle=SHUFFLE, first=0):
+    """The same epoch, a step at a time. What every step logged."""
+    blocks = list(split.shuffled(BATCH, 1000, shuffle))
+    inputs, labels = (tf.concat(parts, 0) for parts in zip(*blocks, strict=True))
+    logs = []
+    for step in range(first, split.count // BATCH):
+        rows = slice(step * BATCH, (step + 1) * BATCH)
+        with step_seed(tf.constant([SEED[0], SEED[1] + step])):
+            data = tf.cast(inputs[rows], tf.float32), labels[rows]
+            logs.append({name: float(v) for name, v in strategy.train_step(data).items()})
+    return logs
+
+
+# Stretches
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "most", "cuts", "expected"),
+    [
+        (0, 10, 4, (), [(0, 4), (4, 8), (8, 10)]),
+        (0, 8, 4, (), [(0, 4), (4, 8)]),
+        (0, 3, 128, (), [(0, 3)]),
+        (3, 10, 4, (), [(3, 4), (4, 8), (8, 10)]),
+        (4, 10, 4, (), [(4, 8), (8, 10)]),
+        (9, 10, 4, (), [(9, 10)]),
+        (0, 10, 4, (5,), [(0, 4), (4, 5), (5, 8), (8, 10)]),
+        (0, 10, 4, (8,), [(0, 4), (4, 8), (8, 10)]),
+        (0, 10, 20, (3, 7), [(0, 3), (3, 7), (7, 10)]),
+        (5, 10, 20, (3, 5, 10, 12), [(5, 10)]),
+        (0, 3, 1, (), [(0, 1), (1, 2), (2, 3)]),
+    ],
+)
+def test_stretches(first, last, most, cuts, expected):
+    assert stretches(first, last, most, cuts) == expected
+
+
+# The program
+
+
+@both_plans
+@both_kinds
+def test_it_computes_what_a_plain_loop_computes(program, plan, kind, monkeypatch):
+    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 3)  # several stretches, or blocks
+    split, by_hand = make_split(kind), make_strategy()
+    start = weights(by_hand)
+    for shuffle in (SHUFFLE, (3, 4)):
+        logs = epoch_by_hand(by_hand, split, shuffle)
+        means = epoch(program, split, shuffle)[-1]
+        assert means["steps"] == len(logs) == 7
+        for name in ("loss", "accuracy"):
+            expected = np.mean([step[name] for step in logs])
+            assert means[name] == pytest.approx(expected, rel=1e-5), name
+    assert_weights(weights(program.strategy), weights(by_hand), 1e-6)
+    assert max(np.abs(weights(by_hand)[name] - start[name]).max() for name in start) > 0.1
+
+
+@both_plans
+@both_kinds
+def test_a_late_first_step_takes_exactly_the_rest(program, plan, kind, monkeypatch):
+    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 3)
+    split, by_hand = make_split(kind), make_strategy()
+    logs = epoch_by_hand(by_hand, split, first=4)
+    means = epoch(program, split, first=4)[-1]
+    assert means["steps"] == len(logs) == 3
+    assert means["loss"] == pytest.approx(np.mean([step["loss"] for step in logs]), rel=1e-5)
+    assert_weights(weights(program.strategy), weights(by_hand), 1e-6)
+
+
+@both_plans
+@both_kinds
+@pytest.mark.parametrize(("most", "cuts"), [(1, ()), (3, (2, 5))])
+def test_how_often_python_is_visited_changes_nothing(program, plan, kind, most, cuts, monkeypatch):
+    found = []
+    for visit_steps, stops in ((3, ()), (most, cuts)):
+        monkeypatch.setitem(program_module.VISIT_STEPS, plan, visit_steps)
+        visits = epoch(begin(program), make_split(kind), cuts=stops)
+        found.append((visits, weights(program.strategy)))
+    (visits, values), (other_visits, other_values) = found
+    assert len(other_visits) > len(visits)
+    assert_weights(other_values, values)  # to the bit
+    assert other_visits[-1] == pytest.approx(visits[-1], rel=1e-6)
+
+
+@pytest.mark.parametrize("plan", ["graph"])
+def test_visits_stop_at_the_cuts(program, plan, monkeypatch):
+    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 3)
+    split = make_split()
+    assert [logs["steps"] for logs in epoch(program, split, cuts=(5,))] == [3, 5, 6, 7]
+    # Begun late, there are fewer stretches than a whole epoch's visits: the last ones do nothing.
+    assert [logs["steps"] for logs in epoch(program, split, first=4, cuts=(5,))] == [1, 2, 3, 3]
+
+
+@both_plans
+def test_new_masks_count_at_once_and_are_not_compiled_anew(program, plan):
+    by_hand, split = make_strategy(), make_split()
+    epoch(program, split)
+    epoch_by_hand(by_hand, split)
+    compiled = program.compiled
+    kept = np.arange(30).reshape(6, 5) % 3 > 0
+    for strategy in (by_hand, program.strategy):
+        masks = masking.mask_variables(strategy.network)
+        masks["hidden/kernel"].assign(kept)
+    before = weights(program.strategy)["hidden/kernel"]
+    for shuffle in ((5, 6), (7, 8)):
+        epoch(program, split, shuffle)
+        epoch_by_hand(by_hand, split, shuffle)
+    assert_weights(weights(program.strategy), weights(by_hand), 1e-6)
+    assert (weights(program.strategy)["hidden/kernel"] != before)[kept].any()
+    assert program.compiled == compiled
+
+
+@both_plans
+@both_kinds
+@pytest.mark.parametrize("bad", [0, 4, 6])
+def test_it_stops_at_the_first_loss_that_is_not_finite(program, plan, kind, bad, monkeypatch):
+    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 3)
+    # Where the order puts each example: with numbers for labels.
+    numbered = make_split(kind, labels=np.arange(COUNT)).shuffled(BATCH, 3, SHUFFLE)
+    order = np.concatenate([labels for _, labels in numbered])
+    inputs = np.ones((COUNT, 6))
+    # The whole batch: dropout may take one example's infinities away.
+    inputs[order[bad * BATCH : (bad + 1) * BATCH], 0] = np.inf
+    visits = epoch(program, make_split(kind, inputs))
+    assert program.failed_step == bad
+    assert visits[-1]["steps"] == program.strategy.optimizer.iterations == bad + 1
+    assert not np.isfinite(visits[-1]["loss"])
+    program.feed(make_split(kind), SHUFFLE, SEED)
+    assert program.failed_step is None  # the next epoch begins anew
+
+
+@both_plans
+def test_bytes_are_fed_as_numbers(program, plan):
+    split = make_split()
+    as_bytes = ResidentSplit.of(split.inputs.numpy().astype(np.uint8), split.labels.numpy())
+    by_hand = make_strategy()
+    epoch_by_hand(by_hand, split)
+    epoch(program, as_bytes)
+    assert_weights(weights(program.strategy), weights(by_hand), 1e-6)
+
+
+@both_plans
+def test_a_stream_whose_last_block_is_shorter_is_compiled_once(program, plan, monkeypatch):
+    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 5)  # blocks of 5 and of 2 steps
+    before = program.compiled
+    assert epoch(program, make_split("streamed"))[-1]["steps"] == 7
+    assert program.compiled == before + 1
+
+
+# Augmentation
+
+
+SECOND_OF_TWO = Distribution(None, Cluster({"worker 0": "a:1", "worker 1": "b:1"}, "worker 1"))
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind", "devices", "own"),
+    [
+        ("xla", CrossEntropy, ONE_DEVICE, slice(0, 4)),
+        ("graph", Mixup, ONE_DEVICE, slice(0, 4)),
+        ("graph", CrossEntropy, SECOND_OF_TWO, slice(2, 4)),
+    ],
+)
+@pytest.mark.parametrize("split_kind", ["resident", "streamed"])
+def test_images_are_changed_before_the_step_by_draws_of_its_own(
+    plan, kind, devices, own, split_kind, monkeypatch
+):
+    """A process that shares batches takes its rows, changed as they are in the whole batch."""
+    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 3)
+    images = np.random.default_rng(5).integers(0, 256, (COUNT, 4, 3, 2)).astype(np.uint8)
+    split = make_split(split_kind, images, np.arange(COUNT) % 3)
+    programs, changed = [], []
+    for augmentation in (crop_flip, None):
+        keras.utils.set_random_seed(1)
+        network = masking.wrap(
+            keras.Sequential(
+                [
+                    keras.Input((4, 3, 2)),
+                    keras.layers.Rescaling(1 / 255),
+                    keras.layers.Flatten(),
+                    keras.layers.Dense(3, name="logits"),
+                ]
+            )
+        )
+        strategy = kind(network, **({"mixup_a": 0.2} if kind is Mixup else {}))
+        optimizer = build_optimizer("sgd", lr=0.05, steps_per_epoch=7)
+        optimizer.build(network.trainable_variables)
+        strategy.compile(optimizer=optimizer)
+        programs.append(TrainingProgram(strategy, BATCH, plan, augmentation, devices))
+    with_it, by_hand = programs
+    epoch(with_it, split, first=2)  # as after late rewinding
+    inputs, labels = (tf.concat(p, 0) for p in zip(*split.shuffled(BATCH, 3, SHUFFLE), strict=True))
+    for step in range(2, 7):
+        rows = slice(step * BATCH, (step + 1) * BATCH)
+        with step_seed(tf.constant([SEED[0], SEED[1] + step])):
+            batch = crop_flip(inputs[rows], draw(draw_seed("augment"), BATCH))
+            by_hand.strategy.train_step((tf.cast(batch, tf.float32)[own], labels[rows][own]))
+        changed.append((batch.numpy() != inputs[rows].numpy()).any((1, 2, 3)))
+    assert_weights(weights(with_it.strategy), weights(by_hand.strategy), 1e-6)
+    assert np.mean(changed) > 0.8  # 1 of 162 ways leaves an image alone
+
+
+# The plan
+
+
+def convolutional(nested=False, layer=None):
+    inputs = keras.Input((4, 4, 1))
+    part = keras.Model(inputs, (layer or keras.layers.Conv2D(2, 3))(inputs))
+    if nested:
+        outer = keras.Input((4, 4, 1))
+        part = keras.Model(outer, part(outer))
+    return masking.wrap(part)
+
+
+def test_dense_networks_are_compiled_and_convolutions_are_not_on_cpus(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
+    assert choose_plan("auto", make_network()) == "xla"
+    for network in (convolutional(), convolutional(nested=True)):
+        assert choose_plan("auto", network) == "graph"
+    assert choose_plan("auto", convolutional(layer=keras.layers.DepthwiseConv2D(3))) == "graph"
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    assert choose_plan("auto", convolutional()) == "xla"
+
+
+@both_plans
+def test_the_plan_can_be_overridden(plan):
+    assert choose_plan(plan, make_network()) == plan
+    assert choose_plan(plan, convolutional()) == plan
+
+
+@both_plans
+def test_the_plan_is_what_is_run(plan):
+    program = TrainingProgram(make_strategy(), BATCH, plan)
+    traced = program._run.get_concrete_function(
+        tf.zeros([8, 6]), tf.zeros([8], tf.int32), tf.constant([0, 1, 0]), tf.constant([0, 0])
+    )
+    assert traced.function_def.attr["_XlaMustCompile"].b == (plan == "xla")
+
+
+# Prediction
+
+
+@both_plans
+@both_kinds
+@pytest.mark.parametrize("batch_size", [7, COUNT, 1000])  # a smaller last batch, one, none full
+def test_predictions_are_the_networks(plan, kind, batch_size):
+    network, split = make_network(), make_split(kind)
+    labels, logits = Predictor(network, plan, batch_size=batch_size)(split)
+    ((inputs, expected),) = split.in_order(COUNT)
+    np.testing.assert_array_equal(labels, expected)
+    assert (labels.dtype, logits.dtype) == (np.int32, np.float32)
+    theirs = network.predict(tf.cast(inputs, tf.float32), verbose=0)
+    np.testing.assert_allclose(logits, theirs, atol=1e-5)
+
+
+@both_plans
+def test_the_predictor_is_compiled_once_and_sees_new_weights(plan):
+    network, split = make_network(), make_split()
+    predict = Predictor(network, plan, batch_size=10)
+    predict(split)
+    bias = network.get_layer("masked_logits").layer.bias
+    before = predict(split)[1]
+    bias.assign_add([1.0, 2.0, 3.0])
+    moved = predict(split)[1] - before
+    np.testing.assert_allclose(moved, np.tile([1.0, 2.0, 3.0], (COUNT, 1)), atol=1e-5)
+    assert predict._logits.experimental_get_tracing_count() == 1
+
+
+@both_plans
+def test_stochastic_predictions_are_the_mean_probabilities_of_the_passes(plan):
+    network, split = make_network(), make_split()
+    labels, logits = Predictor(network, plan, passes=3, seed=7, batch_size=COUNT)(split)
+    ((inputs, expected),) = split.in_order(COUNT)
+    np.testing.assert_array_equal(labels, expected)
+    # The whole split is one batch here: masks go by place.
+    with step_seed(tf.constant(named_seed(7, "mc_eval"), tf.int32)):
+        passes = Passes(network, 3)(tf.cast(inputs, tf.float32)).numpy().astype(np.float64)
+    p = np.exp(passes) / np.exp(passes).sum(-1, keepdims=True)
+    assert np.abs(p - p.mean(0)).max() > 0.01
+    np.testing.assert_allclose(np.exp(logits), p.mean(0), atol=1e-6)
+    np.testing.assert_array_equal(
+        Predictor(network, plan, passes=3, seed=7, batch_size=COUNT)(split)[1], logits
+    )
+    assert (Predictor(network, plan, passes=3, seed=8, batch_size=COUNT)(split)[1] != logits).any()
+
+
+@both_plans
+def test_stochastic_predictions_leave_the_network_as_it_was(plan):
+    """BatchNorm's averages too, and a batch filled up with zeros moves nothing."""
+    inputs = keras.Input((6,))
+    x = StatelessDropout(0.5, name="drop")(keras.layers.BatchNormalization()(inputs))
+    network = masking.wrap(keras.Model(inputs, keras.layers.Dense(3)(x)))
+    before, split = masking.values(network), make_split()
+    Predictor(network, plan, passes=2)(split)
+    for name, value in masking.values(network).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
