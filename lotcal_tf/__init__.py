@@ -1,6 +1,6 @@
-"""Lottery tickets one can trust: sparse, calibrated, verified.
+"""Sparse, calibrated networks: lottery tickets found, measured and exported.
 
-The library's door; what stands behind it is imported when it is first used.
+Public names are imported when they are first used, so that `import lotcal_tf` is fast.
 """
 
 import importlib
@@ -8,35 +8,36 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_DOOR = {
-    "find_tickets": "lotcal_tf.api",
-    "load_ticket": "lotcal_tf.api",
-    "export_ticket": "lotcal_tf.api",
-    "measure_model": "lotcal_tf.measuring",
-    "compact": "lotcal_tf.pruning.compaction",
-    "Masked": "lotcal_tf.pruning.masked",
-    "StatelessDropout": "lotcal_tf.models.stateless_dropout",
-    "Strategy": "lotcal_tf.calibration.strategy",
-    "draw_seed": "lotcal_tf.seeds",
-    "step_seed": "lotcal_tf.seeds",
-}
-_MODULES = {
+# Where each public name is defined; a name without an attribute is a module.
+_PUBLIC = {
+    "find_tickets": "lotcal_tf.api:find_tickets",
+    "load_ticket": "lotcal_tf.api:load_ticket",
+    "export_ticket": "lotcal_tf.api:export_ticket",
+    "measure_model": "lotcal_tf.api:measure_model",
+    "compact": "lotcal_tf.pruning.compaction:compact",
+    "Criterion": "lotcal_tf.pruning.criteria:Criterion",
+    "Masked": "lotcal_tf.pruning.masked:Masked",
+    "StatelessDropout": "lotcal_tf.models.stateless_dropout:StatelessDropout",
+    "Strategy": "lotcal_tf.calibration.strategy:Strategy",
+    "Tolerance": "lotcal_tf.deploy.parity:Tolerance",
+    "draw_seed": "lotcal_tf.seeds:draw_seed",
+    "hyperparameter": "lotcal_tf.config.fields:hyperparameter",
     "losses": "lotcal_tf.calibration.losses",
     "metrics": "lotcal_tf.metrics",
+    "step_seed": "lotcal_tf.seeds:step_seed",
 }
 
-__all__ = ["__version__", *_DOOR, *_MODULES]
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
     """Imports a public name the first time it is used."""
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    if name in _DOOR:
-        return getattr(importlib.import_module(_DOOR[name]), name)
-    raise AttributeError(
-        f"module 'lotcal_tf' has no attribute {name!r}; it has {', '.join(__all__)}"
-    )
+    if name not in _PUBLIC:
+        known = ", ".join(__all__)
+        raise AttributeError(f"module 'lotcal_tf' has no attribute {name!r}; it has {known}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found
 
 
 def __dir__() -> list[str]:

@@ -1,103 +1,104 @@
-"""The library: find tickets in a Keras model of one's own, load them, export them."""
+"""The library: find tickets in a Keras model, load them, export them, measure them.
+
+Each function here is also what the command of that kind calls.
+"""
 
 import dataclasses
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
-from lotcal_tf.config import registry
-from lotcal_tf.config.experiment import FIELDS, Experiment, check_applies
-from lotcal_tf.data import arrays
-from lotcal_tf.data.noise import with_label_noise
+from lotcal_tf.config import custom, registry
+from lotcal_tf.config.experiment import (
+    FIELDS,
+    Experiment,
+    check_together,
+    setting_fields,
+)
+from lotcal_tf.config.recipes import resolve
+from lotcal_tf.config.run_directory import is_run, level_name
+from lotcal_tf.data import arrays, sources
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.deploy.examples import Examples
-from lotcal_tf.deploy.export import Exported, export
+from lotcal_tf.deploy.export import Exported, export, exported
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
-from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.lottery.run import Run, search_tickets
-from lotcal_tf.lottery.store import read_ticket
-from lotcal_tf.lottery.ticket import Ticket, architecture_of
-from lotcal_tf.metrics import DEFAULT_BINS
+from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
+from lotcal_tf.evaluation.run_data import data_experiment
+from lotcal_tf.lottery.run import Run, run_experiment
+from lotcal_tf.lottery.store import RunStore, read_ticket
+from lotcal_tf.lottery.task import GivenTask
+from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.models.checks import classes_of
-from lotcal_tf.pruning import masking
-from lotcal_tf.training.distributed import distribution
 
-_COMMAND_FIELDS = (
-    "dataset",
-    "source",
-    "data_dir",
-    "model",
-    "initializer",
-    "input_mean",
-    "input_std",
-    "dropout_rate",
-    "dropout_at",
-    "ticket",
-    "control",
-)
+SELECTED = "selected"
 
 
 def find_tickets(
-    model: "keras.Model",
-    train: Any,
+    model: "keras.Model | None" = None,
+    train: Any = None,
     test: Any = None,
     validation: Any = None,
     *,
+    config: str | Path | None = None,
+    callbacks: Sequence["keras.callbacks.Callback"] = (),
     progress: bool = True,
     **fields: Any,
 ) -> Run:
-    """Finds lottery tickets in a Keras model of one's own.
+    """Finds lottery tickets in a Keras model; without one, in the network that `fields` name.
 
     Args:
-      model: a tf_keras model, functional or sequential, nested too, that gives logits. Its weights
+      model: a tf_keras model, functional or sequential, maybe nested, that gives logits. Its weights
         are the initialisation; it is not changed.
       train: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs.
-      test: likewise; measured on, never chosen by. None: the tables show validation figures.
-      validation: likewise; None: cut from train by seed (field `validation_size`).
+      test: likewise; measured on, never used for selection. None: tables show validation metrics.
+      validation: likewise; None: drawn from train by seed (field `validation_size`).
+      config: without a model: a recipe file, as the command's `--config`.
+      callbacks: Keras callbacks, driven once per level at its beginning, its end and those of its
+        epochs. One that overrides `on_train_batch_begin` or `on_train_batch_end` is refused: many
+        steps run inside one program. Callbacks are no part of a run's identity.
       progress: whether to show a bar or lines on standard error.
-      **fields: of `Experiment`: epochs, levels, prune_rate, calib, out, …; calling again with the
-        same ones continues an interrupted run.
+      **fields: of `Experiment` (epochs, levels, prune_rate, calib, out, …) and hyperparameters of
+        the strategy and the criterion. `calib` and `criterion` take a class too. Calling again with
+        the same ones continues an interrupted run.
 
     Returns:
       The run, with its tickets.
 
     Raises:
-      UsageError: data, model or a field is not what it must be; nothing was written.
+      UsageError: data, model or a field is not valid; nothing was written.
       TrainingDiverged: a loss was not finite; finished levels are kept.
     """
-    for name in fields:
-        if name not in FIELDS:
-            raise UsageError(f"{name}: no such field; there are {', '.join(FIELDS)}")
-        if name in _COMMAND_FIELDS:
-            raise FieldError(
-                name,
-                fields[name],
-                "belongs to the commands; here model and data are given themselves",
-            )
-    classes = classes_of(model)
-    paths = {name: str(value) for name, value in fields.items() if isinstance(value, Path)}
-    experiment = Experiment(**(fields | paths))
-    check_applies(experiment, fields)
-    if experiment.distribute == "multi_worker":
-        problem = "belongs to the train command: workers must meet before TensorFlow is first used"
-        raise FieldError("distribute", experiment.distribute, problem)
-    dataset = _dataset(train, test, validation, experiment, classes)
-    # What range the values of one's own arrays could take, nobody said.
-    dataset = dataclasses.replace(dataset, input_range=None)
-    digest = hashlib.sha256(architecture_of(model).encode())
-    for value in masking.values(model).values():
-        digest.update(value.tobytes())
-    name = f"{model.name}-{digest.hexdigest()[:10]}"
-    experiment = dataclasses.replace(
-        experiment, model=name, dataset="own", source=arrays.fingerprint(dataset)
-    )
-    dataset = with_label_noise(dataset, experiment)
-    devices = distribution.start(experiment.distribute)
-    return search_tickets(experiment, model, dataset, {}, progress, devices)
+    values = {n: str(v) if isinstance(v, Path) else v for n, v in fields.items()}
+    classes = {n: values.get(n) for n in ("calib", "criterion") if isinstance(values.get(n), type)}
+    values |= {name: custom.name_of(found) for name, found in classes.items()}
+    common: dict[str, Any] = {
+        "strategy": classes.get("calib"),
+        "criterion": classes.get("criterion"),
+        "callbacks": callbacks,
+        "progress": progress,
+    }
+    if model is None:
+        if train is not None or test is not None or validation is not None:
+            raise UsageError("model is missing: pass a tf_keras model beside the data")
+        experiment = resolve(values, None if config is None else str(config))
+        _refuse_workers(experiment)
+        return run_experiment(experiment, **common)
+    if train is None or config is not None:
+        raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
+    for name, value in values.items():
+        field = FIELDS.get(name) or setting_fields().get(name)
+        if field is not None and field.metadata["named_only"]:
+            problem = "describes named data or a built-in network; here both are passed as objects"
+            raise FieldError(name, value, problem)
+    count = classes_of(model)
+    experiment = Experiment.of(**values)
+    check_together(experiment, values)
+    _refuse_workers(experiment)
+    dataset = _dataset(train, test, validation, experiment, count)
+    return run_experiment(experiment, lambda e: GivenTask(e, model, dataset), **common)
 
 
 def load_ticket(directory: str | Path) -> Ticket:
@@ -107,52 +108,82 @@ def load_ticket(directory: str | Path) -> Ticket:
       directory: `RUN/tickets/level_NN`.
 
     Raises:
-      UsageError: it is none.
+      UsageError: it is not a ticket.
       DamagedTicket: a file does not match its checksum.
     """
     return read_ticket(Path(directory))
 
 
 def export_ticket(
-    ticket: Ticket,
-    directory: str | Path,
-    test: tuple[Any, Any],
-    validation: tuple[Any, Any] | None = None,
-    train: tuple[Any, Any] | None = None,
+    ticket: Ticket | Run | str | Path,
+    directory: str | Path | None = None,
+    test: Any = None,
+    validation: Any = None,
+    train: Any = None,
     *,
+    level: int | str = SELECTED,
     formats: Sequence[str] = registry.DEFAULT_FORMATS,
     encoding: str | None = None,
     output: str = "logits",
     scaled: bool = True,
     tolerance: Tolerance = DEFAULT_TOLERANCE,
-    bins: int = DEFAULT_BINS,
     seconds: float = 0.5,
+    reuse: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+    config: str | Path | None = None,
+    **fields: Any,
 ) -> Exported:
-    """Exports a ticket as files, each held against it; see `deploy.export.export`.
+    """Exports a ticket as files, each verified against it; see `deploy.export.export`.
 
     Args:
-      ticket: what to export.
-      directory: where to; replaced if it holds an earlier export.
-      test: `(inputs, labels)` to compare the files with the ticket on.
-      validation: likewise; what quantising finds its ranges and temperature by. None: formats of
-        whole numbers are refused.
-      train: likewise; what quantisation-aware training runs over.
-      formats: names of `catalog.FORMATS`.
-      encoding: dense, sparse, compact or compact_sparse for all files; None: of each the smallest.
-      output: `logits` or `probabilities`, what files give.
+      ticket: the ticket; or a run or its directory, of which `level` is exported.
+      directory: where to; an earlier export there is replaced. None, for a run: its `export/`, or
+        `export_level_NN/` for a numbered level.
+      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs; the files are
+        compared with the ticket on them. None, for a run on named data: that data.
+      validation: likewise; int8 formats find their ranges and their temperature by them. `Run`
+        gives its own as `run.validation`.
+      train: likewise; quantisation-aware training runs over them.
+      level: of a run: a level's number, or `selected`.
+      formats: names of file formats.
+      encoding: dense, sparse, compact or compact_sparse for all files; None: the smallest of each.
+      output: `logits` or `probabilities`.
       scaled: divide the logits by the ticket's temperature, so that their softmax is calibrated.
       tolerance: how far a file may be from its ticket.
-      bins: of the ECE.
       seconds: how long each file's latency is measured; 0: not at all.
+      reuse: whether an earlier export of the same ticket to the same formats is returned as it is.
+      progress: called with a line for each step.
+      config: a recipe file that names other data for a run.
+      **fields: of `Experiment`, in place of what the run recorded: `data_dir`, `dataset`, …
 
     Raises:
       UsageError: something does not fit; nothing was written.
       ExportMismatch: a file is farther from its ticket than the tolerance; nothing is left.
     """
-    examples = Examples.given(test, validation, train)
+    request = _ExportRequest.of(ticket, level, directory)
+    if reuse:
+        found = exported(request.ticket, request.directory, formats=formats, scaled=scaled)
+        if found is not None:
+            return found
+    bins = int(fields.get("ece_bins") or request.ticket.record.get("ece_bins") or 15)
+    if test is None:
+        if request.store is None:
+            raise UsageError(
+                "test is missing: files are compared with the ticket on (inputs, labels)"
+            )
+        if isinstance(ticket, Run) and not fields and config is None:
+            dataset = ticket.load()
+        else:
+            experiment = data_experiment(request.store.directory, fields, config and str(config))
+            progress(f"reading {experiment.dataset}")
+            dataset = sources.load(experiment)
+        examples = Examples.of(dataset, request.store.experiment()["experiment"]["seed"])
+    else:
+        classes = int(request.ticket.model().output_shape[-1])
+        examples = Examples.given(test, validation, train, classes=classes)
     return export(
-        ticket,
-        Path(directory),
+        request.ticket,
+        request.directory,
         examples,
         formats=formats,
         encoding=encoding,
@@ -160,14 +191,60 @@ def export_ticket(
         scaled=scaled,
         tolerance=tolerance,
         bins=bins,
+        dense=None if request.store is None else request.store.read(0).model(),
+        origin=None if request.store is None else request.store.experiment(),
         seconds=seconds,
+        progress=progress,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _ExportRequest:
+    """A ticket to export, where to, and the run that it is of; None: not known."""
+
+    ticket: Ticket
+    directory: Path
+    store: RunStore | None
+
+    @classmethod
+    def of(
+        cls, given: Ticket | Run | str | Path, level: int | str, directory: str | Path | None
+    ) -> "_ExportRequest":
+        """The ticket that is meant.
+
+        Raises:
+          UsageError: there is none, or it is damaged.
+        """
+        if isinstance(given, Ticket):
+            if directory is None:
+                raise UsageError("directory is missing: name where the ticket is exported to")
+            return cls(given, Path(directory), None)
+        run = given.directory if isinstance(given, Run) else Path(given)
+        if not is_run(run):
+            raise FieldError("run", run, "is not a run directory")
+        store = RunStore(run)
+        if not store.finished():
+            raise FieldError("run", run, "has no finished level")
+        number = selected_level(store.records()) if level == SELECTED else int(level)
+        try:
+            ticket = store.read(number)
+        except DamagedTicket as error:
+            # What was asked for cannot be exported; nothing that ran has failed.
+            raise UsageError(str(error)) from error
+        name = "export" if level == SELECTED else f"export_{level_name(number)}"
+        return cls(ticket, run / name if directory is None else Path(directory), store)
+
+
+def _refuse_workers(experiment: Experiment) -> None:
+    if experiment.distribute == "multi_worker":
+        problem = "is for the train command: workers must meet before TensorFlow is first used"
+        raise FieldError("distribute", experiment.distribute, problem)
 
 
 def _dataset(
     train: Any, test: Any, validation: Any, experiment: Experiment, classes: int
 ) -> Dataset:
-    """The dataset from arrays or pipelines, all of one kind."""
+    """The data set of arrays or pipelines, all of one kind."""
     given = [data for data in (train, test, validation) if data is not None]
     common: dict[str, Any] = {
         "classes": classes,

@@ -14,7 +14,7 @@ from lotcal_tf.deploy.parity import Tolerance
 from lotcal_tf.errors import DamagedTicket, UsageError
 from lotcal_tf.evaluation.open_model import recorded_experiment
 from lotcal_tf.lottery.store import RunStore
-from lotcal_tf.lottery.ticket import best_level
+from lotcal_tf.lottery.ticket import selected_level
 
 
 def export_level(
@@ -50,7 +50,7 @@ def export_level(
     if not store.finished():
         raise UsageError(f"{run} is a run without a finished level")
     experiment = _recorded(run, given)
-    number = best_level(store.records()) if level is None else level
+    number = selected_level(store.records()) if level is None else level
     try:
         ticket = store.read(number)
         dense = store.read(0).model()

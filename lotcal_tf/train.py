@@ -1,45 +1,60 @@
-"""Finds lottery tickets: one experiment, a chain of levels, and the best ticket as files.
+"""Finds lottery tickets: one experiment, a ticket per level, and the selected ticket as files.
 
-The run directory holds experiment.json, metrics.csv, history.csv, tickets/, a TensorBoard log and
-export/. The same command again continues an interrupted run, more --levels a finished one.
+A flag wins over the recipe, the recipe over the default. The run directory holds experiment.json,
+metrics.csv, history.csv, tickets/, a TensorBoard log and export/. The same command again continues
+an interrupted run; more --levels extend a finished one.
 """
 
 from lotcal_tf.config import flags
-from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.recipes import recipe_names, resolve
 from lotcal_tf.config.run_directory import check_ticket
 from lotcal_tf.training.distributed import cluster
 
+COMMAND = flags.Command("train", f"{__doc__}\nRecipes: {', '.join(recipe_names())}.")
+# What the selected ticket is exported to; the `export` command has more.
+FORMATS = ("saved_model", "float32")
 
-def main(experiment: Experiment) -> None:
-    """Runs the experiment, shows its levels and exports the best ticket.
+
+def main(request: flags.Request) -> None:
+    """Runs the experiment, prints its levels and exports the selected ticket.
 
     Raises:
       LotcalError: what went wrong, in one line.
     """
+    experiment = resolve(request.given, request.config)
     cluster.of(experiment.distribute)
     if experiment.ticket:
         check_ticket(experiment.ticket)
-    # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
+    # Only now: importing TensorFlow takes seconds, usage errors are reported at once.
     flags.start_tensorflow()
-    from lotcal_tf.lottery.run import export_best, run_experiment
+    from lotcal_tf.api import export_ticket
+    from lotcal_tf.lottery.run import run_experiment
 
     run = run_experiment(experiment)
     if not run.chief:
-        print(f"{run.directory}: this worker is done; the chief has written, and exports")
+        print(f"{run.directory}: this worker is done; the chief writes and exports")
         return
     if run.found == len(run.records):
-        print(
-            f"{run.directory} is finished: {run.found} levels; --levels={run.found} and more extend it"
-        )
-    exported = export_best(run, scaled=experiment.export_logits == "scaled")
+        print(f"{run.directory} is finished: {run.found} levels; more --levels extend it")
+    scaled = experiment.export_logits == "scaled"
+    exported = export_ticket(run, formats=FORMATS, scaled=scaled, seconds=0, reuse=True)
     print(run.table())
-    print(f"best: level {run.best.level}, {100 * run.best.density:.1f} % of the prunable weights")
-    print(f"exported, and held against the ticket on {exported.examples:,} examples:")
+    selected = run.selected
+    print(
+        f"selected: level {selected.level}, {100 * selected.density:.1f} % of the prunable weights"
+    )
+    print(f"exported, and verified against the ticket on {exported.examples:,} examples:")
     for path in exported.files.values():
         print(f"  {path}")
     print(f"more formats, and their speed: python -m lotcal_tf.export --run={run.directory}")
-    print(f"watch: tensorboard --logdir {run.directory / 'tensorboard'}")
+    print(f"TensorBoard: tensorboard --logdir {run.directory / 'tensorboard'}")
+
+
+def run(argv: list[str] | None = None) -> None:
+    """The command; leaves with its exit code."""
+    again = "interrupted; the same command continues after the last finished level"
+    flags.run(COMMAND, main, argv, interrupted=again)
 
 
 if __name__ == "__main__":
-    flags.run("train", __doc__, main)
+    run()

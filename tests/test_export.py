@@ -14,7 +14,7 @@ from lotcal_tf.config.recipes import resolve
 from lotcal_tf.formats import tflite
 from lotcal_tf.lottery.run import run_experiment
 from lotcal_tf.lottery.store import RunStore
-from lotcal_tf.lottery.ticket import best_level
+from lotcal_tf.lottery.ticket import selected_level
 
 # See conftest.
 pytestmark = pytest.mark.usefixtures("determinism")
@@ -54,7 +54,7 @@ def test_by_default_the_best_level_becomes_two_small_files(call, run, tmp_path):
     done = call(f"--run={run}", f"--out={tmp_path / 'out'}", "--seconds=0.02", *LOOSE)
     assert done.code == 0, done.err
     parity = parity_of(tmp_path / "out")
-    best = best_level(RunStore(run).records())
+    best = selected_level(RunStore(run).records())
     assert (parity["level"], parity["split"], parity["examples"]) == (best, "test", 360)
     assert parity["ece_bins"] == 12
     assert {row["file"] for row in parity["files"].values()} == {

@@ -3,11 +3,12 @@
 from typing import Any
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 
-from lotcal_tf import compat  # noqa: F401  (before TFP, whose import fails otherwise)
 from lotcal_tf.calibration import losses
 from lotcal_tf.calibration.strategy import Logs, Strategy
+from lotcal_tf.compat import keras
+from lotcal_tf.config import hyperparameters
+from lotcal_tf.errors import FieldError
 from lotcal_tf.seeds import draw_seed, random_bits
 
 
@@ -24,7 +25,9 @@ class CrossEntropy(Strategy):
 
 
 class VarianceWeighted(Strategy):
-    """Minimises `losses.vwcc`; hyperparameters `passes` and the dropout's."""
+    """Minimises `losses.vwcc`."""
+
+    Hyperparameters = hyperparameters.Vwcc
 
     def train_step(self, data: Any) -> Logs:
         """One step; see `Strategy.train_step`."""
@@ -36,11 +39,12 @@ class VarianceWeighted(Strategy):
 
 
 class Mixup(Strategy):
-    """Cross-entropy of λx_i + (1 − λ)x_j against λy_i + (1 − λ)y_j; hyperparameter `mixup_a`.
+    """Cross-entropy of λx_i + (1 − λ)x_j against λy_i + (1 − λ)y_j (Zhang et al. 2017).
 
-    The pairs come from a permutation of the batch, and each example has a λ ~ Beta(a, a) of its own.
+    The pairs come from a permutation of the batch, and each example has its own λ ~ Beta(a, a).
     """
 
+    Hyperparameters = hyperparameters.Mixup
     batch_wide = True  # An example of one device may be mixed with one of another.
 
     def train_step(self, data: Any) -> Logs:
@@ -66,9 +70,10 @@ class Mixup(Strategy):
         bits = random_bits(draw_seed("mixup/share"), count)
         bits = tf.bitwise.right_shift(bits, tf.constant(40, tf.uint64))
         uniform = (tf.cast(tf.bitcast(bits, tf.int64), tf.float32) + 0.5) / 2.0**24
-        share = tfp.distributions.Beta(self.hyper["mixup_a"], self.hyper["mixup_a"]).quantile(
-            uniform
-        )
+        # Here: TFP takes a second to import, and needs `compat` to be imported before.
+        import tensorflow_probability as tfp
+
+        share = tfp.distributions.Beta(self.hyper.mixup_a, self.hyper.mixup_a).quantile(uniform)
         return _mixture(share, inputs, order), _mixture(share, labels, order)
 
 
@@ -78,56 +83,75 @@ def _mixture(share: "tf.Tensor", values: "tf.Tensor", order: "tf.Tensor") -> "tf
 
 
 class MarginalDistributionAlignment(Strategy):
-    """Minimises `losses.mda`; hyperparameters `calib_weight` and `prior`."""
+    """Minimises `losses.mda`.
 
+    Raises:
+      FieldError: the prior has another number of classes than the network.
+    """
+
+    Hyperparameters = hyperparameters.Mda
     batch_wide = True
+
+    def __init__(self, network: "keras.Model", **given: Any) -> None:
+        super().__init__(network, **given)
+        prior, classes = self.hyper.prior, network.output_shape[-1]
+        if prior and len(prior) != classes:
+            problem = f"the data has {classes} classes: give one share for each"
+            raise FieldError("prior", prior, problem)
 
     def train_step(self, data: Any) -> Logs:
         """One step; see `Strategy.train_step`."""
         inputs, labels = data
-        settings = {"weight": self.hyper["calib_weight"], "prior": self.hyper["prior"]}
+        hyper = self.hyper
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
-            loss = losses.mda(labels, logits, **settings) + self.penalty()
+            loss = losses.mda(labels, logits, weight=hyper.calib_weight, prior=hyper.prior)
+            loss += self.penalty()
         return self.descend(tape, loss, labels, logits)
 
 
 class LikelihoodWeighted(Strategy):
-    """Minimises `losses.lwcc`; hyperparameter `calib_weight`."""
+    """Minimises `losses.lwcc`."""
+
+    Hyperparameters = hyperparameters.Lwcc
 
     def train_step(self, data: Any) -> Logs:
         """One step; see `Strategy.train_step`."""
         inputs, labels = data
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
-            each = losses.lwcc(labels, logits, weight=self.hyper["calib_weight"])
+            each = losses.lwcc(labels, logits, weight=self.hyper.calib_weight)
             loss = tf.reduce_mean(each) + self.penalty()
         return self.descend(tape, loss, labels, logits)
 
 
 class LikelihoodWeightedStochastic(Strategy):
-    """Minimises `losses.lwcc_si`; hyperparameters `calib_weight`, `passes` and the dropout's."""
+    """Minimises `losses.lwcc_si`."""
+
+    Hyperparameters = hyperparameters.LwccSi
 
     def train_step(self, data: Any) -> Logs:
         """One step; see `Strategy.train_step`."""
         inputs, labels = data
         with tf.GradientTape() as tape:
             logits = self.stochastic(inputs)
-            each = losses.lwcc_si(labels, logits, weight=self.hyper["calib_weight"])
+            each = losses.lwcc_si(labels, logits, weight=self.hyper.calib_weight)
             loss = tf.reduce_mean(each) + self.penalty()
         return self.descend(tape, loss, labels, logits)
 
 
 class NormalisedBinAssignment(Strategy):
-    """Minimises `losses.nba`; hyperparameters `calib_weight`, `nba_bins` and `nba_width`."""
+    """Minimises `losses.nba`."""
+
+    Hyperparameters = hyperparameters.Nba
 
     def train_step(self, data: Any) -> Logs:
         """One step; see `Strategy.train_step`."""
         inputs, labels = data
         settings = {
-            "weight": self.hyper["calib_weight"],
-            "bins": self.hyper["nba_bins"],
-            "width": self.hyper["nba_width"],
+            "weight": self.hyper.calib_weight,
+            "bins": self.hyper.nba_bins,
+            "width": self.hyper.nba_width,
         }
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)

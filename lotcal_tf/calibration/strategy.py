@@ -4,12 +4,13 @@ A strategy of one's own overrides `train_step` alone: compute the logits, a loss
 `descend`. It knows nothing of masks, pruning or levels; the network brings the masks.
 """
 
-from types import MappingProxyType
 from typing import Any
 
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
+from lotcal_tf.config.fields import checked
+from lotcal_tf.config.hyperparameters import NoHyperparameters
 from lotcal_tf.models.stateless_dropout import Passes
 
 Logs = dict[str, "tf.Tensor"]
@@ -20,29 +21,31 @@ class Strategy(keras.Model):
 
     Args:
       network: takes a batch of inputs, gives logits `(N, K)`.
-      **hyperparameters: those of the strategy, by the names of the experiment's fields.
+      **given: hyperparameters, by the names of the fields of `Hyperparameters`.
 
     Attributes:
-      hyper: the hyperparameters.
+      hyper: the hyperparameters, a record of `Hyperparameters`.
+      Hyperparameters: a dataclass whose fields all have defaults.
       log_names: the names of the scalars that `train_step` returns; they are averaged over the
         steps of an epoch. A strategy that logs more extends the tuple; `NAME` stands in
         `history.csv` and TensorBoard as `train_NAME`.
       batch_wide: whether the loss is more than a mean over examples: a batch cannot then be shared
         out among several devices. A strategy of that kind sets it to True.
+
+    Raises:
+      FieldError: a hyperparameter is not valid.
     """
 
+    Hyperparameters: type = NoHyperparameters
     log_names: tuple[str, ...] = ("loss", "accuracy")
     batch_wide: bool = False
 
-    def __init__(self, network: "keras.Model", **hyperparameters: Any) -> None:
-        """See the class."""
+    def __init__(self, network: "keras.Model", **given: Any) -> None:
         super().__init__(name=type(self).__name__.lower())
         self.network = network
-        # A proxy, since Keras would turn a dictionary into its own.
-        self.hyper = MappingProxyType(hyperparameters)
-        self._passes = (
-            Passes(network, hyperparameters["passes"]) if "passes" in hyperparameters else None
-        )
+        self.hyper: Any = checked(self.Hyperparameters, given)
+        passes = getattr(self.hyper, "passes", None)
+        self._passes = None if passes is None else Passes(network, passes)
 
     def call(self, inputs: "tf.Tensor", training: bool | None = None) -> "tf.Tensor":
         """The network's logits, float32."""

@@ -1,277 +1,359 @@
 """An experiment: everything its result depends on, as one frozen record.
 
-The fields are data: flags, checks, identity and the record in `experiment.json` are all made from
+The fields are data: flags, checks, identity, `experiment.json` and the model card are all made from
 them. A recipe and flags fill them, see `recipes`. No TensorFlow here.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
+import operator
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 from lotcal_tf.config import fields, registry
-from lotcal_tf.config.fields import declared
+from lotcal_tf.config.fields import OnlyWith, declared
 from lotcal_tf.errors import FieldError
 
-_OF_MIXTURE = ("source", lambda v: v == "mixture", "--dataset=mixture")
+_data = functools.partial(declared, section="Data")
+_noise = functools.partial(declared, section="Label noise")
+_network = functools.partial(declared, section="Network")
+_calibration = functools.partial(declared, section="Calibration")
+_training = functools.partial(declared, section="Training")
+_pruning = functools.partial(declared, section="Pruning")
+_metrics = functools.partial(declared, section="Metrics")
+_run = functools.partial(declared, section="Run", identity=False)
+
+_OF_MIXTURE = OnlyWith("source", lambda v: v == "mixture", "--dataset=mixture")
+_OF_FILES = OnlyWith("source", lambda v: registry.source(v).from_files, "a TFDS data set")
+_OF_LOCAL = OnlyWith("scope", lambda v: v == "local", "--scope=local")
+_OF_SGD = OnlyWith("optimizer", lambda v: v == "sgd", "--optimizer=sgd")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One chain of levels: data, model, training, pruning. See each field's `help`."""
+    """One pruning run: data, network, training, pruning. See each field's `help`.
 
-    dataset: str = declared("digits", "the recipe of that name: digits, mnist, fashion_mnist, …")
-    source: str = declared(
-        "", "the TFDS set, `digits` or `mixture`; default: the recipe's, or the dataset's name"
+    `settings` holds the hyperparameters of its strategy and criterion by name: the given ones, and
+    the defaults of the others. Of a custom strategy or criterion the defaults are not known before
+    its class is loaded, see `with_methods`.
+    """
+
+    dataset: str = _data("digits", "the recipe of that name", main=True, named_only=True)
+    source: str = _data(
+        "",
+        "the TFDS data set, `digits` or `mixture`; default: the recipe's, or the name in dataset",
+        named_only=True,
     )
-    data_dir: str | None = declared(None, "where TFDS keeps its data", identity=False)
-    validation_size: int | None = declared(
-        None, "examples cut from training by seed; default: a tenth", check=fields.at_least(1)
+    data_dir: str | None = _data(
+        None,
+        "directory of the TFDS data",
+        main=True,
+        only_with=_OF_FILES,
+        identity=False,
+        named_only=True,
     )
-    half: str = declared(
+    validation_size: int | None = _data(
+        None,
+        "validation examples, drawn from the training data by seed; default: a tenth",
+        check=fields.at_least(1),
+    )
+    half: str = _data(
         "whole",
         "train on the whole training set, or on one of two fixed halves of each class",
         choices=("whole", "a", "b"),
     )
-    mixture_classes: int = declared(
-        4, "classes of the mixture", check=fields.at_least(2), only_with=_OF_MIXTURE
+    mixture_classes: int = _data(
+        4,
+        "classes of the mixture",
+        check=fields.at_least(2),
+        only_with=_OF_MIXTURE,
+        named_only=True,
     )
-    mixture_clusters: int = declared(
+    mixture_clusters: int = _data(
         2,
-        "Gaussians of each class of the mixture: how hard it is",
+        "Gaussians per class of the mixture: its difficulty",
         check=fields.at_least(1),
         only_with=_OF_MIXTURE,
+        named_only=True,
     )
-    mixture_dimensions: int = declared(
-        24, "dimensions of the mixture", check=fields.dimensions, only_with=_OF_MIXTURE
+    mixture_dimensions: int = _data(
+        24,
+        "dimensions of the mixture",
+        check=fields.dimensions,
+        only_with=_OF_MIXTURE,
+        named_only=True,
     )
-    label_noise: float = declared(
+    label_noise: float = _noise(
         0.0, "share of training and validation labels that are made noisy", check=fields.fraction
     )
-    noise_kind: str = declared(
+    noise_kind: str = _noise(
         "symmetric",
         "a noisy label becomes any other class, any class at all, or its image in noise_map",
         choices=("symmetric", "uniform", "asymmetric"),
-        only_with=("label_noise", lambda v: v > 0, "--label_noise"),
+        only_with=OnlyWith("label_noise", lambda v: v > 0, "--label_noise"),
     )
-    noise_map: tuple[int, ...] = declared(
+    noise_map: tuple[int, ...] = _noise(
         (),
         "the image of each class, e.g. 1,2,0",
         check=fields.classes,
-        only_with=("noise_kind", lambda v: v == "asymmetric", "--noise_kind=asymmetric"),
+        only_with=OnlyWith("noise_kind", lambda v: v == "asymmetric", "--noise_kind=asymmetric"),
     )
-    augment: str = declared(
+    augment: str = _data(
         "none",
-        "random changes of training images: crop_flip pads 4, crops back and mirrors",
+        "random changes of training images; crop_flip pads by 4, crops back and mirrors",
         choices=("none", "crop_flip"),
     )
-    input_mean: tuple[float, ...] = declared(
+    input_mean: tuple[float, ...] = _data(
         (),
-        "mean of the inputs scaled to [0, 1], one or a channel each",
+        "mean of the inputs after scaling to [0, 1], one value or one per channel",
         check=fields.all_finite,
+        named_only=True,
         from_ticket=True,
     )
-    input_std: tuple[float, ...] = declared(
-        (), "their standard deviation", check=fields.all_positive, from_ticket=True
+    input_std: tuple[float, ...] = _data(
+        (),
+        "standard deviation of the inputs, likewise",
+        check=fields.all_positive,
+        named_only=True,
+        from_ticket=True,
     )
-    memory_limit_mb: int = declared(
+    memory_limit_mb: int = _data(
         2048, "data larger than this streams instead of staying in memory", check=fields.at_least(0)
     )
-    shuffle_buffer: int = declared(
+    shuffle_buffer: int = _data(
         10_000, "examples that a stream is shuffled over", check=fields.at_least(1)
     )
-    model: str = declared(
+    model: str = _network(
         "lenet_300_100",
         "the network: lenet_300_100, resnet18, resnet20, vgg19, …; narrower ones by resnet20_8",
+        main=True,
+        named_only=True,
         from_ticket=True,
     )
-    initializer: str = declared(
+    initializer: str = _network(
         "glorot_normal",
-        "how weights are first drawn",
+        "distribution of the initial weights",
         choices=("glorot_normal", "glorot_uniform", "kaiming_normal", "kaiming_uniform"),
+        named_only=True,
         from_ticket=True,
     )
-    calib: str = declared("none", "the calibration strategy, or module:Class")
-    calib_weight: float | None = declared(
-        None, "weight of the strategy's own term", check=fields.not_negative, of_strategy=True
+    calib: str = _calibration(
+        "none",
+        f"the calibration strategy: {', '.join(registry.STRATEGIES)}, or module:Class",
+        main=True,
     )
-    passes: int | None = declared(
-        None, "T, stochastic passes of a step", check=fields.at_least(2), of_strategy=True
-    )
-    dropout_rate: float | None = declared(
-        None,
-        "rate of the dropout that is put into a catalog model",
-        check=fields.fraction,
-        of_strategy=True,
-    )
-    dropout_at: str | None = declared(
-        None,
-        "where: after each block of layers, or before the classifier only",
-        choices=("blocks", "head"),
-        of_strategy=True,
-        from_ticket=True,
-    )
-    mixup_a: float | None = declared(
-        None, "a of Beta(a, a)", check=fields.positive, of_strategy=True
-    )
-    prior: tuple[float, ...] | None = declared(
-        None,
-        "the classes' shares, e.g. 0.5,0.25,0.25; empty: uniform",
-        check=fields.prior,
-        of_strategy=True,
-    )
-    nba_bins: int | None = declared(
-        None, "bins of confidence", check=fields.at_least(2), of_strategy=True
-    )
-    nba_width: float | None = declared(
-        None, "width of their soft edges", check=fields.positive, of_strategy=True
-    )
-    optimizer: str = declared("adam", "the optimizer", choices=("adam", "sgd"))
-    lr: float = declared(1.2e-3, "learning rate", check=fields.positive)
-    momentum: float = declared(
-        0.0,
-        "momentum",
-        check=fields.fraction,
-        only_with=("optimizer", lambda v: v == "sgd", "--optimizer=sgd"),
-    )
-    weight_decay: float = declared(
+    optimizer: str = _training("adam", "the optimizer", choices=("adam", "sgd"))
+    lr: float = _training(1.2e-3, "learning rate", check=fields.positive, main=True)
+    momentum: float = _training(0.0, "momentum", check=fields.fraction, only_with=_OF_SGD)
+    weight_decay: float = _training(
         0.0, "L2 weight decay, added to every gradient as PyTorch does", check=fields.not_negative
     )
-    lr_drops: tuple[int, ...] = declared(
+    lr_drops: tuple[int, ...] = _training(
         (), "epochs after which the learning rate drops", check=fields.drops
     )
-    lr_drop_factor: float = declared(
+    lr_drop_factor: float = _training(
         0.1,
-        "what a drop multiplies the learning rate by",
+        "factor of a drop of the learning rate",
         check=fields.rate,
-        only_with=("lr_drops", bool, "--lr_drops"),
+        only_with=OnlyWith("lr_drops", bool, "--lr_drops"),
     )
-    epochs: int = declared(10, "epochs a level", check=fields.at_least(1))
-    batch_size: int = declared(60, "examples a step", check=fields.at_least(1))
-    levels: int = declared(
-        10, "prunings; level 0 is dense", check=fields.at_least(0), identity=False
+    epochs: int = _training(10, "epochs per level", check=fields.at_least(1), main=True)
+    batch_size: int = _training(60, "examples per step", check=fields.at_least(1), main=True)
+    levels: int = _pruning(
+        10,
+        "number of prunings; level 0 is dense",
+        check=fields.at_least(0),
+        identity=False,
+        main=True,
     )
-    prune_rate: float = declared(
-        0.2, "share of the survivors that a level prunes", check=fields.rate, of_pruning=True
+    prune_rate: float = _pruning(
+        0.2,
+        "share of the surviving weights that a level prunes",
+        check=fields.rate,
+        of_pruning=True,
+        main=True,
     )
-    scope: str = declared(
+    criterion: str = _pruning(
+        "magnitude",
+        f"which weights survive: {', '.join(registry.CRITERIA)}, or module:Class",
+        of_pruning=True,
+    )
+    scope: str = _pruning(
         "local",
         "rank weights in each tensor, or all together",
         choices=("local", "global"),
         of_pruning=True,
     )
-    output_prune_rate: float | None = declared(
-        None,
-        "the output layer's rate; default: half of prune_rate (global scope leaves that layer whole)",
-        check=fields.fraction,
-        only_with=("scope", lambda v: v == "local", "--scope=local"),
+    count: str = _pruning(
+        "prunable",
+        "what prune_rate is a share of: the surviving prunable weights, or as in OpenLTH all remaining "
+        "kernel entries",
+        choices=("prunable", "openlth"),
+        only_with=OnlyWith("scope", lambda v: v == "global", "--scope=global"),
         of_pruning=True,
     )
-    exclude: tuple[str, ...] = declared(
-        (), "layers not pruned, by name; * and ? stand for letters", from_ticket=True
+    output_prune_rate: float | None = _pruning(
+        None,
+        "rate of the output layer; default: half of prune_rate",
+        check=fields.fraction,
+        only_with=_OF_LOCAL,
+        of_pruning=True,
     )
-    rewind: str = declared(
-        "init", "init, step:K, epoch:K, random, none", check=fields.rewind, of_pruning=True
+    exclude_output: bool = _pruning(False, "do not prune the output layer", of_pruning=True)
+    exclude: tuple[str, ...] = _pruning(
+        (), "layers that are not pruned, by name; * and ? are wildcards", from_ticket=True
     )
-    ticket: str = declared(
+    rewind: str = _pruning(
+        "init",
+        "what survivors restart from: init, step:K, epoch:K, random, none",
+        check=fields.rewind,
+        of_pruning=True,
+    )
+    ticket: str = _run(
         "",
-        "start from this ticket, RUN/tickets/level_NN; of RUN: a level from each of its tickets",
-        identity=False,
+        "start from this ticket, RUN/tickets/level_NN; with RUN: one level from each of its tickets",
+        named_only=True,
     )
     control: str = declared(
         "none",
-        "what a ticket is compared with: its counts with random masks, its masks with weights drawn anew",
+        "control experiment of a ticket: random masks of the same counts, or weights drawn again",
         choices=("none", "random_mask", "redrawn_weights"),
-        only_with=("ticket", bool, "--ticket"),
+        only_with=OnlyWith("ticket", bool, "--ticket"),
+        named_only=True,
     )
-    ece_bins: int = declared(15, "bins of the expected calibration error", check=fields.at_least(1))
-    mc_eval: int = declared(
+    ece_bins: int = _metrics(15, "bins of the expected calibration error", check=fields.at_least(1))
+    mc_eval: int = _metrics(
         0,
-        "average the predictions of so many stochastic passes; 0: dropout off",
+        "average the predictions of this many stochastic passes; 0: dropout off",
         check=fields.mc_eval,
     )
-    seed: int = declared(0, "seed of every random draw", check=fields.at_least(0))
-    export_logits: str = declared(
+    seed: int = declared(0, "seed of every random draw", check=fields.at_least(0), main=True)
+    export_logits: str = _run(
         "scaled",
-        "what exported files give: logits divided by the temperature, so that confidence fits, or raw ones",
+        "output of exported files: logits divided by the temperature, so that confidence is "
+        "calibrated, or raw logits",
         choices=("raw", "scaled"),
-        identity=False,
     )
-    plan: str = declared(
+    plan: str = _run(
         "auto",
-        "how a step is run: compiled whole (xla), or as a graph; auto: by model and device",
+        "how steps run: compiled by XLA or as a graph; auto: by network and device",
         choices=("auto", "xla", "graph"),
-        identity=False,
     )
-    distribute: str = declared(
+    distribute: str = _run(
         "none",
         "train on all devices of this machine (mirrored), or on all workers of TF_CONFIG",
         choices=("none", "mirrored", "multi_worker"),
-        identity=False,
     )
-    out: str | None = declared(None, "the run directory; default: runs/<run id>", identity=False)
+    out: str | None = _run(None, "the run directory; default: runs/<run id>", main=True)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
-    def __post_init__(self) -> None:
-        """Checks every field by itself.
+    @classmethod
+    def of(cls, **given: Any) -> "Experiment":
+        """An experiment from fields and hyperparameters, both by name.
 
         Raises:
-          FieldError: a value is of the wrong kind or outside its range.
+          FieldError: see `__post_init__`.
         """
-        for field in dataclasses.fields(self):
-            value = fields.typed(field, _TYPES[field.name], getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
+        own = {name: given.pop(name) for name in list(given) if name in FIELDS}
+        return cls(**own, settings={**given.pop("settings", {}), **given})
+
+    def __post_init__(self) -> None:
+        """Checks every field by itself, and fills in the settings of built-in methods.
+
+        Raises:
+          FieldError: a value is of the wrong kind or outside its range, or a setting belongs
+            neither to the strategy nor to the criterion.
+        """
+        for name, field in FIELDS.items():
+            value = fields.typed(field, _TYPES[name], getattr(self, name))
+            object.__setattr__(self, name, value)
         if len(self.input_mean) != len(self.input_std):
-            raise FieldError(
-                "input_std",
-                self.input_std,
-                f"must have as many values as input_mean={self.input_mean}",
-            )
+            problem = f"must have as many values as input_mean={self.input_mean}"
+            raise FieldError("input_std", self.input_std, problem)
+        rows = registry.strategy(self.calib), registry.criterion(self.criterion)
+        self._settle(*(row and row.hyperparameters for row in rows))
+
+    def with_methods(self, strategy: type, criterion: type) -> "Experiment":
+        """The experiment with the settings of its strategy and criterion, custom ones too.
+
+        Args:
+          strategy, criterion: their dataclasses of hyperparameters.
+
+        Raises:
+          FieldError: a setting is not valid, or belongs to neither.
+        """
+        settled = dataclasses.replace(self)
+        settled._settle(strategy, criterion)
+        return settled
+
+    def _settle(self, strategy: type | None, criterion: type | None) -> None:
+        """Checks settings and fills in defaults; None: a custom class that is not loaded yet."""
+        left, found = dict(self.settings), {}
+        for kind in (strategy, criterion):
+            names = fields.fields_of(kind) if kind is not None else {}
+            for name in names:
+                if name in FIELDS or name in found:
+                    problem = "is the name of another field: rename the hyperparameter"
+                    raise FieldError(name, names[name].default, problem)
+            own = {name: left.pop(name) for name in names if name in left}
+            if kind is not None:
+                found |= vars(fields.checked(kind, own))
+        if left and strategy is not None and criterion is not None:
+            name, value = next(iter(left.items()))
+            raise FieldError(name, value, self._unknown_setting(name, found))
+        object.__setattr__(self, "settings", found | left)
+
+    def _unknown_setting(self, name: str, known: Mapping[str, Any]) -> str:
+        """Why a setting is refused."""
+        methods = f"calib={self.calib} and criterion={self.criterion}"
+        owners = setting_owners().get(name)
+        if owners:
+            return f"not a hyperparameter of {methods}, but of {', '.join(owners)}"
+        have = f"have {', '.join(known)}" if known else "have no hyperparameters"
+        return f"no such field or hyperparameter; {methods} {have}"
+
+    def settings_of(self, kind: type) -> dict[str, Any]:
+        """The settings that belong to a dataclass of hyperparameters."""
+        return {name: self.settings[name] for name in fields.fields_of(kind)}
 
     @property
     def output_rate(self) -> float:
-        """The rate the output layer is pruned at; 0 where it is left whole."""
-        if self.scope == "global":
+        """The rate at which the output layer is pruned; 0 where it is not."""
+        if self.exclude_output:
             return 0.0
+        if self.scope == "global":
+            return self.prune_rate
         return self.prune_rate / 2 if self.output_prune_rate is None else self.output_prune_rate
 
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        """What the strategy takes: the fields given, else the defaults of its row.
-
-        A strategy of the user's own takes the fields that are given.
-        """
-        given = {
-            name: getattr(self, name)
-            for name, field in FIELDS.items()
-            if field.metadata["of_strategy"] and getattr(self, name) is not None
-        }
-        defaults = registry.strategy(self.calib).hyperparameters
-        if self.calib in registry.STRATEGIES:
-            given = {name: value for name, value in given.items() if name in defaults}
-        return {**defaults, **given}
-
     def as_dict(self) -> dict[str, Any]:
-        """Every field by name, as JSON can hold it."""
-        return {
-            k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()
-        }
+        """Every field by name, as JSON can hold it; `settings` is a dictionary in it."""
+        own = {name: fields.as_json(getattr(self, name)) for name in FIELDS}
+        return own | {"settings": {k: fields.as_json(v) for k, v in self.settings.items()}}
 
     def identity(self, **content: str) -> dict[str, Any]:
-        """The fields a result depends on, without those that hold their default or do not apply.
+        """The fields and settings a result depends on.
 
-        Leaving out defaults keeps ids still when a later version adds a field.
+        Fields that have their default or do not apply are left out, so that ids stay the same when
+        a later version adds a field. Settings are always included: another default is another
+        experiment.
 
         Args:
-          **content: digests of what the fields only point to: a ticket, a user's arrays or model.
+          **content: digests of what the fields only point to: a ticket, data or a model passed as
+            objects, the source of a custom class.
         """
-        told, hyperparameters = {}, self.hyperparameters
-        for field in dataclasses.fields(self):
-            value = hyperparameters.get(field.name, getattr(self, field.name))
-            if field.metadata["identity"] and value != field.default and _applies(field, self):
-                told[field.name] = list(value) if isinstance(value, tuple) else value
-        return told | {k: v for k, v in content.items() if v}
+        found = {
+            name: getattr(self, name)
+            for name, field in FIELDS.items()
+            if field.metadata["identity"] and getattr(self, name) != field.default
+            if unmet_condition(field, self) is None
+        }
+        found = {
+            name: fields.as_json(value) for name, value in (found | dict(self.settings)).items()
+        }
+        return found | {name: digest for name, digest in content.items() if digest}
 
     def run_id(self, **content: str) -> str:
         """A readable name that ends in a hash of `identity`."""
@@ -281,40 +363,73 @@ class Experiment:
         return f"{self.dataset}-{self.model}-{calib}-{digest}"
 
 
-FIELDS: Mapping[str, "dataclasses.Field[Any]"] = {f.name: f for f in dataclasses.fields(Experiment)}
+FIELDS: Mapping[str, "dataclasses.Field[Any]"] = {
+    f.name: f for f in dataclasses.fields(Experiment) if f.name != "settings"
+}
 _TYPES = typing.get_type_hints(Experiment)
 
 
-def _applies(field: "dataclasses.Field[Any]", values: Experiment) -> bool:
-    """Whether the field means anything beside the other fields' values."""
-    if field.metadata["of_strategy"]:
-        return field.name in values.hyperparameters
-    return _unmet(field, values) is None
+@functools.cache
+def setting_owners() -> dict[str, list[str]]:
+    """The built-in methods that have each hyperparameter, as `calib=NAME` or `criterion=NAME`."""
+    owners: dict[str, list[str]] = {}
+    for field, rows in (("calib", registry.STRATEGIES), ("criterion", registry.CRITERIA)):
+        for method, row in rows.items():
+            for name in fields.fields_of(row.hyperparameters):
+                owners.setdefault(name, []).append(f"{field}={method}")
+    return owners
 
 
-def _unmet(field: "dataclasses.Field[Any]", values: Experiment) -> tuple[str, str] | None:
-    """What a field would need to mean anything: the other field, and the words for its values."""
-    if field.metadata["only_with"] is None:
+@functools.cache
+def setting_fields() -> dict[str, "dataclasses.Field[Any]"]:
+    """A field for each hyperparameter of the built-in methods; defaults differ by method."""
+    rows = [*registry.STRATEGIES.values(), *registry.CRITERIA.values()]
+    return functools.reduce(operator.or_, (fields.fields_of(r.hyperparameters) for r in rows), {})
+
+
+def unmet_condition(field: "dataclasses.Field[Any]", values: Experiment) -> OnlyWith | None:
+    """The condition that keeps a field from having a meaning; None if it has one."""
+    condition: OnlyWith | None = field.metadata["only_with"]
+    if condition is None:
         return None
-    other, applies, words = field.metadata["only_with"]
-    # A field that means nothing itself lends no meaning.
-    return _unmet(FIELDS[other], values) if applies(getattr(values, other)) else (other, words)
+    if not condition.holds(getattr(values, condition.field)):
+        return condition
+    # A field without a meaning gives none to others.
+    return unmet_condition(FIELDS[condition.field], values)
 
 
-def check_applies(experiment: Experiment, given: Mapping[str, Any]) -> None:
-    """Raises FieldError where a field that was given means nothing beside the others' values."""
-    for name, value in given.items():
-        if _applies(FIELDS[name], experiment):
-            continue
-        unmet = _unmet(FIELDS[name], experiment)
-        if unmet is None:
-            users = [s for s, row in registry.STRATEGIES.items() if name in row.hyperparameters]
-            problem = (
-                f"is no hyperparameter of calib={experiment.calib}; of {', '.join(users)} it is"
-            )
-        else:
-            other, words = unmet
-            problem = (
-                f"only means something with {words}; here {other}={getattr(experiment, other)}"
-            )
-        raise FieldError(name, value, problem)
+def check_together(experiment: Experiment, given: Mapping[str, Any]) -> None:
+    """Checks the fields of an experiment against each other.
+
+    Args:
+      experiment: the experiment.
+      given: the fields that were set explicitly, by flag or keyword; each must have a meaning.
+
+    Raises:
+      FieldError: a given field has no meaning beside the others, or two contradict each other.
+    """
+    for name in given:
+        unmet = unmet_condition(FIELDS[name], experiment) if name in FIELDS else None
+        if unmet is not None:
+            here = f"{unmet.field}={getattr(experiment, unmet.field)}"
+            raise FieldError(name, given[name], f"applies only with {unmet.words}; here {here}")
+    asymmetric = experiment.label_noise and experiment.noise_kind == "asymmetric"
+    if asymmetric and not experiment.noise_map:
+        problem = "noise_kind=asymmetric needs the image of each class, e.g. 1,2,0"
+        raise FieldError("noise_map", experiment.noise_map, problem)
+    if experiment.exclude_output and "output_prune_rate" in given:
+        problem = "the output layer is not pruned: leave out this field or exclude_output"
+        raise FieldError("output_prune_rate", given["output_prune_rate"], problem)
+    if experiment.settings.get("dropout_rate") == 0:
+        problem = f"calib={experiment.calib} needs dropout, or its passes are all the same"
+        raise FieldError("dropout_rate", 0.0, problem)
+
+
+def recorded(record: Mapping[str, Any], **given: Any) -> Experiment:
+    """The experiment that `experiment.json` records, with given fields in place of its own.
+
+    Raises:
+      FieldError: a value is not valid.
+    """
+    known = {name: value for name, value in record.items() if name in FIELDS}
+    return Experiment(**{**known, "settings": record.get("settings", {}), **given})

@@ -1,6 +1,6 @@
-"""How a field of an experiment is declared, and what values it can have.
+"""How a field of an experiment, or a hyperparameter, is declared and checked.
 
-A check gives None for a value that is possible, else what the value must be, in words that follow
+A check returns None for a valid value, and otherwise what the value must be, in words that follow
 `field=value: `.
 """
 
@@ -8,51 +8,98 @@ import dataclasses
 import math
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lotcal_tf.errors import FieldError
 
 Check = Callable[[Any], str | None]
 
-_WORDS = {int: "a whole number", float: "a number", str: "a text"}
+# Topics of `--help` and sections of the model card, in their order.
+SECTIONS = (
+    *("Data", "Label noise", "Network", "Calibration", "Training"),
+    *("Pruning", "Metrics", "Run"),
+)
+
+_WORDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlyWith:
+    """The condition under which a field has a meaning.
+
+    Attributes:
+      field: the other field that it depends on.
+      holds: tests that field's value.
+      words: the condition as a user reads it, e.g. `--optimizer=sgd`.
+    """
+
+    field: str
+    holds: Callable[[Any], bool]
+    words: str
 
 
 def declared(
     default: Any,
     help: str,
     *,
+    section: str = "Run",
+    main: bool = False,
     check: Check | None = None,
     choices: tuple[str, ...] = (),
-    only_with: tuple[str, Callable[[Any], bool], str] | None = None,
+    only_with: OnlyWith | None = None,
     identity: bool = True,
+    named_only: bool = False,
     from_ticket: bool = False,
-    of_strategy: bool = False,
     of_pruning: bool = False,
 ) -> Any:
-    """A field: its default, its line of help, what values it can have, when it means anything.
+    """A dataclass field with everything that flags, checks, records and the model card need.
 
-    `only_with` names the field it depends on, the test of that field's value, and the words for
-    it. `identity=False`: no result depends on it. `from_ticket`: a ticket brings it along.
-    `of_strategy`: a hyperparameter of some strategies, whose rows in the catalog hold the defaults.
-    `of_pruning`: says how a level follows from the one before, so it means nothing where each has a
-    ticket to start from.
+    Args:
+      default: the value where none is given.
+      help: one line.
+      section: one of `SECTIONS`.
+      main: whether the short `--help` shows it.
+      check: see the module.
+      choices: the valid values; empty: any that `check` accepts.
+      only_with: the condition under which the field has a meaning; None: always.
+      identity: whether a result depends on it.
+      named_only: whether it describes named data or a named network, so that it has no meaning
+        where the caller passes these as objects.
+      from_ticket: whether a run that starts from a ticket takes the value from there.
+      of_pruning: whether it says how one level follows from the level before, so that it has no
+        meaning where every level starts from a ticket.
     """
     metadata = {
         "help": help,
+        "section": section,
+        "main": main,
         "check": check,
         "choices": choices,
         "only_with": only_with,
         "identity": identity,
+        "named_only": named_only,
         "from_ticket": from_ticket,
-        "of_strategy": of_strategy,
         "of_pruning": of_pruning,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def hyperparameter(default: Any, help: str = "", **options: Any) -> Any:
+    """A dataclass field for a hyperparameter of a strategy or criterion.
+
+    Args:
+      default: the value where none is given.
+      help: one line.
+      **options: of `declared`: `check` (a function that returns None for a valid value, otherwise
+        what the value must be), `choices`, …
+    """
+    return declared(default, help, **{"section": "Calibration", **options})
+
+
 def at_least(minimum: float) -> Check:
-    """A check: no smaller than that."""
+    """A check: the minimum or more."""
     return lambda v: None if v >= minimum else f"must be at least {minimum:g}"
 
 
@@ -109,7 +156,7 @@ def classes(value: tuple[int, ...]) -> str | None:
 
 
 def dimensions(value: int) -> str | None:
-    """What a mixture's places can be told apart in."""
+    """Dimensions of a mixture."""
     return None if 1 <= value <= 60 else "must be 1 to 60"
 
 
@@ -119,7 +166,7 @@ def mc_eval(value: int) -> str | None:
 
 
 def prior(value: tuple[float, ...]) -> str | None:
-    """No shares, or such that add up to 1."""
+    """No shares, or shares that add up to 1."""
     if not value or (all(v >= 0 for v in value) and abs(sum(value) - 1) < 1e-6):
         return None
     return "must be shares that are 0 or more and add up to 1"
@@ -127,6 +174,11 @@ def prior(value: tuple[float, ...]) -> str | None:
 
 def _scalar(field: str, kind: type, value: Any) -> Any:
     """`value` as `kind`."""
+    if kind is bool:
+        known = value if isinstance(value, bool) else _BOOLEANS.get(str(value).lower())
+        if isinstance(known, bool) and isinstance(value, bool | str):
+            return known
+        raise FieldError(field, value, f"must be {_WORDS[bool]}")
     wrong = isinstance(value, bool) or (kind is str and not isinstance(value, str))
     wrong = wrong or (kind is int and isinstance(value, float) and not value.is_integer())
     if not wrong:
@@ -141,12 +193,12 @@ def typed(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
     """A value from Python, TOML or the command line in its field's type.
 
     Args:
-      field: made by `declared`.
-      hint: its type; of a tuple, what each part is.
-      value: a text with commas counts as a tuple.
+      field: of a dataclass; made by `declared`, or a plain one without checks.
+      hint: its type: bool, int, float, str, a tuple of one of these, or one of them or None.
+      value: a string with commas counts as a tuple.
 
     Raises:
-      FieldError: it is of another kind, or none of the values that the field can have.
+      FieldError: the value is of another kind, or the field cannot have it.
     """
     if value is None and type(None) in typing.get_args(hint):
         return None
@@ -161,10 +213,35 @@ def typed(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
         value = tuple(_scalar(field.name, kind, p) for p in parts if p != "")
     else:
         value = _scalar(field.name, kind, value)
-    choices, check = field.metadata["choices"], field.metadata["check"]
+    choices, check = field.metadata.get("choices"), field.metadata.get("check")
     if choices and value not in choices:
         raise FieldError(field.name, given, f"choose one of {', '.join(choices)}")
     problem = check(value) if check else None
     if problem:
         raise FieldError(field.name, given, problem)
     return value
+
+
+def fields_of(kind: type) -> dict[str, "dataclasses.Field[Any]"]:
+    """A dataclass's fields by name."""
+    return {field.name: field for field in dataclasses.fields(kind)}
+
+
+def checked(kind: type, given: Mapping[str, Any]) -> Any:
+    """A record of the dataclass `kind` with the values given, each of them checked.
+
+    Args:
+      kind: a dataclass whose fields all have defaults.
+      given: values by name; those of its fields.
+
+    Raises:
+      FieldError: a value is not valid; see `typed`.
+    """
+    hints = typing.get_type_hints(kind)
+    known = fields_of(kind)
+    return kind(**{name: typed(known[name], hints[name], value) for name, value in given.items()})
+
+
+def as_json(value: Any) -> Any:
+    """A field's value as JSON can hold it: tuples as lists."""
+    return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""The commands' common frame: flags made from `Experiment`'s fields, errors made one line.
+"""The commands' common frame: flags made from the fields of `Experiment`, errors in one line.
 
 Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130 interrupted. `--help` and every
 usage error answer before TensorFlow is imported.
@@ -9,27 +9,33 @@ import os
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, get_type_hints
 
 from absl import flags as absl_flags
 
-from lotcal_tf.config.experiment import FIELDS, Experiment
-from lotcal_tf.config.recipes import resolve
+from lotcal_tf.config import registry
+from lotcal_tf.config.experiment import FIELDS, Experiment, setting_fields
+from lotcal_tf.config.fields import SECTIONS, fields_of
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
+_HELP = ("--help", "-help", "-h")
+_CONFIG = "a recipe file (TOML) in place of --dataset"
+_SET = "NAME=VALUE, a hyperparameter of a custom strategy or criterion; may be repeated"
+_BOOLEAN = {name for name, hint in get_type_hints(Experiment).items() if hint is bool}
+
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag of one command's own, beside those of the experiment's fields.
+    """A flag of one command, beside those of the experiment's fields.
 
     Attributes:
       name: what is written behind the two dashes.
       help: one line.
       default: its text where it is not given.
-      choices: the values it can have; empty: any.
+      choices: the valid values; empty: any.
       switch: whether it stands alone, without a value; its value is then a bool.
       short: one letter that stands for the name behind a single dash.
     """
@@ -43,172 +49,201 @@ class Flag:
 
 
 @dataclasses.dataclass(frozen=True)
+class Command:
+    """A command as its flags and `--help` describe it.
+
+    Attributes:
+      name: behind `lotcal_tf.`.
+      summary: what `--help` begins with.
+      own: its own flags.
+      fields: the fields of `Experiment` that it takes; all of them: hyperparameters and `--set` too.
+      operands: what it takes without a flag, as `--help` writes it, e.g. `RUN…`; empty: nothing.
+    """
+
+    name: str
+    summary: str
+    own: Sequence[Flag] = ()
+    fields: Collection[str] = tuple(FIELDS)
+    operands: str = ""
+
+    @property
+    def takes_experiment(self) -> bool:
+        """Whether it takes every field of an experiment."""
+        return set(self.fields) == set(FIELDS)
+
+    def read(self, argv: Sequence[str]) -> "Request":
+        """Reads a command line, without the program's name.
+
+        Raises:
+          UsageError: a flag is unknown or its value wrong.
+          SystemExit: with code 0, after printing `--help` or `--helpfull`.
+        """
+        values = self._flags()
+        if any(word in (*_HELP, "--helpfull") for word in argv):
+            print(self.help(full="--helpfull" in argv))
+            raise SystemExit(DONE)
+        values.set_gnu_getopt(bool(self.operands))  # flags may stand after operands
+        try:
+            rest = values([self.name, *argv])[1:]
+        except absl_flags.Error as error:
+            raise UsageError(" ".join(str(error).split()) + " (--helpfull lists all)") from error
+        if rest and not self.operands:
+            raise UsageError(f"{rest[0]!r} is not a flag: write --flag=value (--help lists flags)")
+        for flag in self.own:
+            value = values[flag.name].value
+            if flag.choices and value not in flag.choices:
+                raise FieldError(flag.name, value, f"choose one of {', '.join(flag.choices)}")
+        own = {flag.name: values[flag.name].value for flag in self.own}
+        own |= {flag.name: bool(own[flag.name]) for flag in self.own if flag.switch}
+        given = {name: values[name].value for name in self._given() if values[name].present}
+        if self.takes_experiment:
+            given |= _settings(values["set"].value)
+        config = values["config"].value if "dataset" in self.fields else None
+        return Request(given, config, own, rest)
+
+    def _given(self) -> dict[str, "dataclasses.Field[Any]"]:
+        """The fields and hyperparameters that have a flag here."""
+        found = {name: FIELDS[name] for name in self.fields}
+        return found | setting_fields() if self.takes_experiment else found
+
+    def _flags(self) -> absl_flags.FlagValues:
+        values = absl_flags.FlagValues()
+        for name, field in self._given().items():
+            define = absl_flags.DEFINE_bool if name in _BOOLEAN else absl_flags.DEFINE_string
+            define(name, None, field.metadata["help"], flag_values=values)
+        if "dataset" in self.fields:
+            absl_flags.DEFINE_string("config", None, _CONFIG, flag_values=values)
+        if self.takes_experiment:
+            absl_flags.DEFINE_multi_string("set", [], _SET, flag_values=values)
+        for flag in self.own:
+            define = absl_flags.DEFINE_bool if flag.switch else absl_flags.DEFINE_string
+            default = None if flag.switch else flag.default
+            define(flag.name, default, flag.help, flag_values=values, short_name=flag.short)
+        return values
+
+    def help(self, full: bool = False) -> str:
+        """What `--help` prints: the summary and the main flags by topic; `full`: all flags."""
+        operands = f"{self.operands} " if self.operands else ""
+        lines = [
+            self.summary.strip(),
+            "",
+            f"usage: python -m lotcal_tf.{self.name} {operands}[--flag=value …]",
+        ]
+        for title, entries in self._topics(full):
+            lines += ["", f"{title}:"]
+            for named, text in entries:
+                lines += [f"  --{named}", *(f"      {line}" for line in textwrap.wrap(text, 76))]
+        if self.takes_experiment and not full:
+            lines += ["", "--helpfull lists all flags."]
+        return "\n".join(lines)
+
+    def _topics(self, full: bool) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+        """The topics with their flags, each with its text."""
+        if self.own:
+            yield "Flags", [_own_entry(flag) for flag in self.own]
+        everything = full or not self.takes_experiment
+        for section in SECTIONS:
+            entries = [
+                (name, _field_text(name, field, self.takes_experiment))
+                for name, field in self._given().items()
+                if field.metadata["section"] == section and (everything or field.metadata["main"])
+            ]
+            if section == "Data" and "dataset" in self.fields:
+                entries.insert(1, ("config", _CONFIG))
+            if section == "Calibration" and self.takes_experiment and full:
+                entries.append(("set", _SET))
+            if entries:
+                yield section, entries
+
+
+@dataclasses.dataclass(frozen=True)
 class Request:
     """What a command line asks for.
 
     Attributes:
-      experiment: flags and recipe joined.
-      given: the fields that flags set, by name, as text; with `config` where that was given.
+      given: the fields and hyperparameters that flags set, by name, as strings.
+      config: the recipe file given; None: none.
       own: the values of the command's own flags, by name.
-      operands: what stands there without a flag, in its order.
+      operands: what stands there without a flag, in order.
     """
 
-    experiment: Experiment
-    given: Mapping[str, str]
+    given: Mapping[str, Any]
+    config: str | None
     own: Mapping[str, Any]
     operands: Sequence[str] = ()
 
 
-def experiment_flags(
-    own: Sequence[Flag] = (), fields: Collection[str] = FIELDS.keys()
-) -> absl_flags.FlagValues:
-    """A flag for each of the fields of `Experiment`, all unset, and the command's own.
+def _settings(texts: Sequence[str]) -> dict[str, str]:
+    """The values of `--set`."""
+    for text in texts:
+        if not text.partition("=")[0].isidentifier() or "=" not in text:
+            raise FieldError("set", text, "write --set=NAME=VALUE, e.g. --set=gamma=2")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
-    Where there are fields there is `--config` too.
-    """
-    values = absl_flags.FlagValues()
-    for name in fields:
-        field = FIELDS[name]
-        text = _with_choices(field.metadata["help"], field.metadata["choices"])
-        absl_flags.DEFINE_string(name, None, text, flag_values=values)
-    if fields:
-        absl_flags.DEFINE_string(
-            "config", None, "a recipe file of one's own (TOML)", flag_values=values
-        )
-    for flag in own:
-        text = _with_choices(flag.help, flag.choices)
-        default = None if flag.switch else flag.default
-        define = absl_flags.DEFINE_bool if flag.switch else absl_flags.DEFINE_string
-        define(flag.name, default, text, flag_values=values, short_name=flag.short)
-    return values
+
+def _own_entry(flag: Flag) -> tuple[str, str]:
+    text = _with_choices(flag.help, flag.choices)
+    if flag.default is not None and not flag.switch:
+        text += f" [default: {flag.default}]"
+    return f"{flag.name}, -{flag.short}" if flag.short else flag.name, text
+
+
+def _field_text(name: str, field: "dataclasses.Field[Any]", defaults: bool) -> str:
+    """A field's line of help with its choices and, if asked for, its defaults."""
+    text = _with_choices(field.metadata["help"], field.metadata["choices"])
+    if not defaults:
+        return text
+    if name in FIELDS:
+        shown = "" if field.default in (None, "", ()) else str(field.default)
+        return f"{text} [default: {shown}]" if shown else text
+    by_method = {
+        method: fields_of(row.hyperparameters)[name].default
+        for method, row in (*registry.STRATEGIES.items(), *registry.CRITERIA.items())
+        if name in fields_of(row.hyperparameters)
+    }
+    shown = ", ".join(f"{method} {'uniform' if v == () else v}" for method, v in by_method.items())
+    return f"{text} [defaults: {shown}]"
 
 
 def _with_choices(text: str, choices: Sequence[str]) -> str:
     return f"{text} ({', '.join(choices)})" if choices else text
 
 
-def help_text(
-    command: str,
-    summary: str,
-    values: absl_flags.FlagValues,
-    own: Sequence[Flag] = (),
-    operands: str = "",
-) -> str:
-    """What `--help` prints: the summary and every flag with its default.
-
-    A command with flags of its own says in its summary where fields that are not given come from.
-    """
-    lines = [
-        summary.strip(),
-        "",
-        f"usage: python -m lotcal_tf.{command} {operands + ' ' if operands else ''}[--flag=value …]",
-        "",
-        "flags:",
-    ]
-    for name in sorted({values[name].name for name in values}):
-        of_field = name in FIELDS and not own
-        default = FIELDS[name].default if of_field else values[name].default
-        words = "default without a recipe" if of_field else "default"
-        shown = "" if default in (None, "", ()) else f" [{words}: {default}]"
-        body = textwrap.wrap(f"{values[name].help}{shown}", 76)
-        short = values[name].short_name
-        named = f"  --{name}, -{short}" if short else f"  --{name}"
-        lines += [named, *(f"      {line}" for line in body)]
-    return "\n".join(lines)
-
-
-def read(
-    command: str,
-    summary: str,
-    argv: Sequence[str],
-    own: Sequence[Flag] = (),
-    fields: Collection[str] = FIELDS.keys(),
-    operands: str = "",
-) -> Request:
-    """Reads a command line.
-
-    Args:
-      command, summary: for `--help`.
-      argv: without the program's name.
-      own: the command's own flags.
-      fields: the fields of `Experiment` that it takes.
-      operands: what it takes without a flag, as `--help` writes it, e.g. `RUN…`; empty: nothing.
-
-    Raises:
-      UsageError: a flag is unknown or its value wrong.
-      SystemExit: with code 0, after printing `--help`.
-    """
-    values = experiment_flags(own, fields)
-    if any(word in ("--help", "-help", "-h", "--helpfull") for word in argv):
-        print(help_text(command, summary, values, own, operands))
-        raise SystemExit(DONE)
-    values.set_gnu_getopt(bool(operands))  # flags may stand after operands
-    try:
-        rest = values([command, *argv])[1:]
-    except absl_flags.Error as error:
-        raise UsageError(" ".join(str(error).split()) + " (--help lists the flags)") from error
-    if rest and not operands:
-        raise UsageError(f"{rest[0]!r} is not a flag: write --flag=value (--help lists the flags)")
-    for flag in own:
-        value = values[flag.name].value
-        if flag.choices and value not in flag.choices:
-            raise FieldError(flag.name, value, f"choose one of {', '.join(flag.choices)}")
-    given = {name: values[name].value for name in fields if values[name].present}
-    config = values["config"].value if fields else None
-    experiment = resolve(given, config)
-    if config is not None:
-        given["config"] = config
-    found = {flag.name: values[flag.name].value for flag in own}
-    switches = {flag.name: bool(found[flag.name]) for flag in own if flag.switch}
-    return Request(experiment, given, found | switches, rest)
-
-
-def parse(command: str, summary: str, argv: Sequence[str]) -> Experiment:
-    """Turns the command line of a command without flags of its own into an experiment; see `read`."""
-    return read(command, summary, argv).experiment
-
-
 def run(
-    command: str,
-    summary: str,
-    main: Callable[[Experiment], None],
+    command: Command,
+    main: Callable[[Request], None],
     argv: Sequence[str] | None = None,
+    *,
+    interrupted: str = "interrupted",
 ) -> NoReturn:
-    """Runs a command that takes an experiment and nothing else; see `leave`."""
-    given = sys.argv[1:] if argv is None else argv
-    leave(
-        command,
-        lambda: main(parse(command, summary, given)),
-        interrupted="interrupted; the same command goes on from the last finished level",
-    )
+    """Reads a command's flags, does its work and leaves with its exit code.
 
-
-def leave(command: str, work: Callable[[], None], *, interrupted: str = "interrupted") -> NoReturn:
-    """Does a command's work and leaves with its exit code; what goes wrong is told in one line.
+    What goes wrong is printed in one line that begins with the command's name.
 
     Args:
-      command: its name, which the line begins with.
-      work: what it does, the reading of its flags included.
-      interrupted: what is said after Ctrl-C.
+      command: the command.
+      main: does its work.
+      argv: without the program's name; None: the process's own.
+      interrupted: what is printed after Ctrl-C.
     """
     try:
-        work()
+        main(command.read(sys.argv[1:] if argv is None else argv))
         code = DONE
     except KeyboardInterrupt:
-        code = _tell(command, interrupted, INTERRUPTED)
+        code = _report(command, interrupted, INTERRUPTED)
     except FieldError as error:
-        code = _tell(command, f"--{error}", WRONG)
+        code = _report(command, f"--{error}", WRONG)
     except UsageError as error:
-        code = _tell(command, str(error), WRONG)
+        code = _report(command, str(error), WRONG)
     except LotcalError as error:
-        code = _tell(command, str(error), FAILED)
+        code = _report(command, str(error), FAILED)
     sys.exit(code)
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow for a command, without the notices it writes while it starts.
+    """Imports TensorFlow for a command, without the notices that it writes while it starts.
 
-    They come from C++ before any log level counts, so standard error itself is turned away; where
+    They come from C++ before any log level applies, so standard error itself is redirected; where
     the import fails, they are shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -220,8 +255,6 @@ def start_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
-            # Two runs of one experiment on one machine agree to the bit.
-            tf.config.experimental.enable_op_determinism()
         except BaseException:
             notices.seek(0)
             os.write(terminal, notices.read())
@@ -231,7 +264,7 @@ def start_tensorflow() -> None:
             os.close(terminal)
 
 
-def _tell(command: str, line: str, code: int) -> int:
-    # A message may quote what others wrote over several lines.
-    print(f"{command}: {' '.join(line.splitlines())}", file=sys.stderr)
+def _report(command: Command, line: str, code: int) -> int:
+    # A message may quote several lines of somebody else's.
+    print(f"{command.name}: {' '.join(line.splitlines())}", file=sys.stderr)
     return code

@@ -1,7 +1,4 @@
-"""Recipes (`configs/*.toml`), and how one is joined with flags into an experiment.
-
-An explicit flag comes before the recipe, the recipe before the default. No TensorFlow here.
-"""
+"""Recipes (`configs/*.toml`), and how one is merged with explicit fields into an experiment."""
 
 import dataclasses
 import difflib
@@ -11,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config import registry
-from lotcal_tf.config.experiment import FIELDS, Experiment, check_applies
+from lotcal_tf.config.experiment import (
+    FIELDS,
+    Experiment,
+    check_together,
+    setting_fields,
+    setting_owners,
+)
+from lotcal_tf.config.fields import checked, fields_of
 from lotcal_tf.config.run_directory import finished_levels, is_run
 from lotcal_tf.errors import FieldError, UsageError
 
@@ -32,98 +36,119 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The fields a recipe file sets.
+    """The fields and hyperparameters that a recipe file sets.
+
+    The table `[set]` holds hyperparameters of a custom strategy or criterion.
 
     Raises:
       UsageError: there is no such file, it is not TOML, it names an unknown field, or a value is
-        not what the field can have.
+        not valid.
     """
     try:
-        fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a recipe: {error}") from error
-    for name in fields:
-        if name not in FIELDS:
-            close = difflib.get_close_matches(name, FIELDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"fields are {', '.join(FIELDS)}"
+    custom = found.pop("set", {})
+    known = [*FIELDS, *setting_fields()]
+    for name in found:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}"
             raise UsageError(f"{path}: unknown field {name!r}; {hint}")
     try:
-        Experiment(**fields)
+        Experiment(**{name: value for name, value in found.items() if name in FIELDS})
+        for row in (*registry.STRATEGIES.values(), *registry.CRITERIA.values()):
+            names = found.keys() & fields_of(row.hyperparameters).keys()
+            checked(row.hyperparameters, {name: found[name] for name in names})
     except FieldError as error:
         raise UsageError(f"{path}: {error}") from error
-    return fields
+    return found | ({"set": custom} if custom else {})
 
 
-def _recipe_for(flags: Mapping[str, Any], config: str | None) -> dict[str, Any]:
+def _recipe_for(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
     """The recipe that `--config`, else `--dataset`, asks for, with `dataset` filled in."""
     if config is not None:
         path = Path(config)
-        fields = read_recipe(path)
-        fields.setdefault("dataset", path.stem)
-        asked = flags.get("dataset", fields["dataset"])
-        if asked != fields["dataset"]:
-            problem = f"contradicts --config={config}, a recipe for {fields['dataset']}; give one of the two"
+        found = read_recipe(path)
+        found.setdefault("dataset", path.stem)
+        asked = given.get("dataset", found["dataset"])
+        if asked != found["dataset"]:
+            problem = (
+                f"contradicts --config={config}, a recipe for {found['dataset']}: give one of them"
+            )
             raise FieldError("dataset", asked, problem)
-        return fields
-    name = flags.get("dataset", FIELDS["dataset"].default)
+        return found
+    name = given.get("dataset", FIELDS["dataset"].default)
     if name not in recipe_names():
-        raise FieldError(
-            "dataset",
-            name,
-            f"no recipe of that name; there is {', '.join(recipe_names())} (for another TFDS set write "
-            'a recipe with source = "NAME" and give it as --config=FILE.toml)',
+        problem = (
+            f"choose one of {', '.join(recipe_names())}; for another TFDS data set write a recipe "
+            'with source = "NAME" and give it as --config=FILE.toml'
         )
+        raise FieldError("dataset", name, problem)
     return {"dataset": name} | read_recipe(recipe_directory() / f"{name}.toml")
 
 
-def resolve(flags: Mapping[str, Any], config: str | None = None) -> Experiment:
-    """Joins explicit flags, the recipe and the defaults into a checked experiment.
+def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
+    """The experiment on named data that explicit fields, a recipe and the defaults make together.
+
+    An explicit field comes before the recipe, the recipe before the default.
 
     Args:
-      flags: the fields given explicitly, by name; values may still be text.
-      config: a recipe file of the user's own.
+      given: fields and hyperparameters given explicitly, by name; values may still be strings.
+      config: a recipe file.
 
     Raises:
       UsageError: a field, a name or their combination is wrong; the message is one line.
     """
-    recipe = _recipe_for(flags, config)
-    experiment = Experiment(**(recipe | dict(flags)))
+    recipe = _recipe_for(given, config)
+    merged = recipe | dict(given)
+    # A recipe may hold hyperparameters of several strategies; only explicit ones must apply.
+    calib, criterion = (str(merged.get(n, FIELDS[n].default)) for n in ("calib", "criterion"))
+    rows = registry.strategy(calib), registry.criterion(criterion)
+    own = {name for row in rows if row is not None for name in fields_of(row.hyperparameters)}
+    for name in setting_fields().keys() & recipe.keys() - own - set(given):
+        del merged[name]
+    custom = merged.pop("set", {})  # of no use where flags choose built-in methods
+    experiment = Experiment.of(**({**custom, **merged} if None in rows else merged))
     experiment = dataclasses.replace(experiment, source=experiment.source or experiment.dataset)
-    registry.strategy(experiment.calib)
-    every_level = bool(experiment.ticket) and is_run(Path(experiment.ticket))
-    for name in flags:
-        if experiment.ticket and FIELDS[name].metadata["from_ticket"]:
-            raise FieldError(
-                name, flags[name], "a ticket brings its own; leave this flag out with --ticket"
-            )
-        if every_level and FIELDS[name].metadata["of_pruning"]:
-            problem = f"every level starts from a ticket of {experiment.ticket}, nothing is pruned"
-            raise FieldError(name, flags[name], f"{problem}; leave this flag out")
-    check_applies(experiment, flags)
-    if (
-        experiment.label_noise
-        and experiment.noise_kind == "asymmetric"
-        and not experiment.noise_map
-    ):
-        problem = "noise_kind=asymmetric needs the image of each class, e.g. 1,2,0"
-        raise FieldError("noise_map", experiment.noise_map, problem)
-    if experiment.hyperparameters.get("dropout_rate") == 0:
-        problem = f"calib={experiment.calib} needs dropout: its passes would all be the same"
-        raise FieldError("dropout_rate", 0.0, problem)
-    if experiment.mc_eval and not (
-        experiment.ticket or experiment.hyperparameters.get("dropout_rate")
-    ):
-        users = [
-            s for s, row in registry.STRATEGIES.items() if "dropout_rate" in row.hyperparameters
-        ]
-        problem = f"needs dropout, and calib={experiment.calib} has none; {', '.join(users)} have"
-        raise FieldError("mc_eval", experiment.mc_eval, problem)
-    if experiment.ticket:
-        if "levels" not in flags:
-            last = finished_levels(Path(experiment.ticket)) - 1 if every_level else 0
-            experiment = dataclasses.replace(experiment, levels=max(0, last))
-    else:
+    _check_ticket_fields(experiment, given)
+    check_together(experiment, given)
+    _check_stochastic_passes(experiment)
+    if not experiment.ticket:
         registry.model(experiment.model)
+    elif "levels" not in given:
+        last = finished_levels(Path(experiment.ticket)) - 1 if _is_run(experiment) else 0
+        experiment = dataclasses.replace(experiment, levels=max(0, last))
     return experiment
+
+
+def _is_run(experiment: Experiment) -> bool:
+    return bool(experiment.ticket) and is_run(Path(experiment.ticket))
+
+
+def _check_ticket_fields(experiment: Experiment, given: Mapping[str, Any]) -> None:
+    """Raises FieldError where a given field is a ticket's own, or has no meaning beside a run's tickets."""
+    if not experiment.ticket:
+        return
+    known = {**setting_fields(), **FIELDS}
+    for name in given:
+        metadata = known[name].metadata if name in known else {}
+        if metadata.get("from_ticket"):
+            raise FieldError(
+                name, given[name], "a ticket has its own; leave this out with --ticket"
+            )
+        if metadata.get("of_pruning") and _is_run(experiment):
+            problem = f"every level starts from a ticket of {experiment.ticket} and none is pruned"
+            raise FieldError(name, given[name], f"{problem}; leave this out")
+
+
+def _check_stochastic_passes(experiment: Experiment) -> None:
+    """Raises FieldError where stochastic predictions are asked of a built-in network without dropout."""
+    known = registry.strategy(experiment.calib) is not None
+    dropout = experiment.settings.get("dropout_rate") or experiment.ticket or not known
+    if experiment.mc_eval and not dropout:
+        problem = f"needs dropout, which calib={experiment.calib} does not add"
+        users = ", ".join(setting_owners()["dropout_rate"])
+        raise FieldError("mc_eval", experiment.mc_eval, f"{problem}; choose one of {users}")

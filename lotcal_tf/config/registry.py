@@ -1,4 +1,4 @@
-"""The tables of what can be named on the command line: strategies, models, datasets, file formats.
+"""The tables of what can be named on the command line: strategies, criteria, models, data, formats.
 
 To add one, write its file and its row here; flags, checks and contract tests pick it up. Nothing
 is imported until it is used, so the tables can be read without TensorFlow.
@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lotcal_tf.config import hyperparameters
+from lotcal_tf.config.hyperparameters import NoHyperparameters
 from lotcal_tf.errors import FieldError
 
 
@@ -20,22 +22,60 @@ class Row:
     Attributes:
       path: where it is defined, `module:attribute`.
       summary: one line for `--help`.
-      hyperparameters: of a strategy: the fields of an experiment that it takes, and their defaults.
-      pattern: what full names of it look like; None where the name is the key itself.
-      example: a full name.
-      test_path: of a source: what loads its test split alone, where it can be had alone.
     """
 
     path: str
     summary: str
-    hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    pattern: str | None = None
-    example: str = ""
-    test_path: str | None = None
 
     def load(self) -> Any:
         """Imports what the row stands for."""
         return _imported(self.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(Row):
+    """A calibration strategy or a pruning criterion: a class with hyperparameters of its own."""
+
+    hyperparameters: type = NoHyperparameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Family(Row):
+    """A family of networks.
+
+    Attributes:
+      pattern: a regular expression of full names; its named groups are integers, or integers
+        joined by `_`, that the builder takes as arguments of those names.
+      example: a full name.
+    """
+
+    pattern: str
+    example: str
+
+    def arguments(self, name: str) -> dict[str, int | tuple[int, ...] | None] | None:
+        """The builder's arguments from a full name; None if the name is of another family."""
+        found = re.fullmatch(self.pattern, name)
+        return None if found is None else {k: _integers(v) for k, v in found.groupdict().items()}
+
+
+def _integers(text: str | None) -> int | tuple[int, ...] | None:
+    if text is None:
+        return None
+    numbers = tuple(int(number) for number in text.split("_") if number)
+    return numbers if text.startswith("_") else numbers[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source(Row):
+    """A source of data.
+
+    Attributes:
+      test_path: what loads the test split alone, `module:function`; None: nothing does.
+      from_files: whether it is read from `data_dir`.
+    """
+
+    test_path: str | None = None
+    from_files: bool = False
 
     def load_test(self) -> Any:
         """Imports what loads the test split alone; None where nothing does."""
@@ -91,85 +131,104 @@ def _imported(path: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-STRATEGIES: Mapping[str, Row] = {
-    "none": Row("lotcal_tf.calibration.strategies:CrossEntropy", "plain cross-entropy"),
-    "vwcc": Row(
-        "lotcal_tf.calibration.strategies:VarianceWeighted",
-        "what stochastic passes disagree about is drawn to uniform",
-        {"passes": 5, "dropout_rate": 0.1, "dropout_at": "blocks"},
+_STRATEGIES = "lotcal_tf.calibration.strategies"
+STRATEGIES: Mapping[str, Method] = {
+    "none": Method(f"{_STRATEGIES}:CrossEntropy", "plain cross-entropy"),
+    "vwcc": Method(
+        f"{_STRATEGIES}:VarianceWeighted",
+        "predictions on which stochastic passes disagree are pulled towards uniform",
+        hyperparameters.Vwcc,
     ),
-    "mixup": Row(
-        "lotcal_tf.calibration.strategies:Mixup",
-        "mixtures of examples and of their labels",
-        {"mixup_a": 0.02},
+    "mixup": Method(
+        f"{_STRATEGIES}:Mixup", "mixtures of examples and of their labels", hyperparameters.Mixup
     ),
-    "mda": Row(
-        "lotcal_tf.calibration.strategies:MarginalDistributionAlignment",
-        "a batch's mean prediction is held to the class prior",
-        {"calib_weight": 0.1, "prior": ()},
+    "mda": Method(
+        f"{_STRATEGIES}:MarginalDistributionAlignment",
+        "a batch's mean prediction is pulled towards the class prior",
+        hyperparameters.Mda,
     ),
-    "lwcc": Row(
-        "lotcal_tf.calibration.strategies:LikelihoodWeighted",
-        "what is wrong or unsure is drawn to uniform",
-        {"calib_weight": 0.3},
+    "lwcc": Method(
+        f"{_STRATEGIES}:LikelihoodWeighted",
+        "wrong or unsure predictions are pulled towards uniform",
+        hyperparameters.Lwcc,
     ),
-    "lwcc_si": Row(
-        "lotcal_tf.calibration.strategies:LikelihoodWeightedStochastic",
+    "lwcc_si": Method(
+        f"{_STRATEGIES}:LikelihoodWeightedStochastic",
         "lwcc on the mean of stochastic passes",
-        {"calib_weight": 0.3, "passes": 5, "dropout_rate": 0.2, "dropout_at": "blocks"},
+        hyperparameters.LwccSi,
     ),
-    "nba": Row(
-        "lotcal_tf.calibration.strategies:NormalisedBinAssignment",
-        "confidences in the extreme bins cost",
-        {"calib_weight": 0.3, "nba_bins": 10, "nba_width": 0.02},
+    "nba": Method(
+        f"{_STRATEGIES}:NormalisedBinAssignment",
+        "confidences in the extreme bins are penalised",
+        hyperparameters.Nba,
+    ),
+    "slimming": Method(
+        "lotcal_tf.calibration.slimming:Slimming",
+        "whole channels are driven to zero, for smaller and faster exported networks",
+        hyperparameters.Slimming,
     ),
 }
 
-# He et al. (2016) have networks of 50 and 152 layers that are of another kind than these: whoever
-# names one means that.
+# Which weights survive a pruning.
+_CRITERIA = "lotcal_tf.pruning.criteria"
+CRITERIA: Mapping[str, Method] = {
+    "magnitude": Method(f"{_CRITERIA}:Magnitude", "large weights survive"),
+    "random": Method(f"{_CRITERIA}:Random", "drawn by seed, the control"),
+    "magnitude_increase": Method(
+        f"{_CRITERIA}:MagnitudeIncrease", "weights that grew most since the level's start survive"
+    ),
+    "gradient": Method(
+        f"{_CRITERIA}:Gradient",
+        "weights with a large |gradient × weight| survive",
+        hyperparameters.Gradient,
+    ),
+}
+
+# `resnet50` and `resnet152` of He et al. (2016) are other networks, so these names are refused.
 _DEPTHS = "|".join(str(6 * n + 2) for n in range(1, 201) if 6 * n + 2 not in (50, 152))
-_WIDTH = r"(_[1-9]\d*)?"
+_WIDTH = r"(_(?P<width>[1-9]\d*))?"
 
-MODELS: Mapping[str, Row] = {
-    "lenet": Row(
+MODELS: Mapping[str, Family] = {
+    "lenet": Family(
         "lotcal_tf.models.lenet:build",
-        "fully connected, hidden layers of the widths given",
-        pattern=r"lenet((_[1-9]\d*)+)",
-        example="lenet_300_100",
+        "fully connected, with hidden layers of the given widths",
+        r"lenet(?P<widths>(_[1-9]\d*)+)",
+        "lenet_300_100",
     ),
-    "resnet18": Row(
+    "resnet18": Family(
         "lotcal_tf.models.resnet:build",
-        "18 layers, 64 to 512 channels, for small images: resnet18, or resnet18_W with W at first",
-        pattern=rf"resnet18{_WIDTH}",
-        example="resnet18_4",
+        "18 layers, 64 to 512 channels, for small images; resnet18_W has W channels at first",
+        rf"resnet(?P<depth>18){_WIDTH}",
+        "resnet18_4",
     ),
-    "resnet": Row(
+    "resnet": Family(
         "lotcal_tf.models.resnet:build",
-        "6n + 2 layers, 16 to 64 channels: resnet20, resnet56, …, or resnet20_W with W at first",
-        pattern=rf"resnet({_DEPTHS}){_WIDTH}",
-        example="resnet8_4",
+        "6n + 2 layers, 16 to 64 channels: resnet20, resnet56, …; resnet20_W has W channels at first",
+        rf"resnet(?P<depth>{_DEPTHS}){_WIDTH}",
+        "resnet8_4",
     ),
-    "vgg19": Row(
+    "vgg19": Family(
         "lotcal_tf.models.vgg:build",
-        "16 convolutions of 64 to 512 channels and a linear layer: vgg19, or vgg19_W with W at first",
-        pattern=rf"vgg19{_WIDTH}",
-        example="vgg19_4",
+        "16 convolutions of 64 to 512 channels and a linear layer; vgg19_W has W channels at first",
+        rf"vgg19{_WIDTH}",
+        "vgg19_4",
     ),
 }
 
-# Every other source is the name of a TFDS dataset.
-SOURCES: Mapping[str, Row] = {
-    "digits": Row(
-        "lotcal_tf.data.digits:load", "1 797 handwritten digits of 8x8, ship with scikit-learn"
+# Every other source is the name of a TFDS data set.
+SOURCES: Mapping[str, Source] = {
+    "digits": Source(
+        "lotcal_tf.data.digits:load", "1,797 handwritten digits of 8x8, part of scikit-learn"
     ),
-    "mixture": Row(
+    "mixture": Source(
         "lotcal_tf.data.mixtures:load", "Gaussians on a cube's corners, with true conditionals"
     ),
 }
-TFDS = Row(
+TFDS = Source(
     "lotcal_tf.data.tfds:load",
-    "any set of TensorFlow Datasets",
+    "any data set of TensorFlow Datasets",
     test_path="lotcal_tf.data.tfds:load_test",
+    from_files=True,
 )
 
 # What `evaluate` does to test images, each at five severities.
@@ -241,34 +300,48 @@ ENCODINGS: Mapping[str, Encoding] = {
 }
 
 
-def strategy(name: str) -> Row:
-    """The row of a strategy: of the table, or a user's own, `module:Class`.
+def strategy(name: str) -> Method | None:
+    """The row of a strategy; None for a custom one, `module:Class`.
 
     Raises:
       FieldError: the name is neither.
     """
-    if name in STRATEGIES:
-        return STRATEGIES[name]
-    if re.fullmatch(r"[\w.]+:\w+", name):
-        return Row(name, "the user's own")
-    raise FieldError("calib", name, f"choose one of {', '.join(STRATEGIES)}, or module:Class")
+    return _method("calib", STRATEGIES, name)
 
 
-def model(name: str) -> Row:
-    """The row of a model.
+def criterion(name: str) -> Method | None:
+    """The row of a pruning criterion; None for a custom one, `module:Class`.
 
     Raises:
-      FieldError: no model of the table has such a name.
+      FieldError: the name is neither.
     """
-    for family, row in MODELS.items():
-        if re.fullmatch(row.pattern or re.escape(family), name):
-            return row
+    return _method("criterion", CRITERIA, name)
+
+
+def _method(field: str, rows: Mapping[str, Method], name: str) -> Method | None:
+    if name in rows:
+        return rows[name]
+    if re.fullmatch(r"[\w.]+:[\w.]+", name):
+        return None
+    raise FieldError(field, name, f"choose one of {', '.join(rows)}, or module:Class")
+
+
+def model(name: str) -> tuple[Family, dict[str, Any]]:
+    """The family of a network's full name, and what the name says to its builder.
+
+    Raises:
+      FieldError: no family has such a name.
+    """
+    for row in MODELS.values():
+        arguments = row.arguments(name)
+        if arguments is not None:
+            return row, arguments
     known = ", ".join(f"{row.example} ({row.summary})" for row in MODELS.values())
-    raise FieldError("model", name, f"no such model; there is {known}")
+    raise FieldError("model", name, f"choose one of {known}")
 
 
-def source(name: str) -> Row:
-    """The row that loads a source: of the table, else TFDS by the set's name."""
+def source(name: str) -> Source:
+    """The row of a source: that of the table, else TFDS by the data set's name."""
     return SOURCES.get(name, TFDS)
 
 

@@ -28,7 +28,7 @@ def is_ticket(path: Path) -> bool:
 def check_ticket(path: str) -> None:
     """Raises FieldError where field `ticket` points to neither a ticket nor a run."""
     if not (is_run(Path(path)) or is_ticket(Path(path))):
-        problem = "is no ticket: give RUN/tickets/level_NN, or RUN for each of its levels"
+        problem = "is not a ticket: give RUN/tickets/level_NN, or RUN for each of its levels"
         raise FieldError("ticket", path, problem)
 
 

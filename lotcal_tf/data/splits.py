@@ -8,7 +8,7 @@ order: each takes its rows of every batch.
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -70,6 +70,9 @@ class Split(Protocol):
     def relabelled(self, labels: NDArray[np.int32]) -> "Split":
         """The same examples with other labels `(count,)`, in the order of `in_order`."""
 
+    def data(self) -> Any:
+        """The examples as a caller gives them: a pair of arrays, or an unbatched pipeline."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ResidentSplit:
@@ -119,6 +122,10 @@ class ResidentSplit:
     def relabelled(self, labels: NDArray[np.int32]) -> "ResidentSplit":
         """The same inputs with other labels."""
         return ResidentSplit(self.inputs, tf.constant(labels, tf.int32))
+
+    def data(self) -> tuple[NDArray, NDArray]:
+        """Inputs and labels."""
+        return self.inputs.numpy(), self.labels.numpy()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +198,10 @@ class StreamedSplit:
         given = tf.data.Dataset.from_tensor_slices(labels)
         examples = tf.data.Dataset.zip((self.examples, given)).map(lambda old, new: (old[0], new))
         return dataclasses.replace(self, examples=examples)
+
+    def data(self) -> "tf.data.Dataset":
+        """The pipeline."""
+        return self.examples
 
 
 @dataclasses.dataclass(frozen=True)

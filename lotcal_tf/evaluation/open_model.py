@@ -17,7 +17,7 @@ from lotcal_tf.formats import saved_model, tflite
 from lotcal_tf.formats.batches import in_batches
 from lotcal_tf.formats.format import LOGITS, PROBABILITIES, output_name
 from lotcal_tf.lottery.store import RunStore, read_ticket
-from lotcal_tf.lottery.ticket import Ticket, best_level
+from lotcal_tf.lottery.ticket import Ticket, selected_level
 
 # A float32 softmax adds up to 1 within this; whole numbers add half a step for each class.
 SUM_TOLERANCE = 1e-3
@@ -130,7 +130,7 @@ def open_model(path: Path) -> Opened:
             store = RunStore(path)
             if not store.finished():
                 raise UsageError(f"{path} is a run without a finished level")
-            best = best_level(store.records())
+            best = selected_level(store.records())
             path = level_path(path, best)
         if is_ticket(path):
             ticket = read_ticket(path)

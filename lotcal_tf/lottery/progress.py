@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from lotcal_tf import tables
 from lotcal_tf.lottery.search import Predictions
-from lotcal_tf.lottery.ticket import Record, Ticket, best_level
+from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.training.trainer import Progress
 
 
@@ -31,7 +31,7 @@ def level_line(record: Record) -> str:
 def table(records: Sequence[Record]) -> str:
     """The levels of a run as a table to read; the best one is marked."""
     split = "test" if "test_accuracy" in records[0] else "val"
-    best = best_level(records)
+    best = selected_level(records)
     transferred = any("source_level" in record for record in records)
     rows = [["level", *(["source"] if transferred else []), "kept", "weights", "accuracy"]]
     rows[0] += ["ECE", "NLL", "Brier", "val NLL"]

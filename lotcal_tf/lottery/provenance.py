@@ -26,7 +26,7 @@ _PACKAGES = (
 
 def describe(
     experiment: Experiment,
-    content: dict[str, str],
+    content: Mapping[str, str],
     dataset: Dataset,
     search: Search,
     transfer: Mapping[str, Any] | None = None,
@@ -43,7 +43,8 @@ def describe(
     return {
         "run_id": experiment.run_id(**content),
         "experiment": experiment.as_dict(),
-        "content": content,
+        "identity": experiment.identity(**content),
+        "content": dict(content),
         **({"transfer": dict(transfer)} if transfer else {}),
         "realised": {
             "examples": {name: split.count for name, split in dataset.named_splits().items()},
@@ -57,7 +58,6 @@ def describe(
             "remaining_at_start": sum(int(np.sum(m)) for m in search.initial_masks.values()),
             "plan": search.trainer.plan,
             "replicas": search.trainer.distribution.replicas,
-            "hyperparameters": experiment.hyperparameters,
         },
         "software": {
             "lotcal_tf": __version__,

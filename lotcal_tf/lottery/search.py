@@ -14,11 +14,13 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.lottery.pruner import Pruner
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import Arrays, Record, Ticket, architecture_of, wrap_for_training
 from lotcal_tf.metrics import conditional
 from lotcal_tf.models.initial import redraw
 from lotcal_tf.pruning import masking, selection
+from lotcal_tf.pruning.criteria import Criterion
 from lotcal_tf.pruning.rewind import Rewind, masked_start
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 from lotcal_tf.training.time_estimate import rehearse
@@ -72,6 +74,7 @@ class Search:
         the first levels start, one each. Every later level is pruned from the one before.
       dataset: what to train on and to measure with.
       strategy: the strategy class.
+      criterion: the pruning criterion's class.
       store: a run directory that has begun; finished levels in it are not run again.
       observers: who is told.
       distribution: the devices that share every step.
@@ -88,6 +91,7 @@ class Search:
         start: "keras.Model | Sequence[Ticket]",
         dataset: Dataset,
         strategy: type[Strategy],
+        criterion: type[Criterion],
         store: RunStore,
         observers: Sequence[Observer] = (),
         distribution: Distribution = ONE_DEVICE,
@@ -103,8 +107,7 @@ class Search:
             self.initial, self.initial_masks = first.rewind, first.masks
             self.architecture = first.architecture
         else:
-            output = masking.output_layer(start)
-            whole = (output,) if experiment.scope == "global" else ()
+            whole = (masking.output_layer(start),) if experiment.exclude_output else ()
             self.network = wrap_for_training(start, experiment.exclude, whole)
             self.initial = masking.values(start)
             self.initial_masks = {
@@ -114,10 +117,10 @@ class Search:
             self.architecture = architecture_of(start)
         if not self.initial_masks:
             raise UsageError(
-                "nothing is left to prune: exclude and scope=global leave every layer whole"
+                "nothing is left to prune: exclude and exclude_output leave every layer whole"
             )
-        self.output = masking.output_layer(self.network)
         self.trainer = Trainer(experiment, strategy, self.network, dataset, distribution)
+        self.pruner = Pruner(experiment, criterion, self.network, dataset, self.trainer.predict)
         self.rewind = Rewind.parse(experiment.rewind, self.trainer.steps_per_epoch)
         if self.rewind.steps >= self.trainer.total_steps:
             problem = f"a level has {self.trainer.total_steps} steps: rewind to an earlier one"
@@ -195,28 +198,17 @@ class Search:
             record=record,
             history=[epoch.row for epoch in epochs],
             input_range=self.dataset.input_range,
+            predictions={
+                f"{split}/{kind}": values
+                for split in ("val", "test")
+                if split in predictions
+                for kind, values in zip(("labels", "logits"), predictions[split], strict=True)
+            },
         )
         self.store.save(ticket)
         for observer in self.observers:
             observer.on_level(ticket, predictions)
         return ticket
-
-    def prune(self, before: Ticket) -> selection.Pruned:
-        """What the level after `before` keeps, by the experiment's scope and rates."""
-        # In model order, by which ties are broken.
-        masks = {name: before.masks[name] for name in masking.mask_variables(self.network)}
-        if self.experiment.scope == "global":
-            # A ticket from a local run brings a masked output layer: left as it came.
-            ranked = {n: m for n, m in masks.items() if n.rpartition("/")[0] != self.output}
-            pruned = selection.prune_global(before.trained, ranked, self.experiment.prune_rate)
-            return dataclasses.replace(pruned, masks=masks | pruned.masks)
-        rates = {
-            name: self.experiment.output_rate
-            if name.rpartition("/")[0] == self.output
-            else self.experiment.prune_rate
-            for name in masks
-        }
-        return selection.prune_local(before.trained, masks, rates)
 
     def _start(self, level: int, before: Ticket | None) -> Start:
         """Where a level starts: at its ticket where there is one, else pruned from the level before."""
@@ -225,7 +217,7 @@ class Search:
             return Start(ticket.masks, ticket.rewind, source=ticket.source)
         if before is None:
             return Start(self.initial_masks, self.initial)
-        pruned = self.prune(before)
+        pruned = self.pruner.prune(before)
         return Start(pruned.masks, self._rewound(level, before), pruned.protected)
 
     def _rewound(self, level: int, before: Ticket) -> Arrays:

@@ -22,7 +22,7 @@ from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.files import flush, write_atomically
 from lotcal_tf.lottery.ticket import Record, Ticket
 
-_TENSORS = ("masks", "rewind", "trained")
+_TENSORS = ("masks", "rewind", "trained", "predictions")
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -41,20 +41,25 @@ class RunStore:
     """A run directory.
 
     Args:
-      directory: where; it need not exist.
+      directory: where it is; it need not exist.
+      writes: whether this process writes it; of several workers only the chief does, and what would
+        write does nothing in the others.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """See the class."""
-        self.directory = directory
+    def __init__(self, directory: Path, writes: bool = True) -> None:
+        self.directory, self.writes = directory, writes
         self.tickets = directory / "tickets"
 
-    def check(self, run_id: str) -> None:
+    def check(self, run_id: str, identity: Mapping[str, Any]) -> None:
         """Refuses a directory that is not this run's, before anything is written.
 
+        Args:
+          run_id: the run's.
+          identity: what the id is a hash of, see `Experiment.identity`.
+
         Raises:
-          FieldError: the directory belongs to another experiment, holds something else, or cannot
-            be written to.
+          FieldError: the directory belongs to another experiment, whose differing fields are named;
+            or it holds something else, or cannot be written to.
         """
         try:
             found = sorted(path.name for path in self.directory.iterdir())
@@ -63,9 +68,10 @@ class RunStore:
         except OSError as error:
             raise FieldError("out", self.directory, f"{error.strerror}; choose another") from error
         if "experiment.json" in found:
-            theirs = self.experiment().get("run_id")
-            if theirs != run_id:
-                problem = f"holds another experiment, {theirs}; this one is {run_id}: choose another directory"
+            record = self.experiment()
+            if record.get("run_id") != run_id:
+                differing = _differences(record.get("identity", {}), identity)
+                problem = f"holds another run, {record.get('run_id')}: {differing}; choose another"
                 raise FieldError("out", self.directory, problem)
         elif any(not name.startswith(".") for name in found):
             problem = "holds files but no experiment.json; choose a new or an empty directory"
@@ -82,6 +88,8 @@ class RunStore:
         Raises:
           FieldError: the directory cannot be made or written to.
         """
+        if not self.writes:
+            return
         try:
             self.tickets.mkdir(parents=True, exist_ok=True)
             for left in self.tickets.glob(".level_*"):
@@ -128,6 +136,8 @@ class RunStore:
     def save(self, ticket: Ticket) -> Path:
         """Stores a finished level and brings the tables up to date; gives the level's directory."""
         target = self.tickets / level_name(ticket.level)
+        if not self.writes:
+            return target
         temporary = self.tickets / f".{target.name}.{os.getpid()}"
         temporary.mkdir()
         sums = {}
@@ -157,6 +167,8 @@ class RunStore:
 
     def append_epoch(self, row: Mapping[str, Any]) -> None:
         """Adds an epoch to `history.csv` at once; a level that is not finished loses its epochs."""
+        if not self.writes:
+            return
         path = self.directory / "history.csv"
         begun = path.exists() and path.stat().st_size
         with path.open("a", newline="") as file:
@@ -181,18 +193,15 @@ class RunStore:
         write_atomically(path, content)
 
 
-class OnlookerStore(RunStore):
-    """A run directory as the workers have it that do not write: read where it is there."""
-
-    def begin(self, experiment: Mapping[str, Any]) -> None:
-        """Nothing: the chief's to do."""
-
-    def save(self, ticket: Ticket) -> Path:
-        """Nothing but the directory's name."""
-        return self.tickets / level_name(ticket.level)
-
-    def append_epoch(self, row: Mapping[str, Any]) -> None:
-        """Nothing."""
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """The fields in which two identities differ, each with both values."""
+    found = []
+    for name in sorted(theirs.keys() | ours.keys()):
+        here, there = (str(one.get(name, "default")) for one in (ours, theirs))
+        if here != there:
+            changed = name.endswith("_source")  # digests say nothing to a reader
+            found.append(f"{name} differs" if changed else f"{name} is {here} here, {there} there")
+    return ", ".join(found)
 
 
 def _checksum(header: Mapping[str, Any]) -> str:
@@ -211,10 +220,10 @@ def read_header(directory: Path) -> dict[str, Any]:
         raise UsageError(f"{directory} is no ticket: give RUN/tickets/level_NN")
     try:
         header = json.loads(path.read_text())
-        told = header.pop("checksum")
+        recorded = header.pop("checksum")
     except (ValueError, KeyError, AttributeError) as error:
         raise DamagedTicket(_damaged(path)) from error
-    if told != _checksum(header):
+    if recorded != _checksum(header):
         raise DamagedTicket(_damaged(path))
     return header
 

@@ -32,7 +32,9 @@ class Ticket:
       record: its row of `metrics.csv`.
       history: its rows of `history.csv`.
       input_range: the largest value its inputs could take; None: not known.
-      source: of a ticket made ready for another run: the columns that tell where it comes from.
+      source: of a ticket prepared for another run: the columns that say where it comes from.
+      predictions: labels `(N,)` and logits `(N, K)` of the validation and test data by the trained
+        network, as `val/labels`, `val/logits`, `test/labels`, `test/logits`.
     """
 
     level: int
@@ -44,6 +46,7 @@ class Ticket:
     history: Sequence[Record] = ()
     input_range: float | None = None
     source: Record = dataclasses.field(default_factory=dict)
+    predictions: Arrays = dataclasses.field(default_factory=dict)
 
     @property
     def density(self) -> float:
@@ -148,8 +151,8 @@ def from_architecture(
         ) from error
 
 
-def best_level(records: Sequence[Record]) -> int:
-    """The level named best: the sparsest whose validation NLL is within one standard error of the lowest.
+def selected_level(records: Sequence[Record]) -> int:
+    """The level of the selected ticket: the sparsest with a validation NLL within one standard error of the lowest.
 
     Levels from 1 on compete, by validation data alone; a run of level 0 only has that one. The
     standard error is that of the level with the lowest NLL.

@@ -148,7 +148,7 @@ class Transfer(Sequence[Ticket]):
 
     def _make_ready(self, place: int) -> Ticket:
         ticket, seed = self.sources.read(place), self.experiment.seed
-        ready = with_dropout(ticket, self.experiment.hyperparameters.get("dropout_rate", 0.0))
+        ready = with_dropout(ticket, self.experiment.settings.get("dropout_rate", 0.0))
         ready = with_range(ready, self.dataset.input_range)
         ready = with_classes(ready, self.dataset.classes, seed)
         if self.experiment.control == "random_mask":

@@ -74,7 +74,8 @@ def build_model(
         # that the process has built before.
         return StrategyDropout(dropout_rate, name=f"dropout_{next(numbers)}")(x)
 
-    logits = registry.model(name).load()(name, x, classes, draw, dropout)
+    family, arguments = registry.model(name)
+    logits = family.load()(x, classes, draw, dropout, **arguments)
     return redraw(keras.Model(inputs, logits, name=name), seed, "initial")
 
 

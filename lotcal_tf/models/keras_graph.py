@@ -4,6 +4,8 @@ Wrapping, stripping and replacing dropout are all such copies; each names only w
 layer.
 """
 
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -102,13 +104,97 @@ def replay(model: "keras.Model", inputs: Sequence[Any], call: Callable[..., Any]
     return [known[str(id(x))].pop() for x in model.outputs]
 
 
-def replayed(model: "keras.Model", call: Callable[..., Any]) -> "keras.Model":
-    """A functional model, of new inputs, that calls what `call` makes of the layers; see `replay`."""
+def replayed(
+    model: "keras.Model",
+    call: Callable[..., Any],
+    name_of: Callable[["keras.layers.Layer"], str] = lambda layer: layer.name,
+) -> "keras.Model":
+    """A functional model with new inputs that calls what `call` makes of the layers; see `replay`.
+
+    Args:
+      model, call: see `replay`.
+      name_of: the new names of the model and of its input layers.
+    """
     inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in model.inputs]
     for given, new in zip(model.inputs, inputs, strict=True):
-        new.node.layer._name = given.node.layer.name
+        new.node.layer._name = name_of(given.node.layer)
     outputs = replay(model, inputs, call)
-    return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name=model.name)
+    return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name=name_of(model))
+
+
+def with_stable_names(model: "keras.Model") -> "keras.Model":
+    """The model, weights included, with Keras's automatic names counted from the model's beginning.
+
+    Keras counts over the process: the second model of a notebook has a layer `dense_2` where the
+    first one has `dense`, and its masks and weights would not be found by name. A model whose names
+    need no change is returned as it is.
+
+    Args:
+      model: functional or sequential, maybe nested.
+    """
+    names = _stable_names(model)
+    if all(layer.name == name for layer, name in names.values()):
+        return model
+    made: dict[int, tuple[keras.layers.Layer, keras.layers.Layer]] = {}
+
+    def name_of(layer: "keras.layers.Layer") -> str:
+        return names[id(layer)][1]
+
+    def renamed(layer: "keras.layers.Layer") -> "keras.layers.Layer":
+        if id(layer) not in made:
+            copy = renamed_model(layer) if is_nested(layer) else copy_layer(layer)
+            copy._name = name_of(layer)
+            made[id(layer)] = (layer, copy)
+        return made[id(layer)][1]
+
+    def renamed_model(model: "keras.Model") -> "keras.Model":
+        if not isinstance(model, keras.Sequential):
+            return replayed(model, lambda layer, *a, **k: renamed(layer)(*a, **k), name_of)
+        (given,) = model.inputs
+        first = keras.Input(
+            batch_shape=given.shape, dtype=given.dtype, name=name_of(given.node.layer)
+        )
+        return keras.Sequential([first, *map(renamed, model.layers)], name=name_of(model))
+
+    copy = renamed_model(model)
+    for layer, new in made.values():
+        new.set_weights(layer.get_weights())
+    return copy
+
+
+def _stable_names(model: "keras.Model") -> dict[int, tuple["keras.layers.Layer", str]]:
+    """Every layer, nested model and the model itself, by id, with its new name."""
+    found: dict[int, keras.layers.Layer] = {}
+
+    def walk(layer: "keras.layers.Layer") -> None:
+        if id(layer) not in found:
+            found[id(layer)] = layer
+            if is_nested(layer):
+                for part in (*(x.node.layer for x in layer.inputs), *layer.layers):
+                    walk(part)
+
+    walk(model)
+    stems = {key: _automatic_stem(layer) for key, layer in found.items()}
+    taken = {layer.name for key, layer in found.items() if not stems[key]}
+    names = {}
+    for key, layer in found.items():
+        stem = stems[key]
+        choices = itertools.chain(
+            [stem] if stem != "input" else [], (f"{stem}_{n}" for n in itertools.count(1))
+        )
+        name = next(c for c in choices if c not in taken) if stem else layer.name
+        taken.add(name)
+        names[key] = layer, name
+    return names
+
+
+def _automatic_stem(layer: "keras.layers.Layer") -> str:
+    """What Keras's automatic name of a layer begins with; empty where the name is a user's own."""
+    kinds = {"Functional": "model", "InputLayer": "input"}
+    kind = type(layer).__name__
+    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", kind)  # as Keras makes its names
+    stem = kinds.get(kind) or re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+    return stem if re.fullmatch(rf"{stem}(_\d+)?", layer.name) else ""
 
 
 def flatten(model: "keras.Model") -> "keras.Model":

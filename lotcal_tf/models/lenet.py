@@ -6,23 +6,23 @@ from lotcal_tf.compat import keras
 
 
 def build(
-    name: str,
     inputs: "keras.KerasTensor",
     classes: int,
     initializer: Callable[[], "keras.initializers.Initializer"],
     dropout: Callable[[str, "keras.KerasTensor"], "keras.KerasTensor"],
+    *,
+    widths: Sequence[int],
 ) -> "keras.KerasTensor":
     """The logits of `lenet_W1_W2_…`: ReLU layers of those widths, then a linear one.
 
     Args:
-      name: e.g. `lenet_300_100` (LeCun et al. 1998).
       inputs: a batch of inputs of any shape; flattened.
       classes: the number of logits.
       dropout: called with `block` after each hidden layer and with `head` before the last layer;
         puts dropout there where it is asked for.
       initializer: makes what draws a kernel, one each; biases start at 0.
+      widths: of the hidden layers; (300, 100) for LeNet-300-100 (LeCun et al. 1998).
     """
-    widths: Sequence[int] = [int(width) for width in name.split("_")[1:]]
     x = keras.layers.Flatten(name="flatten")(inputs)
     for number, width in enumerate(widths, 1):
         x = keras.layers.Dense(

@@ -10,24 +10,26 @@ Initializer = Callable[[], "keras.initializers.Initializer"]
 
 
 def build(
-    name: str,
     inputs: "keras.KerasTensor",
     classes: int,
     initializer: Initializer,
     dropout: Callable[[str, "keras.KerasTensor"], "keras.KerasTensor"],
+    *,
+    depth: int,
+    width: int | None = None,
 ) -> "keras.KerasTensor":
     """The logits of `resnetDEPTH`, or of `resnetDEPTH_WIDTH`.
 
     Args:
-      name: `resnet18`: four stages of two blocks, 64 channels at first, a 3x3 stem in place of the
-        ImageNet one. `resnet20`, 32, 44, … (6n + 2 layers): three stages of n blocks, 16 channels
-        at first. Each stage has twice the channels of the one before, at half the resolution.
-        `_WIDTH` gives the first stage's channels.
       inputs: a batch of images `(N, height, width, channels)`.
       classes: the number of logits.
       initializer: makes what draws a kernel, one each; the last layer's bias starts at 0.
       dropout: called with `block` after each stage and with `head` before the last layer; puts
         dropout there where it is asked for.
+      depth: 18: four stages of two blocks, 64 channels at first, a 3x3 stem in place of the ImageNet
+        one. 20, 32, 44, … (6n + 2): three stages of n blocks, 16 channels at first. Each stage has
+        twice the channels of the one before, at half the resolution.
+      width: the first stage's channels.
 
     The shortcuts that change the shape are 1x1 convolutions with BatchNorm; `*_shortcut` names
     them, for recipes that leave them whole.
@@ -35,10 +37,9 @@ def build(
     Raises:
       FieldError: the inputs are no images.
     """
-    check_images(name, inputs.shape[1:])
-    depth, _, width = name.removeprefix("resnet").partition("_")
-    stages, blocks, first = (4, 2, 64) if depth == "18" else (3, (int(depth) - 2) // 6, 16)
-    first = int(width or first)
+    check_images(f"resnet{depth}", inputs.shape[1:])
+    stages, blocks, first = (4, 2, 64) if depth == 18 else (3, (depth - 2) // 6, 16)
+    first = width or first
     x = _convolution(inputs, first, initializer, name="stem")
     x = keras.layers.ReLU(name="stem_relu")(batch_norm(x, "stem_norm"))
     for stage in range(1, stages + 1):

@@ -11,11 +11,12 @@ STAGES = ((2, 1), (2, 2), (4, 4), (4, 8), (4, 8))
 
 
 def build(
-    name: str,
     inputs: "keras.KerasTensor",
     classes: int,
     initializer: Callable[[], "keras.initializers.Initializer"],
     dropout: Callable[[str, "keras.KerasTensor"], "keras.KerasTensor"],
+    *,
+    width: int | None = None,
 ) -> "keras.KerasTensor":
     """The logits of `vgg19`, or of `vgg19_WIDTH`: sixteen 3x3 convolutions, then a linear layer.
 
@@ -23,20 +24,19 @@ def build(
     the last max-pool, as the lottery ticket papers have it.
 
     Args:
-      name: `_WIDTH` gives the first stage's channels, 64 without it; the others have 2, 4, 8 and 8
-        times as many.
       inputs: a batch of images `(N, height, width, channels)`, at least 16x16: four max-pools
         halve them.
       classes: the number of logits.
       initializer: makes what draws a kernel, one each; the last layer's bias starts at 0.
       dropout: called with `block` after each stage and with `head` before the last layer; puts
         dropout there where it is asked for.
+      width: the first stage's channels, by default 64; the others have 2, 4, 8 and 8 times as many.
 
     Raises:
       FieldError: the inputs are no such images.
     """
-    check_images(name, inputs.shape[1:], smallest=16)
-    first = int(name.partition("_")[2] or 64)
+    check_images("vgg19", inputs.shape[1:], smallest=16)
+    first = width or 64
     x = inputs
     for stage, (convolutions, multiple) in enumerate(STAGES, 1):
         for number in range(1, convolutions + 1):

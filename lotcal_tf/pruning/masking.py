@@ -63,10 +63,16 @@ def wrap(
       whole: paths of layers to leave whole, as `leaf_layers` gives them.
 
     Raises:
-      UsageError: the model is subclassed; or a layer holds a kernel and nothing says whether it
-        may be pruned; or a name in `exclude` is no layer's.
+      UsageError: the model is subclassed, or no weight of it is trainable; or a layer holds a kernel
+        and nothing says whether it may be pruned; or a name in `exclude` is not a layer's.
+
+    A layer with `trainable=False` is not pruned either.
     """
     check_walkable(model)
+    if not model.trainable_weights:
+        raise UsageError(
+            f"model {model.name!r} is frozen: none of its weights is trainable; set model.trainable = True"
+        )
     paths = {id(layer): path for path, layer in leaf_layers(model)}
     for name in exclude:
         if not set(name) & set("*?[") and not any(_fits(path, [name]) for path in paths.values()):
@@ -77,7 +83,8 @@ def wrap(
             )
 
     def masked(layer: "keras.layers.Layer") -> "keras.layers.Layer":
-        if paths[id(layer)] in whole or _fits(paths[id(layer)], exclude):
+        left_whole = paths[id(layer)] in whole or _fits(paths[id(layer)], exclude)
+        if left_whole or not layer.trainable:
             return copy_layer(layer)
         if is_prunable(layer):
             return Masked(copy_layer(layer))

@@ -1,12 +1,13 @@
-"""Which weights go: magnitude pruning of the survivors, with exact counts, as pure functions.
+"""Which weights a pruning removes: the lowest scores, in exact counts, as pure functions.
 
-`weights` and `masks` are arrays by name, in model order; a mask is boolean, True where a weight
-survives. Only survivors are ranked. Ties go by tensor in model order, then by flat index, so a
-level's density is known before it is run.
+Scores and masks are arrays by name, in model order; a mask is boolean, True where a weight
+survives. Only survivors are ranked. Ties go by tensor in model order, then by lower flat index, so
+a level's density is known before it is run.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.rounding import half_up
 
 Masks = dict[str, NDArray[np.bool_]]
+Scores = Mapping[str, NDArray[np.floating]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Pruned:
 
     Attributes:
       masks: the new masks.
-      removed: how many weights went.
-      protected: the tensors whose last survivor was kept though its turn had come.
+      removed: how many weights were removed.
+      protected: the tensors whose last survivor was kept although its score was among the lowest.
     """
 
     masks: Masks
@@ -33,56 +35,101 @@ class Pruned:
 
 
 def count(masks: Mapping[str, NDArray[np.bool_]]) -> int:
-    """How many weights survive."""
+    """The number of survivors."""
     return sum(int(mask.sum()) for mask in masks.values())
 
 
-def prune_local(
-    weights: Mapping[str, NDArray[np.floating]], masks: Masks, rates: Mapping[str, float]
-) -> Pruned:
-    """Prunes each tensor by itself: round(rate × its survivors) of its smallest weights.
+def local_counts(masks: Masks, rates: Mapping[str, float]) -> dict[str, int]:
+    """How many weights each tensor loses: round(rate × its survivors), halves up.
 
     Args:
-      weights: the trained weights.
-      masks: what survived so far.
+      masks: the survivors.
       rates: the rate of each tensor, in [0, 1).
-
-    A tensor is never emptied: it keeps its last survivor.
-
-    Raises:
-      UsageError: so few weights are left that none goes.
     """
-    kept, protected, removed = {}, [], 0
-    for name, mask in masks.items():
-        survivors = int(mask.sum())
-        number = half_up(rates[name] * survivors)
-        if number and number >= survivors:
-            protected.append(name)
-            number = survivors - 1
-        order = _ascending({name: weights[name]}, {name: mask})
-        kept[name] = _without(mask, order[:number])
-        removed += number
-    if not removed:
-        raise _nothing_left(masks)
-    return Pruned(kept, removed, tuple(protected))
+    return {name: half_up(rates[name] * int(mask.sum())) for name, mask in masks.items()}
 
 
-def prune_global(weights: Mapping[str, NDArray[np.floating]], masks: Masks, rate: float) -> Pruned:
-    """Prunes all tensors together: round(rate × all survivors) of the smallest weights.
+def global_count(masks: Masks, rate: float) -> int:
+    """How many weights all tensors lose together: round(rate × all survivors), halves up."""
+    return half_up(rate * count(masks))
+
+
+def openlth_count(masks: Masks, rate: float, unprunable: int) -> int:
+    """How many weights OpenLTH removes: ceil(rate × all remaining kernel entries) + 1.
+
+    Its threshold test removes one more than it counts. With this count the published sizes of
+    arXiv 2306.12190 are reproduced exactly.
 
     Args:
-      weights: the trained weights.
-      masks: what survived so far.
+      masks: the survivors of the prunable tensors.
       rate: in (0, 1).
+      unprunable: kernel entries of the tensors that are not pruned.
+    """
+    return math.ceil(rate * (count(masks) + unprunable)) + 1
 
-    A tensor is never emptied: its last survivor is passed over, the next smallest elsewhere goes
-    in its place.
+
+def prune(
+    scores: Callable[[Masks], Scores],
+    masks: Masks,
+    amount: int | Mapping[str, int],
+    rounds: int = 1,
+) -> Pruned:
+    """Removes the survivors with the lowest scores.
+
+    Args:
+      scores: gives the scores for the masks of a round; larger ones survive.
+      masks: the survivors so far.
+      amount: how many weights go, ranked all together; or by name how many of each tensor.
+      rounds: in how many rounds of nearly equal size they go, each with new scores.
+
+    A tensor is never emptied: its last survivor is passed over, and where tensors are ranked
+    together the next lowest score elsewhere goes in its place.
 
     Raises:
       UsageError: so few weights are left that none goes, or that the number cannot be reached.
     """
-    number = half_up(rate * count(masks))
-    order = _ascending(weights, masks)
+    protected: tuple[str, ...] = ()
+    removed, kept = 0, masks
+    for number in range(rounds):
+        ranked = scores(kept)
+        if isinstance(amount, int):
+            done = _remove_global(ranked, kept, _part(amount, number, rounds))
+        else:
+            parts = {name: _part(whole, number, rounds) for name, whole in amount.items()}
+            done = _remove_local(ranked, kept, parts)
+        kept, removed = done.masks, removed + done.removed
+        protected += tuple(name for name in done.protected if name not in protected)
+    if not removed:
+        raise _nothing_left(masks)
+    return Pruned(kept, removed, protected)
+
+
+def _part(whole: int, number: int, rounds: int) -> int:
+    """A round's share, so that all rounds add up to the whole."""
+    return whole * (number + 1) // rounds - whole * number // rounds
+
+
+def _remove_local(scores: Scores, masks: Masks, counts: Mapping[str, int]) -> Pruned:
+    """Removes from each tensor by itself."""
+    kept, protected, removed = {}, [], 0
+    for name, mask in masks.items():
+        survivors, number = int(mask.sum()), counts[name]
+        if number and number >= survivors:
+            protected.append(name)
+            number = survivors - 1
+        order = _ascending({name: scores[name]}, {name: mask})
+        kept[name] = _without(mask, order[:number])
+        removed += number
+    return Pruned(kept, removed, tuple(protected))
+
+
+def _remove_global(scores: Scores, masks: Masks, number: int) -> Pruned:
+    """Removes from all tensors together.
+
+    Raises:
+      UsageError: more are to go than can.
+    """
+    order = _ascending(scores, masks)
     sizes = [mask.size for mask in masks.values()]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     tensor = np.searchsorted(starts, order, side="right") - 1
@@ -91,8 +138,10 @@ def prune_global(weights: Mapping[str, NDArray[np.floating]], masks: Masks, rate
     last = len(order) - 1 - where
     may_go = np.ones(len(order), bool)
     may_go[last] = False
-    if not 0 < number <= may_go.sum():
+    if number > may_go.sum():
         raise _nothing_left(masks)
+    if not number:
+        return Pruned(masks, 0, ())
     gone = order[may_go][:number]
     reached = np.flatnonzero(may_go)[number - 1]
     names = list(masks)
@@ -111,11 +160,9 @@ def _nothing_left(masks: Masks) -> UsageError:
     )
 
 
-def _ascending(
-    weights: Mapping[str, NDArray[np.floating]], masks: Mapping[str, NDArray[np.bool_]]
-) -> NDArray[np.intp]:
-    """The survivors' places in the concatenation of all tensors, smallest magnitude first."""
-    flat = np.concatenate([np.abs(weights[name]).ravel() for name in masks])
+def _ascending(scores: Scores, masks: Masks) -> NDArray[np.intp]:
+    """The survivors' places in the concatenation of all tensors, lowest score first."""
+    flat = np.concatenate([np.asarray(scores[name]).ravel() for name in masks])
     alive = np.flatnonzero(np.concatenate([mask.ravel() for mask in masks.values()]))
     # A stable sort keeps ties in order of place: that is the rule for ties.
     return alive[np.argsort(flat[alive], kind="stable")]

@@ -121,7 +121,7 @@ class Trainer:
         self.plan = distribution.plan(choose_plan(experiment.plan, network))
         # What the steps train: on several devices a copy, whose weights come and go.
         self.replicas = distribution.replicate(network)
-        self.strategy = strategy(self.replicas, **experiment.hyperparameters)
+        self.strategy = strategy(self.replicas, **experiment.settings_of(strategy.Hyperparameters))
         with distribution.scope():
             optimizer = build_optimizer(
                 experiment.optimizer,

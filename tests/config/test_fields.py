@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 
 import pytest
 
@@ -16,17 +17,19 @@ class Settings:
     count: int | None = declared(None, "a count", check=fields.at_least(1), identity=False)
     kind: str = declared("a", "a kind", choices=("a", "b"))
     drops: tuple[int, ...] = declared((), "epochs", check=fields.drops)
+    plain: float = 1.0
+    on: bool = False
 
 
 DECLARED = {field.name: field for field in dataclasses.fields(Settings)}
-HINTS = {"rate": float, "count": int | None, "kind": str, "drops": tuple[int, ...]}
+HINTS = typing.get_type_hints(Settings)
 
 
 def test_a_declaration_is_a_default_and_what_is_said_of_it():
-    assert Settings() == Settings(0.5, None, "a", ())
+    assert Settings() == Settings(0.5, None, "a", (), 1.0, False)
     said = DECLARED["count"].metadata
     assert (said["help"], said["identity"], said["choices"]) == ("a count", False, ())
-    assert DECLARED["rate"].metadata["identity"] and not DECLARED["rate"].metadata["of_strategy"]
+    assert DECLARED["rate"].metadata["identity"] and not DECLARED["rate"].metadata["of_pruning"]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,10 @@ def test_a_declaration_is_a_default_and_what_is_said_of_it():
         ("drops", [3, 5], (3, 5)),
         ("drops", 3, (3,)),
         ("drops", "", ()),
+        ("plain", "2", 2.0),
+        ("on", "true", True),
+        ("on", "False", False),
+        ("on", True, True),
     ],
 )
 def test_a_value_takes_the_fields_type(name, given, value):
@@ -54,11 +61,14 @@ def test_a_value_takes_the_fields_type(name, given, value):
         ("rate", True, "rate=True: must be a number"),
         ("rate", None, "rate=None: must be a number"),
         ("rate", "1.0", "rate=1.0: must lie strictly between 0 and 1"),
-        ("count", 2.5, "count=2.5: must be a whole number"),
+        ("count", 2.5, "count=2.5: must be an integer"),
         ("count", "0", "count=0: must be at least 1"),
-        ("kind", 3, "kind=3: must be a text"),
+        ("kind", 3, "kind=3: must be a string"),
         ("kind", "c", "kind=c: choose one of a, b"),
-        ("drops", "1,x", "drops=x: must be a whole number"),
+        ("plain", "x", "plain=x: must be a number"),
+        ("on", "perhaps", "on=perhaps: must be true or false"),
+        ("on", 1, "on=1: must be true or false"),
+        ("drops", "1,x", "drops=x: must be an integer"),
         ("drops", "5,3", "drops=5,3: must be rising epoch numbers, e.g. 80,120"),
     ],
 )

@@ -9,21 +9,27 @@ import pytest
 
 from lotcal_tf import errors
 from lotcal_tf.config import flags, registry
-from lotcal_tf.config.experiment import FIELDS
+from lotcal_tf.config.experiment import FIELDS, setting_fields, setting_owners
+from lotcal_tf.config.fields import SECTIONS
 from lotcal_tf.config.recipes import recipe_names, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 SUMMARY = "Does a thing."
+TRAIN = flags.Command("train", SUMMARY)
 
 
 @pytest.fixture
 def run(capsys):
-    """Runs a command line; gives exit code, lines of both streams, and what reached the main."""
+    """Runs a command line; gives exit code, lines of both streams, and the experiment that was asked for."""
 
     def call(*argv, main=None):
         reached = []
+
+        def resolved(request):
+            reached.append(resolve(request.given, request.config))
+
         with pytest.raises(SystemExit) as left:
-            flags.run("train", SUMMARY, main or reached.append, argv)
+            flags.run(TRAIN, main or resolved, argv, interrupted="continue it")
         out, err = capsys.readouterr()
         return types.SimpleNamespace(
             code=left.value.code, out=out, err=err.splitlines(), reached=reached
@@ -65,8 +71,23 @@ def test_arguments_come_from_the_command_line(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--seed=17"])
     reached = []
     with pytest.raises(SystemExit):
-        flags.run("train", SUMMARY, reached.append)
-    assert [experiment.seed for experiment in reached] == [17]
+        flags.run(TRAIN, reached.append)
+    assert [request.given for request in reached] == [{"seed": "17"}]
+
+
+def test_settings_of_custom_methods_are_repeated_flags(run):
+    request = TRAIN.read(["--set=gamma=2", "--set", "names=a=b,c", "--passes=3"])
+    assert request.given == {"gamma": "2", "names": "a=b,c", "passes": "3"}
+    (experiment,) = run("--calib=mine:Focal", "--set=gamma=2").reached
+    assert experiment.settings == {"gamma": "2"}
+    for wrong in ("gamma", "=2", "a b=2"):
+        assert refused(run(f"--set={wrong}")).startswith(f"train: --set={wrong}: write --set=NAME=")
+
+
+def test_a_boolean_field_is_a_switch(run):
+    assert run("--exclude_output").reached[0].exclude_output
+    assert not run("--noexclude_output").reached[0].exclude_output
+    assert run("--exclude_output=true").reached[0].exclude_output
 
 
 # --- --help --------------------------------------------------------------------------------------
@@ -81,23 +102,37 @@ def test_help_is_printed_whatever_stands_beside_it(run, argv):
     assert result.out.startswith(f"{SUMMARY}\n\nusage: python -m lotcal_tf.train ")
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_help_explains_every_field_with_choices_and_default(run, name):
-    entry = run("--help").out.partition(f"\n  --{name}\n")[2]
-    entry = " ".join(re.split(r"\n  --", entry)[0].split())
-    field = FIELDS[name]
+ENTRIES = {**FIELDS, **setting_fields()}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_full_help_explains_every_field_with_choices_and_default(run, name):
+    entry = run("--helpfull").out.partition(f"\n  --{name}\n")[2]
+    entry = " ".join(re.split(r"\n  --|\n\n", entry)[0].split())
+    field = ENTRIES[name]
     assert entry.startswith(" ".join(field.metadata["help"].split()))
     if field.metadata["choices"]:
         assert f"({', '.join(field.metadata['choices'])})" in entry
-    if field.default not in (None, "", ()):
-        assert entry.endswith(f"[default without a recipe: {field.default}]")
+    if name in FIELDS and field.default not in (None, "", ()):
+        assert entry.endswith(f"[default: {field.default}]")
+    if name not in FIELDS:
+        assert all(owner.partition("=")[2] in entry for owner in setting_owners()[name])
 
 
-def test_help_names_the_command_and_the_recipe_flag(run):
-    assert "--config" in run("--help").out
-    values = flags.experiment_flags()
-    assert "usage: python -m lotcal_tf.sweep " in flags.help_text("sweep", SUMMARY, values)
-    assert set(values) == {*FIELDS, "config"}
+def test_short_help_has_the_main_flags_by_topic(run):
+    shown = run("--help").out
+    main = [name for name, field in FIELDS.items() if field.metadata["main"]]
+    listed = re.findall(r"^  --(\w+)", shown, re.MULTILINE)
+    assert 10 <= len(main) <= 13
+    assert sorted(listed) == sorted([*main, "config"])
+    topics = re.findall(r"^([A-Z][a-z ]+):$", shown, re.MULTILINE)
+    assert topics == [s for s in SECTIONS if any(FIELDS[n].metadata["section"] == s for n in main)]
+    assert "--helpfull" in shown
+
+
+def test_help_of_calib_lists_the_strategies(run):
+    entry = run("--help").out.partition("\n  --calib\n")[2].partition("\n  --")[0]
+    assert all(name in entry for name in registry.STRATEGIES)
 
 
 # --- wrong requests ------------------------------------------------------------------------------
@@ -116,7 +151,8 @@ def test_wrong_choice_is_told_the_choices(run, name):
     [
         ("--dataset=imagenet", recipe_names()),
         ("--calib=lwc", registry.STRATEGIES),
-        ("--model=vgg99", [row.example or name for name, row in registry.MODELS.items()]),
+        ("--model=vgg99", [row.example for row in registry.MODELS.values()]),
+        ("--criterion=big", registry.CRITERIA),
         ("--prune_rate=0", ["between 0 and 1"]),
         ("--prune_rate=1", ["between 0 and 1"]),
         ("--prune_rate=-0.2", ["between 0 and 1"]),
@@ -125,8 +161,8 @@ def test_wrong_choice_is_told_the_choices(run, name):
         ("--lr_drop_factor=1", ["between 0 and 1"]),
         ("--epochs=0", ["at least 1"]),
         ("--epochs=-3", ["at least 1"]),
-        ("--epochs=two", ["a whole number"]),
-        ("--epochs=", ["a whole number"]),
+        ("--epochs=two", ["an integer"]),
+        ("--epochs=", ["an integer"]),
         ("--batch_size=0", ["at least 1"]),
         ("--batch_size=-60", ["at least 1"]),
         ("--levels=-1", ["at least 0"]),
@@ -145,9 +181,8 @@ def test_wrong_value_is_told_flag_value_and_choices(run, wrong, choices):
 
 def test_flag_against_the_recipes_kind_is_refused(run, tmp_path):
     line = refused(run("--scope=global", "--output_prune_rate=0.1"))
-    assert line.startswith(
-        "train: --output_prune_rate=0.1: only means something with --scope=local"
-    )
+    assert line.startswith("train: --output_prune_rate=0.1: ")
+    assert "--scope=local" in line
     assert "scope=global" in line
     recipe = tmp_path / "own.toml"
     recipe.write_text("scope = 'global'\noptimizer = 'sgd'\n")
@@ -192,23 +227,20 @@ OWN = (
 
 
 def ask(*argv):
-    return flags.read("paint", SUMMARY, argv, OWN, ("dataset", "seed"))
+    return flags.Command("paint", SUMMARY, OWN, ("dataset", "seed")).read(argv)
 
 
 def test_own_flags_stand_beside_the_experiments():
     request = ask("--dataset=mnist", "--colour=blue", "--loud", "--seed=4")
     assert request.own == {"colour": "blue", "model": None, "loud": True}
     assert request.given == {"dataset": "mnist", "seed": "4"}
-    assert request.experiment == resolve({"dataset": "mnist", "seed": 4})
     request = ask()
     assert request.own == {"colour": "red", "model": None, "loud": False}
     assert request.given == {}
 
 
-def test_a_recipe_that_was_given_counts_as_given(tmp_path):
-    recipe = tmp_path / "own.toml"
-    recipe.write_text("source = 'digits'\n")
-    assert ask(f"--config={recipe}").given == {"config": str(recipe)}
+def test_a_recipe_file_is_handed_on():
+    assert (ask("--config=own.toml").config, ask().config) == ("own.toml", None)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +249,6 @@ def test_a_recipe_that_was_given_counts_as_given(tmp_path):
         ("--colour=green", "colour=green: choose one of red, blue"),
         ("--epochs=3", "'epochs'"),
         ("--loud=perhaps", "loud"),
-        ("--seed=-1", "seed=-1: must be at least 0"),
     ],
 )
 def test_own_flags_are_checked_and_fields_not_taken_are_unknown(flag, message):
@@ -227,7 +258,7 @@ def test_own_flags_are_checked_and_fields_not_taken_are_unknown(flag, message):
 
 def read_operands(*argv):
     own = (flags.Flag("out", "where to", short="o"), flags.Flag("loud", "aloud", switch=True))
-    return flags.read("paint", SUMMARY, argv, own, (), "THING…")
+    return flags.Command("paint", SUMMARY, own, (), "THING…").read(argv)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +283,7 @@ def test_a_command_without_fields_has_no_recipe(capsys):
         read_operands("--help")
     lines = capsys.readouterr().out.splitlines()
     assert "usage: python -m lotcal_tf.paint THING… [--flag=value …]" in lines
-    assert [line for line in lines if line.startswith("  --")] == ["  --loud", "  --out, -o"]
+    assert [line for line in lines if line.startswith("  --")] == ["  --out, -o", "  --loud"]
 
 
 def test_help_tells_own_flags_and_only_the_fields_taken(capsys):
@@ -261,21 +292,11 @@ def test_help_tells_own_flags_and_only_the_fields_taken(capsys):
     out = capsys.readouterr().out
     assert left.value.code == 0
     assert [line[4:] for line in out.splitlines() if line.startswith("  --")] == [
-        "colour", "config", "dataset", "loud", "model", "seed"
+        "colour", "model", "loud", "dataset", "config", "seed"
     ]  # fmt: skip
     assert "of the thing (red, blue) [default: red]" in out
     assert "say it aloud\n" in out
     assert "which thing\n" in out
-    assert "without a recipe" not in out
-
-
-def test_leaving_says_what_an_interruption_means(capsys):
-    def work():
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as left:
-        flags.leave("paint", work, interrupted="the paint is wet")
-    assert (left.value.code, capsys.readouterr().err) == (130, "paint: the paint is wet\n")
 
 
 # --- exit codes ----------------------------------------------------------------------------------
@@ -302,12 +323,12 @@ def test_interruption_is_130_and_says_how_to_go_on(run):
     result = run(main=failing(KeyboardInterrupt()))
     assert (result.code, result.out) == (130, "")
     (line,) = result.err
-    assert line.startswith("train: interrupted; the same command goes on")
+    assert line == "train: continue it"
 
 
 def test_a_bug_is_not_dressed_up_as_a_mistake_of_the_user():
     with pytest.raises(ZeroDivisionError):
-        flags.run("train", SUMMARY, failing(ZeroDivisionError()), [])
+        flags.run(TRAIN, failing(ZeroDivisionError()), [])
 
 
 # --- before and at TensorFlow's start ------------------------------------------------------------
@@ -322,7 +343,7 @@ def test_a_bug_is_not_dressed_up_as_a_mistake_of_the_user():
             "--ticket=absent",
             2,
             [
-                "train: --ticket=absent: is no ticket: give RUN/tickets/level_NN, or RUN for each of "
+                "train: --ticket=absent: is not a ticket: give RUN/tickets/level_NN, or RUN for each of "
                 "its levels"
             ],
         ),
@@ -343,8 +364,7 @@ def tensorflow(monkeypatch):
         calls.append(os.environ["TF_CPP_MIN_LOG_LEVEL"])
         os.write(2, b"I0000 a notice\n")
 
-    experimental = types.SimpleNamespace(enable_op_determinism=lambda: calls.append("determined"))
-    config = types.SimpleNamespace(list_physical_devices=start, experimental=experimental)
+    config = types.SimpleNamespace(list_physical_devices=start)
     fake = types.SimpleNamespace(config=config, calls=calls)
     monkeypatch.setitem(sys.modules, "tensorflow", fake)
     # Set first, so that it is put back to how it was; the code under test sets it.
@@ -357,10 +377,10 @@ def test_start_is_silent_and_standard_error_comes_back(tensorflow, capfd, monkey
     flags.start_tensorflow()
     os.write(2, b"afterwards\n")
     assert capfd.readouterr().err == "afterwards\n"
-    assert tensorflow.calls == ["2", "determined"]
+    assert tensorflow.calls == ["2"]
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     flags.start_tensorflow()
-    assert tensorflow.calls[2] == "0", "a user's own setting stands"
+    assert tensorflow.calls[1] == "0", "a user's own setting stands"
 
 
 def test_start_that_fails_shows_why(tensorflow, capfd):

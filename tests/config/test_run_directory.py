@@ -40,7 +40,7 @@ def test_only_a_ticket_and_a_run_can_be_started_from(tmp_path):
     level = level_path(tmp_path, 0)
     level.mkdir(parents=True)
     check_ticket(str(tmp_path))
-    with pytest.raises(FieldError, match="is no ticket: give RUN/tickets/level_NN, or RUN"):
+    with pytest.raises(FieldError, match="is not a ticket: give RUN/tickets/level_NN, or RUN"):
         check_ticket(str(level))
     (level / "ticket.json").touch()
     check_ticket(str(level))

@@ -8,7 +8,7 @@ import pytest
 
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.errors import UsageError
-from lotcal_tf.lottery.ticket import Ticket, architecture_of, best_level, wrap_for_training
+from lotcal_tf.lottery.ticket import Ticket, architecture_of, selected_level, wrap_for_training
 from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.masked import Masked
@@ -168,4 +168,4 @@ def rows(*figures):
     ],
 )
 def test_best_is_the_sparsest_within_one_standard_error_of_the_lowest(figures, best):
-    assert best_level(rows(*figures)) == best
+    assert selected_level(rows(*figures)) == best

@@ -1,16 +1,16 @@
-"""A strategy of one's own for tickets that are really faster: it makes whole channels worthless.
+"""`slimming`: drives whole channels to zero, for networks that are really smaller and faster.
 
-PYTHONPATH=tools python -m lotcal_tf.train --dataset=cifar10 --model=vgg19_32 --calib=slimming:Slimming …
+A pruned network is faster where whole channels are dead, and magnitude pruning alone leaves few.
+Network slimming (Liu et al. 2017, arXiv 1708.06519) adds the L1 norm of BatchNorm's scales to the
+loss. That shrinks all scales of a layer alike, which the next BatchNorm undoes. Here a layer pays for
+how many of its scales are in use, which a common factor does not change: (Σ|γ|)² / Σγ², between 1 and
+the number of channels (Hoyer-square: Yang et al. 2020, arXiv 1908.09979). The product of two layers'
+numbers is the cost of the convolution between them, as in MorphNet (Gordon et al. 2018, arXiv
+1711.06798). The kernels of channels that fall out of use are decayed, so that pruning removes their
+weights first.
 
-A pruned network is faster where whole channels are dead, and magnitude pruning alone leaves few. Network
-slimming (Liu et al. 2017, arXiv 1708.06519) adds the L1 norm of BatchNorm's scales to the loss. That shrinks all of a
-layer's scales alike, which the next BatchNorm undoes. Here a layer pays for how many of its scales count, which no
-common factor changes: (Σ|γ|)² / Σγ², between 1 and the number of channels (Hoyer-square: Yang et al. 2020,
-arXiv 1908.09979). Two layers' numbers multiplied are what the convolution between them costs, as in MorphNet
-(Gordon et al. 2018, arXiv 1711.06798). The kernels of channels that count no more are decayed, so that pruning takes
-their weights first.
-
-For chains of convolutions, each with a BatchNorm behind it; a branch's channels are priced by the convolution before.
+It is meant for chains of convolutions, each followed by a BatchNorm; a branch's channels are priced
+by the convolution before it.
 """
 
 from dataclasses import dataclass
@@ -19,15 +19,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import lotcal_tf
+from lotcal_tf.calibration.losses import cross_entropy
+from lotcal_tf.calibration.strategy import Logs, Strategy
+from lotcal_tf.config import hyperparameters
 from lotcal_tf.errors import UsageError
 
-# Added while all channels count alike; from there in proportion to multiplications and weights.
-STRENGTH = 4.0
-# A scale below this share of its layer's mean counts less, at 0 not at all …
+# A scale below this share of its layer's mean counts as partly out of use, a scale of 0 as wholly.
 WORTHLESS = 0.1
-# … and its channel's kernel is decayed, by at most this times its squared weights.
-DECAY = 0.1
 
 
 @dataclass(frozen=True)
@@ -96,26 +94,27 @@ def worthless(network: Any) -> "tf.Tensor":
     return tf.add_n(sums)
 
 
-class Slimming(lotcal_tf.Strategy):
-    """Cross-entropy, `STRENGTH` times the network's cost, and `DECAY` for worthless kernels.
+class Slimming(Strategy):
+    """Cross-entropy plus the network's cost and the decay of unused kernels; logs `cost` too.
 
-    Logs `cost` besides.
+    Raises:
+      UsageError: no convolution of the network has a BatchNorm behind it.
     """
 
-    log_names = (*lotcal_tf.Strategy.log_names, "cost")
+    Hyperparameters = hyperparameters.Slimming
+    log_names = (*Strategy.log_names, "cost")
 
-    def __init__(self, network: Any, **hyperparameters: Any) -> None:
-        """See `Strategy`; raises UsageError where the network has nothing to slim."""
-        super().__init__(network, **hyperparameters)
-        blocks(network)  # Here, so that it is told before anything is trained.
+    def __init__(self, network: Any, **given: Any) -> None:
+        super().__init__(network, **given)
+        blocks(network)  # Here, so that it is refused before anything is trained.
 
-    def train_step(self, data: Any) -> dict[str, "tf.Tensor"]:
+    def train_step(self, data: Any) -> Logs:
         """One step; see `Strategy.train_step`."""
         inputs, labels = data
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             price = cost(self.network)
-            slim = STRENGTH * price + DECAY * worthless(self.network)
-            loss = tf.reduce_mean(losses) + self.penalty() + slim
+            loss = tf.reduce_mean(cross_entropy(labels, logits)) + self.penalty()
+            loss += self.hyper.slimming_strength * price
+            loss += self.hyper.slimming_decay * worthless(self.network)
         return self.descend(tape, loss, labels, logits) | {"cost": price}

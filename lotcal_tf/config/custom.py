@@ -1,0 +1,148 @@
+"""Custom strategies and criteria: classes from outside the package, and the source they are made of.
+
+The source is part of a run's identity: after an edit the same command starts another run and never
+continues the old one with other code.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from lotcal_tf.errors import FieldError
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+def name_of(found: type) -> str:
+    """How a class is named on the command line and in records: `module:Class`."""
+    return f"{found.__module__}:{found.__qualname__}"
+
+
+def load_class(field: str, name: str) -> Any:
+    """Imports what `module:Class` names.
+
+    Args:
+      field: the field that names it, for the message.
+      name: `module:Class`; the module is looked for as by Python's `import`.
+
+    Raises:
+      FieldError: it cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    # `python -m` puts the working directory on the path; a console script does not.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise FieldError(field, name, f"cannot be imported: {error}") from error
+    return found
+
+
+def source_digest(field: str, found: type) -> str:
+    """A digest of a custom class's source: its module and the local modules that this imports.
+
+    Local are all modules outside the standard library, installed packages and this package. A class
+    of a script or notebook (`__main__`) counts with its own source instead of the whole file.
+
+    Args:
+      field: the field that names the class, for the message.
+      found: the class.
+
+    Returns:
+      Ten hexadecimal digits; empty for a class of this package.
+
+    Raises:
+      FieldError: the source cannot be read.
+    """
+    name = found.__module__
+    if name.partition(".")[0] == _PACKAGE:
+        return ""
+    sources = _sources_of_script(field, found) if name == "__main__" else _sources(name)
+    digest = hashlib.sha256()
+    for module in sorted(sources):
+        digest.update(f"{module}\0{sources[module]}\0".encode())
+    return digest.hexdigest()[:10]
+
+
+def _sources_of_script(field: str, found: type) -> dict[str, str]:
+    """The source of a class in `__main__`, and of the local modules that its script imports."""
+    try:
+        sources = {"__main__": inspect.getsource(found)}
+    except (OSError, TypeError) as error:
+        problem = "its source cannot be read, and a run must record it: save the class in a file"
+        raise FieldError(field, name_of(found), problem) from error
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if script is not None:
+        for name in _imports(ast.parse(Path(script).read_text(encoding="utf-8")), ""):
+            sources |= _sources(name)
+    return sources
+
+
+def _sources(first: str) -> dict[str, str]:
+    """The source of a module and of the local modules it imports, by name."""
+    found: dict[str, str] = {}
+    waiting = [first]
+    while waiting:
+        name = waiting.pop()
+        path = None if name in found else _local_file(name)
+        if path is None:
+            continue
+        found[name] = path.read_text(encoding="utf-8")
+        parent = name.rpartition(".")[0]
+        package = name if path.name == "__init__.py" else parent
+        waiting += [parent] if parent else []
+        waiting += _imports(ast.parse(found[name]), package)
+    return found
+
+
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """The names of all modules that may be imported; `from a import b` gives `a` and `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level]
+            base = ".".join([*(above if node.level else ()), *filter(None, [node.module])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _local_file(name: str) -> Path | None:
+    """The file of a local module; None for one of a library, or for a name that is no module."""
+    top = name.partition(".")[0]
+    if top in {"", _PACKAGE, *sys.stdlib_module_names}:
+        return None
+    # A library's package is recognised before anything in it is looked for, which would import it.
+    outer = _file(top)
+    path = None if outer is not None and _is_installed(outer) else _file(name)
+    return None if path is None or _is_installed(path) else path
+
+
+def _file(name: str) -> Path | None:
+    module: ModuleType | None = sys.modules.get(name)
+    try:
+        spec = module.__spec__ if module is not None else importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    known = spec is not None and spec.origin and spec.origin.endswith(".py")
+    return Path(str(spec.origin)).resolve() if spec is not None and known else None
+
+
+@functools.cache
+def _is_installed(path: Path) -> bool:
+    places = [*site.getsitepackages(), site.getusersitepackages()]
+    places += [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return any(path.is_relative_to(Path(place).resolve()) for place in places)

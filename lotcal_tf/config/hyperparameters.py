@@ -1,0 +1,116 @@
+"""Hyperparameters of the built-in strategies and criteria, where `--help` can read them.
+
+Each is a small dataclass; a custom strategy or criterion brings its own, see docs/extending.md.
+"""
+
+import dataclasses
+
+from lotcal_tf.config import fields
+from lotcal_tf.config.fields import hyperparameter
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoHyperparameters:
+    """Nothing to set."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vwcc:
+    """Of `vwcc`; a custom stochastic strategy can take it too."""
+
+    passes: int = hyperparameter(5, "T, stochastic passes per step", check=fields.at_least(2))
+    dropout_rate: float = hyperparameter(
+        0.1,
+        "rate of the dropout that is added to a built-in network",
+        check=fields.fraction,
+        named_only=True,
+    )
+    dropout_at: str = hyperparameter(
+        "blocks",
+        "where dropout is added: after each block of layers, or before the classifier only",
+        choices=("blocks", "head"),
+        named_only=True,
+        from_ticket=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixup:
+    """Of `mixup`."""
+
+    mixup_a: float = hyperparameter(0.02, "a of Beta(a, a)", check=fields.positive)
+
+
+def _weight(default: float) -> float:
+    weight: float = hyperparameter(
+        default, "weight of the calibration term", check=fields.not_negative
+    )
+    return weight
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mda:
+    """Of `mda`."""
+
+    calib_weight: float = _weight(0.1)
+    prior: tuple[float, ...] = hyperparameter(
+        (),
+        "the class prior, e.g. 0.5,0.25,0.25; empty: uniform",
+        check=fields.prior,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lwcc:
+    """Of `lwcc`."""
+
+    calib_weight: float = _weight(0.3)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LwccSi(Vwcc):
+    """Of `lwcc_si`."""
+
+    calib_weight: float = _weight(0.3)
+    dropout_rate: float = dataclasses.field(
+        default=0.2, metadata=fields.fields_of(Vwcc)["dropout_rate"].metadata
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nba:
+    """Of `nba`."""
+
+    calib_weight: float = _weight(0.3)
+    nba_bins: int = hyperparameter(10, "bins of confidence", check=fields.at_least(2))
+    nba_width: float = hyperparameter(0.02, "width of the bins' soft edges", check=fields.positive)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Slimming:
+    """Of `slimming`."""
+
+    slimming_strength: float = hyperparameter(
+        4.0,
+        "weight of the cost of the channels in use",
+        check=fields.not_negative,
+    )
+    slimming_decay: float = hyperparameter(
+        0.1,
+        "weight decay of the kernels of unused channels",
+        check=fields.not_negative,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gradient:
+    """Of the criterion `gradient`."""
+
+    gradient_of: str = hyperparameter(
+        "loss",
+        "what |gradient × weight| is taken of: cross-entropy on training data, calibration error or "
+        "NLL on validation data",
+        section="Pruning",
+        choices=("loss", "calibration", "validation_nll"),
+        of_pruning=True,
+    )

@@ -1,0 +1,115 @@
+"""Prunes a trained level: the criterion's scores, ranked by the experiment's scope and rates."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.data.splits import Dataset, Split
+from lotcal_tf.errors import UsageError
+from lotcal_tf.lottery.gradients import gradient
+from lotcal_tf.lottery.ticket import Ticket
+from lotcal_tf.pruning import masking, selection
+from lotcal_tf.pruning.criteria import Criterion, State
+from lotcal_tf.pruning.rewind import masked_start
+
+
+class Pruner:
+    """Finds the masks of the next level.
+
+    Args:
+      experiment: the scope, the rates, the seed.
+      criterion: the pruning criterion's class.
+      network: wrapped; a criterion can ask for it, with the weights of the level that is pruned.
+      dataset: what gradients are taken over.
+      predict: labels and logits of a split, with the network as it is.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        criterion: type[Criterion],
+        network: "keras.Model",
+        dataset: Dataset,
+        predict: Callable[[Split], tuple[NDArray, NDArray]],
+    ) -> None:
+        self.experiment, self.network = experiment, network
+        self.dataset, self.predict = dataset, predict
+        self.criterion = criterion(**experiment.settings_of(criterion.Hyperparameters))
+        self.output = masking.output_layer(network)
+
+    def prune(self, before: Ticket) -> selection.Pruned:
+        """The masks of the level after `before`.
+
+        Raises:
+          UsageError: too few weights are left, or the criterion's scores cannot be ranked.
+        """
+        # In model order, by which ties are broken.
+        masks = {name: before.masks[name] for name in masking.mask_variables(self.network)}
+        # A ticket can bring a masked output layer that this experiment does not prune.
+        fixed = [n for n in masks if self._is_output(n)] if self.experiment.exclude_output else []
+        ranked = {name: mask for name, mask in masks.items() if name not in fixed}
+        pruned = selection.prune(
+            self._scores(before, fixed), ranked, self._amount(ranked, before), self.criterion.rounds
+        )
+        return dataclasses.replace(pruned, masks=masks | pruned.masks)
+
+    def _is_output(self, path: str) -> bool:
+        return path.rpartition("/")[0] == self.output
+
+    def _amount(self, masks: selection.Masks, before: Ticket) -> int | dict[str, int]:
+        """How many weights a level prunes: of all tensors together, or of each."""
+        rate, output_rate = self.experiment.prune_rate, self.experiment.output_rate
+        if self.experiment.scope == "local":
+            rates = {name: output_rate if self._is_output(name) else rate for name in masks}
+            return selection.local_counts(masks, rates)
+        if self.experiment.count == "openlth":
+            kernels = {name for name, value in before.trained.items() if value.ndim >= 2}
+            others = sum(before.trained[name].size for name in kernels - masks.keys())
+            return selection.openlth_count(masks, rate, others)
+        return selection.global_count(masks, rate)
+
+    def _scores(
+        self, before: Ticket, fixed: Sequence[str]
+    ) -> Callable[[selection.Masks], selection.Scores]:
+        """The criterion's scores of the level `before`, as a function of a round's masks."""
+        rounds = itertools.count()
+
+        def scores(masks: selection.Masks) -> selection.Scores:
+            whole = masks | {name: before.masks[name] for name in fixed}
+
+            def network() -> "keras.Model":
+                masking.assign(self.network, masked_start(before.trained, whole))
+                masking.assign_masks(self.network, whole)
+                return self.network
+
+            state = State(
+                weights=masked_start(before.trained, whole),
+                masks=masks,
+                rewind=before.rewind,
+                network=network,
+                gradient=lambda of: gradient(
+                    of, network(), self.dataset, self.predict, self.experiment.ece_bins
+                ),
+                seed=self.experiment.seed,
+                level=before.level,
+                round=next(rounds),
+            )
+            return self._checked(self.criterion.scores(state), masks)
+
+        return scores
+
+    def _checked(self, found: selection.Scores, masks: selection.Masks) -> selection.Scores:
+        """Scores as they are; raises UsageError where a custom criterion's cannot be ranked."""
+        for name, mask in masks.items():
+            score = np.asarray(found[name]) if name in found else np.zeros(0)
+            if score.shape != mask.shape or not np.isfinite(score[mask]).all():
+                raise UsageError(
+                    f"criterion={self.experiment.criterion}: its scores of {name} must be finite numbers of "
+                    f"shape {mask.shape}"
+                )
+        return found

@@ -1,0 +1,162 @@
+"""What an experiment is carried out on: named data and a named network or tickets, or given objects."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import FIELDS, Experiment
+from lotcal_tf.data import arrays, sources
+from lotcal_tf.data.noise import with_label_noise
+from lotcal_tf.data.splits import Dataset
+from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.lottery.ticket import Record, Ticket, architecture_of
+from lotcal_tf.lottery.transfer import Sources, Transfer, with_dropout
+from lotcal_tf.models.build import build_model
+from lotcal_tf.models.keras_graph import with_stable_names
+from lotcal_tf.models.stateless_dropout import Passes
+from lotcal_tf.pruning import masking
+
+
+class Task(Protocol):
+    """Data and a start for a pruning run.
+
+    Attributes:
+      experiment: the experiment, with what the task itself determines filled in.
+      content: digests of what the experiment's fields only point to, see `Experiment.identity`.
+      notes: lines that a person should read.
+    """
+
+    experiment: Experiment
+    content: Mapping[str, str]
+    notes: Sequence[str]
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raises UsageError for what can be refused before data is loaded.
+
+        Args:
+          records: the rows of the levels that the run has finished before.
+        """
+
+    def load(self) -> Dataset:
+        """The data."""
+
+    def start(self, dataset: Dataset) -> "keras.Model | Sequence[Ticket]":
+        """The model with its initial weights, or the tickets to start from."""
+
+
+class NamedTask:
+    """The built-in network and the data that an experiment names."""
+
+    notes: Sequence[str] = ()
+    content: Mapping[str, str] = {}
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._dataset: Dataset | None = None
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Nothing: names are checked with the experiment."""
+
+    def load(self) -> Dataset:
+        """The data set, with label noise where the experiment asks for it; read once."""
+        if self._dataset is None:
+            self._dataset = sources.load(self.experiment)
+        return self._dataset
+
+    def start(self, dataset: Dataset) -> "keras.Model":
+        """The network, its weights drawn by the experiment's seed."""
+        experiment, settings = self.experiment, self.experiment.settings
+        return build_model(
+            experiment.model,
+            dataset.train.shape,
+            dataset.classes,
+            seed=experiment.seed,
+            initializer=experiment.initializer,
+            input_range=dataset.input_range or 1.0,
+            input_mean=experiment.input_mean,
+            input_std=experiment.input_std,
+            dropout_rate=settings.get("dropout_rate", 0.0),
+            dropout_at=settings.get("dropout_at", "blocks"),
+        )
+
+
+class TicketTask(NamedTask):
+    """The ticket, or the run's tickets, that an experiment names, on named data.
+
+    Raises:
+      UsageError: there is no such ticket, or one is damaged.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.sources = Sources(experiment.ticket)
+        self.sources.check_levels(experiment.levels)
+        self.content, self.notes = self.sources.content, self.sources.notes
+        every_level = self.sources.every_level
+        brought: dict[str, Any] = {
+            name: field.default
+            for name, field in FIELDS.items()
+            if field.metadata["from_ticket"] or (every_level and field.metadata["of_pruning"])
+        }
+        brought["model"] = json.loads(self.sources.first.architecture)["config"]["name"]
+        super().__init__(dataclasses.replace(experiment, **brought))
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Refuses other tickets than the run began with, and passes of a ticket without dropout.
+
+        Raises:
+          FieldError: the message says what to do.
+        """
+        self.sources.check_same(records)
+        settings, stochastic = self.experiment.settings, "passes" in self.experiment.settings
+        if not (stochastic or self.experiment.mc_eval):
+            return
+        network = with_dropout(self.sources.first, settings.get("dropout_rate", 0.0)).network()
+        try:
+            Passes(network, 2)
+        except UsageError as error:
+            name = "calib" if stochastic else "mc_eval"
+            problem = (
+                "needs dropout, which the ticket's network does not have: choose a strategy that is not "
+                "stochastic and leave mc_eval 0, or a ticket found with a stochastic strategy"
+            )
+            raise FieldError(name, getattr(self.experiment, name), problem) from error
+
+    def start(self, dataset: Dataset) -> Transfer:  # type: ignore[override]  # tickets, not a model
+        """The tickets, prepared for the data."""
+        return Transfer(self.sources, self.experiment, dataset)
+
+
+class GivenTask:
+    """A Keras model and data that the caller passes as objects."""
+
+    notes: Sequence[str] = ()
+    content: Mapping[str, str] = {}
+
+    def __init__(self, experiment: Experiment, model: "keras.Model", dataset: Dataset) -> None:
+        self._model = with_stable_names(model)
+        digest = hashlib.sha256(architecture_of(self._model).encode())
+        for value in masking.values(self._model).values():
+            digest.update(value.tobytes())
+        # The range that values of given arrays can have is not known.
+        dataset = dataclasses.replace(dataset, input_range=None)
+        self.experiment = dataclasses.replace(
+            experiment,
+            model=f"{self._model.name}-{digest.hexdigest()[:10]}",
+            dataset="own",
+            source=arrays.fingerprint(dataset),
+        )
+        self._dataset = with_label_noise(dataset, self.experiment)
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Nothing: model and data were checked when they were passed."""
+
+    def load(self) -> Dataset:
+        """The data, with label noise where the experiment asks for it."""
+        return self._dataset
+
+    def start(self, dataset: Dataset) -> "keras.Model":
+        """The model."""
+        return self._model
