@@ -47,10 +47,12 @@ class Family(Row):
       pattern: a regular expression of full names; its named groups are integers, or integers
         joined by `_`, that the builder takes as arguments of those names.
       example: a full name.
+      smallest: the least height and width of the images it takes; 0: inputs of any shape.
     """
 
     pattern: str
     example: str
+    smallest: int = 0
 
     def arguments(self, name: str) -> dict[str, int | tuple[int, ...] | None] | None:
         """The builder's arguments from a full name; None if the name is of another family."""
@@ -200,18 +202,21 @@ MODELS: Mapping[str, Family] = {
         "18 layers, 64 to 512 channels, for small images; resnet18_W has W channels at first",
         rf"resnet(?P<depth>18){_WIDTH}",
         "resnet18_4",
+        smallest=1,
     ),
     "resnet": Family(
         "lotcal_tf.models.resnet:build",
         "6n + 2 layers, 16 to 64 channels: resnet20, resnet56, …; resnet20_W has W channels at first",
         rf"resnet(?P<depth>{_DEPTHS}){_WIDTH}",
         "resnet8_4",
+        smallest=1,
     ),
     "vgg19": Family(
         "lotcal_tf.models.vgg:build",
         "16 convolutions of 64 to 512 channels and a linear layer; vgg19_W has W channels at first",
         rf"vgg19{_WIDTH}",
         "vgg19_4",
+        smallest=16,  # four max-pools halve them
     ),
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from lotcal_tf.compat import keras
 from lotcal_tf.config import registry
 from lotcal_tf.errors import FieldError
+from lotcal_tf.models.checks import check_images
 from lotcal_tf.models.initial import redraw
 from lotcal_tf.models.stateless_dropout import StrategyDropout
 
@@ -47,8 +48,12 @@ def build_model(
       dropout_at: `blocks`, after each of them, or `head`, before the classifier only.
 
     Raises:
-      FieldError: mean and deviation do not fit the inputs' channels.
+      FieldError: the network needs images, or larger ones; or mean and deviation do not fit the
+        inputs' channels.
     """
+    family, arguments = registry.model(name)
+    if family.smallest:
+        check_images(name, shape, family.smallest)
     channels = shape[-1] if len(shape) == 3 else 1
     if len(input_mean) not in (0, 1, channels):
         problem = f"the inputs have {channels} channel(s): give one value, or one a channel"
@@ -74,7 +79,6 @@ def build_model(
         # that the process has built before.
         return StrategyDropout(dropout_rate, name=f"dropout_{next(numbers)}")(x)
 
-    family, arguments = registry.model(name)
     logits = family.load()(x, classes, draw, dropout, **arguments)
     return redraw(keras.Model(inputs, logits, name=name), seed, "initial")
 

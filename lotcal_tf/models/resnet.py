@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from lotcal_tf.compat import keras
-from lotcal_tf.models.checks import check_images
 from lotcal_tf.models.norm import batch_norm
 
 Initializer = Callable[[], "keras.initializers.Initializer"]
@@ -33,11 +32,7 @@ def build(
 
     The shortcuts that change the shape are 1x1 convolutions with BatchNorm; `*_shortcut` names
     them, for recipes that leave them whole.
-
-    Raises:
-      FieldError: the inputs are no images.
     """
-    check_images(f"resnet{depth}", inputs.shape[1:])
     stages, blocks, first = (4, 2, 64) if depth == 18 else (3, (depth - 2) // 6, 16)
     first = width or first
     x = _convolution(inputs, first, initializer, name="stem")

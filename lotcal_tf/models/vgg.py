@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from lotcal_tf.compat import keras
-from lotcal_tf.models.checks import check_images
 from lotcal_tf.models.norm import batch_norm
 
 # Convolutions a stage, and its channels in multiples of the first stage's.
@@ -31,11 +30,7 @@ def build(
       dropout: called with `block` after each stage and with `head` before the last layer; puts
         dropout there where it is asked for.
       width: the first stage's channels, by default 64; the others have 2, 4, 8 and 8 times as many.
-
-    Raises:
-      FieldError: the inputs are no such images.
     """
-    check_images("vgg19", inputs.shape[1:], smallest=16)
     first = width or 64
     x = inputs
     for stage, (convolutions, multiple) in enumerate(STAGES, 1):

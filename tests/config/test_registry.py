@@ -11,16 +11,13 @@ from lotcal_tf.errors import FieldError
 
 TABLES = {
     "strategy": registry.STRATEGIES,
+    "criterion": registry.CRITERIA,
     "model": registry.MODELS,
     "source": registry.SOURCES,
     "corruption": registry.CORRUPTIONS,
 }
 ROWS = [(table, name) for table, rows in TABLES.items() for name in rows]
 CLASSES, SHAPE = 3, (16, 16, 1)
-
-
-def full_name(family):
-    return registry.MODELS[family].example or family
 
 
 @pytest.fixture
@@ -48,19 +45,22 @@ def test_strategy_trains_a_network_it_knows_nothing_of(name, build):
     from lotcal_tf.compat import keras
     from lotcal_tf.seeds import step_seed
 
-    found = registry.strategy(name).load()
+    row = registry.STRATEGIES[name]
+    found = row.load()
     assert issubclass(found, Strategy)
     assert "train_step" in vars(found)
-    hyper = registry.strategy(name).hyperparameters
-    network = build("lenet_6", dropout_rate=hyper.get("dropout_rate", 0.0))
-    strategy = found(network, **hyper)
+    assert found.Hyperparameters is row.hyperparameters
+    network = build("resnet8_2", dropout_rate=getattr(row.hyperparameters(), "dropout_rate", 0.0))
+    strategy = found(network)
+    assert strategy.hyper == row.hyperparameters()
     strategy.compile(optimizer=keras.optimizers.SGD(0.1))
     before = [weight.numpy() for weight in network.trainable_weights]
-    inputs = np.random.default_rng(0).random((9, *SHAPE), np.float32)
-    labels = tf.constant(np.arange(9) % CLASSES, tf.int32)
+    # Not an odd number: TensorFlow 2.21's gradients of convolutions corrupt memory with 9 examples.
+    inputs = np.random.default_rng(0).random((8, *SHAPE), np.float32)
+    labels = tf.constant(np.arange(8) % CLASSES, tf.int32)
     with step_seed(tf.constant([1, 2])):
         logs = strategy.train_step((tf.constant(inputs), labels))
-    assert tuple(logs) == strategy.log_names
+    assert set(logs) == set(strategy.log_names)
     assert {"loss", "accuracy"} <= set(logs)
     assert all(value.shape == () and np.isfinite(value) for value in logs.values())
     for weight, old in zip(network.trainable_weights, before, strict=True):
@@ -70,16 +70,32 @@ def test_strategy_trains_a_network_it_knows_nothing_of(name, build):
 
 @pytest.mark.parametrize("family", registry.MODELS)
 def test_model_has_one_row_and_gives_logits(family, build):
-    name = full_name(family)
-    assert registry.model(name) is registry.MODELS[family]
-    fits = [f for f, row in registry.MODELS.items() if re.fullmatch(row.pattern or f, name)]
+    row = registry.MODELS[family]
+    assert registry.model(row.example)[0] is row
+    fits = [f for f, other in registry.MODELS.items() if other.arguments(row.example) is not None]
     assert fits == [family]
-    model = build(name)
+    model = build(row.example)
     assert model.output_shape == (None, CLASSES)
     logits = model(16 * np.random.default_rng(0).random((5, *SHAPE), np.float32)).numpy()
     assert logits.shape == (5, CLASSES)
     # Probabilities would all be positive and add up to 1.
     assert not np.allclose(logits.sum(-1), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("lenet_10", {"widths": (10,)}),
+        ("lenet_300_100", {"widths": (300, 100)}),
+        ("resnet18", {"depth": 18, "width": None}),
+        ("resnet18_4", {"depth": 18, "width": 4}),
+        ("resnet56_8", {"depth": 56, "width": 8}),
+        ("vgg19", {"width": None}),
+        ("vgg19_16", {"width": 16}),
+    ],
+)
+def test_a_name_says_what_the_builder_is_given(name, arguments):
+    assert registry.model(name)[1] == arguments
 
 
 @pytest.mark.parametrize("name", registry.SOURCES)
@@ -124,17 +140,24 @@ def test_strategies_of_the_table_come_first(name):
     assert registry.strategy(name) is registry.STRATEGIES[name]
 
 
-def test_ones_own_strategy_is_module_and_class():
-    row = registry.strategy("lotcal_tf.calibration.strategy:Strategy")
-    assert row.load().__name__ == "Strategy"
+def test_a_custom_method_is_module_and_class():
+    assert registry.strategy("my.module:Class") is None
+    assert registry.criterion("my.module:Outer.Inner") is None
 
 
 @pytest.mark.parametrize("name", ["", "lwc", "None", "my.module", ":Class", "module:", "a b:C"])
-def test_unknown_strategy_is_told_the_choices(name):
+@pytest.mark.parametrize(
+    ("field", "find", "rows"),
+    [
+        ("calib", registry.strategy, registry.STRATEGIES),
+        ("criterion", registry.criterion, registry.CRITERIA),
+    ],
+)
+def test_unknown_method_is_refused_with_the_choices(field, find, rows, name):
     with pytest.raises(FieldError) as caught:
-        registry.strategy(name)
-    assert str(caught.value).startswith(f"calib={name}: ")
-    assert all(choice in str(caught.value) for choice in [*registry.STRATEGIES, "module:Class"])
+        find(name)
+    assert str(caught.value).startswith(f"{field}={name}: ")
+    assert all(choice in str(caught.value) for choice in [*rows, "module:Class"])
 
 
 @pytest.mark.parametrize(
@@ -145,7 +168,7 @@ def test_unknown_model_is_told_the_choices(name):
     with pytest.raises(FieldError) as caught:
         registry.model(name)
     assert str(caught.value).startswith(f"model={name}: ")
-    assert all(full_name(family) in str(caught.value) for family in registry.MODELS)
+    assert all(row.example in str(caught.value) for row in registry.MODELS.values())
 
 
 @pytest.mark.parametrize("name", ["mnist", "svhn_cropped", "no_such_set"])
@@ -156,7 +179,7 @@ def test_any_other_source_is_tfds(name):
 
 
 def test_a_source_without_a_way_to_its_test_split_alone_says_so():
-    assert registry.Row("lotcal_tf.data.digits:load", "").load_test() is None
+    assert registry.SOURCES["digits"].load_test() is None
 
 
 @pytest.mark.parametrize("name", ["", "fog", "Blur", "all"])
@@ -173,22 +196,20 @@ def test_defaults_are_in_the_tables():
     assert FIELDS["dataset"].default in registry.SOURCES, "the default must need no network"
 
 
-@pytest.mark.parametrize("name", registry.STRATEGIES)
-def test_every_hyperparameter_is_a_field_that_can_have_its_default(name):
-    for field, value in registry.STRATEGIES[name].hyperparameters.items():
-        assert FIELDS[field].metadata["of_strategy"]
-        assert FIELDS[field].default is None, "an explicit value must tell itself from the row's"
-        assert getattr(Experiment(**{field: value}), field) == value
+@pytest.mark.parametrize("name", registry.CRITERIA)
+def test_criterion_declares_its_hyperparameters_in_its_row(name):
+    from lotcal_tf.pruning.criteria import Criterion
 
-
-def test_every_field_of_strategies_is_some_strategys():
-    used = {name for row in registry.STRATEGIES.values() for name in row.hyperparameters}
-    assert used == {name for name, field in FIELDS.items() if field.metadata["of_strategy"]}
+    row = registry.CRITERIA[name]
+    assert issubclass(row.load(), Criterion)
+    assert row.load().Hyperparameters is row.hyperparameters
+    assert row.load()().hyper == row.hyperparameters()
 
 
 def test_passes_come_with_dropout():
     for row in registry.STRATEGIES.values():
-        if "passes" in row.hyperparameters:
-            assert row.hyperparameters["passes"] >= 2
-            assert 0 < row.hyperparameters["dropout_rate"] < 1
-            assert "dropout_at" in row.hyperparameters
+        hyper = row.hyperparameters()
+        if hasattr(hyper, "passes"):
+            assert hyper.passes >= 2
+            assert 0 < hyper.dropout_rate < 1
+            assert hyper.dropout_at

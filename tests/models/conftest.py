@@ -7,6 +7,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from lotcal_tf.compat import keras
+from lotcal_tf.config import registry
 from lotcal_tf.pruning import masking
 
 
@@ -55,7 +56,8 @@ def build(
 ):
     """The network of one module, without what `build_model` adds."""
     inputs = keras.Input(shape, name="inputs")
-    return keras.Model(inputs, module.build(name, inputs, classes, initializer, dropout))
+    arguments = registry.model(name)[1]
+    return keras.Model(inputs, module.build(inputs, classes, initializer, dropout, **arguments))
 
 
 def trainable(model):

@@ -50,7 +50,7 @@ def test_means_that_do_not_fit_the_channels_are_refused():
 
 
 def test_an_unknown_model_is_refused():
-    with pytest.raises(FieldError, match="no such model"):
+    with pytest.raises(FieldError, match="^model=alexnet: choose one of"):
         build_model("alexnet", (5,), 3, seed=0)
 
 
@@ -92,7 +92,7 @@ def test_initializers_draw_as_the_papers_define_them(name):
 
 
 def test_the_catalog_is_where_models_come_from(monkeypatch):
-    row = registry.Row("lotcal_tf.models.lenet:build", "", r"mine_\d+", "mine_6")
+    row = registry.Family("lotcal_tf.models.lenet:build", "", r"mine(?P<widths>_\d+)", "mine_6")
     monkeypatch.setattr(registry, "MODELS", {"mine": row})
     assert build_model("mine_6", (5,), 3, seed=0).get_layer("hidden_1").units == 6
 

@@ -5,15 +5,9 @@ from lotcal_tf.compat import keras
 from lotcal_tf.models import lenet
 
 
-def network(
-    name,
-    shape,
-    classes=10,
-    initializer=keras.initializers.GlorotNormal,
-    dropout=lambda place, x: x,
-):
-    inputs = keras.Input(shape)
-    return keras.Model(inputs, lenet.build(name, inputs, classes, initializer, dropout))
+@pytest.fixture
+def network(by_hand):
+    return lambda *given, **more: by_hand.build(lenet, *given, **more)
 
 
 @pytest.mark.parametrize(
@@ -27,11 +21,11 @@ def network(
         ("lenet_4_3_2_5", (2, 3), 6 * 4 + 4 + 4 * 3 + 3 + 3 * 2 + 2 + 2 * 5 + 5 + 5 * 10 + 10),
     ],
 )
-def test_parameter_counts_by_hand(name, shape, expected):
+def test_parameter_counts_by_hand(network, name, shape, expected):
     assert network(name, shape).count_params() == expected
 
 
-def test_the_logits_are_those_of_relu_layers_and_a_linear_one():
+def test_the_logits_are_those_of_relu_layers_and_a_linear_one(network):
     model = network("lenet_5_4", (2, 3), classes=3)
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=weight.shape).astype("float32") for weight in model.get_weights()]
@@ -44,7 +38,7 @@ def test_the_logits_are_those_of_relu_layers_and_a_linear_one():
     np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_each_kernel_gets_an_initializer_of_its_own_and_biases_start_at_zero():
+def test_each_kernel_gets_an_initializer_of_its_own_and_biases_start_at_zero(network):
     made = []
 
     def initializer():
@@ -58,7 +52,7 @@ def test_each_kernel_gets_an_initializer_of_its_own_and_biases_start_at_zero():
         assert (bias == 0).all()
 
 
-def test_dropout_is_offered_after_each_hidden_layer_and_before_the_last():
+def test_dropout_is_offered_after_each_hidden_layer_and_before_the_last(network):
     def mark(place, x):
         return keras.layers.Activation("linear", name=f"{place}_after_{x.node.layer.name}")(x)
 

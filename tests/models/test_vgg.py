@@ -84,12 +84,12 @@ def test_each_kernel_gets_an_initializer_of_its_own(by_hand):
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (15, 32, 3), (32, 15, 3)])
-def test_an_image_that_four_pools_would_empty_is_refused(by_hand, shape):
+def test_an_image_that_four_pools_would_empty_is_refused(shape):
     given = "x".join(map(str, shape))
     with pytest.raises(FieldError, match=f"^model=vgg19: needs .* 16x16 or more.* {given}: "):
-        by_hand.build(vgg, "vgg19", shape)
+        build_model("vgg19", shape, 10, seed=0)
 
 
-def test_what_is_no_image_is_refused_by_name(by_hand):
+def test_what_is_no_image_is_refused_by_name():
     with pytest.raises(FieldError, match=r"^model=vgg19_8: takes images .* of shape 1024: "):
-        by_hand.build(vgg, "vgg19_8", (1024,))
+        build_model("vgg19_8", (1024,), 10, seed=0)

@@ -4,7 +4,27 @@ import numpy as np
 import pytest
 
 from lotcal_tf.errors import UsageError
-from lotcal_tf.pruning.selection import count, prune_global, prune_local
+from lotcal_tf.pruning.selection import (
+    count,
+    global_count,
+    local_counts,
+    openlth_count,
+    prune,
+)
+
+
+def prune_local(weights, masks, rates, rounds=1):
+    """By magnitude, in each tensor."""
+    return prune(magnitudes(weights), masks, local_counts(masks, rates), rounds)
+
+
+def prune_global(weights, masks, rate, rounds=1):
+    """By magnitude, all tensors together."""
+    return prune(magnitudes(weights), masks, global_count(masks, rate), rounds)
+
+
+def magnitudes(weights):
+    return lambda masks: {name: np.abs(weights[name]) for name in masks}
 
 
 def exact(rate, survivors):
@@ -202,3 +222,53 @@ def test_what_is_given_is_not_changed(scope):
         prune_global(weights, masks, 0.5)
     assert masks["a"].all()
     np.testing.assert_array_equal(weights["a"], [1.0, -2.0, 3.0, 4.0])
+
+
+@pytest.mark.parametrize("rounds", [2, 3, 7])
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_rounds_remove_the_same_number_and_with_fixed_scores_the_same_weights(scope, rounds):
+    rng = np.random.default_rng(1)
+    masks = {"a": np.ones((6, 7), bool), "b": np.ones(11, bool)}
+    weights = {name: rng.normal(size=mask.shape) for name, mask in masks.items()}
+    call, rates = (prune_local, {"a": 0.5, "b": 0.3}) if scope == "local" else (prune_global, 0.4)
+    once, several = (call(weights, masks, rates, n) for n in (1, rounds))
+    assert several.removed == once.removed
+    for name in masks:
+        np.testing.assert_array_equal(several.masks[name], once.masks[name])
+
+
+def test_each_round_scores_what_the_round_before_left():
+    seen = []
+
+    def scores(masks):
+        seen.append(count(masks))
+        # What is lowest changes from round to round: first the left end, then the right one.
+        return {"a": np.arange(10.0) if len(seen) == 1 else -np.arange(10.0)}
+
+    pruned = prune(scores, masks_of(10), 5, rounds=2)
+    assert seen == [10, 8]
+    assert np.flatnonzero(~pruned.masks["a"]).tolist() == [0, 1, 7, 8, 9]
+
+
+# The published sizes of arXiv 2306.12190 (its code counts as OpenLTH does): kernel entries of the
+# dense network, entries of tensors that are not pruned, prunings, entries left.
+@pytest.mark.parametrize(
+    ("dense", "levels", "left"),
+    [
+        (266_200, 17, 5_987),
+        (45_200, 9, 6_061),
+        (89_400, 13, 4_908),
+        (8_841_000, 28, 17_094),
+        (39_700, 7, 8_320),
+        (7_940_000, 25, 29_990),
+        (128_271, 9, 17_211),
+        (23_725_050, 27, 57_356),
+    ],
+)
+def test_openlth_counts_give_the_published_sizes(dense, levels, left):
+    # The count depends on sums alone, so a tenth of each network stands for what is not pruned.
+    fixed = dense // 10
+    survivors = dense - fixed
+    for _ in range(levels):
+        survivors -= openlth_count({"a": np.ones(survivors, bool)}, 0.2, fixed)
+    assert survivors + fixed == left
