@@ -266,8 +266,8 @@ def test_each_round_scores_what_the_round_before_left():
     ],
 )
 def test_openlth_counts_give_the_published_sizes(dense, levels, left):
-    # The count depends on sums alone, so a tenth of each network stands for what is not pruned.
-    fixed = dense // 10
+    # The count depends on sums alone, so some entries stand for what is not pruned.
+    fixed = 500
     survivors = dense - fixed
     for _ in range(levels):
         survivors -= openlth_count({"a": np.ones(survivors, bool)}, 0.2, fixed)
