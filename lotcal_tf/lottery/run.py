@@ -21,7 +21,7 @@ from lotcal_tf.lottery.progress import ProgressBar, table
 from lotcal_tf.lottery.provenance import describe
 from lotcal_tf.lottery.search import Observer, Search
 from lotcal_tf.lottery.store import OnlookerStore, RunStore
-from lotcal_tf.lottery.tensorboard import Board
+from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import Record, Ticket, best_level
 from lotcal_tf.lottery.transfer import Sources, Transfer, with_dropout
 from lotcal_tf.models.build import build_model
@@ -225,12 +225,12 @@ def search_tickets(
     observers: list[Observer] = []
     if devices.chief:
         observers.append(
-            Board(directory / "tensorboard", experiment.as_dict(), experiment.ece_bins)
+            TensorBoardLog(directory / "tensorboard", experiment.as_dict(), experiment.ece_bins)
         )
         observers += [ProgressBar(levels=experiment.levels + 1)] if progress else []
     with devices.watch():
         search = Search(
-            experiment, start, dataset, strategy, store, observers, devices, forecast=progress
+            experiment, start, dataset, strategy, store, observers, devices, estimate_time=progress
         )
         # Nobody writes before all have read the same.
         devices.agree(experiment=run_id, levels=[found, experiment.levels])
