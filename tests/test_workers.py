@@ -18,6 +18,7 @@ from lotcal_tf.config import flags
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.data import digits
+from lotcal_tf.lottery.run import run_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "lotcal_tf.train"]
@@ -62,10 +63,10 @@ def experiment(ticket, out, **more):
 
 def start(directory, ticket, outs, levels):
     """A process for each of `outs`, the first the chief; standard error goes to files."""
-    doors = [socket.create_server(("localhost", 0)) for _ in outs]
-    addresses = [f"localhost:{door.getsockname()[1]}" for door in doors]
-    for door in doors:
-        door.close()
+    listeners = [socket.create_server(("localhost", 0)) for _ in outs]
+    addresses = [f"localhost:{listener.getsockname()[1]}" for listener in listeners]
+    for listener in listeners:
+        listener.close()
     processes = []
     for index, out in enumerate(outs):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
@@ -113,7 +114,7 @@ def pair(ticket, tmp_path_factory):
 
 def test_two_workers_find_what_one_process_finds(pair, ticket, tmp_path):
     run = pair[0] / "run"
-    one = run.run_experiment(
+    one = run_experiment(
         experiment(ticket, tmp_path / "one", levels=1, plan="graph"), progress=False
     )
     for level in (0, 1):
@@ -168,7 +169,7 @@ def test_the_death_of_a_worker_ends_the_run_and_harms_no_level(pair, ticket, tmp
     levels = len(list((run / "tickets").glob("level_*")))
     assert levels >= 4
     goes_on = experiment(ticket, run, levels=levels, plan="graph")
-    again = run.run_experiment(goes_on, progress=False)
+    again = run_experiment(goes_on, progress=False)
     assert (again.found, len(again.records)) == (levels, levels + 1)
     for level in range(levels + 1):
         assert again.ticket(level).level == level
@@ -176,7 +177,11 @@ def test_the_death_of_a_worker_ends_the_run_and_harms_no_level(pair, ticket, tmp
 
 @pytest.mark.parametrize(
     ("config", "told"),
-    [(None, "TF_CONFIG is not set"), ("{", "TF_CONFIG is no JSON"), ("{}", "TF_CONFIG has no")],
+    [
+        (None, "TF_CONFIG is not set"),
+        ("{", "TF_CONFIG is not valid JSON"),
+        ("{}", "TF_CONFIG has no"),
+    ],
 )
 def test_a_wrong_cluster_is_told_before_anything_else(config, told, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("TF_CONFIG", raising=False)

@@ -39,7 +39,7 @@ from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.splits import Dataset, ResidentSplit
 from lotcal_tf.lottery.search import Search
 from lotcal_tf.lottery.store import RunStore
-from lotcal_tf.lottery.tensorboard import Board
+from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import wrap_for_training
 from lotcal_tf.models.build import build_model
 from lotcal_tf.training.trainer import Trainer
@@ -109,7 +109,8 @@ def ours(
     trainer = Trainer(experiment, strategy, wrap_for_training(network, []), dataset)
 
     def run() -> int:
-        trainer.train(0)
+        for _ in trainer.train(0):
+            pass
         return trainer.total_steps
 
     return run
@@ -261,9 +262,11 @@ def chain(experiment: Experiment, dataset: Dataset) -> None:
     with tempfile.TemporaryDirectory() as directory:
         store = RunStore(Path(directory))
         watch = Watch()
-        board = Board(Path(directory) / "tensorboard", experiment.as_dict(), experiment.ece_bins)
+        board = TensorBoardLog(
+            Path(directory) / "tensorboard", experiment.as_dict(), experiment.ece_bins
+        )
         search = Search(experiment, model, dataset, strategy, store, [board, watch])
-        run = search.trainer.program._run
+        run = search.trainer.loop.run_steps
 
         def timed(*arguments: Any) -> Any:
             begun = time.perf_counter()
@@ -274,7 +277,7 @@ def chain(experiment: Experiment, dataset: Dataset) -> None:
             watch.in_steps += watch.last - begun
             return result
 
-        search.trainer.program._run = timed
+        search.trainer.loop.run_steps = timed
         store.begin({})
         begun = watch.last = time.perf_counter()
         search.run()
@@ -284,7 +287,7 @@ def chain(experiment: Experiment, dataset: Dataset) -> None:
         f"chain of {experiment.levels + 1} levels: {wall:.1f} s; steps alone {watch.in_steps:.1f} s"
     )
     print(
-        f"chain / steps {wall / watch.in_steps:.2f}; compiled {search.trainer.program.compiled} time"
+        f"chain / steps {wall / watch.in_steps:.2f}; compiled {search.trainer.loop.compilations} time"
     )
     print(f"longest pauses between steps (evaluate, prune, rewind, save): {level_gaps[0]:.2f} s,")
     print(f"  median of the {len(level_gaps)} longest {statistics.median(level_gaps):.2f} s")
@@ -298,7 +301,6 @@ class Watch:
     """An observer that notes memory in MB after each level."""
 
     def __init__(self) -> None:
-        """See the class."""
         self.memory: list[float] = []
         self.gaps: list[float] = []
         self.last, self.in_steps = 0.0, 0.0
@@ -306,8 +308,8 @@ class Watch:
     def on_start(self, total_steps: int, done: Any) -> None:
         """Nothing to do."""
 
-    def on_forecast(self, seconds: float) -> None:
-        """Not asked for."""
+    def on_time_estimate(self, seconds: float) -> None:
+        """Does nothing."""
 
     def on_progress(self, progress: Any) -> None:
         """Nothing to do."""

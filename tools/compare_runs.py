@@ -27,8 +27,8 @@ def differences(first: Path, second: Path) -> Iterator[str]:
         yield f"{level}: in one run only"
     for level in sorted(levels[0] & levels[1]):
         for name in TENSORS:
-            files = [run / "tickets" / level / f"{name}.safetensors" for run in (first, second)]
-            yield from _tensors(f"{level}/{name}", *files)
+            pair = [run / "tickets" / level / f"{name}.safetensors" for run in (first, second)]
+            yield from _tensors(f"{level}/{name}", *pair)
     files = {
         path.relative_to(run) for run in (first, second) for path in run.glob("export*/*.tflite")
     }

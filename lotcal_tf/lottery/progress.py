@@ -1,4 +1,4 @@
-"""What a person sees while a search runs: a bar for the whole chain, or a line a level."""
+"""Shows the progress of a search: a bar on a terminal, and one line per level."""
 
 import sys
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from lotcal_tf.training.trainer import Progress
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """0.9731 → `97.3 %`."""
+    """Formats a share as a percentage: 0.9731 → `97.3 %`."""
     return f"{100 * share:.{digits}f} %"
 
 
 def level_line(record: Record) -> str:
-    """One finished level in a line, by the test split where there is one."""
+    """Formats a finished level as one line, with the metrics of the test split if there is one."""
     split = "test" if "test_accuracy" in record else "val"
     return (
         f"level {record['level']:2d}: {percent(record['density']):>7} kept, {split} accuracy "
@@ -29,7 +29,7 @@ def level_line(record: Record) -> str:
 
 
 def table(records: Sequence[Record]) -> str:
-    """The levels of a run as a table to read; the best one is marked."""
+    """Formats the levels of a run as a table. It marks the best level."""
     split = "test" if "test_accuracy" in records[0] else "val"
     best = selected_level(records)
     transferred = any("source_level" in record for record in records)
@@ -56,7 +56,7 @@ def table(records: Sequence[Record]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3 h 20 min`, `25 h`, `4 days`: no finer than a prediction can be."""
+    """Formats a time, rounded as an estimate: `40 s`, `12 min`, `3 h 20 min`, `25 h`, `4 days`."""
     if seconds < 99.5:
         return f"{round(seconds)} s"
     minutes = round(seconds / 60)
@@ -70,39 +70,38 @@ def duration(seconds: float) -> str:
 
 
 class ProgressBar:
-    """An observer that shows a bar with the time left on a terminal, plain lines elsewhere.
+    """An observer that shows a progress bar on a terminal, and writes one line per level.
 
     Args:
-      stream: where to; default: standard error.
-      levels: how many levels the whole chain has, for the forecast's line.
+      stream: the output. Default: standard error.
+      levels: the number of levels of the run, for the line with the time estimate.
     """
 
     def __init__(self, stream: TextIO | None = None, levels: int = 0) -> None:
-        """See the class."""
         self.stream, self.levels = stream or sys.stderr, levels
         self._bar: tqdm | None = None
-        self._level, self._step, self._ahead = -1, 0, ""
+        self._level, self._step, self._remaining = -1, 0, ""
 
     def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
-        """Names what is already there, and begins."""
+        """Says how many levels are finished, and shows the bar."""
         if done:
             self.line(f"{len(done)} finished levels found, going on at level {len(done)}")
         left = self.levels - len(done)
         levels = f"{left} level{'s' * (left != 1)}"
-        self._ahead = f"the {levels} left" if done else levels
+        self._remaining = f"the {levels} left" if done else levels
         if self.stream.isatty():
             self._bar = tqdm(total=total_steps, unit="step", file=self.stream, smoothing=0.05)
 
-    def on_forecast(self, seconds: float) -> None:
-        """Writes how long it will take; the bar's own clock begins here."""
-        self.line(f"predicted: about {duration(seconds)} for {self._ahead} on this {_device()}")
+    def on_time_estimate(self, seconds: float) -> None:
+        """Writes the estimate, and restarts the clock of the bar."""
+        self.line(f"predicted: about {duration(seconds)} for {self._remaining} on this {_device()}")
         if self._bar is not None:
             self._bar.reset()
 
     def on_progress(self, progress: Progress) -> None:
         """Moves the bar."""
         if progress.level != self._level:
-            # A level's first visit tells how far it is; what it skipped was never in the total.
+            # The bar's total does not contain the steps that late rewinding skips.
             self._level, self._step = progress.level, progress.first_step
         if self._bar is not None:
             self._bar.update(progress.step - self._step)
@@ -113,17 +112,17 @@ class ProgressBar:
         self._step = progress.step
 
     def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
-        """Writes the level's line."""
+        """Writes the line of the level."""
         self.line(level_line(ticket.record))
 
     def on_end(self) -> None:
-        """Takes the bar away."""
+        """Closes the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def line(self, text: str) -> None:
-        """Writes a line, above the bar where there is one."""
+        """Writes a line, above the bar if there is one."""
         if self._bar is not None:
             self._bar.write(text, file=self.stream)
         else:

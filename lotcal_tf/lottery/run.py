@@ -23,7 +23,6 @@ from lotcal_tf.lottery.transfer import Transfer
 from lotcal_tf.models.checks import check_outputs
 from lotcal_tf.pruning.criteria import Criterion
 from lotcal_tf.training.distributed import cluster, distribution
-from lotcal_tf.training.trainer import check_callbacks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +95,6 @@ def run_experiment(
       TrainingDiverged: a loss was not finite; finished levels are kept.
       WorkerLost: a process of a distributed run is missing; likewise.
     """
-    check_callbacks(callbacks)
     strategy = _method("calib", experiment.calib, strategy, Strategy)
     criterion = _method("criterion", experiment.criterion, criterion, Criterion)
     experiment = experiment.with_methods(strategy.Hyperparameters, criterion.Hyperparameters)

@@ -22,9 +22,10 @@ from lotcal_tf.models.initial import redraw
 from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.criteria import Criterion
 from lotcal_tf.pruning.rewind import Rewind, masked_start
+from lotcal_tf.training.callbacks import check_callbacks
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
-from lotcal_tf.training.time_estimate import rehearse
-from lotcal_tf.training.trainer import Progress, Trainer
+from lotcal_tf.training.time_estimate import estimate_step_time
+from lotcal_tf.training.trainer import Epoch, Progress, Trainer
 
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -50,19 +51,33 @@ class Observer(Protocol):
     """Watches a search: a progress bar, a TensorBoard log."""
 
     def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
-        """The search begins; `total_steps` are ahead, the levels `done` behind."""
+        """Called at the beginning.
 
-    def on_forecast(self, seconds: float) -> None:
-        """How long the search is predicted to take, from before its first step; if it was asked."""
+        Args:
+          total_steps: the training steps that remain.
+          done: the rows of the levels that are finished already.
+        """
+
+    def on_time_estimate(self, seconds: float) -> None:
+        """Called before the first step, if a time estimate was requested.
+
+        Args:
+          seconds: the estimated time of the search.
+        """
 
     def on_progress(self, progress: Progress) -> None:
-        """Some steps were taken, or an epoch ended."""
+        """Called after some steps, and at the end of each epoch."""
 
     def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
-        """A level is finished and stored; `predictions` are labels and logits of each split."""
+        """Called when a level is stored.
+
+        Args:
+          ticket: the ticket of the level.
+          predictions: labels and logits of each split.
+        """
 
     def on_end(self) -> None:
-        """The search has ended, also by an error."""
+        """Called at the end, also after an error."""
 
 
 class Search:
@@ -76,13 +91,14 @@ class Search:
       strategy: the strategy class.
       criterion: the pruning criterion's class.
       store: a run directory that has begun; finished levels in it are not run again.
-      observers: who is told.
+      observers: they watch the search.
       distribution: the devices that share every step.
-      forecast: whether to rehearse some steps first, to tell the observers how long the search
-        will take. Results do not depend on it. Of several processes, all or none must.
+      estimate_time: whether to measure the time of some steps first, for the observers'
+        `on_time_estimate`. Results do not depend on it. It must be the same in all processes.
+      callbacks: Keras callbacks. Each level is one training run for them, see `Trainer.train`.
 
     Raises:
-      UsageError: model, data and experiment do not fit together.
+      UsageError: model, data and experiment do not fit together, or a callback cannot be used.
     """
 
     def __init__(
@@ -95,11 +111,13 @@ class Search:
         store: RunStore,
         observers: Sequence[Observer] = (),
         distribution: Distribution = ONE_DEVICE,
-        forecast: bool = False,
+        estimate_time: bool = False,
+        callbacks: Sequence["keras.callbacks.Callback"] = (),
     ) -> None:
-        """See the class."""
+        check_callbacks(callbacks)
         self.experiment, self.dataset, self.store = experiment, dataset, store
-        self.observers, self.forecast = observers, forecast
+        self.observers, self.callbacks = observers, callbacks
+        self.estimate_time = estimate_time
         self.tickets = start if isinstance(start, Sequence) else ()
         if isinstance(start, Sequence):
             first = start[0]
@@ -138,19 +156,19 @@ class Search:
         for observer in self.observers:
             observer.on_start(self._steps(range(first, levels + 1)), self.store.records())
         try:
-            self._foretell(range(first, levels + 1))
+            self._report_time_estimate(range(first, levels + 1))
             for level in range(first, levels + 1):
                 before = self._level(level, before)
         finally:
             for observer in self.observers:
                 observer.on_end()
 
-    def _foretell(self, levels: range) -> None:
-        a_step = rehearse(self.trainer) if self.forecast and levels else None
-        if a_step is not None:
+    def _report_time_estimate(self, levels: range) -> None:
+        step_time = estimate_step_time(self.trainer) if self.estimate_time and levels else None
+        if step_time is not None:
             steps = sum(self.trainer.level_steps(self._first_step(level)) for level in levels)
             for observer in self.observers:
-                observer.on_forecast(steps * a_step)
+                observer.on_time_estimate(steps * step_time)
 
     def _steps(self, levels: range) -> int:
         return sum(self.trainer.total_steps - self._first_step(level) for level in levels)
@@ -165,15 +183,7 @@ class Search:
         masks = start.masks
         masking.assign(self.network, masked_start(start.weights, masks))
         masking.assign_masks(self.network, masks)
-        late = self.rewind.kind == "late"
-        captured: list[Arrays] = []
-        epochs = self.trainer.train(
-            level,
-            first_step=self._first_step(level),
-            snapshot_step=self.rewind.steps if late and not level else None,
-            snapshot=lambda: captured.append(masking.values(self.network)),
-            listener=self._tell,
-        )
+        epochs, late_weights = self._train(level)
         predictions = {
             name: self.trainer.predict(split) for name, split in self.dataset.named_splits().items()
         }
@@ -181,7 +191,7 @@ class Search:
         record = {
             "level": level,
             **_size(masks, trained),
-            "epochs": self.experiment.epochs,
+            "epochs": epochs[-1].epoch + 1,
             "seconds": round(time.perf_counter() - begun, 3),
             **self._measure(predictions),
             "train_loss": epochs[-1].train_loss,
@@ -193,7 +203,7 @@ class Search:
             level,
             self.architecture,
             masks,
-            rewind=captured[0] if captured else start.weights,
+            rewind=start.weights if late_weights is None else late_weights,
             trained=trained,
             record=record,
             history=[epoch.row for epoch in epochs],
@@ -209,6 +219,37 @@ class Search:
         for observer in self.observers:
             observer.on_level(ticket, predictions)
         return ticket
+
+    def _train(self, level: int) -> tuple[list[Epoch], Arrays | None]:
+        """Trains a level.
+
+        Returns:
+          Its epochs and, at level 0 of late rewinding, the weights to rewind to.
+
+        Raises:
+          FieldError: a callback stopped level 0 before the step to rewind to.
+        """
+        rewind_step = self.rewind.steps if level == 0 else 0
+        epochs: list[Epoch] = []
+        weights: Arrays | None = None
+        for progress in self.trainer.train(
+            level,
+            first_step=self._first_step(level),
+            pause_at=(rewind_step,),
+            callbacks=self.callbacks,
+        ):
+            if progress.step == rewind_step and weights is None:
+                self.trainer.fetch()
+                weights = masking.values(self.network)
+            if progress.epoch is not None:
+                epochs.append(progress.epoch)
+                self.store.append_epoch(progress.epoch.row)
+            for observer in self.observers:
+                observer.on_progress(progress)
+        if rewind_step and weights is None:
+            problem = f"a callback stopped level 0 at step {progress.step}, before that step"
+            raise FieldError("rewind", self.experiment.rewind, problem)
+        return epochs, weights
 
     def _start(self, level: int, before: Ticket | None) -> Start:
         """Where a level starts: at its ticket where there is one, else pruned from the level before."""
@@ -254,12 +295,6 @@ class Search:
             measured = conditional.measure(self.dataset.truth, predictions["test"][1])
             figures |= {f"test_{name}": value for name, value in measured.items()}
         return figures
-
-    def _tell(self, progress: Progress) -> None:
-        if progress.epoch is not None:
-            self.store.append_epoch(progress.epoch.row)
-        for observer in self.observers:
-            observer.on_progress(progress)
 
 
 def _size(masks: Mapping[str, np.ndarray], trained: Arrays) -> Record:

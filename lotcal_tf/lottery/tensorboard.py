@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a search: scalars an epoch and a level, histograms, diagram, hparams."""
+"""Writes the TensorBoard log of a search: scalars, histograms, reliability diagrams, HParams."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,20 +13,19 @@ from lotcal_tf.metrics.reliability import reliability_diagram
 from lotcal_tf.training.trainer import Progress
 
 
-class Board:
+class TensorBoardLog:
     """An observer that writes a TensorBoard log.
 
-    Args:
-      directory: where to.
-      hparams: the experiment's fields, for the HParams plugin.
-      bins: of the reliability diagram.
+    The step of an epoch's scalars is the number of the epoch, counted over all levels. The step of
+    a level's scalars, histograms and images is the number of the level.
 
-    Scalars of an epoch stand at epochs counted over the whole chain; what is told of a level, at
-    the level's number.
+    Args:
+      directory: the directory of the log.
+      hparams: the experiment's fields, for the HParams plugin.
+      bins: number of bins of the reliability diagram.
     """
 
     def __init__(self, directory: Path, hparams: Mapping[str, Any], bins: int) -> None:
-        """See the class."""
         self.directory, self.bins = directory, bins
         self.hparams = {
             name: value if isinstance(value, bool | int | float | str) else str(value)
@@ -34,8 +33,8 @@ class Board:
         }
         self.epochs = int(hparams["epochs"])
         self._writer: tf.summary.SummaryWriter | None = None
-        self._pen = ThreadPoolExecutor(1)
-        self._written: list[Future[None]] = []
+        self._executor = ThreadPoolExecutor(1)
+        self._pending: list[Future[None]] = []
 
     def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
         """Opens the log."""
@@ -45,23 +44,23 @@ class Board:
         with self._writer.as_default(step=0):
             hparams_api.hparams(self.hparams, trial_id=self.directory.parent.name)
 
-    def on_forecast(self, seconds: float) -> None:
-        """Nothing to log."""
+    def on_time_estimate(self, seconds: float) -> None:
+        """Does nothing."""
 
     def on_progress(self, progress: Progress) -> None:
-        """Writes an epoch's scalars."""
+        """Writes the scalars of an epoch, if one has ended."""
         row = progress.epoch
         if row is None or self._writer is None:
             return
         with self._writer.as_default(step=row.level * self.epochs + row.epoch):
-            for name, value in row.figures.items():
+            for name, value in row.metrics.items():
                 tf.summary.scalar(f"epoch/{name}", value)
 
     def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
-        """Writes a level's scalars, histograms and reliability diagram, while the next one trains."""
+        """Writes a level's scalars, histograms and reliability diagram in a background thread."""
         if self._writer is not None:
-            self._written.append(
-                self._pen.submit(self._write_level, self._writer, ticket, predictions)
+            self._pending.append(
+                self._executor.submit(self._write_level, self._writer, ticket, predictions)
             )
 
     def _write_level(
@@ -81,9 +80,9 @@ class Board:
         writer.flush()
 
     def on_end(self) -> None:
-        """Closes the log, when all is written."""
-        written, self._written = self._written, []
-        for level in written:
+        """Waits until everything is written, and closes the log."""
+        pending, self._pending = self._pending, []
+        for level in pending:
             level.result()
         if self._writer is not None:
             self._writer.close()

@@ -1,1 +1,1 @@
-"""Training one level: optimizer, the compiled program of many steps, measuring."""
+"""Training one level: the trainer, the compiled loop of steps, the optimizer, prediction."""

@@ -1,12 +1,12 @@
-"""The compiled program of many training steps, fed block by block.
+"""Runs many training steps in one call of a compiled TensorFlow function.
 
-A program runs a stretch of steps over a block of examples that lies in memory; one tracing, one
-compilation serves every level, since masks, weights and seeds are data to it. `fit` of Keras
-drives it: the program stands in for its `train_function`.
+The function loops over the batches of a block of examples that lies in memory. It is traced and
+compiled once for all levels, because masks, weights and seeds are data to it.
 """
 
 import bisect
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -17,25 +17,27 @@ from lotcal_tf.data.splits import Split, share
 from lotcal_tf.seeds import draw_seed, step_seed
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 
-# How many steps run before Python is visited (progress, Ctrl-C): well under a second of dense
-# steps, some seconds of convolutional ones. Results do not depend on it.
-VISIT_STEPS = {"xla": 128, "graph": 16}
+# After this many steps control returns to Python, which updates progress and handles Ctrl-C. That
+# is well under a second for dense networks, and some seconds for convolutional ones. The number
+# does not change the trained weights.
+MAX_STEPS_PER_CALL = {"xla": 128, "graph": 16}
 
 _CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv2D", "SeparableConv2D")
 
 
 def choose_plan(plan: str, network: "keras.Model") -> str:
-    """The plan a network runs by.
+    """Chooses how the steps of a network are executed.
 
     Args:
       plan: `xla`, `graph`, or `auto`.
       network: the network to train.
 
     Returns:
-      `xla`: the stretch of steps is one compiled program; fastest for dense networks, by 2 to 4
-      times. `graph`: the same steps as a TensorFlow graph, whose convolutions come from oneDNN:
-      3 times faster than XLA's on CPUs. `auto` takes `graph` for a network with convolutions where
-      there is no GPU. A rule, not a race: two runs of one experiment must choose alike.
+      `xla`: one XLA program runs many steps. This is 2 to 4 times faster for dense networks.
+      `graph`: a TensorFlow graph runs the same steps. Its convolutions come from oneDNN, which is
+      3 times faster than XLA on CPUs. `auto` chooses `graph` for a network with convolutions where
+      there is no GPU, and `xla` otherwise. It never measures, so that two runs of one experiment
+      choose the same plan.
     """
     if plan != "auto":
         return plan
@@ -43,27 +45,55 @@ def choose_plan(plan: str, network: "keras.Model") -> str:
     return "graph" if convolutional and not tf.config.list_logical_devices("GPU") else "xla"
 
 
-def stretches(first: int, last: int, most: int, cuts: Sequence[int] = ()) -> list[tuple[int, int]]:
-    """Cuts the steps [first, last) into stretches of at most `most` that end at each of `cuts`."""
-    ends = sorted({*range(most, last, most), *(cut for cut in cuts if first < cut < last), last})
+def step_ranges(
+    first: int, last: int, most: int, pause_at: Sequence[int] = ()
+) -> list[tuple[int, int]]:
+    """Splits the steps [first, last) into the ranges that one call each runs.
+
+    Args:
+      first: the first step.
+      last: the step after the last one.
+      most: a range ends at every multiple of this.
+      pause_at: more steps at which a range ends. Those outside (first, last) have no effect.
+
+    Returns:
+      Ranges [begin, end), in order.
+    """
+    ends = sorted({*range(most, last, most), *(p for p in pause_at if first < p < last), last})
     ends = ends[bisect.bisect_right(ends, first) :]
     return list(zip([first, *ends[:-1]], ends, strict=True))
 
 
-class TrainingProgram:
-    """Runs a strategy's `train_step` over blocks; callable as Keras's `train_function`.
+@dataclasses.dataclass(frozen=True)
+class LoopProgress:
+    """The state of an epoch after a call of the compiled function.
+
+    Attributes:
+      step: how many steps of the epoch are done, counted from its beginning.
+      means: the mean of each logged value over the steps that were taken.
+      finite: whether the loss of every step was finite. If not, the last step is the one whose
+        loss was not, and the epoch ends there.
+    """
+
+    step: int
+    means: Mapping[str, float]
+    finite: bool
+
+
+class CompiledLoop:
+    """Runs the `train_step` of a calibration strategy over an epoch, many steps in each call.
 
     Args:
       strategy: compiled with an optimizer that is built.
-      batch_size: examples a step, of all processes together.
-      plan: `xla` or `graph`.
-      augmentation: what is done to a batch's images before the step, if anything.
-      distribution: the devices that share a step; `graph` where they are several. Where they
-        belong to several processes, only this one's rows of a batch are held and changed here.
+      batch_size: examples in a step, over all processes.
+      plan: `xla` or `graph`. Several devices need `graph`.
+      augmentation: changes the images of a batch before the step.
+      distribution: the devices that share every step. If they belong to several processes, this
+        one holds and changes only its own rows of each batch.
 
     Attributes:
-      compiled: how often the program was traced, which is how often it was compiled.
-      failed_step: the step of the current epoch whose loss was not finite, else None.
+      run_steps: the compiled function. It runs steps of a block.
+      compilations: how many times `run_steps` was traced, and so compiled.
     """
 
     def __init__(
@@ -74,102 +104,78 @@ class TrainingProgram:
         augmentation: Augmentation | None = None,
         distribution: Distribution = ONE_DEVICE,
     ) -> None:
-        """See the class."""
         self.strategy, self.distribution = strategy, distribution
         self.augmentation = augmentation
-        self.batch_size = batch_size
-        self._own = share(batch_size, distribution.worker, distribution.workers)
-        self.plan = plan
-        self.compiled = 0
-        self.failed_step: int | None = None
-        self._feed: Iterator[tuple[tf.Tensor, tf.Tensor, int, int, int]] = iter(())
-        self._seed = tf.zeros([2], tf.int32)
-        self._begin_epoch()
-        self._run = tf.function(self._steps, jit_compile=plan == "xla", reduce_retracing=False)
+        self.batch_size, self.plan = batch_size, plan
+        self.compilations = 0
+        self.run_steps = tf.function(self._steps, jit_compile=plan == "xla", reduce_retracing=False)
+        self._own_rows = share(batch_size, distribution.worker, distribution.workers)
 
-    def _begin_epoch(self) -> None:
-        self._sums = dict.fromkeys(self.strategy.log_names, 0.0)
-        self._done = 0
-        self.failed_step = None
-
-    def visits(self, split: Split, cuts: Sequence[int] = ()) -> int:
-        """How often a whole epoch visits Python; `cuts` are steps of the epoch to stop at."""
-        return len(list(self._stretches(split, 0, cuts)))
-
-    def _stretches(
-        self, split: Split, first: int, cuts: Sequence[int]
-    ) -> Iterator[tuple[int, int, int]]:
-        """The epoch's stretches as (block, first step, last step)."""
-        steps, most = split.count // self.batch_size, VISIT_STEPS[self.plan]
-        size = split.block_steps(self.batch_size, most)
-        for block, start in enumerate(range(0, steps, size)):
-            end = min(start + size, steps)
-            if end > first:
-                for begin, stop in stretches(max(start, first), end, most, cuts):
-                    yield block, begin, stop
-
-    def feed(
+    def epoch(
         self,
         split: Split,
         shuffle: tuple[int, int],
         seed: tuple[int, int],
         first: int = 0,
-        cuts: Sequence[int] = (),
-    ) -> None:
-        """Readies one epoch.
+        pause_at: Sequence[int] = (),
+    ) -> Iterator[LoopProgress]:
+        """Trains for one epoch.
 
         Args:
           split: the training examples.
-          shuffle: names the epoch's order.
-          seed: of the draws within its steps.
-          first: the epoch's step to begin with.
-          cuts: steps that a visit must end at; those that lie outside the epoch do not matter.
+          shuffle: seed of the order of the examples.
+          seed: seed of the random draws within the steps.
+          first: the step of the epoch to begin with.
+          pause_at: steps of the epoch after which control returns to Python, in addition to
+            `MAX_STEPS_PER_CALL`. Those outside the epoch have no effect.
+
+        Yields:
+          The state of the epoch after each call of the compiled function.
         """
-
-        def epoch() -> Iterator[tuple[tf.Tensor, tf.Tensor, int, int, int]]:
-            most = VISIT_STEPS[self.plan]
-            size = split.block_steps(self.batch_size, most)
-            rows, devices = self._own.stop - self._own.start, self.distribution
-            blocks = enumerate(
-                split.shuffled(self.batch_size, most, shuffle, devices.worker, devices.workers)
-            )
-            place, examples = next(blocks)
-            for block, begin, stop in self._stretches(split, first, cuts):
-                while place < block:
-                    place, examples = next(blocks)
-                inputs, labels = (_filled(part, size * rows) for part in examples)
-                yield inputs, labels, begin - block * size, stop - block * size, block * size
-
-        self._begin_epoch()
-        self._feed = epoch()
-        self._seed = tf.constant(seed, tf.int32)
-
-    def __call__(self, ticks: Iterator[object]) -> dict[str, float]:
-        """Runs the next stretch; gives the epoch's means so far, and `steps` done in it."""
-        next(ticks)
-        stretch = next(self._feed, None)
-        if stretch is not None and self.failed_step is None:
-            inputs, labels, begin, stop, before = stretch
-            bounds = tf.constant([begin, stop, before], tf.int32)
-            sums, end, failed = self._run(inputs, labels, bounds, self._seed)
-            for name, value in sums.items():
-                self._sums[name] += float(value)
-            self._done += int(end) - begin
-            if failed:
-                self.failed_step = before + int(end) - 1
-        means = {name: total / max(1, self._done) for name, total in self._sums.items()}
-        return means | {"steps": self._done}
+        steps, most = split.count // self.batch_size, MAX_STEPS_PER_CALL[self.plan]
+        size = split.block_steps(self.batch_size, most)
+        rows = size * (self._own_rows.stop - self._own_rows.start)
+        worker, workers = self.distribution.worker, self.distribution.workers
+        blocks = split.shuffled(self.batch_size, most, shuffle, worker, workers)
+        epoch_seed = tf.constant(seed, tf.int32)
+        sums = dict.fromkeys(self.strategy.log_names, 0.0)
+        for start, block in zip(range(0, steps, size), blocks, strict=True):
+            end = min(start + size, steps)
+            if end <= first:
+                continue
+            inputs, labels = (_padded(part, rows) for part in block)
+            for begin, stop in step_ranges(max(start, first), end, most, pause_at):
+                bounds = tf.constant([begin - start, stop - start, start], tf.int32)
+                added, place, failed = self.run_steps(inputs, labels, bounds, epoch_seed)
+                sums = {name: total + float(added[name]) for name, total in sums.items()}
+                step = start + int(place)
+                means = {name: total / (step - first) for name, total in sums.items()}
+                yield LoopProgress(step, means, finite=not failed)
+                if failed:
+                    return
 
     def _steps(
         self, inputs: "tf.Tensor", labels: "tf.Tensor", bounds: "tf.Tensor", seed: "tf.Tensor"
     ) -> tuple[dict[str, "tf.Tensor"], "tf.Tensor", "tf.Tensor"]:
-        """Steps [begin, stop) of a block; ends early after a step whose loss is not finite."""
-        self.compiled += 1
+        """Runs steps of a block, and stops early after a step whose loss is not finite.
+
+        Args:
+          inputs: the inputs of the block's examples.
+          labels: their labels.
+          bounds: `(3,)`: the first step, the step after the last one, both within the block, and
+            the number of steps of the epoch before the block.
+          seed: `(2,)`, of the epoch's random draws.
+
+        Returns:
+          The sums of the logs, the step after the last one taken, and whether its loss was not
+          finite.
+        """
+        self.compilations += 1
         begin, stop, before = tf.unstack(bounds)
-        own, strategy = self._own, self.strategy
+        own, strategy = self._own_rows, self.strategy
         size = own.stop - own.start
 
-        def one(inputs: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> Logs:
+        def train_step(inputs: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> Logs:
             with step_seed(seed):
                 return strategy.train_step((inputs, labels))
 
@@ -179,11 +185,11 @@ class TrainingProgram:
             batch, truth = _rows(inputs, place * size, size), _rows(labels, place * size, size)
             own_seed = seed + tf.stack([0, before + place])
             if self.augmentation is not None:
-                # Drawn for the whole batch, so that it is the same in any number of processes.
+                # Drawn for the whole batch, so that any number of processes draws the same.
                 with step_seed(own_seed):
                     draws = draw(draw_seed("augment"), self.batch_size)
                 batch = self.augmentation(batch, draws[own])
-            logs = self.distribution.run(one, tf.cast(batch, tf.float32), truth, own_seed)
+            logs = self.distribution.run(train_step, tf.cast(batch, tf.float32), truth, own_seed)
             total = {name: sums[name] + logs[name] for name in sums}
             return place + 1, total, ~tf.math.is_finite(logs["loss"])
 
@@ -197,8 +203,8 @@ class TrainingProgram:
         return sums, place, failed
 
 
-def _filled(block: "tf.Tensor", count: int) -> "tf.Tensor":
-    """A shorter block, with zeros that no step reaches: all of one shape, the program is compiled once."""
+def _padded(block: "tf.Tensor", count: int) -> "tf.Tensor":
+    """Pads a shorter block with zeros that no step reads: one shape, so one compilation."""
     missing = count - block.shape[0]
     if not missing:
         return block
@@ -206,6 +212,6 @@ def _filled(block: "tf.Tensor", count: int) -> "tf.Tensor":
 
 
 def _rows(block: "tf.Tensor", start: "tf.Tensor", size: int) -> "tf.Tensor":
-    """`size` rows of a block; of known shape, as the compiler wants it."""
+    """Returns `size` rows of a block, with a static shape, as XLA needs it."""
     begin = tf.concat([[start], tf.zeros([block.shape.rank - 1], tf.int32)], 0)
     return tf.slice(block, begin, [size, *block.shape[1:]])

@@ -9,24 +9,23 @@ from lotcal_tf.compat import keras
 
 
 class DroppingRate(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that drops after some steps, and can start in the middle.
+    """A learning rate that drops after given steps, and can start in the middle.
 
-    After late rewinding the optimizer begins anew, its step count and slots at 0, while the rate
-    goes on from step K: `offset` is that K.
+    After late rewinding to step K the optimizer starts again, with its step count and slots at 0,
+    but the schedule of the rate continues from step K: `offset` is K.
 
     Args:
-      rate: at first.
-      drops: steps, rising, after which the rate is multiplied.
-      factor: by this.
+      rate: the first learning rate.
+      drops: the steps after which the rate is multiplied by `factor`, in ascending order.
+      factor: the factor.
     """
 
     def __init__(self, rate: float, drops: Sequence[int], factor: float) -> None:
-        """See the class."""
         self.rate, self.drops, self.factor = rate, tuple(drops), factor
         self.offset = tf.Variable(0, trainable=False, dtype=tf.int64, name="schedule_offset")
 
     def __call__(self, step: "tf.Tensor") -> "tf.Tensor":
-        """The rate of the optimizer's step number `step`, counted from 0."""
+        """Returns the learning rate of step number `step` of the optimizer, counted from 0."""
         reached = tf.cast(step, tf.int64) + self.offset
         passed = tf.reduce_sum(
             [tf.cast(reached >= drop, tf.float32) for drop in self.drops] or [0.0]
@@ -34,15 +33,15 @@ class DroppingRate(keras.optimizers.schedules.LearningRateSchedule):
         return tf.constant(self.rate, tf.float32) * tf.constant(self.factor, tf.float32) ** passed
 
     def get_config(self) -> dict[str, Any]:
-        """Every argument of the constructor."""
+        """Returns the arguments of the constructor."""
         return {"rate": self.rate, "drops": list(self.drops), "factor": self.factor}
 
 
 def _coupled(optimizer: type, decay: float) -> type:
-    """The optimizer class with L2 decay: decay × weight is added to every gradient.
+    """Returns the optimizer class with L2 decay: it adds decay × weight to every gradient.
 
-    Keras's own `weight_decay` shrinks weights beside the update instead, which is another method
-    (Loshchilov & Hutter 2019) than the papers' recipes use.
+    Keras's own `weight_decay` is another method, decoupled from the gradient (Loshchilov & Hutter
+    2019). The papers' recipes use coupled decay.
     """
 
     class Decaying(optimizer):
@@ -68,12 +67,15 @@ def build_optimizer(
 
     Args:
       name: `adam` or `sgd`.
-      lr: the rate at first.
-      steps_per_epoch: turns `lr_drops`, in epochs, into steps.
-      momentum: of SGD.
-      weight_decay: L2, coupled.
+      lr: the first learning rate.
+      steps_per_epoch: converts `lr_drops` from epochs to steps.
+      momentum: momentum of SGD.
+      weight_decay: coefficient of the L2 decay.
       lr_drops: epochs after which the rate is multiplied by `lr_drop_factor`.
-      lr_drop_factor: see there.
+      lr_drop_factor: the factor.
+
+    Returns:
+      The optimizer, not built yet.
     """
     kinds = {
         "adam": (keras.optimizers.Adam, {}),
@@ -85,7 +87,7 @@ def build_optimizer(
 
 
 def restart(optimizer: "keras.optimizers.Optimizer", schedule: DroppingRate, step: int) -> None:
-    """Puts a built optimizer back to its beginning, with the rate at `step` of the schedule."""
+    """Resets a built optimizer, and sets its learning rate to that of `step` of the schedule."""
     for variable in optimizer.variables:
         if variable is not schedule.offset:
             variable.assign(tf.zeros_like(variable))

@@ -1,4 +1,4 @@
-"""Computes logits over whole splits, compiled."""
+"""Computes the logits of whole splits with a compiled function."""
 
 import math
 
@@ -10,21 +10,24 @@ from lotcal_tf.data.splits import Split
 from lotcal_tf.models.stateless_dropout import Passes
 from lotcal_tf.seeds import named_seed, step_seed
 
-# How many examples are predicted at once: many for dense networks, whose rows are short; few where
-# every example holds whole feature maps.
+# How many examples are predicted at once: many for dense networks, fewer for convolutional ones,
+# whose feature maps need more memory.
 PREDICT_EXAMPLES = {"xla": 5000, "graph": 500}
 
 
 class Predictor:
-    """Computes a network's logits over whole splits, compiled once a size of batch.
+    """Computes a network's logits for whole splits. It is compiled once per batch size.
 
     Args:
-      network: gives logits `(N, K)`.
+      network: returns logits `(N, K)`.
       plan: `xla` or `graph`.
-      passes: 0, dropout off; else the predictions of so many stochastic passes are averaged, and
-        the logarithm of the mean probability stands for the logits.
-      seed: of those passes; the same masks for every split and level.
-      batch_size: examples at once; default: by plan.
+      passes: if 0, dropout is off. Otherwise the number of stochastic passes; the logarithm of
+        their mean probability takes the place of the logits.
+      seed: seed of the passes. Every split and level gets the same dropout masks.
+      batch_size: examples in a batch. Default: `PREDICT_EXAMPLES` of the plan.
+
+    Attributes:
+      logits: the compiled function. It returns the logits of a batch of inputs.
     """
 
     def __init__(
@@ -35,7 +38,6 @@ class Predictor:
         seed: int = 0,
         batch_size: int | None = None,
     ) -> None:
-        """See the class."""
         self.batch_size = batch_size or PREDICT_EXAMPLES[plan]
         stochastic = Passes(network, passes) if passes else None
         pass_seed = tf.constant(named_seed(seed, "mc_eval"), tf.int32)
@@ -49,18 +51,18 @@ class Predictor:
             log_p = tf.nn.log_softmax(each)
             return tf.reduce_logsumexp(log_p, 0) - math.log(passes)
 
-        self._logits = tf.function(logits, jit_compile=plan == "xla")
+        self.logits = tf.function(logits, jit_compile=plan == "xla")
 
     def __call__(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Labels `(N,)` and logits `(N, K)` of every example of the split, in its order."""
+        """Returns labels `(N,)` and logits `(N, K)` of all examples of the split, in its order."""
         all_labels, all_logits = [], []
         for inputs, labels in split.in_order(self.batch_size):
             count = inputs.shape[0]
-            # Few shapes, few compilations: a smaller batch is filled up to the next power of 2.
+            # A smaller batch is padded to the next power of 2: few shapes, so few compilations.
             size = min(self.batch_size, 1 << (count - 1).bit_length())
             if count < size:
                 padding = [[0, size - count]] + [[0, 0]] * (inputs.shape.rank - 1)
                 inputs = tf.pad(inputs, padding)
             all_labels.append(labels.numpy())
-            all_logits.append(self._logits(inputs)[:count])
+            all_logits.append(self.logits(inputs)[:count])
         return np.concatenate(all_labels), np.concatenate([logits.numpy() for logits in all_logits])

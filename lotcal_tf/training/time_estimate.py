@@ -1,36 +1,34 @@
-"""A rehearsal: a short stretch of training, timed and undone, which foretells how long a run takes."""
+"""Estimates how long a run takes, by training for about a second and undoing it."""
 
 import contextlib
 import time
 from collections.abc import Callable
 
 from lotcal_tf.errors import TrainingDiverged
-from lotcal_tf.training.compiled_loop import VISIT_STEPS
-from lotcal_tf.training.trainer import Progress, Trainer
+from lotcal_tf.training.compiled_loop import MAX_STEPS_PER_CALL
+from lotcal_tf.training.trainer import Trainer
 
-# How long a stretch is watched, in seconds; one step at least, however long that takes.
-WATCHED = 1.0
-
-
-class _Enough(Exception):
-    """The stretch was long enough."""
+# How long the measurement lasts, in seconds. It takes one step at least.
+MEASURED_SECONDS = 1.0
 
 
-def rehearse(trainer: Trainer, clock: Callable[[], float] = time.perf_counter) -> float | None:
-    """Times the beginning of a level's training, then puts everything back.
+def estimate_step_time(
+    trainer: Trainer, clock: Callable[[], float] = time.perf_counter
+) -> float | None:
+    """Measures the time of a training step, and leaves every variable as it was.
 
-    It is the training itself that is timed, by the same program, visited more often. What compiles
-    is not part of the stretch, and is compiled for the training that follows. An epoch that is
-    longer than the stretch is measured without validation and without the filling of a stream's
-    shuffle buffer. Where several processes train, all of them must rehearse.
+    It times the beginning of a level's training. Compilation is not part of the measured time, and
+    the training that follows need not compile again. If an epoch is longer than the measurement,
+    validation and the filling of a stream's shuffle buffer are not part of it either. If several
+    processes train, all of them must call this.
 
     Args:
-      trainer: of a network that has some weights; which ones does not matter.
-      clock: gives seconds.
+      trainer: the trainer of a network. The values of its weights do not matter.
+      clock: returns seconds.
 
     Returns:
-      The seconds that a step takes, see `Trainer.level_steps`; None where a level has only one, or
-      where its second step cannot be taken.
+      The seconds that a step takes, as counted by `Trainer.level_steps`. None if a level has only
+      one step, or if the loss is not finite before a second step was timed.
     """
     strategy = trainer.strategy
     variables = [
@@ -39,38 +37,29 @@ def rehearse(trainer: Trainer, clock: Callable[[], float] = time.perf_counter) -
         *strategy.optimizer.variables,
     ]
     before = [variable.numpy() for variable in variables]
-    watch = _Watch(trainer, clock)
-    cuts = [1 << power for power in range(VISIT_STEPS[trainer.plan].bit_length())]
-    with contextlib.suppress(_Enough, TrainingDiverged):
-        trainer.train(0, cuts=cuts, listener=watch)
+    step_time = _time_steps(trainer, clock)
     with trainer.distribution.scope():
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
-    return watch.seconds / watch.steps if watch.steps else None
+    return step_time
 
 
-class _Watch:
-    """A listener that times a stretch which compiles nothing, and ends the training after it.
-
-    It begins after the first visit, and anew after the first epoch where that ends earlier and is
-    not the only one: both compile.
-    """
-
-    def __init__(self, trainer: Trainer, clock: Callable[[], float]) -> None:
-        self.trainer, self.clock = trainer, clock
-        self.seconds, self.steps = 0.0, 0.0
-        self._begun: tuple[float, float] | None = None
-        self._epochs = 0
-
-    def __call__(self, progress: Progress) -> None:
-        now, ended = self.clock(), progress.epoch is not None
-        self._epochs += ended
-        done = progress.step + self._epochs * self.trainer.validation_steps
-        if self._begun is None or (ended and self._epochs == 1):
-            self._begun = now, done
-            return
-        # The slowest process's time, so that all end at the same visit.
-        self.seconds = self.trainer.distribution.largest(now - self._begun[0])
-        self.steps = done - self._begun[1]
-        if self.steps and self.seconds >= WATCHED:
-            raise _Enough
+def _time_steps(trainer: Trainer, clock: Callable[[], float]) -> float | None:
+    """Trains for about `MEASURED_SECONDS` after compilation; returns the seconds of a step."""
+    pause_at = [1 << power for power in range(MAX_STEPS_PER_CALL[trainer.plan].bit_length())]
+    begun: tuple[float, float] | None = None
+    seconds, steps, epochs = 0.0, 0.0, 0
+    with contextlib.suppress(TrainingDiverged):
+        for progress in trainer.train(0, pause_at=pause_at):
+            now, ended = clock(), progress.epoch is not None
+            epochs += ended
+            done = progress.step + epochs * trainer.validation_steps
+            # The first steps are compiled, and so is the validation after the first epoch.
+            if begun is None or (ended and epochs == 1):
+                begun = now, done
+                continue
+            # The time of the slowest process, so that all of them stop at the same step.
+            seconds, steps = trainer.distribution.largest(now - begun[0]), done - begun[1]
+            if steps and seconds >= MEASURED_SECONDS:
+                break
+    return seconds / steps if steps else None

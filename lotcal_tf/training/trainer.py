@@ -1,12 +1,9 @@
-"""Trains one network level after level: the same strategy, optimizer and compiled program for all."""
+"""Trains one network, level after level, with one strategy, optimizer and compiled loop."""
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf import metrics, seeds
@@ -16,7 +13,7 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.augment import AUGMENTATIONS
 from lotcal_tf.data.splits import Dataset, Split, shuffle_seed
 from lotcal_tf.errors import FieldError, TrainingDiverged
-from lotcal_tf.training.compiled_loop import TrainingProgram, choose_plan
+from lotcal_tf.training.compiled_loop import CompiledLoop, LoopProgress, choose_plan
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 from lotcal_tf.training.optimizer import build_optimizer, restart
 from lotcal_tf.training.predictor import Predictor
@@ -24,13 +21,16 @@ from lotcal_tf.training.predictor import Predictor
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """One epoch's figures.
+    """The results of one epoch.
 
     Attributes:
-      level, epoch: their numbers.
-      train_loss, train_accuracy: means over its steps, as the strategy gives them.
-      val_loss, val_accuracy: NLL and accuracy at its end.
-      logged: means of what else the strategy logs, by its `log_names`.
+      level: number of the level.
+      epoch: number of the epoch within the level.
+      train_loss: mean loss of its steps, as the strategy reports it.
+      train_accuracy: mean accuracy of its steps.
+      val_loss: NLL of the validation split at its end.
+      val_accuracy: accuracy of the validation split at its end.
+      logged: means of the other values that the strategy logs, by the names in `log_names`.
     """
 
     level: int
@@ -42,8 +42,8 @@ class Epoch:
     logged: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
-    def figures(self) -> dict[str, float]:
-        """What was measured, by the names of `history.csv`."""
+    def metrics(self) -> dict[str, float]:
+        """The metrics, by their names in `history.csv`."""
         return {
             "train_loss": self.train_loss,
             "train_accuracy": self.train_accuracy,
@@ -54,30 +54,39 @@ class Epoch:
 
     @property
     def row(self) -> dict[str, float]:
-        """Its row of `history.csv`."""
-        return {"level": self.level, "epoch": self.epoch, **self.figures}
+        """The row of `history.csv`."""
+        return {"level": self.level, "epoch": self.epoch, **self.metrics}
+
+    @property
+    def logs(self) -> dict[str, float]:
+        """The metrics, by the names that Keras passes to callbacks."""
+        return {
+            "loss": self.train_loss,
+            "accuracy": self.train_accuracy,
+            **self.logged,
+            "val_loss": self.val_loss,
+            "val_accuracy": self.val_accuracy,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Told to a listener after every visit of the program: where the level's training stands.
+    """How far the training of a level is.
 
     Attributes:
-      level: its number.
+      level: number of the level.
       first_step: the step of the schedule that the level began with.
-      step: the step it has come to.
-      epoch: the epoch that has just ended, where one has.
+      step: how many steps of the schedule are done.
+      epoch: the results of the epoch that has just ended; None within an epoch.
     """
 
     level: int
     first_step: int
     step: int
-    epoch: Epoch | None
+    epoch: Epoch | None = None
 
 
-Listener = Callable[[Progress], None]
-
-# A step goes forward and back, and back takes about twice as long; to measure is to go forward.
+# A step runs forward and backward, and backward takes about twice as long. Measuring runs forward.
 _FORWARD_SHARE = 1 / 3
 
 
@@ -85,15 +94,24 @@ class Trainer:
     """Trains a wrapped network in place by an experiment's schedule.
 
     Args:
-      experiment: the schedule, the seed, the plan.
-      strategy: the strategy class.
-      network: wrapped; its weights and masks are what `train` starts from and leaves.
-      dataset: what it trains on.
+      experiment: has the schedule, the seed and the plan.
+      strategy: the class of the calibration strategy.
+      network: a wrapped network. `train` starts from its weights and masks, and changes its
+        weights.
+      dataset: the examples.
       distribution: the devices that share every step.
+
+    Attributes:
+      steps_per_epoch: steps of an epoch. A step takes a whole batch; the examples that are left
+        over differ from epoch to epoch.
+      plan: how the steps are executed, see `choose_plan`.
+      replicas: the network that the steps train. On several devices it is a copy of `network`.
+      strategy: the calibration strategy, around `replicas`.
+      loop: the compiled loop.
 
     Raises:
       FieldError: a batch is larger than the training split or cannot be shared by the devices, or
-        what should be augmented is no image.
+        the examples to augment are not images.
     """
 
     def __init__(
@@ -104,7 +122,6 @@ class Trainer:
         dataset: Dataset,
         distribution: Distribution = ONE_DEVICE,
     ) -> None:
-        """See the class."""
         self.experiment, self.network, self.dataset = experiment, network, dataset
         self.distribution = distribution
         distribution.check(experiment, strategy)
@@ -116,10 +133,8 @@ class Trainer:
         if augmentation is not None and len(shape) != 3:
             problem = f"needs images, (height, width, channels): the inputs have shape {shape}"
             raise FieldError("augment", experiment.augment, problem)
-        # A step takes a whole batch; what is left over differs from epoch to epoch.
         self.steps_per_epoch = count // experiment.batch_size
         self.plan = distribution.plan(choose_plan(experiment.plan, network))
-        # What the steps train: on several devices a copy, whose weights come and go.
         self.replicas = distribution.replicate(network)
         self.strategy = strategy(self.replicas, **experiment.settings_of(strategy.Hyperparameters))
         with distribution.scope():
@@ -134,10 +149,9 @@ class Trainer:
             )
             optimizer.build(self.replicas.trainable_variables)
         self.strategy.compile(optimizer=optimizer)
-        self.program = TrainingProgram(
+        self.loop = CompiledLoop(
             self.strategy, experiment.batch_size, self.plan, augmentation, distribution
         )
-        self.strategy.train_function = self.program
         self._predict = Predictor(network, self.plan, experiment.mc_eval, experiment.seed)
 
     @property
@@ -147,11 +161,14 @@ class Trainer:
 
     @property
     def validation_steps(self) -> float:
-        """What measuring on validation data takes, in steps of training, roughly."""
+        """The approximate time of measuring the validation split, in training steps."""
         return self._measuring_steps(self.dataset.validation)
 
     def level_steps(self, first_step: int = 0) -> float:
-        """What a level takes, in steps: its own, and what is measured after epochs and at its end.
+        """Returns the approximate time of a level, in training steps.
+
+        It counts the steps themselves, the validation after each epoch and the measuring of all
+        splits at the end.
 
         Args:
           first_step: after late rewinding, the step rewound to.
@@ -170,113 +187,89 @@ class Trainer:
         level: int,
         *,
         first_step: int = 0,
-        snapshot_step: int | None = None,
-        snapshot: Callable[[], Any] = lambda: None,
-        cuts: Sequence[int] = (),
-        listener: Listener = lambda _: None,
-    ) -> list[Epoch]:
+        pause_at: Sequence[int] = (),
+        callbacks: Sequence["keras.callbacks.Callback"] = (),
+    ) -> Iterator[Progress]:
         """Trains the level from `first_step` of the schedule to its end.
 
-        Args:
-          level: names the level's random draws.
-          first_step: after late rewinding, the step rewound to.
-          snapshot_step: the step after which `snapshot` is called, once.
-          cuts: steps after which the program is visited, besides its own visits.
-          listener: hears of every visit and every epoch's end.
+        This is a generator: it trains while the caller iterates. A caller that stops iterating
+        leaves the network as it is then; the next call of `train` is not affected.
 
-        Returns:
-          The epochs trained, the first maybe in part.
+        Args:
+          level: number of the level, part of the seed of its random draws.
+          first_step: after late rewinding, the step rewound to.
+          pause_at: steps of the schedule after which a `Progress` is yielded, in addition to those
+            that are yielded anyway.
+          callbacks: Keras callbacks, see `check_callbacks`. Their methods are called as by
+            `fit`, with the strategy as their model. If one sets `stop_training` of the model, the
+            level ends after the epoch.
+
+        Yields:
+          The progress after some steps, and at the end of each epoch with its results. On several
+          devices `network` has the current weights at the end of each epoch, and after `fetch`.
 
         Raises:
           TrainingDiverged: a loss was not finite.
         """
         self.distribution.copy(self.network, self.replicas)
         restart(self.strategy.optimizer, self.strategy.optimizer._learning_rate, first_step)
-        cuts = [*cuts, *(() if snapshot_step is None else (snapshot_step,))]
-        places = [cut % self.steps_per_epoch for cut in cuts]
-        callback = _LevelCallback(self, level, first_step, cuts, snapshot_step, snapshot, listener)
-        self.strategy.fit(
-            tf.data.Dataset.range(1).repeat(),
-            steps_per_epoch=self.program.visits(self.dataset.train, places),
-            initial_epoch=first_step // self.steps_per_epoch,
+        hooks = keras.callbacks.CallbackList(
+            list(callbacks),
+            model=self.strategy,
             epochs=self.experiment.epochs,
-            callbacks=[callback],
+            steps=self.steps_per_epoch,
             verbose=0,
         )
-        return callback.epochs
+        self.strategy.stop_training = False
+        hooks.on_train_begin()
+        for epoch in range(first_step // self.steps_per_epoch, self.experiment.epochs):
+            start = epoch * self.steps_per_epoch
+            hooks.on_epoch_begin(epoch)
+            for part in self._run_epoch(level, epoch, max(0, first_step - start), pause_at):
+                yield Progress(level, first_step, start + part.step)
+            ended = self._measure_epoch(level, epoch, part.means)
+            hooks.on_epoch_end(epoch, ended.logs)
+            yield Progress(level, first_step, start + self.steps_per_epoch, ended)
+            if self.strategy.stop_training:
+                break
+        hooks.on_train_end(ended.logs)
+        self.fetch()  # A callback may have changed the weights.
+
+    def _run_epoch(
+        self, level: int, epoch: int, first: int, pause_at: Sequence[int]
+    ) -> Iterator[LoopProgress]:
+        """Runs the steps of an epoch from its step `first`; `pause_at` are steps of the schedule."""
+        seed, start = self.experiment.seed, epoch * self.steps_per_epoch
+        shuffle = shuffle_seed(seed, level, epoch)
+        draws = seeds.named_seed(seed, "steps", level, epoch)
+        pauses = [step - start for step in pause_at]
+        for part in self.loop.epoch(self.dataset.train, shuffle, draws, first, pauses):
+            if not part.finite:
+                raise TrainingDiverged(level, epoch, start + part.step - 1)
+            yield part
+
+    def _measure_epoch(self, level: int, epoch: int, means: Mapping[str, float]) -> Epoch:
+        """Measures the validation split, and puts the results of an epoch together."""
+        self.fetch()
+        labels, logits = self.predict(self.dataset.validation)
+        # The weights too: an activation can hide them. The ReLU of oneDNN turns NaN into 0.
+        if not all(np.isfinite(v).all() for v in (logits, *self.network.get_weights())):
+            raise TrainingDiverged(level, epoch, (epoch + 1) * self.steps_per_epoch)
+        logged = {name: mean for name, mean in means.items() if name not in Strategy.log_names}
+        return Epoch(
+            level,
+            epoch,
+            train_loss=means["loss"],
+            train_accuracy=means["accuracy"],
+            val_loss=metrics.nll(labels, logits),
+            val_accuracy=metrics.accuracy(labels, logits),
+            logged=logged,
+        )
 
     def fetch(self) -> None:
-        """Brings the network to where its training stands, if that runs on a copy."""
+        """Copies the current weights to `network`, if the training runs on a copy of it."""
         self.distribution.copy(self.replicas, self.network)
 
     def predict(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Labels and logits of a split, with the network as it stands."""
+        """Returns labels and logits of a split, with the current weights of `network`."""
         return self._predict(split)
-
-
-class _LevelCallback(keras.callbacks.Callback):
-    """Readies the program's epochs, watches for a loss that is not finite, measures each epoch."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        level: int,
-        first_step: int,
-        cuts: Sequence[int],
-        snapshot_step: int | None,
-        snapshot: Callable[[], Any],
-        listener: Listener,
-    ) -> None:
-        super().__init__()
-        self.trainer, self.level, self.first_step, self.cuts = trainer, level, first_step, cuts
-        self.snapshot_step, self.snapshot, self.listener = snapshot_step, snapshot, listener
-        self.epochs: list[Epoch] = []
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        trainer, seed = self.trainer, self.trainer.experiment.seed
-        start = epoch * trainer.steps_per_epoch
-        self.before = max(self.first_step, start)
-        trainer.program.feed(
-            trainer.dataset.train,
-            shuffle_seed(seed, self.level, epoch),
-            seeds.named_seed(seed, "steps", self.level, epoch),
-            self.before - start,
-            [cut - start for cut in self.cuts],
-        )
-        self.epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        failed = self.trainer.program.failed_step
-        if failed is not None:
-            step = self.epoch * self.trainer.steps_per_epoch + failed
-            raise TrainingDiverged(self.level, self.epoch, step)
-        step = self.before + logs["steps"]
-        if step == self.snapshot_step:
-            self.trainer.fetch()
-            self.snapshot()
-            self.snapshot_step = None
-        self.listener(Progress(self.level, self.first_step, step, None))
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.trainer.fetch()
-        labels, logits = self.trainer.predict(self.trainer.dataset.validation)
-        # The weights too: an activation can hide them, oneDNN's fused ReLU makes 0 of NaN.
-        finite = all(np.isfinite(v).all() for v in (logits, *self.trainer.network.get_weights()))
-        row = Epoch(
-            self.level,
-            epoch,
-            logs["loss"],
-            logs["accuracy"],
-            metrics.nll(labels, logits) if finite else math.nan,
-            metrics.accuracy(labels, logits) if finite else math.nan,
-            {
-                name: logs[name]
-                for name in self.trainer.strategy.log_names
-                if name not in Strategy.log_names
-            },
-        )
-        if not finite:
-            raise TrainingDiverged(self.level, epoch, (epoch + 1) * self.trainer.steps_per_epoch)
-        self.epochs.append(row)
-        step = (epoch + 1) * self.trainer.steps_per_epoch
-        self.listener(Progress(self.level, self.first_step, step, row))

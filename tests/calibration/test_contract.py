@@ -69,7 +69,7 @@ def step(strategy, dataset):
 def train(name, dataset):
     network = make_network(name)
     trainer = Trainer(experiment(name), STRATEGIES[name].load(), network, dataset)
-    return network, trainer.train(0)
+    return network, [progress.epoch for progress in trainer.train(0) if progress.epoch]
 
 
 @pytest.fixture(scope="module")

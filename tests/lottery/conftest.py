@@ -75,7 +75,7 @@ def dataset():
 
 @pytest.fixture(scope="session")
 def begin(network, dataset):
-    """begin(directory, start=…, strategy=…, observers=…, forecast=…, **fields) → a Chain."""
+    """begin(directory, start=…, strategy=…, observers=…, estimate_time=…, callbacks=…, **fields) → a Chain."""
 
     def begin(
         directory,
@@ -83,13 +83,21 @@ def begin(network, dataset):
         start=network,
         strategy=CrossEntropy,
         observers=(),
-        forecast=False,
+        estimate_time=False,
+        callbacks=(),
         **fields,
     ):
         given = {"epochs": 2, "levels": 3, "batch_size": 10, "lr": 0.02} | fields
         store = RunStore(directory)
         search = Search(
-            Experiment(**given), start, dataset, strategy, store, observers, forecast=forecast
+            Experiment(**given),
+            start,
+            dataset,
+            strategy,
+            store,
+            observers,
+            estimate_time=estimate_time,
+            callbacks=callbacks,
         )
         store.begin({"run_id": "tiny", "experiment": given})
         return Chain(search)

@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 class Silent:
     def on_start(self, total_steps, done): ...
-    def on_forecast(self, seconds): ...
+    def on_time_estimate(self, seconds): ...
     def on_progress(self, progress): ...
     def on_level(self, ticket, predictions): ...
     def on_end(self): ...
@@ -81,11 +81,11 @@ def test_elsewhere_a_line_a_level_and_nothing_else(begin, tmp_path, capsys):
 
 
 def predictions(begin, directory, monkeypatch, *others, **fields):
-    """The lines of a search's output that foretell its time, where a step takes a second."""
-    monkeypatch.setattr(search, "rehearse", lambda trainer: 1.0)
+    """The lines of a search's output that estimate its time, if a step takes a second."""
+    monkeypatch.setattr(search, "estimate_step_time", lambda trainer: 1.0)
     stream = io.StringIO()
     observers = [ProgressBar(stream, levels=3), *others]
-    chain = begin(directory, observers=observers, forecast=True, **FIELDS | fields)
+    chain = begin(directory, observers=observers, estimate_time=True, **FIELDS | fields)
     if others:
         with pytest.raises(KeyboardInterrupt):
             chain.run()
@@ -96,14 +96,14 @@ def predictions(begin, directory, monkeypatch, *others, **fields):
 
 
 @pytest.mark.parametrize(("rewind", "skipped"), [("init", 0), ("step:4", 2 * 4)])
-def test_the_time_of_the_whole_chain_is_told_first(begin, tmp_path, monkeypatch, rewind, skipped):
+def test_the_estimate_for_all_levels_comes_first(begin, tmp_path, monkeypatch, rewind, skipped):
     """18 steps a level, 2 for two epochs' validation, 5 for 150 examples at its end."""
     lines = predictions(begin, tmp_path, monkeypatch, rewind=rewind)
     seconds = 3 * (18 + 2 + 5) - skipped
     assert lines == [(0, f"predicted: about {seconds} s for 3 levels on this CPU")]
 
 
-def test_a_resumed_run_is_told_what_is_left(begin, tmp_path, monkeypatch):
+def test_the_estimate_of_a_resumed_run_is_for_the_levels_left(begin, tmp_path, monkeypatch):
     fields = {"rewind": "step:4"}
     first = predictions(begin, tmp_path, monkeypatch, StopsAt(1, 0), **fields)
     assert first == [(0, "predicted: about 67 s for 3 levels on this CPU")]
@@ -111,10 +111,10 @@ def test_a_resumed_run_is_told_what_is_left(begin, tmp_path, monkeypatch):
     assert second == [(1, "predicted: about 42 s for the 2 levels left on this CPU")]
 
 
-def test_what_cannot_be_foretold_is_not_told(begin, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "rehearse", lambda trainer: None)
+def test_without_an_estimate_there_is_no_such_line(begin, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "estimate_step_time", lambda trainer: None)
     stream = io.StringIO()
-    begin(tmp_path, observers=[ProgressBar(stream)], forecast=True, **FIELDS).run()
+    begin(tmp_path, observers=[ProgressBar(stream)], estimate_time=True, **FIELDS).run()
     assert [line.split()[0] for line in stream.getvalue().splitlines()] == ["level"] * 3
 
 
@@ -127,7 +127,7 @@ def test_what_cannot_be_foretold_is_not_told(begin, tmp_path, monkeypatch):
         (72 * 3600, "3 days"), (24.6 * 86400, "25 days"),
     ],
 )  # fmt: skip
-def test_a_duration_is_told_no_finer_than_it_can_be_foretold(seconds, text):
+def test_a_duration_is_rounded_as_an_estimate(seconds, text):
     assert duration(seconds) == text
 
 

@@ -27,7 +27,7 @@ from lotcal_tf.metrics import conditional
 from lotcal_tf.models import resnet
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.rewind import masked_start
-from lotcal_tf.training import compiled_loop
+from lotcal_tf.training.compiled_loop import MAX_STEPS_PER_CALL
 from lotcal_tf.training.trainer import Trainer
 
 HIDDEN, OUTPUT = "hidden/kernel", "logits/kernel"  # 8 x 6 and 6 x 3
@@ -134,13 +134,13 @@ def test_late_rewinding_goes_back_to_the_weights_after_step_four(
     chains, network, dataset, monkeypatch
 ):
     chain = chains("late")
-    # A trainer of its own that is visited every four steps: no part of the snapshot's way.
-    monkeypatch.setattr(compiled_loop, "VISIT_STEPS", {"xla": 4, "graph": 4})
+    # Another trainer, which returns control every four steps without `pause_at`.
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, "xla", 4)
     alone = wrap_for_training(network, ["logits"])
     seen = {}
-    Trainer(Experiment(epochs=1, batch_size=10, lr=0.02), CrossEntropy, alone, dataset).train(
-        0, listener=lambda progress: seen.setdefault(progress.step, masking.values(alone))
-    )
+    trainer = Trainer(Experiment(epochs=1, batch_size=10, lr=0.02), CrossEntropy, alone, dataset)
+    for progress in trainer.train(0):
+        seen.setdefault(progress.step, masking.values(alone))
     assert list(seen) == [4, 8, 9]
     assert bits(chain.starts[0]) == bits(masking.values(network))
     for level, ticket in enumerate(chain.tickets()):
@@ -175,12 +175,11 @@ def test_batchnorms_statistics_are_rewound_with_the_weights(
             name: np.full_like(v, "variance" in name) for name, v in chain.starts[1].items()
         }
     else:
-        monkeypatch.setattr(compiled_loop, "VISIT_STEPS", {"xla": 4, "graph": 4})
+        monkeypatch.setitem(MAX_STEPS_PER_CALL, "graph", 4)
         alone, seen = wrap_for_training(network, ["*_shortcut"], ["logits"]), {}
         experiment = Experiment(epochs=1, batch_size=10, lr=0.02, **SGD)
-        Trainer(experiment, CrossEntropy, alone, dataset).train(
-            0, listener=lambda progress: seen.setdefault(progress.step, masking.values(alone))
-        )
+        for progress in Trainer(experiment, CrossEntropy, alone, dataset).train(0):
+            seen.setdefault(progress.step, masking.values(alone))
         expected = seen[4]
     first, second = chain.tickets()
     for name in norms:
@@ -270,8 +269,8 @@ def test_a_pruned_weight_is_zero_in_the_exported_files(chains, dataset, tmp_path
 
 
 @every_chain
-def test_one_program_is_compiled_for_all_levels(chains, kind):
-    assert chains(kind).search.trainer.program.compiled == 1
+def test_the_loop_is_compiled_once_for_all_levels(chains, kind):
+    assert chains(kind).search.trainer.loop.compilations == 1
 
 
 def test_every_figure_is_that_of_the_stored_ticket(chains, dataset):
@@ -358,7 +357,7 @@ def test_ties_go_in_model_order_whatever_order_a_file_gave_the_tensors_in(begin,
 
 
 class Recorder:
-    """An observer that keeps what it is told and may raise in the middle."""
+    """An observer that records its calls and may raise in the middle."""
 
     def __init__(self, stop_at=None):
         self.stop_at, self.events, self.moved = stop_at, [], {}
@@ -366,8 +365,8 @@ class Recorder:
     def on_start(self, total_steps, done):
         self.events.append(("start", total_steps, [record["level"] for record in done]))
 
-    def on_forecast(self, seconds):
-        self.events.append(("forecast", seconds))
+    def on_time_estimate(self, seconds):
+        self.events.append(("estimate", seconds))
 
     def on_progress(self, progress):
         self.moved[progress.level] = progress.step - progress.first_step
@@ -417,25 +416,25 @@ def test_a_killed_run_that_goes_on_ends_as_if_never_stopped(chains, begin, tmp_p
 
 
 @every_chain
-def test_a_run_whose_time_is_foretold_ends_as_one_without(chains, begin, tmp_path, kind):
-    """Stopped in the middle, so that what goes on is foretold too."""
+def test_a_run_with_a_time_estimate_ends_as_one_without(chains, begin, tmp_path, kind):
+    """Stopped in the middle, so that the resumed run has an estimate too."""
     bomb, second = Recorder(stop_at=(2, 0)), Recorder()
     with pytest.raises(KeyboardInterrupt):
-        begin(tmp_path, **CHAINS[kind], observers=[bomb], forecast=True).run()
-    resumed = begin(tmp_path, **CHAINS[kind], observers=[second], forecast=True).run()
-    for told in (bomb, second):
-        assert [event[0] for event in told.events[:3]] == ["start", "forecast", "level"]
-        assert told.events[1][1] > 0
+        begin(tmp_path, **CHAINS[kind], observers=[bomb], estimate_time=True).run()
+    resumed = begin(tmp_path, **CHAINS[kind], observers=[second], estimate_time=True).run()
+    for observer in (bomb, second):
+        assert [event[0] for event in observer.events[:3]] == ["start", "estimate", "level"]
+        assert observer.events[1][1] > 0
     assert outcome(resumed.store) == outcome(chains(kind).store)
 
 
-def test_the_time_is_foretold_before_the_first_step(begin, tmp_path, monkeypatch):
+def test_the_time_is_estimated_before_the_first_step(begin, tmp_path, monkeypatch):
     watching, rows = Recorder(), []
-    monkeypatch.setattr(watching, "on_forecast", lambda _: rows.append(dict(watching.moved)))
-    chain = begin(tmp_path, levels=0, plan="graph", observers=[watching], forecast=True)
+    monkeypatch.setattr(watching, "on_time_estimate", lambda _: rows.append(dict(watching.moved)))
+    chain = begin(tmp_path, levels=0, plan="graph", observers=[watching], estimate_time=True)
     monkeypatch.setattr(chain.store, "append_epoch", rows.append)
     chain.run()
-    assert rows[0] == {}  # no step was told of, no row written
+    assert rows[0] == {}  # no progress was reported, no row written
     assert len(rows) == 1 + 2
 
 
@@ -448,6 +447,57 @@ def test_more_levels_extend_a_run_and_fewer_do_nothing(chains, begin, tmp_path):
     idle = begin(tmp_path, **CHAINS["init"] | {"levels": 2}).run()
     assert idle.starts == {}
     assert {path: path.stat().st_mtime_ns for path in extended.store.tickets.rglob("*")} == before
+
+
+class StopsAfterFirstEpoch(keras.callbacks.Callback):
+    """Stops one of its training runs after the first epoch, and records all epochs' logs."""
+
+    def __init__(self, stopped):
+        super().__init__()
+        self.stopped, self.runs, self.logs = stopped, [], []
+
+    def on_train_begin(self, logs=None):
+        self.runs.append("begun")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.logs.append((len(self.runs) - 1, epoch, logs["loss"], logs["val_accuracy"]))
+        self.model.stop_training = len(self.runs) - 1 == self.stopped
+
+    def on_train_end(self, logs=None):
+        self.runs[-1] = "ended"
+
+
+def test_callbacks_see_every_level_and_can_end_one(begin, tmp_path):
+    callback = StopsAfterFirstEpoch(1)
+    chain = begin(tmp_path, levels=2, plan="graph", callbacks=[callback], estimate_time=True).run()
+    tickets = chain.tickets()
+    assert callback.runs == ["ended"] * 3
+    assert [ticket.record["epochs"] for ticket in tickets] == [2, 1, 2]
+    rows = [row for ticket in tickets for row in ticket.history]
+    columns = ("level", "epoch", "train_loss", "val_accuracy")
+    assert callback.logs == [tuple(row[name] for name in columns) for row in rows]
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + 5
+
+
+def test_level_0_must_reach_the_step_to_rewind_to(begin, tmp_path):
+    fields = {"plan": "graph", "levels": 1, "callbacks": [StopsAfterFirstEpoch(0)]}
+    chain = begin(tmp_path / "early", rewind="step:10", **fields)
+    problem = "rewind=step:10: a callback stopped level 0 at step 9, before that step"
+    with pytest.raises(FieldError, match=f"^{problem}$"):
+        chain.run()
+    assert chain.tickets() == []
+    # The last step that is reached is soon enough.
+    fields["callbacks"] = [StopsAfterFirstEpoch(0)]
+    first, second = begin(tmp_path / "late", rewind="step:9", **fields).run().tickets()
+    assert (first.record["epochs"], second.record["epochs"]) == (1, 2)
+    assert bits(second.rewind) == bits(first.trained)
+
+
+def test_a_callback_that_cannot_be_called_is_refused_before_anything_is_written(begin, tmp_path):
+    every_batch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)
+    with pytest.raises(UsageError, match=r"^callbacks: LambdaCallback has on_train_batch_end"):
+        begin(tmp_path / "run", callbacks=[every_batch])
+    assert not (tmp_path / "run").exists()
 
 
 class DivergesWhenSparse(CrossEntropy):

@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
-from lotcal_tf.lottery.tensorboard import Board
+from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.metrics.reliability import reliability_diagram
 from lotcal_tf.training.trainer import Epoch, Progress
 
@@ -34,7 +34,7 @@ class Log:
 @pytest.fixture(scope="module")
 def log(begin, tmp_path_factory):
     directory = tmp_path_factory.mktemp("board")
-    boards = Kept(), Board(directory / "run7" / "tensorboard", HPARAMS, bins=5)
+    boards = Kept(), TensorBoardLog(directory / "run7" / "tensorboard", HPARAMS, bins=5)
     chain = begin(directory / "run7", observers=boards, levels=2, plan="graph").run()
     chain.predictions = boards[0].predictions
     return Log(chain, directory / "run7" / "tensorboard")
@@ -47,7 +47,7 @@ class Kept:
         self.predictions = []
 
     def on_start(self, total_steps, done): ...
-    def on_forecast(self, seconds): ...
+    def on_time_estimate(self, seconds): ...
     def on_progress(self, progress): ...
     def on_end(self): ...
 
@@ -63,7 +63,7 @@ def test_an_epochs_scalars_stand_at_epochs_counted_over_the_chain(log):
 
 
 def test_what_else_a_strategy_logs_stands_with_an_epochs_scalars(tmp_path):
-    board = Board(tmp_path, HPARAMS, bins=5)
+    board = TensorBoardLog(tmp_path, HPARAMS, bins=5)
     board.on_start(1, [])
     board.on_progress(Progress(1, 0, 1, Epoch(1, 1, 0.5, 0.25, 0.75, 0.0, {"cost": 0.125})))
     board.on_end()
@@ -113,7 +113,7 @@ def test_the_reliability_diagram_is_an_image_of_the_test_split(log):
 
 
 def test_without_a_test_split_the_diagram_is_of_validation(log, tmp_path):
-    board = Board(tmp_path / "tensorboard", HPARAMS, bins=5)
+    board = TensorBoardLog(tmp_path / "tensorboard", HPARAMS, bins=5)
     board.on_start(1, [])
     board.on_level(log.chain.store.read(0), {"val": log.chain.predictions[0]["val"]})
     board.on_end()

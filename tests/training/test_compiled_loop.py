@@ -1,6 +1,4 @@
-"""The compiled program of many steps against the same steps in a plain Python loop."""
-
-import itertools
+"""The compiled loop against the same steps in a plain Python loop."""
 
 import numpy as np
 import pytest
@@ -13,8 +11,12 @@ from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
 from lotcal_tf.models.stateless_dropout import Passes, StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import draw_seed, named_seed, step_seed
-from lotcal_tf.training import compiled_loop as program_module
-from lotcal_tf.training.compiled_loop import TrainingProgram, choose_plan, stretches
+from lotcal_tf.training.compiled_loop import (
+    MAX_STEPS_PER_CALL,
+    CompiledLoop,
+    choose_plan,
+    step_ranges,
+)
 from lotcal_tf.training.distributed.cluster import Cluster
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 from lotcal_tf.training.optimizer import build_optimizer
@@ -55,24 +57,24 @@ def make_strategy():
 
 
 @pytest.fixture(scope="module")
-def programs():
-    return {plan: TrainingProgram(make_strategy(), BATCH, plan) for plan in ("xla", "graph")}
+def loops():
+    return {plan: CompiledLoop(make_strategy(), BATCH, plan) for plan in ("xla", "graph")}
 
 
 @pytest.fixture
-def program(programs, plan):
-    """The plan's program at its beginning; one for all tests, since compiling takes seconds."""
-    return begin(programs[plan])
+def loop(loops, plan):
+    """The loop of the plan, reset; one for all tests, since compiling takes seconds."""
+    return reset(loops[plan])
 
 
-def begin(program):
-    network = program.strategy.network
+def reset(loop):
+    network = loop.strategy.network
     masking.assign(network, masking.values(make_network()))
     for variable in masking.mask_variables(network).values():
         variable.assign(tf.ones_like(variable))
-    for variable in program.strategy.optimizer.variables:
+    for variable in loop.strategy.optimizer.variables:
         variable.assign(tf.zeros_like(variable))
-    return program
+    return loop
 
 
 def weights(strategy):
@@ -84,11 +86,9 @@ def assert_weights(found, expected, tolerance=0.0):
         np.testing.assert_allclose(found[name], value, rtol=0, atol=tolerance, err_msg=name)
 
 
-def epoch(program, split, shuffle=SHUFFLE, first=0, cuts=()):
-    """One epoch as `fit` drives it: a call a visit. What every call gave."""
-    program.feed(split, shuffle, SEED, first, cuts)
-    ticks = itertools.count()
-    return [program(ticks) for _ in range(program.visits(split, cuts))]
+def epoch(loop, split, shuffle=SHUFFLE, first=0, pause_at=()):
+    """The progress after every call of one epoch."""
+    return list(loop.epoch(split, shuffle, SEED, first, pause_at))
 
 
 def epoch_by_hand(strategy, split, shuffle=SHUFFLE, first=0):
@@ -104,11 +104,11 @@ def epoch_by_hand(strategy, split, shuffle=SHUFFLE, first=0):
     return logs
 
 
-# Stretches
+# Ranges of steps
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "most", "cuts", "expected"),
+    ("first", "last", "most", "pause_at", "expected"),
     [
         (0, 10, 4, (), [(0, 4), (4, 8), (8, 10)]),
         (0, 8, 4, (), [(0, 4), (4, 8)]),
@@ -123,120 +123,131 @@ def epoch_by_hand(strategy, split, shuffle=SHUFFLE, first=0):
         (0, 3, 1, (), [(0, 1), (1, 2), (2, 3)]),
     ],
 )
-def test_stretches(first, last, most, cuts, expected):
-    assert stretches(first, last, most, cuts) == expected
+def test_step_ranges(first, last, most, pause_at, expected):
+    assert step_ranges(first, last, most, pause_at) == expected
 
 
-# The program
+# The loop
 
 
 @both_plans
 @both_kinds
-def test_it_computes_what_a_plain_loop_computes(program, plan, kind, monkeypatch):
-    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 3)  # several stretches, or blocks
+def test_it_computes_what_a_plain_loop_computes(loop, plan, kind, monkeypatch):
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, plan, 3)  # several calls, or blocks
     split, by_hand = make_split(kind), make_strategy()
     start = weights(by_hand)
     for shuffle in (SHUFFLE, (3, 4)):
         logs = epoch_by_hand(by_hand, split, shuffle)
-        means = epoch(program, split, shuffle)[-1]
-        assert means["steps"] == len(logs) == 7
+        last = epoch(loop, split, shuffle)[-1]
+        assert last.step == len(logs) == 7
+        assert list(last.means) == ["loss", "accuracy"]
         for name in ("loss", "accuracy"):
             expected = np.mean([step[name] for step in logs])
-            assert means[name] == pytest.approx(expected, rel=1e-5), name
-    assert_weights(weights(program.strategy), weights(by_hand), 1e-6)
+            assert last.means[name] == pytest.approx(expected, rel=1e-5), name
+    assert_weights(weights(loop.strategy), weights(by_hand), 1e-6)
     assert max(np.abs(weights(by_hand)[name] - start[name]).max() for name in start) > 0.1
 
 
 @both_plans
 @both_kinds
-def test_a_late_first_step_takes_exactly_the_rest(program, plan, kind, monkeypatch):
-    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 3)
+def test_a_late_first_step_takes_exactly_the_rest(loop, plan, kind, monkeypatch):
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, plan, 3)
     split, by_hand = make_split(kind), make_strategy()
     logs = epoch_by_hand(by_hand, split, first=4)
-    means = epoch(program, split, first=4)[-1]
-    assert means["steps"] == len(logs) == 3
-    assert means["loss"] == pytest.approx(np.mean([step["loss"] for step in logs]), rel=1e-5)
-    assert_weights(weights(program.strategy), weights(by_hand), 1e-6)
+    last = epoch(loop, split, first=4)[-1]
+    assert (last.step, len(logs)) == (7, 3)
+    assert last.means["loss"] == pytest.approx(np.mean([step["loss"] for step in logs]), rel=1e-5)
+    assert_weights(weights(loop.strategy), weights(by_hand), 1e-6)
 
 
 @both_plans
 @both_kinds
-@pytest.mark.parametrize(("most", "cuts"), [(1, ()), (3, (2, 5))])
-def test_how_often_python_is_visited_changes_nothing(program, plan, kind, most, cuts, monkeypatch):
+@pytest.mark.parametrize(("most", "pause_at"), [(1, ()), (3, (2, 5))])
+def test_the_number_of_calls_changes_nothing(loop, plan, kind, most, pause_at, monkeypatch):
     found = []
-    for visit_steps, stops in ((3, ()), (most, cuts)):
-        monkeypatch.setitem(program_module.VISIT_STEPS, plan, visit_steps)
-        visits = epoch(begin(program), make_split(kind), cuts=stops)
-        found.append((visits, weights(program.strategy)))
-    (visits, values), (other_visits, other_values) = found
-    assert len(other_visits) > len(visits)
+    for most_steps, pauses in ((3, ()), (most, pause_at)):
+        monkeypatch.setitem(MAX_STEPS_PER_CALL, plan, most_steps)
+        calls = epoch(reset(loop), make_split(kind), pause_at=pauses)
+        found.append((calls, weights(loop.strategy)))
+    (calls, values), (other_calls, other_values) = found
+    assert len(other_calls) > len(calls)
     assert_weights(other_values, values)  # to the bit
-    assert other_visits[-1] == pytest.approx(visits[-1], rel=1e-6)
+    assert other_calls[-1].means == pytest.approx(calls[-1].means, rel=1e-6)
 
 
 @pytest.mark.parametrize("plan", ["graph"])
-def test_visits_stop_at_the_cuts(program, plan, monkeypatch):
-    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 3)
+def test_control_returns_at_the_steps_asked_for(loop, plan, monkeypatch):
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, plan, 3)
     split = make_split()
-    assert [logs["steps"] for logs in epoch(program, split, cuts=(5,))] == [3, 5, 6, 7]
-    # Begun late, there are fewer stretches than a whole epoch's visits: the last ones do nothing.
-    assert [logs["steps"] for logs in epoch(program, split, first=4, cuts=(5,))] == [1, 2, 3, 3]
+    assert [part.step for part in epoch(loop, split, pause_at=(5,))] == [3, 5, 6, 7]
+    assert [part.step for part in epoch(loop, split, first=4, pause_at=(2, 5))] == [5, 6, 7]
+    assert loop.strategy.optimizer.iterations == 7 + 3
+
+
+@pytest.mark.parametrize("plan", ["graph"])
+@both_kinds
+def test_an_abandoned_epoch_takes_no_more_steps(loop, plan, kind, monkeypatch):
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, plan, 3)
+    for part in loop.epoch(make_split(kind), SHUFFLE, SEED):
+        assert part.step == 3
+        break
+    assert loop.strategy.optimizer.iterations == 3
+    # The next epoch is complete.
+    assert [part.step for part in epoch(loop, make_split(kind))] == [3, 6, 7]
 
 
 @both_plans
-def test_new_masks_count_at_once_and_are_not_compiled_anew(program, plan):
+def test_new_masks_count_at_once_and_are_not_compiled_anew(loop, plan):
     by_hand, split = make_strategy(), make_split()
-    epoch(program, split)
+    epoch(loop, split)
     epoch_by_hand(by_hand, split)
-    compiled = program.compiled
+    compilations = loop.compilations
     kept = np.arange(30).reshape(6, 5) % 3 > 0
-    for strategy in (by_hand, program.strategy):
+    for strategy in (by_hand, loop.strategy):
         masks = masking.mask_variables(strategy.network)
         masks["hidden/kernel"].assign(kept)
-    before = weights(program.strategy)["hidden/kernel"]
+    before = weights(loop.strategy)["hidden/kernel"]
     for shuffle in ((5, 6), (7, 8)):
-        epoch(program, split, shuffle)
+        epoch(loop, split, shuffle)
         epoch_by_hand(by_hand, split, shuffle)
-    assert_weights(weights(program.strategy), weights(by_hand), 1e-6)
-    assert (weights(program.strategy)["hidden/kernel"] != before)[kept].any()
-    assert program.compiled == compiled
+    assert_weights(weights(loop.strategy), weights(by_hand), 1e-6)
+    assert (weights(loop.strategy)["hidden/kernel"] != before)[kept].any()
+    assert loop.compilations == compilations
 
 
 @both_plans
 @both_kinds
 @pytest.mark.parametrize("bad", [0, 4, 6])
-def test_it_stops_at_the_first_loss_that_is_not_finite(program, plan, kind, bad, monkeypatch):
-    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 3)
+def test_it_stops_at_the_first_loss_that_is_not_finite(loop, plan, kind, bad, monkeypatch):
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, plan, 3)
     # Where the order puts each example: with numbers for labels.
     numbered = make_split(kind, labels=np.arange(COUNT)).shuffled(BATCH, 3, SHUFFLE)
     order = np.concatenate([labels for _, labels in numbered])
     inputs = np.ones((COUNT, 6))
     # The whole batch: dropout may take one example's infinities away.
     inputs[order[bad * BATCH : (bad + 1) * BATCH], 0] = np.inf
-    visits = epoch(program, make_split(kind, inputs))
-    assert program.failed_step == bad
-    assert visits[-1]["steps"] == program.strategy.optimizer.iterations == bad + 1
-    assert not np.isfinite(visits[-1]["loss"])
-    program.feed(make_split(kind), SHUFFLE, SEED)
-    assert program.failed_step is None  # the next epoch begins anew
+    *before, last = epoch(loop, make_split(kind, inputs))
+    assert all(part.finite for part in before) and not last.finite
+    assert last.step == loop.strategy.optimizer.iterations == bad + 1
+    assert not np.isfinite(last.means["loss"])
 
 
 @both_plans
-def test_bytes_are_fed_as_numbers(program, plan):
+def test_bytes_are_fed_as_numbers(loop, plan):
     split = make_split()
     as_bytes = ResidentSplit.of(split.inputs.numpy().astype(np.uint8), split.labels.numpy())
     by_hand = make_strategy()
     epoch_by_hand(by_hand, split)
-    epoch(program, as_bytes)
-    assert_weights(weights(program.strategy), weights(by_hand), 1e-6)
+    epoch(loop, as_bytes)
+    assert_weights(weights(loop.strategy), weights(by_hand), 1e-6)
 
 
 @both_plans
-def test_a_stream_whose_last_block_is_shorter_is_compiled_once(program, plan, monkeypatch):
-    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 5)  # blocks of 5 and of 2 steps
-    before = program.compiled
-    assert epoch(program, make_split("streamed"))[-1]["steps"] == 7
-    assert program.compiled == before + 1
+def test_a_stream_whose_last_block_is_shorter_is_compiled_once(loop, plan, monkeypatch):
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, plan, 5)  # blocks of 5 and of 2 steps
+    before = loop.compilations
+    assert epoch(loop, make_split("streamed"))[-1].step == 7
+    assert loop.compilations == before + 1
 
 
 # Augmentation
@@ -258,10 +269,10 @@ def test_images_are_changed_before_the_step_by_draws_of_its_own(
     plan, kind, devices, own, split_kind, monkeypatch
 ):
     """A process that shares batches takes its rows, changed as they are in the whole batch."""
-    monkeypatch.setitem(program_module.VISIT_STEPS, plan, 3)
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, plan, 3)
     images = np.random.default_rng(5).integers(0, 256, (COUNT, 4, 3, 2)).astype(np.uint8)
     split = make_split(split_kind, images, np.arange(COUNT) % 3)
-    programs, changed = [], []
+    loops, changed = [], []
     for augmentation in (crop_flip, None):
         keras.utils.set_random_seed(1)
         network = masking.wrap(
@@ -278,8 +289,8 @@ def test_images_are_changed_before_the_step_by_draws_of_its_own(
         optimizer = build_optimizer("sgd", lr=0.05, steps_per_epoch=7)
         optimizer.build(network.trainable_variables)
         strategy.compile(optimizer=optimizer)
-        programs.append(TrainingProgram(strategy, BATCH, plan, augmentation, devices))
-    with_it, by_hand = programs
+        loops.append(CompiledLoop(strategy, BATCH, plan, augmentation, devices))
+    with_it, by_hand = loops
     epoch(with_it, split, first=2)  # as after late rewinding
     inputs, labels = (tf.concat(p, 0) for p in zip(*split.shuffled(BATCH, 3, SHUFFLE), strict=True))
     for step in range(2, 7):
@@ -322,8 +333,8 @@ def test_the_plan_can_be_overridden(plan):
 
 @both_plans
 def test_the_plan_is_what_is_run(plan):
-    program = TrainingProgram(make_strategy(), BATCH, plan)
-    traced = program._run.get_concrete_function(
+    loop = CompiledLoop(make_strategy(), BATCH, plan)
+    traced = loop.run_steps.get_concrete_function(
         tf.zeros([8, 6]), tf.zeros([8], tf.int32), tf.constant([0, 1, 0]), tf.constant([0, 0])
     )
     assert traced.function_def.attr["_XlaMustCompile"].b == (plan == "xla")
@@ -355,7 +366,7 @@ def test_the_predictor_is_compiled_once_and_sees_new_weights(plan):
     bias.assign_add([1.0, 2.0, 3.0])
     moved = predict(split)[1] - before
     np.testing.assert_allclose(moved, np.tile([1.0, 2.0, 3.0], (COUNT, 1)), atol=1e-5)
-    assert predict._logits.experimental_get_tracing_count() == 1
+    assert predict.logits.experimental_get_tracing_count() == 1
 
 
 @both_plans

@@ -1,4 +1,4 @@
-"""A stretch of training by a clock that goes by steps, and what is left of it: nothing."""
+"""The estimate by a clock that counts steps, and that it leaves everything as it was."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset, ResidentSplit
 from lotcal_tf.pruning import masking
-from lotcal_tf.training.time_estimate import rehearse
+from lotcal_tf.training.time_estimate import estimate_step_time
 from lotcal_tf.training.trainer import Trainer
 
 STEPS, BATCH = 10, 8
@@ -60,17 +60,17 @@ class Clock:
 
     def __call__(self):
         self.steps = int(self.trainer.strategy.optimizer.iterations)
-        seconds = self.step * self.steps + 20 * self.trainer.program.compiled
+        seconds = self.step * self.steps + 20 * self.trainer.loop.compilations
         return seconds + self.measuring * self.measured + 50 * (self.measured > 0)
 
 
 @pytest.mark.parametrize("plan", ["graph", "xla"])
 @pytest.mark.parametrize(("step", "taken"), [(0.25, 8), (5.0, 2)])
 def test_as_few_steps_are_timed_as_take_a_second(plan, step, taken):
-    """Visits after 1, 2, 4, 8 steps; the first one's time, with 20 s of compiling, is left out."""
+    """Measured after 1, 2, 4 and 8 steps. The first one, with 20 s of compilation, does not count."""
     trainer = make_trainer(plan=plan)
     clock = Clock(trainer, step)
-    assert rehearse(trainer, clock) == pytest.approx(step)
+    assert estimate_step_time(trainer, clock) == pytest.approx(step)
     assert (clock.steps, clock.measured) == (taken, 0)
 
 
@@ -82,17 +82,17 @@ def test_as_few_steps_are_timed_as_take_a_second(plan, step, taken):
 def test_short_epochs_are_timed_with_their_measuring_from_the_second_on(
     steps, step, taken, measured
 ):
-    """An epoch's measuring takes half a step, as reckoned; the first one's 50 s do not count."""
+    """Validation takes half a step, as assumed. The 50 s of the first one do not count."""
     trainer = make_trainer(steps)
     clock = Clock(trainer, step, measuring=step / 2)
-    assert rehearse(trainer, clock) == pytest.approx(step)
+    assert estimate_step_time(trainer, clock) == pytest.approx(step)
     assert (clock.steps, clock.measured) == (taken, measured)
 
 
 def test_the_only_epoch_is_timed_without_its_measuring():
     trainer = make_trainer(epochs=1)
     clock = Clock(trainer, 0.01, measuring=7.0)
-    assert rehearse(trainer, clock) == pytest.approx(0.01)
+    assert estimate_step_time(trainer, clock) == pytest.approx(0.01)
     assert (clock.steps, clock.measured) == (10, 1)
 
 
@@ -105,10 +105,10 @@ def bits(trainer):
 def test_everything_is_put_back(step):
     """Weights, BatchNorm's averages, the optimizer's, and a variable of the strategy's own."""
     trainer = make_trainer()
-    trainer.train(3)
+    list(trainer.train(3))
     before = bits(trainer)
     clock = Clock(trainer, step)
-    rehearse(trainer, clock)
+    estimate_step_time(trainer, clock)
     assert clock.steps >= 2
     assert bits(trainer) == before
     assert trainer.strategy.count == 3 + 2 * STEPS
@@ -116,27 +116,27 @@ def test_everything_is_put_back(step):
 
 def test_the_training_that_follows_is_the_same():
     found = []
-    for rehearsed in (False, True):
+    for estimated in (False, True):
         trainer = make_trainer()
-        if rehearsed:
-            rehearse(trainer, Clock(trainer, 0.25))
-        rows = trainer.train(1)
-        found.append((rows, bits(trainer), trainer.program.compiled))
+        if estimated:
+            estimate_step_time(trainer, Clock(trainer, 0.25))
+        rows = [progress.epoch for progress in trainer.train(1)]
+        found.append((rows, bits(trainer), trainer.loop.compilations))
     assert found[0] == found[1]
 
 
-def test_a_level_of_one_step_or_of_losses_that_are_not_finite_tells_nothing():
-    assert rehearse(make_trainer(steps=1, epochs=1)) is None
+def test_no_estimate_for_one_step_or_for_losses_that_are_not_finite():
+    assert estimate_step_time(make_trainer(steps=1, epochs=1)) is None
     trainer = make_trainer(bad=True)
     before = bits(trainer)
-    assert rehearse(trainer) is None
+    assert estimate_step_time(trainer) is None
     assert bits(trainer) == before
 
 
 def test_all_processes_go_by_the_slowest(monkeypatch):
-    """Here it takes 4 times as long: a stretch of a second has fewer steps, each of its time."""
+    """Here it takes 4 times as long: a second has fewer steps, each of its time."""
     trainer = make_trainer()
     monkeypatch.setattr(trainer.distribution, "largest", lambda seconds: 4 * seconds)
     clock = Clock(trainer, 0.25)
-    assert rehearse(trainer, clock) == pytest.approx(1.0)
+    assert estimate_step_time(trainer, clock) == pytest.approx(1.0)
     assert clock.steps == 2

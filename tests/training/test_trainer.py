@@ -1,4 +1,4 @@
-"""A level's training against the same schedule walked through step by step."""
+"""A level's training against the same schedule, executed step by step."""
 
 import functools
 
@@ -14,7 +14,7 @@ from lotcal_tf.errors import FieldError, TrainingDiverged
 from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import named_seed, step_seed
-from lotcal_tf.training import compiled_loop
+from lotcal_tf.training.compiled_loop import MAX_STEPS_PER_CALL
 from lotcal_tf.training.optimizer import build_optimizer
 from lotcal_tf.training.trainer import Trainer
 
@@ -56,6 +56,11 @@ def make_network():
 def make_trainer(dataset=None, network=None, **fields):
     experiment = Experiment(**(SCHEDULE | fields))
     return Trainer(experiment, CrossEntropy, network or make_network(), dataset or make_dataset())
+
+
+def train(trainer, level, **given):
+    """Trains a level to its end; its epochs."""
+    return [p.epoch for p in trainer.train(level, **given) if p.epoch is not None]
 
 
 @functools.cache
@@ -113,7 +118,7 @@ def assert_weights(network, expected, tolerance=0.0):
 def test_a_level_is_its_schedule_step_by_step(trainer, level):
     assert (trainer.steps_per_epoch, trainer.total_steps) == (STEPS, EPOCHS * STEPS)
     weights, rows = by_hand(level)
-    epochs = trainer.train(level)
+    epochs = train(trainer, level)
     assert_weights(trainer.network, weights, 1e-6)
     assert [epoch.row for epoch in epochs] == [pytest.approx(row, rel=1e-4) for row in rows]
 
@@ -123,7 +128,7 @@ def test_nothing_of_a_level_is_left_over_for_the_next(trainer):
     first, again = [], []
     for level, results in ((1, first), (0, []), (1, again)):
         masking.assign(trainer.network, start)
-        results += [trainer.train(level), masking.values(trainer.network)]
+        results += [train(trainer, level), masking.values(trainer.network)]
     assert first[0] == again[0]
     assert_weights(trainer.network, first[1])
 
@@ -131,62 +136,66 @@ def test_nothing_of_a_level_is_left_over_for_the_next(trainer):
 @pytest.mark.parametrize("first", [1, 6, 8, 13, 17])
 def test_a_late_start_takes_exactly_the_remaining_steps(trainer, first):
     weights, _ = by_hand(1, first)
-    epochs = trainer.train(1, first_step=first)
+    epochs = train(trainer, 1, first_step=first)
     assert trainer.strategy.optimizer.iterations == EPOCHS * STEPS - first
     assert [epoch.epoch for epoch in epochs] == list(range(first // STEPS, EPOCHS))
     assert_weights(trainer.network, weights, 1e-6)
 
 
 @pytest.mark.parametrize("after", [1, 6, 8, 12, 17])
-def test_the_snapshot_is_taken_after_exactly_its_step(trainer, after):
-    taken = []
-    trainer.train(
-        0, snapshot_step=after, snapshot=lambda: taken.append(masking.values(trainer.network))
-    )
-    (weights,) = taken
+def test_a_pause_shows_the_weights_after_exactly_its_step(trainer, after):
+    seen = {}
+    for progress in trainer.train(0, pause_at=[after]):
+        trainer.fetch()
+        seen.setdefault(progress.step, masking.values(trainer.network))
     expected, _ = by_hand(last=after)
-    for name, value in weights.items():
+    for name, value in seen[after].items():
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-6, err_msg=name)
     assert_weights(trainer.network, by_hand()[0], 1e-6)
 
 
-def test_the_snapshot_is_taken_once_where_its_step_is_heard_of_twice(trainer, monkeypatch):
-    monkeypatch.setitem(compiled_loop.VISIT_STEPS, "graph", 4)
-    taken, heard = [], []
-    trainer.train(
-        0,
-        first_step=5,
-        snapshot_step=6,
-        snapshot=lambda: taken.append(1),
-        listener=lambda progress: heard.append((progress.step, progress.epoch is None)),
-    )
-    assert heard.count((6, True)) == 2  # the second visit of the begun epoch has nothing to do
-    assert taken == [1]
-
-
-def test_rewound_to_its_snapshot_a_level_ends_where_it_ended():
+def test_rewound_to_the_middle_a_level_ends_where_it_ended():
     # Without momentum an optimizer carries nothing over: the rest of the way is the same again.
     trainer = make_trainer(momentum=0.0)
-    taken = []
-    trainer.train(
-        0, snapshot_step=8, snapshot=lambda: taken.append(masking.values(trainer.network))
-    )
+    for progress in trainer.train(0, pause_at=[8]):
+        if progress.step == 8:
+            middle = masking.values(trainer.network)
     end = masking.values(trainer.network)
-    masking.assign(trainer.network, taken[0])
-    trainer.train(0, first_step=8)
+    masking.assign(trainer.network, middle)
+    train(trainer, 0, first_step=8)
     assert_weights(trainer.network, end)
 
 
-def test_the_listener_hears_of_every_visit_and_every_epochs_end(trainer, monkeypatch):
-    monkeypatch.setitem(compiled_loop.VISIT_STEPS, "graph", 4)
-    heard = []
-    epochs = trainer.train(3, first_step=5, listener=heard.append)
-    assert {(progress.level, progress.first_step) for progress in heard} == {(3, 5)}
-    ended = [(progress.step, progress.epoch) for progress in heard if progress.epoch]
-    assert ended == list(zip([6, 12, 18], epochs, strict=True))
-    visited = [progress.step for progress in heard if not progress.epoch]
-    assert sorted(visited) == visited
-    assert sorted(set(visited)) == [6, 10, 12, 16, 18]
+def test_progress_is_yielded_after_every_call_and_at_every_epochs_end(trainer, monkeypatch):
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, "graph", 4)
+    found = list(trainer.train(3, first_step=5))
+    assert {(progress.level, progress.first_step) for progress in found} == {(3, 5)}
+    steps = [(progress.step, progress.epoch and progress.epoch.epoch) for progress in found]
+    assert steps == [
+        (6, None), (6, 0), (10, None), (12, None), (12, 1), (16, None), (18, None), (18, 2),
+    ]  # fmt: skip
+
+
+def test_nothing_happens_before_the_iteration(trainer):
+    before = masking.values(trainer.network)
+    trainer.train(0)
+    assert_weights(trainer.network, before)
+
+
+@pytest.mark.parametrize("stop", [(4, None), (6, None), (6, 0), (10, None)])
+def test_an_abandoned_level_has_no_effect_on_the_next(trainer, stop, monkeypatch):
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, "graph", 4)
+    start, found = masking.values(trainer.network), []
+    for abandoned in (False, True):
+        for progress in trainer.train(1) if abandoned else ():
+            if (progress.step, progress.epoch and progress.epoch.epoch) == stop:
+                break
+        else:
+            assert not abandoned
+        masking.assign(trainer.network, start)
+        found.append((train(trainer, 2, first_step=3), masking.values(trainer.network)))
+    assert found[0][0] == found[1][0]
+    assert_weights(trainer.network, found[0][1])  # to the bit
 
 
 @pytest.mark.parametrize(
@@ -202,11 +211,10 @@ def test_what_a_level_takes_counts_its_measuring(fields, first, steps):
     assert make_trainer(**fields).level_steps(first) == pytest.approx(steps)
 
 
-def test_cuts_are_visits_too(trainer, monkeypatch):
-    monkeypatch.setitem(compiled_loop.VISIT_STEPS, "graph", 4)
-    heard = []
-    trainer.train(0, cuts=[1, 6, 9, 99], listener=lambda progress: heard.append(progress.step))
-    assert sorted(set(heard)) == [1, 4, 6, 9, 10, 12, 16, 18]
+def test_training_pauses_at_any_step_of_the_level(trainer, monkeypatch):
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, "graph", 4)
+    steps = [p.step for p in trainer.train(0, pause_at=[1, 6, 9, 99]) if p.epoch is None]
+    assert steps == [1, 4, 6, 9, 10, 12, 16, 18]
     assert_weights(trainer.network, by_hand()[0], 1e-6)
 
 
@@ -233,7 +241,7 @@ def kernel(trainer):
 def test_only_training_is_augmented():
     trainer = image_trainer(augment="crop_flip")
     plain = image_trainer()
-    (*_, row), _ = trainer.train(0), plain.train(0)
+    (*_, row), _ = train(trainer, 0), train(plain, 0)
     assert (kernel(trainer) != kernel(plain)).any()
     # What was measured is what the network says of the images as they are.
     for split in (trainer.dataset.validation, trainer.dataset.train):
@@ -251,7 +259,7 @@ def test_augmented_steps_are_the_same_however_training_came_to_them():
     start, found = masking.values(trainer.network), []
     for level in (1, 0, 1):
         masking.assign(trainer.network, start)
-        trainer.train(level)
+        train(trainer, level)
         found.append(kernel(trainer))
     np.testing.assert_array_equal(found[2], found[0])
     assert (found[1] != found[0]).any()
@@ -286,13 +294,13 @@ def test_a_loss_that_is_not_finite_is_told_with_its_level_epoch_and_step():
     inputs = keras.Input((6,))
     linear = masking.wrap(keras.Model(inputs, keras.layers.Dense(3)(inputs)))
     trainer = make_trainer(make_dataset(poisoned(50, 0, bad)), linear)
-    heard = []
+    epochs = []
     step = STEPS + orders[1].index(bad) // BATCH
     with pytest.raises(TrainingDiverged, match=f"level 2, epoch 1, step {step}: ") as error:
-        trainer.train(2, listener=heard.append)
+        epochs.extend(p.epoch.epoch for p in trainer.train(2) if p.epoch)
     assert (error.value.level, error.value.epoch, error.value.step) == (2, 1, step)
     assert "\n" not in str(error.value)
-    assert [progress.epoch.epoch for progress in heard if progress.epoch] == [0]
+    assert epochs == [0]
     assert trainer.strategy.optimizer.iterations == step + 1
 
 
@@ -302,13 +310,13 @@ def test_weights_that_are_not_finite_are_told_where_the_loss_hides_them():
     kernel = trainer.network.get_layer("masked_hidden").layer.kernel
     kernel.assign(tf.fill(kernel.shape, np.nan))
     with pytest.raises(TrainingDiverged, match="level 0, epoch 0, step "):
-        trainer.train(0)
+        train(trainer, 0)
 
 
 def test_logits_of_validation_data_that_are_not_finite_are_told_too():
     trainer = make_trainer(make_dataset(validation=poisoned(20, 1, 7)))
     with pytest.raises(TrainingDiverged, match="level 1, epoch 0, step 6: "):
-        trainer.train(1)
+        train(trainer, 1)
 
 
 def test_a_batch_larger_than_the_split_is_refused():
@@ -326,33 +334,29 @@ def test_a_batch_larger_than_the_split_is_refused():
 )
 def test_pruned_weights_are_zero_after_every_step(fields, monkeypatch):
     trainer = make_trainer(**fields)
-    monkeypatch.setitem(compiled_loop.VISIT_STEPS, trainer.plan, 1)
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, trainer.plan, 1)
     network, start = trainer.network, masking.values(trainer.network)
-    rng, visits = np.random.default_rng(0), []
+    rng, seen = np.random.default_rng(0), []
     masks = {name: np.ones(m.shape, bool) for name, m in masking.mask_variables(network).items()}
-
-    def look(progress):
-        values = masking.values(network)
-        visits.append(progress.step)
-        for name, mask in masks.items():
-            assert (values[name][~mask] == 0).all(), (name, progress.step)
 
     for level in range(3):
         masking.assign_masks(network, masks)
         rewound = {n: np.where(masks[n], v, 0) if n in masks else v for n, v in start.items()}
         masking.assign(network, rewound)
-        trainer.train(level, listener=look)
+        for progress in trainer.train(level):
+            values = masking.values(network)
+            seen.append(progress.step)
+            for name, mask in masks.items():
+                assert (values[name][~mask] == 0).all(), (name, progress.step)
         for name, mask in masks.items():
             assert (masking.values(network)[name] != rewound[name])[mask].any(), name
         masks = {name: mask & (rng.random(mask.shape) < 0.6) for name, mask in masks.items()}
-    assert len(visits) == 3 * EPOCHS * (STEPS + 1)  # every step, and every epoch's end
-    assert trainer.program.compiled == 1
+    assert len(seen) == 3 * EPOCHS * (STEPS + 1)  # every step, and every epoch's end
+    assert trainer.loop.compilations == 1
 
 
 def test_a_stream_trains_as_memory_does_in_the_same_order(monkeypatch):
-    monkeypatch.setitem(
-        compiled_loop.VISIT_STEPS, "graph", 4
-    )  # a stream's blocks: 32 and 16 examples
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, "graph", 4)  # a stream's blocks: 32 and 16 examples
     pairs = tf.data.Dataset.from_tensor_slices(arrays(50, 0))
     stream = StreamedSplit(pairs, 50, buffer=10)
     seed = shuffle_seed(4, 0, 0)
@@ -369,6 +373,6 @@ def test_a_stream_trains_as_memory_does_in_the_same_order(monkeypatch):
         make_trainer(make_dataset(split), epochs=1, lr_drops=())
         for split in (stream, ResidentSplit.of(*placed))
     ]
-    rows = [trainer.train(0) for trainer in trainers]
+    rows = [train(trainer, 0) for trainer in trainers]
     assert_weights(trainers[0].network, masking.values(trainers[1].network))
     assert rows[0][0].row == pytest.approx(rows[1][0].row, rel=1e-6)

@@ -1,1 +1,1 @@
-"""Several devices and machines: who takes part, and how a step is shared out."""
+"""Training on several devices and machines."""

@@ -1,4 +1,4 @@
-"""BatchNorm whose statistics are those of the whole batch, however many devices share it."""
+"""BatchNorm with the statistics of the whole batch, on any number of devices."""
 
 from typing import Any
 
@@ -11,33 +11,32 @@ from lotcal_tf.models.keras_graph import copy_layer, rebuild
 
 
 class SynchronisedBatchNorm(keras.layers.BatchNormalization):
-    """Keras's BatchNormalization, with mean and variance taken over all devices of a step.
+    """Keras's BatchNormalization, with mean and variance over all devices of a step.
 
-    Keras's own `synchronized=True` takes the variance as E[x²] − E[x]², which loses digits, and
-    keeps another moving variance than the layer that it stands for keeps after convolutions.
+    Keras's own `synchronized=True` computes the variance as E[x²] − E[x]², which loses precision.
+    After convolutions its moving variance also differs from that of the layer it replaces.
 
     Args:
-      unbiased: whether the moving variance is of the n − 1 kind, as the fused kernel's is.
-      **kwargs: of Keras's layer.
+      unbiased: whether the moving variance divides by n − 1, as the fused kernel does.
+      **kwargs: arguments of Keras's layer.
     """
 
     def __init__(self, unbiased: bool = False, **kwargs: Any) -> None:
-        """See the class."""
         super().__init__(**kwargs)
         self.unbiased = unbiased
 
     def call(self, inputs: "tf.Tensor", training: Any = None, mask: Any = None) -> "tf.Tensor":
-        """The normalised inputs; outside training by the moving averages, as in Keras.
+        """Normalises the inputs. Outside training it uses the moving averages, as Keras does.
 
         Raises:
-          UsageError: in training, some time steps are masked out.
+          UsageError: in training, some time steps are masked.
         """
         if not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
         if mask is not None:
             raise UsageError(
-                f"layer {self.name!r} (BatchNormalization) is given a mask of time steps, which "
-                "cannot be shared out among devices: train with distribute=none"
+                f"layer {self.name!r} (BatchNormalization) gets a mask of time steps, which "
+                "several devices cannot share: train with distribute=none"
             )
         x = tf.cast(inputs, self.moving_mean.dtype)
         over = [axis for axis in range(x.shape.rank) if axis not in self.axis]
@@ -61,15 +60,15 @@ class SynchronisedBatchNorm(keras.layers.BatchNormalization):
         return tf.cast(normalised, inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Every argument of the constructor."""
+        """Returns the arguments of the constructor."""
         return super().get_config() | {"unbiased": self.unbiased}
 
 
 def synchronise(network: "keras.Model") -> "keras.Model":
-    """A copy of a network, with new weights, whose BatchNorm is synchronised; names stay.
+    """Returns a copy of a network with new weights, the same names and synchronised BatchNorm.
 
     Raises:
-      UsageError: a layer of one's own holds a BatchNormalization, which cannot be reached.
+      UsageError: a custom layer contains a BatchNormalization, which cannot be replaced.
     """
 
     def replaced(layer: "keras.layers.Layer") -> "keras.layers.Layer":
@@ -79,8 +78,8 @@ def synchronise(network: "keras.Model") -> "keras.Model":
         parts = layer._flatten_layers()
         if any(isinstance(part, keras.layers.BatchNormalization) for part in parts):
             raise UsageError(
-                f"layer {layer.name!r} ({type(layer).__name__}) holds a BatchNormalization that "
-                "cannot be shared out among devices: train with distribute=none"
+                f"layer {layer.name!r} ({type(layer).__name__}) contains a BatchNormalization "
+                "that several devices cannot share: train with distribute=none"
             )
         return copy_layer(layer)
 

@@ -1,7 +1,7 @@
-"""The cluster that `TF_CONFIG` names: who takes part in a run, and whether all of them are there.
+"""Reads the cluster from `TF_CONFIG`, and waits until all its processes have started.
 
-Plain Python, without TensorFlow: a wrong `TF_CONFIG` is told at once, and a worker that is missing
-by name, where TensorFlow itself would wait for ever.
+This module does not need TensorFlow, so that a wrong `TF_CONFIG` is reported at once. It reports a
+missing worker by its name, where TensorFlow would wait forever.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 
 from lotcal_tf.errors import UsageError, WorkerLost
 
-MEETING_SECONDS = 120.0
+WAIT_SECONDS = 120.0
 
 _EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
@@ -23,11 +23,11 @@ _EXAMPLE = (
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The processes of a run, each of which trains.
+    """The processes of a distributed run. All of them train.
 
     Attributes:
-      addresses: `host:port` by task, `chief 0` or `worker 0` first.
-      task: which of them this process is.
+      addresses: `host:port` of each task, `chief 0` or `worker 0` first.
+      task: the task of this process.
     """
 
     addresses: Mapping[str, str]
@@ -35,35 +35,38 @@ class Cluster:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this is the process that writes: the chief, or else the first worker."""
+        """Whether this process writes the files: the chief or, without one, the first worker."""
         return self.task == next(iter(self.addresses))
 
 
 def of(distribute: str) -> Cluster | None:
-    """The cluster that an experiment's field `distribute` asks for; None within one machine.
+    """Returns the cluster that an experiment needs; None if it runs on one machine.
+
+    Args:
+      distribute: the field of the experiment.
 
     Raises:
-      UsageError: it takes a cluster, and `TF_CONFIG` names none.
+      UsageError: the experiment needs a cluster, and `TF_CONFIG` does not describe one.
     """
     return parse(os.environ.get("TF_CONFIG")) if distribute == "multi_worker" else None
 
 
 def parse(text: str | None) -> Cluster:
-    """The cluster of a `TF_CONFIG`, as everywhere in TensorFlow's ecosystem.
+    """Parses a `TF_CONFIG`, in TensorFlow's own format.
 
     Args:
-      text: JSON with `cluster` (lists of `host:port` under `worker`, maybe one under `chief`) and
-        `task` (`type` and `index` of this process); None: the variable is not set.
+      text: JSON with `cluster` (a list of `host:port` under `worker`, and at most one under
+        `chief`) and `task` (`type` and `index` of this process); None if the variable is not set.
 
     Raises:
-      UsageError: what is wrong with it, in one line.
+      UsageError: the text is not valid. The message says what is wrong in one line.
     """
     if not text:
         raise _wrong(f"is not set: give every worker its own, such as {_EXAMPLE}")
     try:
         config = json.loads(text)
     except ValueError as error:
-        raise _wrong(f"is no JSON ({error}): {text!r}") from error
+        raise _wrong(f"is not valid JSON ({error}): {text!r}") from error
     cluster, task = _mapping(config, "cluster"), _mapping(config, "task")
     unknown = sorted(set(cluster) - {"chief", "worker"})
     if unknown:
@@ -85,40 +88,42 @@ def parse(text: str | None) -> Cluster:
     own = f"{task.get('type')} {task.get('index')}"
     if own not in addresses:
         known = ", ".join(addresses)
-        raise _wrong(f"task={json.dumps(task)}: is none of the cluster's, which are {known}")
+        raise _wrong(f"task={json.dumps(task)}: is not in the cluster, which has {known}")
     return Cluster(addresses, own)
 
 
-def meet(cluster: Cluster, seconds: float = MEETING_SECONDS) -> None:
-    """Waits until every other process of the cluster answers at its address.
+def wait_for_workers(cluster: Cluster, seconds: float = WAIT_SECONDS) -> None:
+    """Waits until every other process of the cluster accepts connections at its address.
 
-    Meanwhile this one answers at its own, which is free again afterwards.
+    Meanwhile this process accepts connections at its own address, and frees it afterwards.
 
     Args:
-      cluster: whom to wait for.
-      seconds: how long.
+      cluster: the cluster.
+      seconds: how long to wait.
 
     Raises:
-      WorkerLost: one did not answer in that time.
+      WorkerLost: a process did not answer in time.
       UsageError: this process cannot listen at its own address.
     """
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     waiting = {task: where for task, where in cluster.addresses.items() if task != cluster.task}
     own = cluster.addresses[cluster.task]
     try:
         both = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both else socket.AF_INET
-        door = socket.create_server(
+        listener = socket.create_server(
             ("", _endpoint(own)[1]), family=family, dualstack_ipv6=both, backlog=len(waiting) + 1
         )
     except OSError as error:
         problem = f"{cluster.task} cannot listen at {own}: {error.strerror}"
-        raise _wrong(f"{problem}; end what does, or choose another port") from error
-    with door:
+        raise _wrong(
+            f"{problem}; stop the program that uses the port, or choose another"
+        ) from error
+    with listener:
         while waiting:
-            reasons = {task: _knock(where, until) for task, where in waiting.items()}
+            reasons = {task: _try_connect(where, deadline) for task, where in waiting.items()}
             waiting = {task: where for task, where in waiting.items() if reasons[task]}
-            if waiting and time.monotonic() >= until:
+            if waiting and time.monotonic() >= deadline:
                 task, where = next(iter(waiting.items()))
                 raise WorkerLost(
                     f"TF_CONFIG lists {task} at {where}, which did not answer within {seconds:g} s "
@@ -128,11 +133,11 @@ def meet(cluster: Cluster, seconds: float = MEETING_SECONDS) -> None:
                 time.sleep(min(0.2, seconds))
 
 
-def _knock(address: str, until: float) -> str:
-    """Empty where somebody answers at the address, else why not."""
-    patience = min(2.0, max(0.1, until - time.monotonic()))
+def _try_connect(address: str, deadline: float) -> str:
+    """Tries to connect to an address. Returns an empty string, or the reason of a failure."""
+    timeout = min(2.0, max(0.1, deadline - time.monotonic()))
     try:
-        socket.create_connection(_endpoint(address), timeout=patience).close()
+        socket.create_connection(_endpoint(address), timeout=timeout).close()
     except OSError as error:
         return error.strerror or str(error) or type(error).__name__
     return ""

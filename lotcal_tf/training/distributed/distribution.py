@@ -1,8 +1,11 @@
-"""Several devices, several machines: which of them train, and how a step is shared out.
+"""Shares training steps among several devices and machines, with `tf.distribute`.
 
-Each process holds its own rows of every batch, each of its devices a copy of the network and a
-part of those rows; gradients and BatchNorm's statistics are means over all. Everything else, from
-the order of the data to the pruning, every process does alike and by itself.
+Each process holds its own rows of every batch. Each of its devices holds a copy of the network and
+takes a part of those rows. Gradients and BatchNorm's statistics are means over all devices. All
+other work, from the order of the data to the pruning, is repeated identically by every process.
+
+In this package a strategy is a calibration strategy. The object of `tf.distribute` that TensorFlow
+calls a strategy is called `tf_distribution` here.
 """
 
 import contextlib
@@ -21,14 +24,15 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.errors import FieldError, LotcalError, WorkerLost
 from lotcal_tf.pruning import masking
 from lotcal_tf.training.distributed.batch_norm import synchronise
-from lotcal_tf.training.distributed.cluster import Cluster, meet
+from lotcal_tf.training.distributed.cluster import Cluster, wait_for_workers
 
 Step = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor"], Logs]
 
-# What sets the draws of one device apart from those of the next; the first one's stay as they are.
-_REPLICA_SEED = zlib.crc32(b"replica") & 0x3FFFFFFF
+# Added to the seed once for every device before this one, so that devices draw differently. The
+# first device draws what a single device draws.
+REPLICA_SEED = zlib.crc32(b"replica") & 0x3FFFFFFF
 
-# What TensorFlow says where a worker has gone: at once, when it is noticed, or to those who wait.
+# The errors that TensorFlow raises when another worker has stopped.
 _LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -39,54 +43,63 @@ _LOST = (
 
 
 class Distribution:
-    """The devices that share every step; without a strategy, the one device there always is.
+    """The devices that share every training step.
 
     Args:
-      strategy: of `tf.distribute`.
-      workers: the processes that take part, where there are several.
+      tf_distribution: the strategy object of `tf.distribute`; None for a single device.
+      cluster: the processes, if there are several.
+
+    Attributes:
+      gather: a compiled function. It takes a tensor of this process and returns those of all
+        processes, concatenated along the first axis. All processes must call it.
     """
 
     def __init__(
         self,
-        strategy: "tf.distribute.Strategy | None" = None,
-        workers: Cluster | None = None,
+        tf_distribution: "tf.distribute.Strategy | None" = None,
+        cluster: Cluster | None = None,
     ) -> None:
-        """See the class."""
-        self._strategy: Any = strategy
-        self._workers = workers
-        self._gather = tf.function(self._gathered)
+        self._tf_distribution: Any = tf_distribution
+        self._cluster = cluster
+        self.gather = tf.function(self._gather)
 
     @property
     def replicas(self) -> int:
-        """How many devices there are, over all processes."""
-        return 1 if self._strategy is None else int(self._strategy.num_replicas_in_sync)
-
-    @property
-    def workers(self) -> int:
-        """How many processes take part; each has as many devices as the others."""
-        return 1 if self._workers is None else len(self._workers.addresses)
-
-    @property
-    def worker(self) -> int:
-        """Which of them this one is, in the order in which the rows of a batch are dealt."""
+        """The number of devices, over all processes."""
         return (
-            0 if self._workers is None else list(self._workers.addresses).index(self._workers.task)
+            1 if self._tf_distribution is None else int(self._tf_distribution.num_replicas_in_sync)
         )
 
     @property
+    def workers(self) -> int:
+        """The number of processes. All of them have the same number of devices."""
+        return 1 if self._cluster is None else len(self._cluster.addresses)
+
+    @property
+    def worker(self) -> int:
+        """The index of this process, in the order in which processes take rows of a batch."""
+        if self._cluster is None:
+            return 0
+        return list(self._cluster.addresses).index(self._cluster.task)
+
+    @property
     def chief(self) -> bool:
-        """Whether this process is the one that writes."""
-        return self._workers is None or self._workers.is_chief
+        """Whether this process writes the files."""
+        return self._cluster is None or self._cluster.is_chief
 
     def check(self, experiment: Experiment, strategy: type[Strategy]) -> None:
-        """Refuses what cannot be shared out among the devices.
+        """Checks that the devices can share the steps of an experiment.
+
+        Args:
+          experiment: the experiment.
+          strategy: the class of its calibration strategy.
 
         Raises:
-          FieldError: the batch does not divide, the strategy's loss is more than a mean over
-            examples, or the steps are to be one compiled program.
+          FieldError: the batch size is not divisible by the number of devices, the loss of the
+            calibration strategy is not a mean over examples, or the plan is `xla`.
         """
         if experiment.batch_size % self.replicas:
-            problem = f"is shared by {self.replicas} devices: must be a multiple of that"
+            problem = f"is shared by {self.replicas} devices: must be a multiple of {self.replicas}"
             raise FieldError("batch_size", experiment.batch_size, problem)
         if self.replicas > 1 and strategy.batch_wide:
             problem = (
@@ -94,30 +107,39 @@ class Distribution:
                 "share it: train with distribute=none"
             )
             raise FieldError("calib", experiment.calib, problem)
-        if self._strategy is not None and experiment.plan == "xla":
+        if self._tf_distribution is not None and experiment.plan == "xla":
             problem = f"distribute={experiment.distribute} runs steps as a graph: leave plan out"
             raise FieldError("plan", experiment.plan, problem)
 
     def plan(self, plan: str) -> str:
-        """The plan of the steps: XLA does not compile what several devices say to each other."""
-        return plan if self._strategy is None else "graph"
+        """Returns the plan of the steps: several devices need `graph`."""
+        return plan if self._tf_distribution is None else "graph"
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Inside it, variables are made on every device."""
-        return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
+        """Returns a context in which variables are created on every device."""
+        return (
+            contextlib.nullcontext()
+            if self._tf_distribution is None
+            else self._tf_distribution.scope()
+        )
 
     def replicate(self, network: "keras.Model") -> "keras.Model":
-        """The network on every device, BatchNorm synchronised; on one, the network itself."""
-        if self._strategy is None:
+        """Returns a copy of the network on every device, with synchronised BatchNorm.
+
+        On a single device it returns the network itself.
+        """
+        if self._tf_distribution is None:
             return network
         with self.scope():
             return synchronise(network)
 
     def copy(self, source: "keras.Model", target: "keras.Model") -> None:
-        """Copies weights and masks from a network to its replicas, or back; every process must.
+        """Copies weights and masks from a network to its replicas, or back.
+
+        All processes must call this. On a single device both are one network, and nothing happens.
 
         Raises:
-          LotcalError: the processes hold different weights or masks.
+          LotcalError: the processes have different weights or masks.
         """
         if source is target:
             return
@@ -132,86 +154,93 @@ class Distribution:
             masking.assign_masks(target, masks)
 
     def run(self, step: Step, inputs: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> Logs:
-        """Runs a step on every device's rows of a batch; gives the means of its logs.
+        """Runs a step on every device, each with its rows of the batch.
 
         Args:
-          step: takes inputs, labels and the seed of its draws.
-          inputs: `(N, …)`, this process's rows, N a multiple of the number of its devices.
+          step: takes inputs, labels and the seed of its random draws.
+          inputs: `(N, …)`, the rows of this process. N is a multiple of the number of its devices.
           labels: `(N,)`.
           seed: `(2,)`, int32.
+
+        Returns:
+          The means of the step's logs over all devices.
         """
-        if self._strategy is None:
+        if self._tf_distribution is None:
             return step(inputs, labels, seed)
         devices = self.replicas // self.workers
         share = inputs.shape[0] // devices
 
         def replica(inputs: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> Logs:
-            # Counted over all processes, those of the first process first.
+            # Devices are numbered over all processes, those of the first process first.
             number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
             rows = (number - self.worker * devices) * share + tf.range(share)
-            draws = tf.stack([number * _REPLICA_SEED, 0])
+            draws = tf.stack([number * REPLICA_SEED, 0])
             logs = step(tf.gather(inputs, rows), tf.gather(labels, rows), seed + draws)
             return mean_over_replicas(logs)
 
-        logs = self._strategy.run(replica, (inputs, labels, seed))
-        # All have the same means by now.
-        return {n: self._strategy.experimental_local_results(v)[0] for n, v in logs.items()}
+        logs = self._tf_distribution.run(replica, (inputs, labels, seed))
+        # The means are the same on every device.
+        return {n: self._tf_distribution.experimental_local_results(v)[0] for n, v in logs.items()}
 
     def agree(self, **facts: Any) -> None:
-        """Compares facts with the other processes; all of them must call this, and wait for all.
+        """Checks that values are the same in all processes. All of them must call this.
+
+        Args:
+          **facts: the values by their names, which can be written as JSON.
 
         Raises:
-          LotcalError: a fact differs between them.
+          LotcalError: a value differs between the processes.
         """
-        if self._strategy is None:
+        if self._tf_distribution is None:
             return
         for name, value in facts.items():
             text = json.dumps(value, sort_keys=True)
             own = tf.constant([zlib.crc32(text.encode()) >> 1], tf.int32)
-            if len(set(self._gather(own).numpy())) > 1:
+            if len(set(self.gather(own).numpy())) > 1:
                 raise LotcalError(
                     f"the workers do not agree on the {name}, here {text}: give all of them the same "
                     "flags and data, machines of one kind, and a run directory that they share"
                 )
 
     def largest(self, value: float) -> float:
-        """The largest of the processes' values; all of them must call this, and wait for all."""
-        if self._workers is None:
+        """Returns the largest of the processes' values. All of them must call this."""
+        if self._cluster is None:
             return value
-        return float(max(self._gather(tf.constant([value], tf.float32)).numpy()))
+        return float(max(self.gather(tf.constant([value], tf.float32)).numpy()))
 
-    def _gathered(self, own: "tf.Tensor") -> "tf.Tensor":
-        """A value of each process, along the first axis."""
-
+    def _gather(self, own: "tf.Tensor") -> "tf.Tensor":
         def replica(own: "tf.Tensor") -> "tf.Tensor":
-            # It must lie on the replica's device, which an argument does not.
+            # `all_gather` needs a tensor on the replica's device, which an argument is not.
             return tf.distribute.get_replica_context().all_gather(tf.identity(own), axis=0)
 
-        return self._strategy.experimental_local_results(self._strategy.run(replica, (own,)))[0]
+        return self._tf_distribution.experimental_local_results(
+            self._tf_distribution.run(replica, (own,))
+        )[0]
 
     def watch(self) -> contextlib.AbstractContextManager[None]:
-        """Inside it, a worker that is lost is told of as `WorkerLost`."""
-        return contextlib.nullcontext() if self._workers is None else _watch(self._workers)
+        """Returns a context in which the loss of another worker raises `WorkerLost`."""
+        return contextlib.nullcontext() if self._cluster is None else _watch(self._cluster)
 
 
 ONE_DEVICE = Distribution()
 
 
-def start(distribute: str, workers: Cluster | None = None) -> Distribution:
-    """The distribution of an experiment's field.
+def start(distribute: str, cluster: Cluster | None = None) -> Distribution:
+    """Starts the devices of an experiment.
 
     Args:
-      distribute: the field; `multi_worker` must be started before TensorFlow is first used.
-      workers: those who are to take part.
+      distribute: the field of the experiment.
+      cluster: the processes of `multi_worker`, which must be started before TensorFlow is first
+        used.
 
     Raises:
-      UsageError: this process cannot listen at the address that `TF_CONFIG` gives it.
-      WorkerLost: a worker did not come within two minutes.
+      UsageError: this process cannot listen at its address in `TF_CONFIG`.
+      WorkerLost: a worker did not start within two minutes.
     """
-    if workers is not None:
-        meet(workers)
-        with _watch(workers):
-            return Distribution(tf.distribute.MultiWorkerMirroredStrategy(), workers)
+    if cluster is not None:
+        wait_for_workers(cluster)
+        with _watch(cluster):
+            return Distribution(tf.distribute.MultiWorkerMirroredStrategy(), cluster)
     if distribute == "none":
         return ONE_DEVICE
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -219,12 +248,13 @@ def start(distribute: str, workers: Cluster | None = None) -> Distribution:
 
 
 @contextlib.contextmanager
-def _watch(workers: Cluster) -> Iterator[None]:
+def _watch(cluster: Cluster) -> Iterator[None]:
+    """Turns TensorFlow's errors about another worker into `WorkerLost`."""
     try:
         yield
     except _LOST as error:
         named = re.findall(r"/job:(\w+)/(?:replica:0/)?task:(\d+)", str(error))
-        others = sorted({f"{job} {index}" for job, index in named} - {workers.task})
+        others = sorted({f"{job} {index}" for job, index in named} - {cluster.task})
         who = ", ".join(others) or "a worker"
         raise WorkerLost(
             f"{who} of TF_CONFIG was lost; finished levels are kept: the same command on all "

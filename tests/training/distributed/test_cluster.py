@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lotcal_tf.errors import UsageError, WorkerLost
-from lotcal_tf.training.distributed.cluster import Cluster, meet, of, parse
+from lotcal_tf.training.distributed.cluster import Cluster, of, parse, wait_for_workers
 
 HOSTS = ["a:2222", "b:2222"]
 
@@ -21,10 +21,10 @@ def config(cluster=None, task=None):
 
 def free_ports(count):
     """Ports that nobody holds; all are held at once, so that they differ."""
-    doors = [socket.create_server(("localhost", 0)) for _ in range(count)]
-    ports = [door.getsockname()[1] for door in doors]
-    for door in doors:
-        door.close()
+    listeners = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
     return ports
 
 
@@ -46,7 +46,7 @@ def test_only_several_machines_need_a_cluster(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "nonsense")
     assert of("none") is None
     assert of("mirrored") is None
-    with pytest.raises(UsageError, match="TF_CONFIG is no JSON"):
+    with pytest.raises(UsageError, match="TF_CONFIG is not valid JSON"):
         of("multi_worker")
     monkeypatch.setenv("TF_CONFIG", config())
     assert of("multi_worker") == parse(config())
@@ -57,7 +57,7 @@ def test_only_several_machines_need_a_cluster(monkeypatch):
     [
         (None, "is not set"),
         ("", "is not set"),
-        ("{", "is no JSON"),
+        ("{", "is not valid JSON"),
         ("[]", "has no cluster"),
         ('{"cluster": {"worker": ["a:1"]}}', "has no task"),
         ('{"cluster": ["a:1"], "task": {}}', "has no cluster"),
@@ -71,11 +71,11 @@ def test_only_several_machines_need_a_cluster(monkeypatch):
         (config({"worker": ["a:65536", "b:1"]}), "from 1 to 65535"),
         (config({"worker": [7, "b:1"]}), r"cluster.worker\[0\]=7: must be host:port"),
         (config({"worker": ["a:1", "a:1"]}), r"cluster.worker\[1\]='a:1': is listed twice"),
-        (config(task={"type": "worker", "index": 2}), "which are worker 0, worker 1"),
-        (config(task={"type": "worker", "index": -1}), "is none of the cluster's"),
-        (config(task={"type": "worker", "index": True}), "is none of the cluster's"),
-        (config(task={"type": "chief", "index": 0}), "is none of the cluster's"),
-        (config(task={"type": "worker"}), "is none of the cluster's"),
+        (config(task={"type": "worker", "index": 2}), "which has worker 0, worker 1"),
+        (config(task={"type": "worker", "index": -1}), "is not in the cluster"),
+        (config(task={"type": "worker", "index": True}), "is not in the cluster"),
+        (config(task={"type": "chief", "index": 0}), "is not in the cluster"),
+        (config(task={"type": "worker"}), "is not in the cluster"),
     ],
 )
 def test_what_is_wrong_with_it_is_told_in_one_line(text, told):
@@ -92,12 +92,12 @@ def test_workers_wait_for_each_other_and_free_their_ports():
 
     def worker(name, late):
         time.sleep(late)
-        meet(Cluster(addresses, name), 20)
+        wait_for_workers(Cluster(addresses, name), 20)
         met.append(name)
-        # What TensorFlow does next: others may still be knocking.
-        doors.append(socket.create_server(("localhost", ports[int(name[-1])])))
+        # What TensorFlow does next: others may still try to connect.
+        listeners.append(socket.create_server(("localhost", ports[int(name[-1])])))
 
-    doors: list[socket.socket] = []
+    listeners: list[socket.socket] = []
     threads = [
         threading.Thread(target=worker, args=(name, late))
         for name, late in zip(addresses, (0, 0.1, 0.6), strict=True)
@@ -108,8 +108,8 @@ def test_workers_wait_for_each_other_and_free_their_ports():
     assert met == []  # the third is not there yet
     for thread in threads:
         thread.join(20)
-    for door in doors:
-        door.close()
+    for listener in listeners:
+        listener.close()
     assert sorted(met) == list(addresses)
 
 
@@ -118,7 +118,7 @@ def test_a_worker_that_does_not_come_is_named_within_the_time():
     addresses = {"worker 0": f"localhost:{here}", "worker 1": f"localhost:{missing}"}
     begun = time.monotonic()
     with pytest.raises(WorkerLost, match=rf"worker 1 at localhost:{missing}.* within 0.5 s"):
-        meet(Cluster(addresses, "worker 0"), 0.5)
+        wait_for_workers(Cluster(addresses, "worker 0"), 0.5)
     assert 0.5 <= time.monotonic() - begun < 5
 
 
@@ -126,12 +126,12 @@ def test_a_host_that_does_not_exist_is_told_of_likewise():
     (here,) = free_ports(1)
     addresses = {"worker 0": f"localhost:{here}", "worker 1": "no-such-host.invalid:2222"}
     with pytest.raises(WorkerLost, match=r"worker 1 at no-such-host.invalid:2222"):
-        meet(Cluster(addresses, "worker 0"), 0.2)
+        wait_for_workers(Cluster(addresses, "worker 0"), 0.2)
 
 
 def test_an_address_of_ones_own_that_another_process_holds():
-    with socket.create_server(("", 0)) as door:
-        port = door.getsockname()[1]
+    with socket.create_server(("", 0)) as listener:
+        port = listener.getsockname()[1]
         cluster = Cluster({"worker 0": f"localhost:{port}"}, "worker 0")
         with pytest.raises(UsageError, match=rf"worker 0 cannot listen at localhost:{port}"):
-            meet(cluster, 1)
+            wait_for_workers(cluster, 1)

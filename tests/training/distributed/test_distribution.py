@@ -1,4 +1,4 @@
-"""Two devices against one, and what cannot be shared out among devices.
+"""Two devices against one, and what several devices cannot share.
 
 Two devices there are only in a process that asks for them before TensorFlow starts: this file run
 as a script is that process. Several processes are a matter of tests/test_workers.py.
@@ -25,7 +25,7 @@ from lotcal_tf.seeds import draw_seed, step_seed
 from lotcal_tf.training.distributed import distribution
 from lotcal_tf.training.distributed.cluster import Cluster
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
-from lotcal_tf.training.time_estimate import rehearse
+from lotcal_tf.training.time_estimate import estimate_step_time
 from lotcal_tf.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,10 +68,14 @@ def make_trainer(devices, **fields):
 def trained(devices):
     """Two levels' training: rows, weights, and the weights of a step in the middle."""
     trainer, captured = make_trainer(devices), []
-    rows = trainer.train(
-        0, snapshot_step=8, snapshot=lambda: captured.append(masking.values(trainer.network))
-    )
-    rows += trainer.train(1, first_step=8)
+    found = []
+    for progress in trainer.train(0, pause_at=[8]):
+        if progress.step == 8:
+            trainer.fetch()
+            captured.append(masking.values(trainer.network))
+        found.append(progress)
+    found += trainer.train(1, first_step=8)
+    rows = [progress.epoch for progress in found if progress.epoch]
     return trainer, {
         "rows": [list(row.row.values()) for row in rows],
         "weights": {name: v.tolist() for name, v in masking.values(trainer.network).items()},
@@ -79,8 +83,8 @@ def trained(devices):
     }
 
 
-def rehearsed(trainer):
-    """Whether a rehearsal foretold something, and left every copy of every variable as it was."""
+def estimated(trainer):
+    """Whether there is a time estimate, and it left every copy of every variable as it was."""
 
     def bits():
         variables = [*trainer.strategy.variables, *trainer.strategy.optimizer.variables]
@@ -90,7 +94,20 @@ def rehearsed(trainer):
         return [copy.numpy().tobytes() for copy in copies]
 
     before = bits()
-    return rehearse(trainer) > 0 and bits() == before
+    return estimate_step_time(trainer) > 0 and bits() == before
+
+
+class SetsBiases(keras.callbacks.Callback):
+    """Changes weights at the end of a level, as EarlyStopping does."""
+
+    def on_train_end(self, logs=None):
+        self.model.network.get_layer("masked_logits").layer.bias.assign([1.0, 2.0, 3.0])
+
+
+def changed_by_a_callback(trainer):
+    """The biases of the network after a level whose callback has set them."""
+    list(trainer.train(0, callbacks=[SetsBiases()]))
+    return masking.values(trainer.network)["logits/bias"].tolist()
 
 
 def draws(devices):
@@ -121,7 +138,8 @@ def main():
                 "one": one,
                 "two": two[1],
                 "drawn": draws(devices),
-                "rehearsed": rehearsed(two[0]),
+                "estimated": estimated(two[0]),
+                "biases": changed_by_a_callback(two[0]),
                 "copies": [[c.numpy().tolist() for c in mask.values] for mask in masks],
                 "masks": [mask.tolist() for _, mask in mask_values(two[0].network)],
             }
@@ -148,8 +166,12 @@ def test_two_devices_train_as_one(compared):
     assert one["captured"] != one["weights"]
 
 
-def test_a_rehearsal_leaves_nothing_on_any_device(compared):
-    assert compared["rehearsed"]
+def test_a_time_estimate_changes_no_device(compared):
+    assert compared["estimated"]
+
+
+def test_weights_that_a_callback_changes_come_back_from_the_devices(compared):
+    assert compared["biases"] == [1.0, 2.0, 3.0]
 
 
 def test_every_device_has_the_same_masks(compared):
@@ -160,7 +182,7 @@ def test_every_device_has_the_same_masks(compared):
 
 def test_every_device_takes_its_rows_and_draws_for_itself(compared):
     def drawn(number):
-        with step_seed(tf.add(SEED, [number * distribution._REPLICA_SEED, 0])):
+        with step_seed(tf.add(SEED, [number * distribution.REPLICA_SEED, 0])):
             return float(tf.random.stateless_uniform([], draw_seed("use"), alg="philox"))
 
     assert drawn(0) == draws(ONE_DEVICE)["drawn"] != drawn(1)
@@ -175,7 +197,11 @@ class TwoDevices(Distribution):
 @pytest.mark.parametrize(
     ("fields", "strategy", "told"),
     [
-        ({"batch_size": 7}, CrossEntropy, r"batch_size=7: is shared by 2 devices"),
+        (
+            {"batch_size": 7},
+            CrossEntropy,
+            r"batch_size=7: is shared by 2 devices: must be a multiple of 2",
+        ),
         ({"calib": "mixup"}, Mixup, r"calib=mixup: .* 2 devices .* distribute=none"),
     ],
 )
@@ -196,12 +222,12 @@ def test_distributed_steps_are_not_compiled_whole():
 def test_workers_that_differ_are_told_in_what(monkeypatch):
     devices = distribution.start("mirrored")
     devices.agree(levels=[3, 10], flags="same")
-    monkeypatch.setattr(devices, "_gather", lambda own: tf.concat([own, own + 1], 0))
+    monkeypatch.setattr(devices, "gather", lambda own: tf.concat([own, own + 1], 0))
     with pytest.raises(LotcalError, match=r"do not agree on the levels, here \[3, 10\]: .* share"):
         devices.agree(levels=[3, 10])
     trainer = make_trainer(devices, plan="auto")
     with pytest.raises(LotcalError, match="do not agree on the weights and masks"):
-        trainer.train(0)
+        list(trainer.train(0))
 
 
 CLUSTER = Cluster({"worker 0": "a:1", "worker 1": "b:1"}, "worker 0")
@@ -217,7 +243,7 @@ def test_one_of_several_processes_is_the_chief():
 def test_processes_go_by_the_largest_of_their_values(monkeypatch):
     assert ONE_DEVICE.largest(2.5) == 2.5
     devices = Distribution(None, CLUSTER)
-    monkeypatch.setattr(devices, "_gather", lambda own: tf.concat([own, 3 - own], 0))
+    monkeypatch.setattr(devices, "gather", lambda own: tf.concat([own, 3 - own], 0))
     assert (devices.largest(2.5), devices.largest(0.5)) == (2.5, 2.5)
 
 

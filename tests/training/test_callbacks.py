@@ -1,0 +1,244 @@
+"""The user's Keras callbacks: which are accepted, and when they are called with what."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lotcal_tf.calibration.strategies import CrossEntropy
+from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.data.splits import Dataset, ResidentSplit
+from lotcal_tf.errors import UsageError
+from lotcal_tf.pruning import masking
+from lotcal_tf.training.callbacks import check_callbacks
+from lotcal_tf.training.trainer import Trainer
+
+EPOCHS, STEPS = 3, 5  # 40 training examples in batches of 8
+
+
+class Logging(CrossEntropy):
+    """A strategy that logs one value more."""
+
+    log_names = (*CrossEntropy.log_names, "count")
+
+    def train_step(self, data):
+        return super().train_step(data) | {"count": tf.cast(self.optimizer.iterations, tf.float32)}
+
+
+def make_network():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((4,))
+    return masking.wrap(keras.Model(inputs, keras.layers.Dense(3, name="logits")(inputs)))
+
+
+@pytest.fixture(scope="module")
+def shared():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    inputs = (rng.normal(size=(60, 4)) + 2 * np.eye(4)[labels]).astype(np.float32)
+    splits = ResidentSplit.of(inputs[:40], labels[:40]), ResidentSplit.of(inputs[40:], labels[40:])
+    fields = {"optimizer": "sgd", "lr": 0.05, "plan": "graph", "batch_size": 8, "epochs": EPOCHS}
+    return Trainer(Experiment(**fields), Logging, make_network(), Dataset(3, *splits, None))
+
+
+@pytest.fixture
+def trainer(shared):
+    masking.assign(shared.network, masking.values(make_network()))
+    return shared
+
+
+def train(trainer, level, callbacks=(), **given):
+    found = trainer.train(level, callbacks=callbacks, **given)
+    return [progress.epoch for progress in found if progress.epoch]
+
+
+class Recorder(keras.callbacks.Callback):
+    """Records its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def on_train_begin(self, logs=None):
+        self.calls.append(("train begin", logs))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.calls.append(("epoch begin", epoch, logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.calls.append(("epoch end", epoch, logs))
+
+    def on_train_end(self, logs=None):
+        self.calls.append(("train end", logs))
+
+
+class StopsAfter(Recorder):
+    """Ends its first level after an epoch."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.last, self.levels = last, 0
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self.levels += 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if (self.levels, epoch) == (1, self.last):
+            self.model.stop_training = True
+
+
+def test_every_level_is_a_training_run_with_the_logs_of_keras(trainer):
+    recorder, expected = Recorder(), []
+    for level, first_step, epochs in ((0, 0, (0, 1, 2)), (1, 7, (1, 2))):
+        expected += [("train begin", {})]
+        rows = train(trainer, level, [recorder], first_step=first_step)
+        assert [row.epoch for row in rows] == list(epochs)
+        for row in rows:
+            logs = {
+                "loss": row.train_loss,
+                "accuracy": row.train_accuracy,
+                "count": row.logged["count"],
+                "val_loss": row.val_loss,
+                "val_accuracy": row.val_accuracy,
+            }
+            expected += [("epoch begin", row.epoch, {}), ("epoch end", row.epoch, logs)]
+        expected += [("train end", logs)]
+    assert recorder.calls == expected
+    # Means of 1 to 5, 6 to 10, 11 to 15; of the late level 1 to 3 and 4 to 8.
+    counts = [call[2]["count"] for call in recorder.calls if call[0] == "epoch end"]
+    assert counts == [3, 8, 13, 2, 6]
+
+
+def test_callbacks_know_the_strategy_and_the_schedule(trainer):
+    recorder = Recorder()
+    train(trainer, 0, [recorder])
+    assert recorder.model is trainer.strategy
+    assert recorder.params == {"epochs": EPOCHS, "steps": STEPS, "verbose": 0}
+
+
+def test_an_epoch_is_reported_after_its_callbacks(trainer):
+    """What a consumer of the progress sees, a callback has seen before."""
+    recorder = Recorder()
+    for progress in trainer.train(0, callbacks=[recorder]):
+        last = recorder.calls[-1]
+        number = (progress.step - 1) // STEPS
+        assert last[:2] == (("epoch end" if progress.epoch else "epoch begin"), number)
+
+
+def test_callbacks_that_only_watch_change_nothing(trainer):
+    start, found = masking.values(trainer.network), []
+    for callbacks in ((), (Recorder(), keras.callbacks.Callback())):
+        masking.assign(trainer.network, start)
+        found.append((train(trainer, 0, callbacks), masking.values(trainer.network)))
+    assert found[0][0] == found[1][0]
+    for name, value in found[0][1].items():
+        np.testing.assert_array_equal(found[1][1][name], value)
+
+
+def test_stop_training_ends_the_level_after_the_epoch_and_not_the_next_one(trainer):
+    stopping = StopsAfter(1)
+    progress = list(trainer.train(0, callbacks=[stopping]))
+    assert (progress[-1].step, progress[-1].epoch.epoch) == (2 * STEPS, 1)
+    assert trainer.strategy.optimizer.iterations == 2 * STEPS
+    assert [call[0] for call in stopping.calls[-2:]] == ["epoch end", "train end"]
+    assert stopping.calls[-1][1] == stopping.calls[-2][2]
+    assert [row.epoch for row in train(trainer, 1, [stopping])] == [0, 1, 2]
+    assert [row.epoch for row in train(trainer, 2)] == [0, 1, 2]
+
+
+def test_early_stopping_of_keras_restores_its_best_weights(trainer):
+    """The loss falls: where the largest is the best, the first epoch is, and the second one ends it."""
+    early = keras.callbacks.EarlyStopping(
+        monitor="loss", mode="max", patience=1, restore_best_weights=True
+    )
+    weights = {}
+    for progress in trainer.train(0, callbacks=[early]):
+        if progress.epoch:
+            weights[progress.epoch.epoch] = masking.values(trainer.network)
+    assert list(weights) == [0, 1]
+    for name, value in masking.values(trainer.network).items():
+        np.testing.assert_array_equal(value, weights[0][name])
+
+
+# Which are accepted
+
+
+def with_method(name):
+    return type("Mine", (keras.callbacks.Callback,), {name: lambda self, batch, logs=None: None})()
+
+
+BATCH_METHODS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+
+
+@pytest.mark.parametrize("name", BATCH_METHODS)
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (with_method, "Mine"),
+        (
+            lambda name: keras.callbacks.LambdaCallback(**{name: lambda batch, logs: None}),
+            "LambdaCallback",
+        ),
+    ],
+)
+def test_a_callback_that_must_be_called_at_every_batch_is_refused(make, kind, name):
+    with pytest.raises(UsageError) as caught:
+        check_callbacks([Recorder(), make(name)])
+    assert str(caught.value) == (
+        f"callbacks: {kind} has {name}, but training steps run inside one compiled function: "
+        "use on_epoch_end"
+    )
+
+
+@pytest.mark.parametrize("name", ["on_test_batch_end", "on_epoch_end", "on_predict_batch_begin"])
+def test_other_methods_are_accepted(name):
+    check_callbacks([with_method(name)])
+
+
+def test_a_lambda_callback_for_epochs_is_accepted(trainer):
+    seen = []
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    check_callbacks([callback])
+    train(trainer, 0, [callback])
+    assert seen == [0, 1, 2]
+
+
+def test_callbacks_of_keras_are_accepted_with_settings_per_epoch(tmp_path, trainer):
+    kinds = keras.callbacks
+    per_epoch = [
+        kinds.EarlyStopping(monitor="val_loss"),
+        kinds.CSVLogger(tmp_path / "log.csv"),
+        kinds.ModelCheckpoint(str(tmp_path / "{epoch}.weights.h5"), save_weights_only=True),
+        kinds.TensorBoard(tmp_path / "log"),
+    ]
+    check_callbacks(per_epoch)
+    epochs = len(train(trainer, 0, per_epoch))
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines[0] == "epoch,accuracy,count,loss,val_accuracy,val_loss"
+    assert len(lines) == 1 + epochs
+    assert len(list(tmp_path.glob("*.weights.h5"))) == epochs
+    for every_batch in (
+        kinds.ModelCheckpoint(str(tmp_path / "checkpoint"), save_freq=10),
+        kinds.TensorBoard(tmp_path / "log", write_steps_per_second=True),
+    ):
+        with pytest.raises(UsageError, match=f"^callbacks: {type(every_batch).__name__} has on_"):
+            check_callbacks([every_batch])
+
+
+@pytest.mark.parametrize(
+    ("callback", "problem"),
+    [
+        (Recorder, "Recorder is a class: give an instance"),
+        (print, "builtin_function_or_method is not a Keras callback: .* tf_keras"),
+        (
+            type("Theirs", (), {"__module__": "keras.src.callbacks.callback"})(),
+            "Theirs is a Keras 3 callback: derive it from tf_keras.callbacks.Callback",
+        ),
+    ],
+)
+def test_what_is_not_a_callback_of_this_keras_is_refused(callback, problem):
+    with pytest.raises(UsageError, match=f"^callbacks: {problem}") as caught:
+        check_callbacks([callback])
+    assert "\n" not in str(caught.value)
