@@ -4,7 +4,7 @@ Each function here is also what the command of that kind calls.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,8 @@ def find_tickets(
       UsageError: data, model or a field is not valid; nothing was written.
       TrainingDiverged: a loss was not finite; finished levels are kept.
     """
-    values = {n: str(v) if isinstance(v, Path) else v for n, v in fields.items()}
-    classes = {n: values.get(n) for n in ("calib", "criterion") if isinstance(values.get(n), type)}
+    values = _texts(fields)
+    classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
     values |= {name: custom.name_of(found) for name, found in classes.items()}
     common: dict[str, Any] = {
         "strategy": classes.get("calib"),
@@ -83,7 +83,7 @@ def find_tickets(
     if model is None:
         if train is not None or test is not None or validation is not None:
             raise UsageError("model is missing: pass a tf_keras model beside the data")
-        experiment = resolve(values, None if config is None else str(config))
+        experiment = resolve(values, _text(config))
         _refuse_workers(experiment)
         return run_experiment(experiment, **common)
     if train is None or config is not None:
@@ -174,7 +174,7 @@ def export_ticket(
         if isinstance(ticket, Run) and not fields and config is None:
             dataset = ticket.load()
         else:
-            experiment = data_experiment(request.store.directory, fields, config and str(config))
+            experiment = data_experiment(request.store.directory, _texts(fields), _text(config))
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)
         examples = Examples.of(dataset, request.store.experiment()["experiment"]["seed"])
@@ -233,6 +233,15 @@ class _ExportRequest:
             raise UsageError(str(error)) from error
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if directory is None else Path(directory), store)
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _texts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by name; what is a path is a string in an experiment."""
+    return {n: str(v) if isinstance(v, Path) else v for n, v in fields.items()}
 
 
 def _refuse_workers(experiment: Experiment) -> None:

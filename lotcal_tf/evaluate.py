@@ -1,15 +1,13 @@
 """Measures a ticket or an exported file: accuracy, calibration, corrupted images, unseen data.
 
---model names a .tflite file, a SavedModel's directory, RUN/tickets/level_NN, or RUN for its best
-level. What lies in a run directory is measured on that run's data, split and binned as there, unless
-flags say otherwise; anything else needs --dataset, --source or --config.
+--model names a .tflite or .keras file, a SavedModel's directory, RUN/tickets/level_NN, or RUN for its
+selected ticket. A model in a run directory is measured on that run's data, split and binned as there;
+a ticket by the predictions that are stored with it. --dataset, --source or --config name other data,
+which any other model needs.
 """
 
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from lotcal_tf.config import flags
 from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES, corruption
@@ -18,9 +16,9 @@ from lotcal_tf.errors import FieldError, UsageError
 FLAGS = (
     flags.Flag("model", "what to measure"),
     flags.Flag("split", "the examples", "test", choices=("test", "val")),
-    flags.Flag("shift", f"corruptions of the images: of {', '.join(CORRUPTIONS)}, or all"),
-    flags.Flag("severity", "how strong they are, of 1 … 5", ",".join(map(str, SEVERITIES))),
-    flags.Flag("unseen", "other sets of the same input shape: recipes, or sets of TFDS"),
+    flags.Flag("shift", f"corruptions of the images: a list of {', '.join(CORRUPTIONS)}, or all"),
+    flags.Flag("severity", "strengths of the corruptions, 1 … 5", ",".join(map(str, SEVERITIES))),
+    flags.Flag("unseen", "other data of the same input shape: recipes, or TFDS data sets"),
     flags.Flag("scaled", "divide a ticket's logits by its temperature", switch=True),
     flags.Flag("json", "print JSON instead of a table", switch=True),
 )
@@ -33,6 +31,7 @@ FIELDS = (
     "ece_bins",
     "seed",
 )
+COMMAND = flags.Command("evaluate", __doc__, FLAGS, FIELDS)
 
 
 def main(request: flags.Request) -> None:
@@ -51,19 +50,19 @@ def main(request: flags.Request) -> None:
         raise FieldError("model", model, "no such file or directory")
     shifts, severities = _shifts(own["shift"]), _severities(own["severity"])
     unseen = _names("unseen", own["unseen"])
-    # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
+    # Only now: importing TensorFlow takes seconds, usage errors are reported at once.
     flags.start_tensorflow()
-    from lotcal_tf import measuring
+    from lotcal_tf.api import measure_model
 
-    found = measuring.evaluate_model(
+    found = measure_model(
         model,
-        request.experiment,
-        request.given,
         split=own["split"],
         scaled=own["scaled"],
         shifts=shifts,
         severities=severities,
         unseen=unseen,
+        config=request.config,
+        **request.given,
     )
     print(json.dumps(found.as_dict(), indent=2) if own["json"] else found.table())
 
@@ -90,14 +89,13 @@ def _severities(value: str) -> tuple[int, ...]:
     names = _names("severity", value)
     for name in names:
         if name not in known:
-            raise FieldError("severity", value, f"choose of {', '.join(known)}")
+            raise FieldError("severity", value, f"give a list of {', '.join(known)}")
     return tuple(known[name] for name in names)
 
 
-def run(argv: Sequence[str] | None = None) -> NoReturn:
+def run(argv: list[str] | None = None) -> None:
     """The command; leaves with its exit code."""
-    given = sys.argv[1:] if argv is None else argv
-    flags.leave("evaluate", lambda: main(flags.read("evaluate", __doc__, given, FLAGS, FIELDS)))
+    flags.run(COMMAND, main, argv)
 
 
 if __name__ == "__main__":

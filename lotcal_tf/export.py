@@ -1,15 +1,13 @@
-"""Exports a level of a run: small files, each held against its ticket before it counts.
+"""Exports a level of a run: small files, each verified against its ticket.
 
 --run names a run directory. Without --formats a float32 and an int8 TFLite file are written, each in
 the smallest of its encodings: dense, sparse, compact (dead units removed) or both. Every file is run
-over the whole test split; one that is farther from its ticket than the tolerances ends in exit code
-1, and nothing is left. Fields that are not given come from the run.
+over the whole test split; one that is farther from its ticket than the tolerances allow ends in exit
+code 1, and nothing is left. The data is the run's own unless --dataset or --config names other data.
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from lotcal_tf.config import flags
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS
@@ -20,70 +18,73 @@ SMALLEST = "smallest"
 
 FLAGS = (
     flags.Flag("run", "the run directory"),
-    flags.Flag("level", "a level's number; or best: chosen by validation data", "best"),
-    flags.Flag("formats", f"of {', '.join(FORMATS)}", ",".join(DEFAULT_FORMATS)),
+    flags.Flag("level", "a level's number; or selected, by validation data", "selected"),
+    flags.Flag("formats", f"a list of {', '.join(FORMATS)}", ",".join(DEFAULT_FORMATS)),
     flags.Flag("encoding", "how weights are stored", SMALLEST, choices=(SMALLEST, *ENCODINGS)),
-    flags.Flag("output", "what files give", "logits", choices=("logits", "probabilities")),
+    flags.Flag("output", "what files compute", "logits", choices=("logits", "probabilities")),
     flags.Flag(
         "float_tolerance",
-        "of files that keep every digit: how far accuracy, ECE, NLL and Brier score may be from the ticket's",
+        "for float files: how far accuracy, ECE, NLL and Brier score may be from the ticket's",
         "1e-4",
     ),
-    flags.Flag(
-        "accuracy_tolerance", "of quantised files: how much accuracy may fall, of 1", "0.01"
-    ),
-    flags.Flag("ece_tolerance", "of quantised files: how much the ECE may rise", "0.01"),
+    flags.Flag("accuracy_tolerance", "for quantised files: how much accuracy may fall", "0.01"),
+    flags.Flag("ece_tolerance", "for quantised files: how much the ECE may rise", "0.01"),
     flags.Flag("seconds", "how long each file's latency is measured; 0: not at all", "0.5"),
     flags.Flag(
-        "out", "where the files go; default: RUN/export, of a numbered level RUN/export_level_NN"
+        "out",
+        "directory of the files; default: RUN/export, for a numbered level RUN/export_level_NN",
     ),
 )
-FIELDS = ("data_dir", "memory_limit_mb", "ece_bins", "export_logits")
+FIELDS = ("dataset", "source", "data_dir", "memory_limit_mb", "ece_bins", "export_logits")
+COMMAND = flags.Command("export", __doc__, FLAGS, FIELDS)
 
 
 def main(request: flags.Request) -> None:
-    """Exports what is asked for and prints what became of it.
+    """Exports what is asked for and prints what came of it.
 
     Raises:
       LotcalError: what went wrong, in one line.
     """
-    own = request.own
+    own, given = request.own, dict(request.given)
     if not own["run"]:
         raise UsageError("--run is missing: give a run directory")
     run = Path(own["run"])
     if not is_run(run):
-        raise FieldError("run", run, "is no run directory")
+        raise FieldError("run", run, "is not a run directory")
     level = _level(own["level"], run)
     formats = _formats(own["formats"])
-    numbers = {
-        name: _number(name, own[name])
+    exact, accuracy, ece, seconds = (
+        _number(name, own[name])
         for name in ("float_tolerance", "accuracy_tolerance", "ece_tolerance", "seconds")
-    }
-    # Only now: importing TensorFlow takes seconds, wrong flags are told at once.
+    )
+    # Only now: importing TensorFlow takes seconds, usage errors are reported at once.
     flags.start_tensorflow()
-    from lotcal_tf import exporting
+    from lotcal_tf.api import export_ticket
+    from lotcal_tf.deploy.parity import Tolerance
 
-    done = exporting.export_level(
+    done = export_ticket(
         run,
-        level,
-        {name: getattr(request.experiment, name) for name in request.given},
-        directory=Path(own["out"]) if own["out"] else None,
+        own["out"],
+        level=level,
         formats=formats,
         encoding=None if own["encoding"] == SMALLEST else own["encoding"],
         output=own["output"],
+        tolerance=Tolerance(exact, accuracy, ece),
+        seconds=seconds,
         progress=lambda line: print(line, file=sys.stderr),
-        **numbers,
+        config=request.config,
+        **given,
     )
     print(done.table())
     print(f"\nexported to {done.directory}:", *(path.name for path in done.files.values()))
 
 
-def _level(value: str, run: Path) -> int | None:
-    """The level's number; None: the best."""
-    if value == "best":
-        return None
+def _level(value: str, run: Path) -> int | str:
+    """The level's number, or `selected`."""
+    if value == "selected":
+        return value
     if not value.isdecimal():
-        raise FieldError("level", value, "give a level's number, or best")
+        raise FieldError("level", value, "give a level's number, or selected")
     finished = finished_levels(run)
     if int(value) >= finished:
         there = f"0 … {finished - 1}" if finished else "none"
@@ -95,7 +96,7 @@ def _formats(value: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
     for name in names:
         if name not in FORMATS:
-            raise FieldError("formats", value, f"choose of {', '.join(FORMATS)}")
+            raise FieldError("formats", value, f"give a list of {', '.join(FORMATS)}")
     return names
 
 
@@ -109,10 +110,9 @@ def _number(flag: str, value: str) -> float:
     return number
 
 
-def run(argv: Sequence[str] | None = None) -> NoReturn:
+def run(argv: list[str] | None = None) -> None:
     """The command; leaves with its exit code."""
-    given = sys.argv[1:] if argv is None else argv
-    flags.leave("export", lambda: main(flags.read("export", __doc__, given, FLAGS, FIELDS)))
+    flags.run(COMMAND, main, argv)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@ Writes study.json, study.md and the figures into the directory of --out.
 """
 
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from lotcal_tf.config import flags
 from lotcal_tf.config.run_directory import level_path
@@ -20,14 +18,14 @@ if TYPE_CHECKING:
     from lotcal_tf.analysis.runs import Chain
 
 FLAGS = (
-    flags.Flag("out", "where the study is written to", short="o"),
+    flags.Flag("out", "directory that the study is written to", short="o"),
     flags.Flag(
         "histograms",
-        "also run full networks and best tickets on the test data, for histograms of confidence",
+        "also draw histograms of the confidence of full networks and best tickets on test data",
         switch=True,
     ),
-    flags.Flag("data_dir", "for --histograms: where TFDS keeps its data; default: as the run"),
 )
+COMMAND = flags.Command("study", __doc__, FLAGS, (), "RUN…")
 
 
 def main(request: flags.Request) -> None:
@@ -41,11 +39,9 @@ def main(request: flags.Request) -> None:
         raise UsageError(
             "--out is missing: name the directory that the study is written to (-o DIR)"
         )
-    if own["data_dir"] and not own["histograms"]:
-        raise FieldError("data_dir", own["data_dir"], "only means something with --histograms")
     out = Path(own["out"])
     if out.exists() and not out.is_dir():
-        raise FieldError("out", out, "is no directory")
+        raise FieldError("out", out, "is not a directory")
     if not request.operands:
         raise UsageError("no run is given: name run directories")
     for name in request.operands:
@@ -60,7 +56,7 @@ def main(request: flags.Request) -> None:
     chains = read_runs([Path(name) for name in request.operands])
     files = {}
     if own["histograms"]:
-        chains, files["confidence.png"] = _measured(chains, own["data_dir"])
+        chains, files["confidence.png"] = _histograms(chains)
     study = Study(chains)
     files |= figures.draw(study)
     text = page(study)
@@ -78,40 +74,29 @@ def main(request: flags.Request) -> None:
     print("written:", *(str(out / name) for name in sorted(files)), sep="\n  ")
 
 
-def _measured(chains: "list[Chain]", data_dir: str | None) -> "tuple[list[Chain], bytes]":
-    """The chains with what was measured of their full networks and best tickets; the histograms."""
-    chosen = [chain for chain in chains if chain.descent.best is not None]
-    if not chosen:
-        raise UsageError("--histograms: no chain has a best ticket")
-    paths = {
-        chain.directory: [
-            level_path(chain.directory, level) for level in (0, chain.descent.best or 0)
-        ]
-        for chain in chosen
-    }
-    for path in (path for pair in paths.values() for path in pair):
-        if not path.is_dir():
-            raise UsageError(f"--histograms: {path} is missing")
-    flags.start_tensorflow()
-    from lotcal_tf import measuring
+def _histograms(chains: "list[Chain]") -> "tuple[list[Chain], bytes]":
+    """The chains with the predictions of full networks and best tickets, and the histograms."""
     from lotcal_tf.analysis import figures
     from lotcal_tf.analysis.study import with_predictions
+    from lotcal_tf.lottery.ticket_files import read_predictions
 
+    if all(chain.descent.best is None for chain in chains):
+        raise UsageError("--histograms: no run has a best ticket")
     predicted: dict[str, list[Any]] = {}
     found = []
     for chain in chains:
-        if chain.directory in paths:
-            full, best = measuring.predictions(paths[chain.directory], data_dir)
-            predicted.setdefault(chain.model, []).append((full, best))
-            chain = with_predictions(chain, {0: full, chain.descent.best or 0: best})
+        best = chain.descent.best
+        if best is not None:
+            pair = [read_predictions(level_path(chain.directory, n), "test") for n in (0, best)]
+            predicted.setdefault(chain.model, []).append(pair)
+            chain = with_predictions(chain, dict(zip((0, best), pair, strict=True)))
         found.append(chain)
     return found, figures.confidences(predicted)
 
 
-def run(argv: Sequence[str] | None = None) -> NoReturn:
+def run(argv: list[str] | None = None) -> None:
     """The command; leaves with its exit code."""
-    given = sys.argv[1:] if argv is None else argv
-    flags.leave("study", lambda: main(flags.read("study", __doc__, given, FLAGS, (), "RUN…")))
+    flags.run(COMMAND, main, argv)
 
 
 if __name__ == "__main__":

@@ -274,7 +274,7 @@ class Experiment:
             problem = f"must have as many values as input_mean={self.input_mean}"
             raise FieldError("input_std", self.input_std, problem)
         rows = registry.strategy(self.calib), registry.criterion(self.criterion)
-        self._settle(*(row and row.hyperparameters for row in rows))
+        self._settle(*(None if row is None else row.hyperparameters for row in rows))
 
     def with_methods(self, strategy: type, criterion: type) -> "Experiment":
         """The experiment with the settings of its strategy and criterion, custom ones too.
@@ -291,7 +291,7 @@ class Experiment:
 
     def _settle(self, strategy: type | None, criterion: type | None) -> None:
         """Checks settings and fills in defaults; None: a custom class that is not loaded yet."""
-        left, found = dict(self.settings), {}
+        left, found = dict(self.settings), dict[str, Any]()
         for kind in (strategy, criterion):
             names = fields.fields_of(kind) if kind is not None else {}
             for name in names:

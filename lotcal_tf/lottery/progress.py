@@ -31,7 +31,7 @@ def level_line(record: Record) -> str:
 def table(records: Sequence[Record]) -> str:
     """Formats the levels of a run as a table. It marks the best level."""
     split = "test" if "test_accuracy" in records[0] else "val"
-    best = selected_level(records)
+    selected = selected_level(records)
     transferred = any("source_level" in record for record in records)
     rows = [["level", *(["source"] if transferred else []), "kept", "weights", "accuracy"]]
     rows[0] += ["ECE", "NLL", "Brier", "val NLL"]
@@ -49,9 +49,11 @@ def table(records: Sequence[Record]) -> str:
         )
     head, *lines = tables.plain(rows).splitlines()
     marked = [
-        line + "  <- best" * (r["level"] == best) for r, line in zip(records, lines, strict=True)
+        line + "  <- selected" * (r["level"] == selected)
+        for r, line in zip(records, lines, strict=True)
     ]
-    title = f"figures of the {split} split; ECE in {records[0]['ece_bins']} bins"
+    bins = records[0]["ece_bins"]
+    title = f"metrics of the {split} split before temperature scaling; ECE in {bins} bins"
     return "\n".join([title, head, *marked])
 
 

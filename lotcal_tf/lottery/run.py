@@ -95,9 +95,9 @@ def run_experiment(
       TrainingDiverged: a loss was not finite; finished levels are kept.
       WorkerLost: a process of a distributed run is missing; likewise.
     """
-    strategy = _method("calib", experiment.calib, strategy, Strategy)
-    criterion = _method("criterion", experiment.criterion, criterion, Criterion)
-    experiment = experiment.with_methods(strategy.Hyperparameters, criterion.Hyperparameters)
+    trained_by: type[Strategy] = _method("calib", experiment.calib, strategy, Strategy)
+    pruned_by: type[Criterion] = _method("criterion", experiment.criterion, criterion, Criterion)
+    experiment = experiment.with_methods(trained_by.Hyperparameters, pruned_by.Hyperparameters)
     workers = cluster.of(experiment.distribute)
     if task_of is None:
         task_of = TicketTask if experiment.ticket else NamedTask
@@ -105,8 +105,8 @@ def run_experiment(
     experiment = task.experiment
     content = {
         **task.content,
-        "calib_source": custom.source_digest("calib", strategy),
-        "criterion_source": custom.source_digest("criterion", criterion),
+        "calib_source": custom.source_digest("calib", trained_by),
+        "criterion_source": custom.source_digest("criterion", pruned_by),
     }
     run_id = experiment.run_id(**content)
     chief = workers is None or workers.is_chief
@@ -117,7 +117,7 @@ def run_experiment(
     if found <= experiment.levels:
         with deterministic():
             devices = distribution.start(experiment.distribute, workers)
-            _search(task, strategy, criterion, content, store, devices, callbacks, progress)
+            _search(task, trained_by, pruned_by, content, store, devices, callbacks, progress)
         records = store.records()
     return Run(store.directory, records, found, task.load, chief)
 

@@ -18,11 +18,10 @@ from typing import Any
 import safetensors.numpy
 
 from lotcal_tf.config.run_directory import finished_levels, level_name
-from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
+from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.files import flush, write_atomically
 from lotcal_tf.lottery.ticket import Record, Ticket
-
-_TENSORS = ("masks", "rewind", "trained", "predictions")
+from lotcal_tf.lottery.ticket_files import TENSORS, checksum, read_header, read_tensors
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -141,7 +140,7 @@ class RunStore:
         temporary = self.tickets / f".{target.name}.{os.getpid()}"
         temporary.mkdir()
         sums = {}
-        for name in _TENSORS:
+        for name in TENSORS:
             content = safetensors.numpy.save(getattr(ticket, name))
             sums[name] = hashlib.sha256(content).hexdigest()
             self._write_tensors(
@@ -156,7 +155,7 @@ class RunStore:
             "architecture": json.loads(ticket.architecture),
             "input_range": ticket.input_range,
         }
-        text = json.dumps(header | {"checksum": _checksum(header)}, indent=1)
+        text = json.dumps(header | {"checksum": checksum(header)}, indent=1)
         write_atomically(temporary / "ticket.json", text.encode())
         flush(temporary)
         temporary.rename(target)
@@ -204,60 +203,19 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     return ", ".join(found)
 
 
-def _checksum(header: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
-
-
-def read_header(directory: Path) -> dict[str, Any]:
-    """A ticket's `ticket.json`: level, record, history, architecture.
-
-    Raises:
-      UsageError: the directory is no ticket.
-      DamagedTicket: it does not match its checksum.
-    """
-    path = directory / "ticket.json"
-    if not path.is_file():
-        raise UsageError(f"{directory} is no ticket: give RUN/tickets/level_NN")
-    try:
-        header = json.loads(path.read_text())
-        recorded = header.pop("checksum")
-    except (ValueError, KeyError, AttributeError) as error:
-        raise DamagedTicket(_damaged(path)) from error
-    if recorded != _checksum(header):
-        raise DamagedTicket(_damaged(path))
-    return header
-
-
 def read_ticket(directory: Path) -> Ticket:
     """Reads a ticket and verifies every file of it.
 
     Raises:
-      UsageError: the directory is no ticket.
+      UsageError: the directory is not a ticket.
       DamagedTicket: a file is missing or does not match its checksum.
     """
     header = read_header(directory)
-    tensors = {}
-    for name in _TENSORS:
-        path = directory / f"{name}.safetensors"
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DamagedTicket(_damaged(path)) from error
-        if hashlib.sha256(content).hexdigest() != header["sha256"][name]:
-            raise DamagedTicket(_damaged(path))
-        tensors[name] = safetensors.numpy.load(content)
     return Ticket(
         level=header["level"],
         architecture=json.dumps(header["architecture"], sort_keys=True),
         record=header["record"],
         history=header["history"],
         input_range=header.get("input_range"),
-        **tensors,
-    )
-
-
-def _damaged(path: Path) -> str:
-    return (
-        f"{path} is damaged: it does not match its checksum; delete {path.parent} and every later level "
-        "of its run, and run the same command again"
+        **read_tensors(directory, header),
     )

@@ -66,7 +66,7 @@ class NamedTask:
             self._dataset = sources.load(self.experiment)
         return self._dataset
 
-    def start(self, dataset: Dataset) -> "keras.Model":
+    def start(self, dataset: Dataset) -> "keras.Model | Sequence[Ticket]":
         """The network, its weights drawn by the experiment's seed."""
         experiment, settings = self.experiment, self.experiment.settings
         return build_model(
@@ -124,7 +124,7 @@ class TicketTask(NamedTask):
             )
             raise FieldError(name, getattr(self.experiment, name), problem) from error
 
-    def start(self, dataset: Dataset) -> Transfer:  # type: ignore[override]  # tickets, not a model
+    def start(self, dataset: Dataset) -> Transfer:
         """The tickets, prepared for the data."""
         return Transfer(self.sources, self.experiment, dataset)
 
