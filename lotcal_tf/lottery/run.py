@@ -103,11 +103,11 @@ def run_experiment(
         task_of = TicketTask if experiment.ticket else NamedTask
     task = task_of(experiment)
     experiment = task.experiment
-    content = {
-        **task.content,
+    sources = {
         "calib_source": custom.source_digest("calib", trained_by),
         "criterion_source": custom.source_digest("criterion", pruned_by),
     }
+    content = {**task.content, **{name: digest for name, digest in sources.items() if digest}}
     run_id = experiment.run_id(**content)
     chief = workers is None or workers.is_chief
     store = RunStore(Path(experiment.out or Path("runs") / run_id), writes=chief)

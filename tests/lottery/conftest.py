@@ -12,6 +12,7 @@ from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.lottery.search import Search
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.criteria import Magnitude
 
 STEPS = 9  # 90 training examples in batches of 10
 
@@ -75,13 +76,14 @@ def dataset():
 
 @pytest.fixture(scope="session")
 def begin(network, dataset):
-    """begin(directory, start=…, strategy=…, observers=…, estimate_time=…, callbacks=…, **fields) → a Chain."""
+    """begin(directory, start=…, strategy=…, criterion=…, observers=…, **fields) → a Chain."""
 
     def begin(
         directory,
         *,
         start=network,
         strategy=CrossEntropy,
+        criterion=Magnitude,
         observers=(),
         estimate_time=False,
         callbacks=(),
@@ -90,10 +92,11 @@ def begin(network, dataset):
         given = {"epochs": 2, "levels": 3, "batch_size": 10, "lr": 0.02} | fields
         store = RunStore(directory)
         search = Search(
-            Experiment(**given),
+            Experiment.of(**given),
             start,
             dataset,
             strategy,
+            criterion,
             store,
             observers,
             estimate_time=estimate_time,

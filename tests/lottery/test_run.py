@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
 
+from lotcal_tf import metrics
+from lotcal_tf.compat import keras
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.lottery.run import export_best, run_experiment
+from lotcal_tf.lottery.run import run_experiment
 from lotcal_tf.lottery.store import RunStore
 
 
@@ -33,9 +36,7 @@ def test_an_experiment_by_name(digits):
     assert written(digits.directory)["experiment"]["model"] == "lenet_10"
 
 
-def test_a_finished_experiment_loads_no_data_and_exports_once(digits, monkeypatch, tree):
-    done = export_best(digits)
-    assert done.examples == 360
+def test_a_finished_experiment_loads_no_data(digits, monkeypatch, tree):
     before = tree(digits.directory)
 
     def fails(*_, **__):
@@ -46,13 +47,168 @@ def test_a_finished_experiment_loads_no_data_and_exports_once(digits, monkeypatc
     for levels in (2, 1):
         again = run_experiment(resolve(flags | {"levels": levels}), progress=False)
         assert again.found == len(again.records) == 3
-        assert export_best(again) == done
     assert tree(digits.directory) == before
+
+
+def test_levels_hold_the_predictions_that_their_metrics_come_from(digits):
+    for level, record in enumerate(digits.records):
+        found = digits.ticket(level).predictions
+        assert found.keys() == {"val/labels", "val/logits", "test/labels", "test/logits"}
+        for split, count in (("val", 200), ("test", 360)):
+            labels, logits = found[f"{split}/labels"], found[f"{split}/logits"]
+            assert (labels.shape, logits.shape) == ((count,), (count, 10))
+            for name, value in metrics.measure(labels, logits).items():
+                assert record[f"{split}_{name}"] == value
+
+
+def test_the_validation_split_is_at_hand(digits):
+    inputs, labels = digits.validation
+    assert inputs.shape == (200, 8, 8, 1)
+    np.testing.assert_array_equal(labels, digits.selected.predictions["val/labels"])
+
+
+def test_another_experiment_in_the_directory_is_refused_by_what_differs(digits):
+    flags = {"model": "lenet_10", "epochs": 1, "levels": 2, "out": str(digits.directory)}
+    other = resolve(flags | {"lr": 0.5, "calib": "lwcc"})
+    with pytest.raises(FieldError, match="^out=") as caught:
+        run_experiment(other, progress=False)
+    line = str(caught.value)
+    assert f"lr is 0.5 here, {written(digits.directory)['experiment']['lr']} there" in line
+    assert "calib is lwcc here, default there" in line
+    assert "epochs" not in line
+
+
+@pytest.mark.parametrize("criterion", ["random", "magnitude_increase", "gradient"])
+def test_a_criterion_prunes_the_same_counts_and_resumes_to_the_bit(criterion, digits, tmp_path):
+    flags = {"model": "lenet_10", "epochs": 1, "levels": 2, "criterion": criterion}
+    whole = run_experiment(resolve(flags | {"out": str(tmp_path / "whole")}), progress=False)
+    assert [r["remaining"] for r in whole.records] == [r["remaining"] for r in digits.records]
+    assert whole.ticket(0).digest == digits.ticket(0).digest
+    assert any((whole.ticket(1).masks[n] != m).any() for n, m in digits.ticket(1).masks.items())
+    first = resolve(flags | {"levels": 1, "out": str(tmp_path / "parts")})
+    run_experiment(first, progress=False)
+    run_experiment(dataclasses.replace(first, levels=2), progress=False)
+    assert RunStore(tmp_path / "parts").read(2).digest == whole.ticket(2).digest
+
+
+CUSTOM = """
+import dataclasses
+import lotcal_tf
+
+@dataclasses.dataclass(frozen=True)
+class Smoothing:
+    share: float = 0.1
+
+class Smooth(lotcal_tf.Strategy):
+    Hyperparameters = Smoothing
+
+    def train_step(self, data):
+        import tensorflow as tf
+        inputs, labels = data
+        with tf.GradientTape() as tape:
+            logits = self(inputs, training=True)
+            soft = (1 - self.hyper.share) * tf.one_hot(labels, 10) + self.hyper.share / 10
+            loss = tf.reduce_mean(lotcal_tf.losses.cross_entropy(soft, logits))
+        return self.descend(tape, loss, labels, logits)
+
+class Smallest(lotcal_tf.Criterion):
+    rounds = 2
+
+    def scores(self, state):
+        return {name: -abs(state.weights[name]) for name in state.masks}
+"""
+
+
+@pytest.fixture
+def custom(tmp_path, monkeypatch):
+    """Writes the module `mine_of_run`; gives the flags that name its classes."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(source=CUSTOM):
+        (tmp_path / "mine_of_run.py").write_text(source)
+        monkeypatch.delitem(sys.modules, "mine_of_run", raising=False)
+        names = {"calib": "mine_of_run:Smooth", "criterion": "mine_of_run:Smallest"}
+        return {"model": "lenet_10", "epochs": 1, "levels": 1, "plan": "graph", **names}
+
+    return write
+
+
+def test_a_custom_method_brings_its_hyperparameters_into_the_record(custom, tmp_path):
+    flags = custom() | {"out": str(tmp_path / "run")}
+    run = run_experiment(resolve(flags | {"share": "0.2"}), progress=False)
+    record = written(run.directory)
+    assert record["experiment"]["settings"] == {"share": 0.2}
+    assert record["identity"]["share"] == 0.2
+    assert record["content"].keys() == {"calib_source", "criterion_source"}
+    # The smallest survive: half a level's weights in each of two rounds.
+    masks, trained = run.ticket(1).masks, run.ticket(0).trained
+    for name, mask in masks.items():
+        sizes = abs(trained[name])
+        assert sizes[mask].max() <= sizes[~mask].min()
+    assert run_experiment(resolve(flags | {"share": "0.2"}), progress=False).found == 2
+    with pytest.raises(FieldError, match="share is 0.3 here, 0.2 there"):
+        run_experiment(resolve(flags | {"share": "0.3"}), progress=False)
+    with pytest.raises(FieldError, match=r"^shore=1: .* have share"):
+        run_experiment(resolve(flags | {"shore": "1"}), progress=False)
+
+
+def test_an_edited_strategy_never_continues_the_old_run(custom, tmp_path):
+    flags = custom() | {"out": str(tmp_path / "run"), "levels": 0}
+    run_experiment(resolve(flags), progress=False)
+    custom(CUSTOM.replace("reduce_mean", "reduce_sum"))
+    with pytest.raises(FieldError, match="calib_source differs"):
+        run_experiment(resolve(flags | {"levels": 1}), progress=False)
+    custom()
+    assert run_experiment(resolve(flags), progress=False).found == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"calib": "no_such_module:A"}, "^calib=no_such_module:A: cannot be imported"),
+        (
+            {"calib": "json:JSONDecoder"},
+            "^calib=json:JSONDecoder: must be a subclass of lotcal_tf.Strategy",
+        ),
+        (
+            {"criterion": "json:dumps"},
+            "^criterion=json:dumps: must be a subclass of lotcal_tf.Criterion",
+        ),
+    ],
+)
+def test_a_class_that_is_no_method_is_refused(fields, line, tmp_path):
+    with pytest.raises(FieldError, match=line):
+        run_experiment(resolve(fields | {"out": str(tmp_path / "run")}), progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_operations_are_deterministic_inside_a_run_only(digits, tmp_path):
+    from tensorflow.python.framework import config
+
+    from lotcal_tf.compat import deterministic
+
+    before = config.is_op_determinism_enabled()
+    with deterministic():
+        assert config.is_op_determinism_enabled()
+        with deterministic():
+            pass
+        assert config.is_op_determinism_enabled()
+    assert config.is_op_determinism_enabled() == before
+    seen = []
+    flags = {"model": "lenet_10", "epochs": 1, "levels": 0, "out": str(tmp_path / "run")}
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(config.is_op_determinism_enabled())
+
+    run_experiment(resolve(flags), callbacks=[Watch()], progress=False)
+    assert seen == [True]
+    assert config.is_op_determinism_enabled() == before
 
 
 def test_a_level_the_run_does_not_have(digits):
     for level in (-1, 3):
-        with pytest.raises(UsageError, match=f"level {level}: the run has levels 0 … 2"):
+        with pytest.raises(UsageError, match=f"level={level}: the run has levels 0 … 2"):
             digits.ticket(level)
 
 
@@ -81,7 +237,7 @@ def test_a_ticket_of_another_run_brings_model_masks_and_rewind_weights(digits, t
     assert run_experiment(experiment, progress=False).found == 1
     # The same fields from another ticket are another experiment.
     other = resolve(fields | {"ticket": path.replace("level_02", "level_01")})
-    with pytest.raises(FieldError, match="holds another experiment"):
+    with pytest.raises(FieldError, match="holds another run"):
         run_experiment(other, progress=False)
 
 
@@ -110,7 +266,7 @@ def test_every_level_of_a_run_is_transferred_and_followed(digits, tmp_path, caps
     assert "finished, and taken" not in capsys.readouterr().err
     assert run_experiment(resolve(fields), progress=False).found == 3
     # A control is a run of its own.
-    with pytest.raises(FieldError, match="holds another experiment"):
+    with pytest.raises(FieldError, match="holds another run"):
         run_experiment(resolve(fields | {"control": "random_mask"}), progress=False)
     with pytest.raises(FieldError, match=r"levels=3: .* has 3 finished levels: at most 2"):
         run_experiment(resolve(fields | {"levels": 3}), progress=False)
@@ -118,7 +274,7 @@ def test_every_level_of_a_run_is_transferred_and_followed(digits, tmp_path, caps
 
 def test_dropout_of_one_strategy_does_not_drop_in_another(tmp_path):
     flags = {"model": "lenet_8_6", "epochs": 1, "levels": 0, "plan": "graph", "calib": "vwcc"}
-    found = run_experiment(resolve(flags | {"out": str(tmp_path / "found")}), False)
+    found = run_experiment(resolve(flags | {"out": str(tmp_path / "found")}), progress=False)
     rates = {}
     for calib in ("none", "vwcc", "lwcc_si"):
         more = {"calib": calib, "plan": "graph", "epochs": 1, "ticket": str(found.directory)}
@@ -127,9 +283,9 @@ def test_dropout_of_one_strategy_does_not_drop_in_another(tmp_path):
         run = run_experiment(resolve(more | {"out": str(out)}), progress=False)
         layers = run.ticket(0).network().layers
         rates[calib] = {layer.rate for layer in layers if "dropout" in layer.name}
-        told = written(out)["transfer"]["dropout"]
+        noted = written(out)["transfer"]["dropout"]
         assert (
-            told
+            noted
             == {
                 "none": "rates: [0.1, 0.1] → [0.0, 0.0]",
                 "vwcc": "as in the ticket",
@@ -166,8 +322,7 @@ def test_a_ticket_without_the_dropout_that_is_asked_for_is_refused_before_data_i
     path = str(digits.directory / "tickets" / "level_01")
     experiment = resolve({"ticket": path, "out": str(tmp_path / "run")} | fields)
     (name,) = fields
-    line = rf"^{name}=.*: needs dropout, and the ticket's network would have none: take a strategy that"
-    with pytest.raises(FieldError, match=line):
+    with pytest.raises(FieldError, match=rf"^{name}=.*: needs dropout"):
         run_experiment(experiment, progress=False)
     assert not list(tmp_path.iterdir())
 
@@ -180,19 +335,12 @@ def test_a_stochastic_strategy_by_name_puts_dropout_where_it_is_asked_for(tmp_pa
     layers = run.ticket(0).network().layers
     (place,) = [place for place, layer in enumerate(layers) if "dropout" in layer.name]
     assert (layers[place].rate, layers[place + 1].name) == (0.25, "masked_logits")
-    hyper = written(run.directory)["realised"]["hyperparameters"]
+    hyper = written(run.directory)["experiment"]["settings"]
     assert hyper == {"passes": 3, "dropout_rate": 0.25, "dropout_at": "head"}
-
-
-def test_the_best_ticket_is_exported_raw_or_scaled(digits):
-    assert export_best(digits, scaled=False).parity["temperature"] == 1
-    done = export_best(digits)
-    assert done.parity["temperature"] == digits.best.record["temperature"] != 1
-    assert export_best(digits) == done
 
 
 def test_what_is_no_ticket_is_refused(tmp_path):
     experiment = resolve({"ticket": str(tmp_path), "out": str(tmp_path / "run")})
-    with pytest.raises(UsageError, match="is no ticket: give RUN/tickets/level_NN"):
+    with pytest.raises(UsageError, match="is not a ticket: give RUN/tickets/level_NN"):
         run_experiment(experiment, progress=False)
     assert not list(tmp_path.iterdir())

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lotcal_tf.config.run_directory import level_name
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
-from lotcal_tf.lottery.store import OnlookerStore, RunStore, level_name, read_header, read_ticket
+from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Ticket
+from lotcal_tf.lottery.ticket_files import TENSORS, read_header, read_predictions
 
-FILES = ("ticket.json", "masks.safetensors", "rewind.safetensors", "trained.safetensors")
+FILES = ("ticket.json", *(f"{name}.safetensors" for name in TENSORS))
 RECORD = {"level": 0, "density": 0.1, "seconds": 1 / 3, "val_nll": 1e-17, "protected": "a, b"}
 
 
@@ -32,6 +34,10 @@ def make_ticket(level=0):
         trained={"b/kernel": np.where(mask, kernel, np.float32(0)), "b/bias": np.ones(2, "int32")},
         record=RECORD | {"level": level},
         history=history,
+        predictions={
+            "test/labels": np.arange(3, dtype="int32") + level,
+            "test/logits": draw.normal(size=(3, 2)).astype("float32"),
+        },
     )
 
 
@@ -45,7 +51,7 @@ def store(tmp_path):
 def test_a_ticket_comes_back_as_it_was(store):
     ticket = make_ticket()
     back = read_ticket(store.save(ticket))
-    for part in ("masks", "rewind", "trained"):
+    for part in TENSORS:
         given, found = getattr(ticket, part), getattr(back, part)
         assert {n: (v.dtype, v.tobytes()) for n, v in found.items()} == {
             n: (v.dtype, v.tobytes()) for n, v in given.items()
@@ -109,13 +115,13 @@ def test_a_truncated_or_missing_file_is_named_with_what_to_do(store, file, left)
 
 def test_a_directory_that_is_no_ticket_is_told_so(tmp_path):
     for read in (read_ticket, read_header):
-        with pytest.raises(UsageError, match=r"is no ticket: give RUN/tickets/level_NN"):
+        with pytest.raises(UsageError, match=r"is not a ticket: give RUN/tickets/level_NN"):
             read(tmp_path)
 
 
 def test_what_the_level_before_has_too_is_stored_once(store):
     first, second = (store.save(make_ticket(level)) for level in (0, 1))
-    for file, shared in zip(FILES, (False, True, True, False), strict=True):
+    for file, shared in zip(FILES, (False, True, True, False, False), strict=True):
         assert (first / file).samefile(second / file) == shared
     third = store.save(
         dataclasses.replace(make_ticket(2), rewind={"b/kernel": np.zeros((3, 2), "float32")})
@@ -185,18 +191,18 @@ def test_a_new_or_empty_directory_is_taken(tmp_path, content, tree):
         for name, text in content.items():
             (directory / name).write_text(text)
     before = tree(tmp_path)
-    RunStore(directory).check("mine")
+    RunStore(directory).check("mine", {})
     assert tree(tmp_path) == before  # checking writes nothing
     RunStore(directory).begin({"run_id": "mine"})
-    RunStore(directory).check("mine")
+    RunStore(directory).check("mine", {})
     assert RunStore(directory).experiment() == {"run_id": "mine"}
 
 
 @pytest.mark.parametrize(
     ("there", "out", "problem"),
     [
-        ({"experiment.json": '{"run_id": "theirs"}'}, ".", "holds another experiment, theirs"),
-        ({"experiment.json": "{}"}, ".", "holds another experiment"),
+        ({"experiment.json": '{"run_id": "theirs"}'}, ".", "holds another run, theirs"),
+        ({"experiment.json": "{}"}, ".", "holds another run"),
         ({"thesis.tex": "x"}, ".", "holds files but no experiment.json"),
         ({"file": "x"}, "file", "Not a directory; choose another"),
         ({"file": "x"}, "file/below", "Not a directory; choose another"),
@@ -207,7 +213,7 @@ def test_what_is_not_this_run_is_refused_and_left_alone(tmp_path, there, out, pr
         (tmp_path / name).write_text(text)
     before = tree(tmp_path)
     with pytest.raises(FieldError, match=problem) as caught:
-        RunStore(tmp_path / out).check("mine")
+        RunStore(tmp_path / out).check("mine", {})
     assert caught.value.field == "out"
     assert "choose" in str(caught.value) and "\n" not in str(caught.value)
     assert tree(tmp_path) == before
@@ -217,24 +223,44 @@ def test_a_directory_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch
     # The tests may run as root, who may write everywhere: the question is answered for it.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(FieldError, match=f"{tmp_path} cannot be written to"):
-        RunStore(tmp_path / "deep" / "run").check("mine")
+        RunStore(tmp_path / "deep" / "run").check("mine", {})
     assert tree(tmp_path) == {}
 
 
 def test_an_unreadable_experiment_is_named(store):
     (store.directory / "experiment.json").write_text("{")
     with pytest.raises(UsageError, match=r"experiment\.json cannot be read"):
-        store.check("mine")
+        store.check("mine", {})
 
 
-def test_an_onlooker_reads_what_is_there_and_writes_nothing(store, tmp_path, tree):
+def test_a_store_that_does_not_write_reads_what_is_there(store, tmp_path, tree):
     store.save(make_ticket(0))
-    before, onlooker = tree(tmp_path), OnlookerStore(store.directory)
-    onlooker.check("mine")
+    before, onlooker = tree(tmp_path), RunStore(store.directory, writes=False)
+    onlooker.check("mine", {})
     onlooker.begin({"run_id": "theirs"})
     onlooker.append_epoch({"level": 1})
     onlooker.save(make_ticket(1))
-    OnlookerStore(tmp_path / "nowhere").begin({})
+    RunStore(tmp_path / "nowhere", writes=False).begin({})
     assert tree(tmp_path) == before
     assert onlooker.finished() == 1
     assert onlooker.read(0).digest == make_ticket(0).digest
+
+
+def test_another_run_is_refused_by_the_fields_that_differ(store):
+    store.begin({"run_id": "theirs", "identity": {"lr": 0.1, "seed": 3, "calib_source": "a1"}})
+    with pytest.raises(FieldError) as caught:
+        store.check("mine", {"lr": 0.2, "epochs": 5, "calib_source": "b2"})
+    assert str(caught.value).startswith(f"out={store.directory}: holds another run, theirs: ")
+    for part in ("lr is 0.2 here, 0.1 there", "seed is default here, 3 there"):
+        assert part in str(caught.value)
+    assert "epochs is 5 here, default there" in str(caught.value)
+    assert "calib_source differs" in str(caught.value)
+
+
+def test_predictions_are_read_by_themselves(store):
+    path = store.save(make_ticket(1))
+    labels, logits = read_predictions(path, "test")
+    np.testing.assert_array_equal(labels, [1, 2, 3])
+    assert logits.shape == (3, 2)
+    with pytest.raises(UsageError, match="no predictions of the val split"):
+        read_predictions(path, "val")
