@@ -29,10 +29,10 @@ def differences(first: Path, second: Path) -> Iterator[str]:
         for name in TENSORS:
             files = [run / "tickets" / level / f"{name}.safetensors" for run in (first, second)]
             yield from _tensors(f"{level}/{name}", *files)
-    files = {
+    exports = {
         path.relative_to(run) for run in (first, second) for path in run.glob("export*/*.tflite")
     }
-    for file in sorted(files):
+    for file in sorted(exports):
         here, there = first / file, second / file
         if not (here.exists() and there.exists()):
             yield f"{file}: in one run only"
