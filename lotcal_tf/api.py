@@ -116,9 +116,9 @@ def load_ticket(directory: str | Path) -> Ticket:
 def export_ticket(
     ticket: Ticket,
     directory: str | Path,
-    test: tuple[Any, Any],
-    validation: tuple[Any, Any] | None = None,
-    train: tuple[Any, Any] | None = None,
+    test: Any,
+    validation: Any = None,
+    train: Any = None,
     *,
     formats: Sequence[str] = registry.DEFAULT_FORMATS,
     encoding: str | None = None,
@@ -133,7 +133,8 @@ def export_ticket(
     Args:
       ticket: what to export.
       directory: where to; replaced if it holds an earlier export.
-      test: `(inputs, labels)` to compare the files with the ticket on.
+      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs, on which the
+        files are compared with the ticket.
       validation: likewise; what quantising finds its ranges and temperature by. None: formats of
         whole numbers are refused.
       train: likewise; what quantisation-aware training runs over.
@@ -149,7 +150,7 @@ def export_ticket(
       UsageError: something does not fit; nothing was written.
       ExportMismatch: a file is farther from its ticket than the tolerance; nothing is left.
     """
-    examples = Examples.given(test, validation, train)
+    examples = Examples.given(test, validation, train, classes=classes_of(ticket.dense()))
     return export(
         ticket,
         Path(directory),
