@@ -17,6 +17,7 @@ import numpy as np
 
 from lotcal_tf.compat import keras
 from lotcal_tf.config import registry
+from lotcal_tf.deploy.execution import execution
 from lotcal_tf.deploy.latency import Latency
 from lotcal_tf.files import parts, size_of
 from lotcal_tf.formats.format import StoredTensor
@@ -27,9 +28,6 @@ from lotcal_tf.tables import percent
 
 # Names of the two networks that files are compared with; both are dense float32 `.tflite` files.
 DENSE, MASKED = "dense network", "masked network"
-
-# The share of zeros in a kernel from which XNNPACK runs a 1×1 convolution as sparse.
-_SPARSE_SHARE = 2 / 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +129,7 @@ def sparsity_report(
         row = registry.format_of(paths[file])
         runtime = "an unknown runtime" if row is None else row.runtime
         graph = operators.read(paths[file]) if runtime == registry.LITERT else None
-        matched = _matched(tensors, compaction.after if compacted else compaction.before)
+        matched = match_layers(tensors, compaction.after if compacted else compaction.before)
         counts = _zeros(network)
         layers += [
             _layer_row(
@@ -159,10 +157,15 @@ def sparsity_report(
 # Layers
 
 
-def _matched(
+def match_layers(
     tensors: Sequence[StoredTensor], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, StoredTensor]:
-    """The tensor of each layer: by the layer's name, else by size if that is unambiguous."""
+    """The tensor of each layer: by the layer's name, else by size if that is unambiguous.
+
+    Args:
+      tensors: the kernels in a file.
+      shapes: of the kernels by layer.
+    """
     sizes = {layer: int(np.prod(shape)) for layer, shape in shapes.items()}
     found: dict[str, StoredTensor] = {}
     loose = []
@@ -210,67 +213,8 @@ def _layer_row(
     stored = "sparse" if tensor.sparse else "dense"
     if weights < before:
         stored += f", {percent(1 - weights / before)} left out"
-    executed, why = _execution(tensor, runtime, graph)
+    executed, why = execution(tensor, runtime, graph)
     return LayerRow(file, layer, dense, compact, tensor.size, tensor.zeros, stored, executed, why)
-
-
-def _execution(
-    tensor: StoredTensor, runtime: str, graph: operators.Graph | None
-) -> tuple[str, str]:
-    """How a kernel is executed, and why its zeros do not make it faster."""
-    if graph is None:
-        executed, why = f"dense kernel ({runtime})", f"{runtime} multiplies zeros like other values"
-        if tensor.sparse:
-            executed, why = f"unknown ({runtime})", f"the file does not show how {runtime} runs it"
-    elif tensor.name not in graph.kernels:
-        executed, why = "not found", "no operator of the file reads a constant of this name"
-    else:
-        executed, why = _litert(graph.kernels[tensor.name], tensor.zeros, tensor.size, graph)
-    return executed, why if tensor.zeros else "it has no zeros"
-
-
-def _litert(
-    use: operators.KernelUse, zeros: int, size: int, graph: operators.Graph
-) -> tuple[str, str]:
-    if not use.sparse:
-        return "dense kernel", "stored dense: a dense kernel multiplies zeros like other values"
-    if not use.densified:
-        if not use.block:
-            return "sparse kernel", ""
-        block = "×".join(str(edge) for edge in use.block)
-        return (
-            f"sparse kernel, blocks {block}",
-            f"a {block} block is skipped only if all its values are zero",
-        )
-    unpacked = "DENSIFY, then dense kernel"
-    if use.operator == "FULLY_CONNECTED":
-        return (
-            unpacked,
-            "not stored in blocks, which the sparse kernel needs: unpacked on loading",
-        )
-    if use.operator == "CONV_2D" and use.shape[1:3] == (1, 1):
-        missing = _missing(use, zeros, size, graph)
-        if missing:
-            return unpacked, f"XNNPACK's sparse 1×1 kernel needs {', '.join(missing)}"
-        return (
-            "DENSIFY, then dense kernel or XNNPACK's sparse one",
-            "XNNPACK chooses on loading; the file does not show its choice",
-        )
-    kind = "depthwise convolutions" if use.operator.startswith("DEPTH") else "this operator"
-    if use.operator == "CONV_2D":
-        kind = f"{use.shape[1]}×{use.shape[2]} convolutions"
-    return unpacked, f"LiteRT has no sparse kernel for {kind}: unpacked on loading"
-
-
-def _missing(use: operators.KernelUse, zeros: int, size: int, graph: operators.Graph) -> list[str]:
-    """What is missing for XNNPACK's sparse inference."""
-    needed = {
-        "floats": use.floating,
-        "2/3 zeros": zeros >= _SPARSE_SHARE * size,
-        "a 3×3 stride-2 convolution of 3 channels before it": graph.stem,
-        "a spatial mean after it": "MEAN" in graph.operators,
-    }
-    return [what for what, there in needed.items() if not there]
 
 
 # Files

@@ -1,4 +1,4 @@
-"""Every model of the catalog on its way out: its ticket stored, read and exported; rows are found."""
+"""Contract of every registered model: its ticket is stored, read and exported."""
 
 import contextlib
 
@@ -56,7 +56,7 @@ def test_it_comes_back_from_the_disk_as_it_was(ticket, tmp_path):
 def test_its_files_compute_what_it_computes_and_hold_its_zeros(ticket, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 
-    examples = Examples.given((INPUTS, np.zeros(len(INPUTS), int)))
+    examples = Examples.given((INPUTS, np.zeros(len(INPUTS), int)), classes=CLASSES)
     formats = ("saved_model", "float32")
     done = export(
         ticket,
