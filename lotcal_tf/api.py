@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
@@ -21,12 +22,14 @@ from lotcal_tf.config.experiment import (
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.run_directory import is_run, level_name
 from lotcal_tf.data import arrays, sources
-from lotcal_tf.data.splits import Dataset
+from lotcal_tf.data.splits import Dataset, Part
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import Exported, export, exported
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
-from lotcal_tf.evaluation.run_data import data_experiment
+from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
+from lotcal_tf.evaluation.open_model import Opened, open_model
+from lotcal_tf.evaluation.run_data import data_experiment, load_part, unseen_experiment
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.task import GivenTask
@@ -179,7 +182,7 @@ def export_ticket(
             dataset = sources.load(experiment)
         examples = Examples.of(dataset, request.store.experiment()["experiment"]["seed"])
     else:
-        classes = int(request.ticket.model().output_shape[-1])
+        classes = classes_of(request.ticket.dense())
         examples = Examples.given(test, validation, train, classes=classes)
     return export(
         request.ticket,
@@ -196,6 +199,91 @@ def export_ticket(
         seconds=seconds,
         progress=progress,
     )
+
+
+def measure_model(
+    model: Run | str | Path,
+    test: Any = None,
+    *,
+    split: str = "test",
+    scaled: bool = False,
+    shifts: Sequence[str] = (),
+    severities: Sequence[int] = registry.SEVERITIES,
+    unseen: Sequence[str] | Mapping[str, Any] = (),
+    input_range: float = 1.0,
+    progress: bool = True,
+    config: str | Path | None = None,
+    **fields: Any,
+) -> Measurement:
+    """Measures a ticket or an exported file.
+
+    Args:
+      model: a file of a registered format, a SavedModel's directory, RUN/tickets/level_NN; or a run
+        or its directory, of which the selected ticket is measured.
+      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs. None: named
+        data, that of the model's run unless `fields` or `config` name other data. A ticket on its own
+        run's data is measured by the predictions stored with it, unless a field of the data is given.
+      split: of named data: `test`, or `val`, drawn as the run drew it and with its label noise.
+      scaled: divide a ticket's logits by its temperature.
+      shifts: corruptions: gaussian_noise, blur, contrast; for images `(height, width, channels)`.
+      severities: of 1 … 5.
+      unseen: names of recipes or TFDS data sets; beside `test` inputs `(M, …)` of other tasks by name.
+      input_range: of `test`: the largest value inputs can have; images are corrupted in [0, input_range].
+      progress: whether to show a bar on standard error, where that is a terminal.
+      config: a recipe file that names the data.
+      **fields: of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …
+
+    Raises:
+      UsageError: model, data or an argument is not valid.
+      LotcalError: the model gives a value that is not finite.
+    """
+    opened = open_model(model.directory if isinstance(model, Run) else Path(model))
+    values = _texts(fields)
+    common: dict[str, Any] = {
+        "split": split,
+        "scaled": scaled,
+        "shifts": shifts,
+        "severities": severities,
+        "progress": progress,
+    }
+    if test is not None:
+        bins = Experiment(**{n: v for n, v in values.items() if n == "ece_bins"}).ece_bins
+        part, others = _given_parts(opened, test, unseen, input_range)
+        return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
+    if scaled:
+        opened.temperature()  # That there is none is reported before data is loaded.
+    experiment = data_experiment(opened.path, values, _text(config))
+    if opened.ticket is not None and not (
+        shifts or unseen or config or values.keys() - {"ece_bins"}
+    ):
+        return measure_stored(
+            opened, data=experiment.dataset, split=split, bins=experiment.ece_bins, scaled=scaled
+        )
+    part = load_part(experiment, split)
+    others = {name: load_part(unseen_experiment(name, experiment), "test") for name in unseen}
+    data, bins = experiment.dataset, experiment.ece_bins
+    return measure_opened(opened, part, data=data, bins=bins, unseen=others, **common)
+
+
+def _given_parts(
+    opened: Opened, test: Any, unseen: Sequence[str] | Mapping[str, Any], input_range: float
+) -> tuple[Part, dict[str, Part]]:
+    """The examples passed as objects, and those of other tasks.
+
+    Raises:
+      UsageError: they are not what they should be.
+    """
+    classes = opened.runner.classes
+    if classes is None:
+        raise UsageError(f"{opened.path} does not say how many classes it has")
+    if unseen and not isinstance(unseen, Mapping):
+        raise UsageError("unseen must be a dictionary of names and inputs where test is given")
+    inside: dict[str, Any] = {"classes": classes, "input_range": input_range}
+    others = {
+        name: arrays.part_of_test((inputs, np.zeros(len(inputs), np.int32)), **inside)
+        for name, inputs in (unseen.items() if isinstance(unseen, Mapping) else ())
+    }
+    return arrays.part_of_test(test, **inside), others
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,10 @@
-"""Files that are there whole, or not at all. No TensorFlow here."""
+"""Files and directories that are replaced completely or not at all. No TensorFlow here."""
 
+import contextlib
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -28,6 +31,38 @@ def write_atomically(path: Path, content: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     flush(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(directory: Path) -> Iterator[tuple[Path, Path]]:
+    """Gives two new directories: the content of a directory, and scratch space.
+
+    At the end of the `with` block, the first one replaces `directory`. After an error, `directory`
+    is as it was before. The scratch space is always removed.
+
+    Args:
+      directory: may exist; its parents are created.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    try:
+        content, scratch, before = work / "content", work / "scratch", work / "before"
+        content.mkdir()
+        scratch.mkdir()
+        yield content, scratch
+        for part in parts(content):
+            flush(part)
+        if directory.exists():
+            directory.rename(before)
+        try:
+            content.rename(directory)
+        except OSError:
+            if before.exists():
+                before.rename(directory)
+            raise
+        flush(directory.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def parts(path: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Rows of text as a table. No TensorFlow here."""
+"""Text for people: tables and percentages. No TensorFlow here."""
 
 from collections.abc import Collection, Sequence
 
@@ -20,6 +20,11 @@ def plain(rows: Rows, words: Collection[str] = ()) -> str:
 def markdown(rows: Rows, words: Collection[str] = ()) -> str:
     """A table for a page; arguments as for `plain`."""
     return _table([[cell.replace("|", "\\|") for cell in row] for row in rows], words, "pipe")
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.9731 → `97.3 %`."""
+    return f"{100 * share:.{digits}f} %"
 
 
 def _table(rows: Rows, words: Collection[str], form: str) -> str:

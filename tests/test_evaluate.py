@@ -222,13 +222,13 @@ def test_unseen_sets_are_told_apart_by_confidence(run, measured, data_dir):
         (["--model={run}", "--epochs=3"], "'epochs'"),
         (["--model={run}", "--ece_bins=0"], "--ece_bins=0: must be at least 1"),
         (["--model={run}", "--json=maybe"], "json"),
-        (["--model={run}/tickets"], "is no model: give a .tflite or .keras file"),
-        (["--model={run}/metrics.csv"], "is no TFLite file"),
-        (["--model={run}/export/ticket_float32.tflite", "--scaled"], "only a ticket records a temperature"),
+        (["--model={run}/tickets"], "is not a model: give a .keras file"),
+        (["--model={run}/metrics.csv"], "is not a model: give a .keras file"),
+        (["--model={run}/export/ticket_float32.tflite", "--scaled"], "only tickets have one"),
         (["--model={lone}"], "--dataset is missing"),
         (["--model={run}", "--unseen=tiny_cars", "--data_dir={data_dir}"], "(8, 8, 1), tiny_cars has (6, 6, 3)"),
         (["--model={lone}", "--source=tiny_cars", "--data_dir={data_dir}"], "(8, 8, 1), tiny_cars has (6, 6, 3)"),
-        (["--model={run}", "--source=tiny_letters", "--data_dir={data_dir}"], "10 classes apart, tiny_letters has 26"),
+        (["--model={run}", "--source=tiny_letters", "--data_dir={data_dir}"], "10 classes, tiny_letters has 26"),
         (["--model={run}", "--source=tiny_fog", "--data_dir={data_dir}", "--split=val"], "it must have train, test"),
         (["--model={run}", "--unseen=none_such", "--data_dir={data_dir}"], "no TFDS set none_such"),
     ],
@@ -264,7 +264,7 @@ def test_a_ticket_without_a_temperature_says_what_to_do(call, run, tmp_path):
     store.save(ticket)
     done = call(f"--model={tmp_path / 'old'}", "--dataset=digits", "--scaled")
     assert (done.code, done.out) == (2, "")
-    assert "level 0 records no temperature: take its raw logits" in done.err[0]
+    assert "level 0 has no temperature: use its raw logits" in done.err[0]
 
 
 def test_data_of_ones_own_must_be_named(call, tmp_path):
@@ -286,13 +286,13 @@ def test_data_of_ones_own_must_be_named(call, tmp_path):
 
 def test_a_model_that_gives_nan_fails(call, tmp_path):
     from lotcal_tf.compat import keras
-    from lotcal_tf.formats import saved_model
+    from lotcal_tf.formats.saved_model import SavedModel
 
     model = keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
     )
     model.layers[-1].bias.assign(tf.fill([10], np.nan))
-    saved_model.write(model, tmp_path / "nan")
+    SavedModel().write(model, tmp_path / "nan")
     done = call(f"--model={tmp_path / 'nan'}", "--dataset=digits")
     assert (done.code, done.out) == (1, "")
     assert "gives NaN or infinity, first for example 0" in done.err[0]

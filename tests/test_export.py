@@ -11,7 +11,7 @@ import pytest
 from lotcal_tf import api, export, measuring
 from lotcal_tf.compat import keras
 from lotcal_tf.config.recipes import resolve
-from lotcal_tf.formats import tflite
+from lotcal_tf.formats.tflite import Float32, Int8
 from lotcal_tf.lottery.run import run_experiment
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import selected_level
@@ -71,8 +71,8 @@ def test_by_default_the_best_level_becomes_two_small_files(call, run, tmp_path):
         (row,) = (row for row in parity["files"].values() if row["file"] == name)
         for figure, value in row["measured"].items():
             assert found.metrics[figure] == pytest.approx(value, abs=1e-6)
-    verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
-    measured = {row["file"]: row["latency"] for row in verdict["files"]}
+    report = json.loads((tmp_path / "out" / "sparsity_report.json").read_text())
+    measured = {row["file"]: row["latency"] for row in report["files"]}
     assert len(measured) == 4 and all(set(row) == {"1", "2"} for row in measured.values())
     assert not list(tmp_path.glob(".out*"))
 
@@ -102,13 +102,13 @@ def test_a_numbered_level_goes_to_a_place_of_its_own(call, run, tmp_path):
         (["--run={run}", "--encoding=zip"], "--encoding=zip: choose one of smallest, dense"),
         (
             ["--run={run}", "--formats=float32,keras", "--encoding=sparse"],
-            "--encoding=sparse: there is no sparse encoding of keras",
+            "--encoding=sparse: keras has no sparse encoding",
         ),
         (["--run={run}", "--output=classes"], "--output=classes: choose one of logits, prob"),
         (["--run={run}", "--ece_tolerance=-1"], "--ece_tolerance=-1: must be a finite number"),
         (["--run={run}", "--seconds=nan"], "--seconds=nan: must be a finite number"),
         (["--run={run}", "--epochs=3"], "'epochs'"),
-        (["--run={taken}", "--out={taken}"], "holds something else than an export"),
+        (["--run={taken}", "--out={taken}"], "holds something other than an export"),
     ],
 )
 def test_a_wrong_request_is_told_in_one_line(call, run, tmp_path, flags, words):
@@ -147,12 +147,12 @@ def test_a_run_without_a_level_is_refused(call, tmp_path):
 
 
 def test_a_file_that_says_something_else_fails(call, run, tmp_path, monkeypatch):
-    def wrong(model, path, **rest):
+    def wrong(self, model, path, *rest):
         model.layers[-1].bias.assign_add(np.arange(10, dtype="float32"))
-        write(model, path, **rest)
+        write(self, model, path, *rest)
 
-    write = tflite.write_float32
-    monkeypatch.setattr(tflite, "write_float32", wrong)
+    write = Float32.write
+    monkeypatch.setattr(Float32, "write", wrong)
     out = tmp_path / "out"
     done = call(f"--run={run}", f"--out={out}", "--formats=float32", "--encoding=dense")
     assert (done.code, done.out) == (1, "")
@@ -172,7 +172,7 @@ def test_interruption_leaves_nothing_and_is_130(call, run, tmp_path, monkeypatch
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tflite, "write_int8", interrupt)
+    monkeypatch.setattr(Int8, "write", interrupt)
     done = call(f"--run={run}", f"--out={tmp_path / 'out'}", "--seconds=0")
     assert (done.code, done.out, done.err[-1]) == (130, "", "export: interrupted")
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import pytest
 from lotcal_tf import exporting
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.errors import UsageError
-from lotcal_tf.formats import tflite
+from lotcal_tf.formats.tflite import TFLiteRunner
 from lotcal_tf.lottery.run import run_experiment
 
 
@@ -40,7 +40,7 @@ def test_what_the_run_recorded_holds_unless_it_is_given(run, tmp_path):
     other = export(run, 1, tmp_path, ece_bins=7, export_logits="raw")
     assert (other.parity["temperature"], other.parity["ece_bins"]) == (1, 7)
     inputs = np.random.default_rng(0).random((5, 8, 8, 1)).astype("float32") * 16
-    found = tflite.Runner(other.files["float32"])(inputs)
+    found = TFLiteRunner(other.files["float32"])(inputs)
     np.testing.assert_allclose(found, ticket.model()(inputs), rtol=1e-4, atol=1e-5)
 
 

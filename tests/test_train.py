@@ -198,7 +198,7 @@ def test_run_directory_holds_what_the_design_lists(finished):
     }
     rest = {"experiment.json", "metrics.csv", "history.csv"}
     card = ("model_card.json", "model_card.md", "reliability.png")
-    shown = ("ticket_float32.tflite", "parity.json", "verdict.json", *card)
+    shown = ("ticket_float32.tflite", "parity.json", "sparsity_report.json", *card)
     export = {f"export/{name}" for name in shown}
     assert found == tickets | rest | export | model | {board}
     # Nothing beside the run, where the command stood.

@@ -1,4 +1,4 @@
-"""Reads exports of one run together: what each level's files weigh, how fast they are, what they still say.
+"""Compares the exports of one run: size, latency, accuracy and ECE of the files of each level.
 
 python tools/deployment.py RUN/export_level_*
 """
@@ -18,9 +18,9 @@ HEAD = (
 
 
 def rows(directory: Path) -> list[list[str]]:
-    """One export's rows: the dense network it is held against, then each file."""
+    """The rows of one export: the dense network, then each file."""
     card = _json(directory / "model_card.json")
-    sizes = {row["file"]: row for row in card["verdict"]["files"]}
+    sizes = {row["file"]: row for row in card["sparsity_report"]["files"]}
     parity = {row["file"]: row for row in card["parity"]["files"].values()}
     dense = next(iter(sizes.values()))
     kept = f"{100 * card['record']['density']:.1f} %"
@@ -28,18 +28,18 @@ def rows(directory: Path) -> list[list[str]]:
     for name, row in sizes.items():
         if name == "masked network":
             continue
-        held = parity.get(name)
+        compared = parity.get(name)
         found.append(
             [
-                kept if held else "100 %",
+                kept if compared else "100 %",
                 name,
                 row["encoding"],
                 f"{row['bytes']:,}",
                 f"{dense['bytes'] / row['bytes']:.1f} ×",
                 f"{row['gzipped']:,}",
                 *_times(row, dense),
-                _pair(held, "accuracy", 100, 2) if held else "–",
-                _pair(held, "ece", 1, 4) if held else "–",
+                _pair(compared, "accuracy", 100, 2) if compared else "–",
+                _pair(compared, "ece", 1, 4) if compared else "–",
             ]
         )
     return found
@@ -58,8 +58,8 @@ def _times(row: dict[str, Any], dense: dict[str, Any]) -> list[str]:
     return [f"{one:.1f}", f"{dense['latency']['1']['median_us'] / one:.2f} ×", f"{two:.1f}"]
 
 
-def _pair(held: dict[str, Any], figure: str, scale: float, digits: int) -> str:
-    ticket, file = (scale * held[side][figure] for side in ("ticket", "measured"))
+def _pair(compared: dict[str, Any], metric: str, scale: float, digits: int) -> str:
+    ticket, file = (scale * compared[side][metric] for side in ("ticket", "measured"))
     return f"{ticket:.{digits}f} → {file:.{digits}f}"
 
 

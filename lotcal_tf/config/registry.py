@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 from lotcal_tf.config import hyperparameters
@@ -85,43 +86,58 @@ class Source(Row):
 
 
 @dataclasses.dataclass(frozen=True)
-class Format:
-    """One kind of file that a ticket is exported to.
+class FormatRow:
+    """One file format that a ticket can be exported to.
 
     Attributes:
-      path: what writes it, `module:function`, called as `write(model, path, material=…)`; see
-        `deploy.formats`.
+      path: its class, `module:Class`, a subclass of `formats.format.Format`.
       help: one line for `--help`.
-      file: what the file, or the directory, is called.
-      tolerance: `float`, where only the order of sums differs from the ticket's; else `quantised`.
-      encoder: what leaves zeros out of such a file (TFLite's sparse encoding), `module:function`,
-        called as `encode(model, content)`; empty where that cannot be.
-      needs: which data it takes to write it, of `validation` and `training`.
+      file: the name of the file or directory that is written. A file is recognised by the suffix of
+        this name; formats with the same suffix are run and read by the same code.
+      marker: of a directory: the name of the file inside by which it is recognised.
+      quantised: whether weights are rounded; else only the order of float32 sums may differ.
+      sparse: whether the format has a sparse encoding, i.e. whether its class implements `encode`.
+      needs: the data needed for writing, of `validation` and `training`.
+      runtime: the library that runs the file, e.g. `TensorFlow` or `LITERT`.
     """
 
     path: str
     help: str
     file: str
-    tolerance: str = "quantised"
-    encoder: str = ""
+    marker: str = ""
+    quantised: bool = False
+    sparse: bool = False
     needs: tuple[str, ...] = ()
+    runtime: str = "TensorFlow"
+
+    @property
+    def kind(self) -> str:
+        """What formats with the same suffix have in common: `tflite`, `keras`, `saved_model`."""
+        return PurePath(self.marker).stem or PurePath(self.file).suffix[1:]
+
+    @property
+    def recognised_by(self) -> str:
+        """How a file of this format is recognised, in words."""
+        return f"a directory with {self.marker}" if self.marker else f"a .{self.kind} file"
+
+    def matches(self, path: Path) -> bool:
+        """Whether a path is a file or directory of this format, by its name or marker file."""
+        if self.marker:
+            return (path / self.marker).is_file()
+        return path.is_file() and path.suffix == f".{self.kind}"
 
     def load(self) -> Any:
-        """Imports what writes it."""
-        return _imported(self.path)
-
-    def load_encoder(self) -> Any:
-        """Imports what leaves its zeros out."""
-        return _imported(self.encoder)
+        """Imports the class and makes its instance, a `formats.format.Format`."""
+        return _imported(self.path)()
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """One way to store a network's zeros; with neither they are numbers like others.
+    """One way to store the zeros of a network; if neither is set, they are stored as values.
 
     Attributes:
-      sparse: by TFLite's sparse encoding, which leaves them out.
-      compact: without the units and channels that are dead, see `pruning.compaction`.
+      sparse: zeros are left out, by the sparse encoding of the format.
+      compact: dead units and channels are removed, see `pruning.compaction`.
     """
 
     sparse: bool
@@ -246,57 +262,67 @@ CORRUPTIONS: Mapping[str, Row] = {
 }
 SEVERITIES = (1, 2, 3, 4, 5)
 
-# What a ticket can be exported to.
-FORMATS: Mapping[str, Format] = {
-    "keras": Format(
-        "lotcal_tf.formats.keras:write",
-        "a Keras file, to go on with in tf_keras",
+# The runtime of `.tflite` files; others need TensorFlow.
+LITERT = "LiteRT"
+
+# Files that a ticket can be exported to.
+FORMATS: Mapping[str, FormatRow] = {
+    "keras": FormatRow(
+        "lotcal_tf.formats.keras:KerasFile",
+        "a Keras file, for further work in tf_keras",
         "ticket.keras",
-        tolerance="float",
     ),
-    "saved_model": Format(
-        "lotcal_tf.formats.saved_model:write",
+    "saved_model": FormatRow(
+        "lotcal_tf.formats.saved_model:SavedModel",
         "a SavedModel with the signature serving_default",
         "saved_model",
-        tolerance="float",
+        marker="saved_model.pb",
     ),
-    "float32": Format(
-        "lotcal_tf.formats.tflite:write_float32",
-        "TFLite as the network is",
+    "float32": FormatRow(
+        "lotcal_tf.formats.tflite:Float32",
+        "TFLite, the network unchanged",
         "ticket_float32.tflite",
-        tolerance="float",
-        encoder="lotcal_tf.formats.tflite:in_blocks",
+        sparse=True,
+        runtime=LITERT,
     ),
-    "float16": Format(
-        "lotcal_tf.formats.tflite:write_float16",
-        "TFLite, weights in 16 bits, computed in 32",
+    "float16": FormatRow(
+        "lotcal_tf.formats.tflite:Float16",
+        "TFLite, 16-bit weights, computed in 32 bits",
         "ticket_float16.tflite",
-        encoder="lotcal_tf.formats.tflite:in_rows",
+        quantised=True,
+        sparse=True,
+        runtime=LITERT,
     ),
-    "dynamic": Format(
-        "lotcal_tf.formats.tflite:write_dynamic",
-        "TFLite, weights in 8 bits, activations quantised as they come",
+    "dynamic": FormatRow(
+        "lotcal_tf.formats.tflite:Dynamic",
+        "TFLite, 8-bit weights, activations quantised at run time",
         "ticket_dynamic.tflite",
+        quantised=True,
+        runtime=LITERT,
     ),
-    "int8": Format(
-        "lotcal_tf.formats.tflite:write_int8",
-        "TFLite in whole numbers of 8 bits, their ranges from validation data",
+    "int8": FormatRow(
+        "lotcal_tf.formats.tflite:Int8",
+        "TFLite, 8-bit integers with ranges from validation data",
         "ticket_int8.tflite",
-        encoder="lotcal_tf.formats.tflite:in_rows",
+        quantised=True,
+        sparse=True,
         needs=("validation",),
+        runtime=LITERT,
     ),
-    "int8_qat": Format(
-        "lotcal_tf.formats.qat:write",
-        "the same after fine-tuning that knows of the rounding (TFMOT); zeros stay",
+    "int8_qat": FormatRow(
+        "lotcal_tf.formats.qat:Int8Qat",
+        "int8 after quantisation-aware fine-tuning that keeps zeros (TFMOT)",
         "ticket_int8_qat.tflite",
-        encoder="lotcal_tf.formats.tflite:in_rows",
+        quantised=True,
+        sparse=True,
         needs=("validation", "training"),
+        runtime=LITERT,
     ),
 }
-# What is written where nobody says what: one file that keeps every digit, and the small one.
+# The default: one file in full precision and one small file.
 DEFAULT_FORMATS = ("float32", "int8")
 
-# How a file holds a network's zeros.
+# How a file stores the zeros of a network.
 ENCODINGS: Mapping[str, Encoding] = {
     "dense": Encoding(sparse=False, compact=False),
     "sparse": Encoding(sparse=True, compact=False),
@@ -361,12 +387,22 @@ def corruption(name: str) -> Row:
     return CORRUPTIONS[name]
 
 
-def file_format(name: str) -> Format:
-    """The row of a format.
+def file_format(name: str) -> FormatRow:
+    """The row of a file format.
 
     Raises:
-      FieldError: there is none of that name.
+      FieldError: there is no format of that name.
     """
     if name not in FORMATS:
-        raise FieldError("formats", name, f"choose of {', '.join(FORMATS)}")
+        raise FieldError("formats", name, f"choose from {', '.join(FORMATS)}")
     return FORMATS[name]
+
+
+def format_of(path: Path) -> FormatRow | None:
+    """The first row that a file or directory matches; None if it is of no known format."""
+    return next((row for row in FORMATS.values() if row.matches(path)), None)
+
+
+def accepted_files() -> str:
+    """How files of known formats are recognised, in words, for messages."""
+    return ", ".join(dict.fromkeys(row.recognised_by for row in FORMATS.values()))

@@ -205,25 +205,32 @@ def from_pipelines(
 
 
 def part_of_test(
-    test: Any, *, classes: int, memory_limit_mb: int = 2048, input_range: float = 1.0
+    test: Any,
+    *,
+    classes: int,
+    split: str = "test",
+    memory_limit_mb: int = 2048,
+    shuffle_buffer: int = 1,
+    input_range: float = 1.0,
 ) -> Part:
-    """A test split that comes without a training split: arrays or a pipeline, checked as above.
+    """One split without the others: arrays or a pipeline, checked as above.
 
     Args:
       test: a pair of inputs and labels, or an unbatched `tf.data` pipeline of such pairs.
-      classes, memory_limit_mb, input_range: see `from_pipelines`.
+      split: its name, for messages.
+      classes, memory_limit_mb, shuffle_buffer, input_range: see `from_pipelines`.
 
     Raises:
-      UsageError: the data are not what they should be.
+      UsageError: the data is invalid.
     """
     if isinstance(test, tf.data.Dataset):
-        count, pair, _ = _read(test, "test", classes, memory_limit_mb * _MB)
+        count, pair, _ = _read(test, split, classes, memory_limit_mb * _MB)
         if pair is None:
-            return Part(classes, _streamed(test, count, 1), input_range)
+            return Part(classes, _streamed(test, count, shuffle_buffer), input_range)
     elif is_pair(test):
-        pair = check_arrays(*test, split="test", classes=classes)
+        pair = check_arrays(*test, split=split, classes=classes)
     else:
-        raise UsageError("test must be a pair of inputs and labels, or a tf.data pipeline")
+        raise UsageError(f"{split} must be a pair (inputs, labels), or a tf.data pipeline")
     return Part(classes, ResidentSplit.of(*pair), input_range)
 
 

@@ -1,1 +1,1 @@
-"""Deployment: a ticket as a file, checked against the ticket before it counts as exported."""
+"""Deployment: exporting a ticket to files that are verified against the ticket."""

@@ -1,4 +1,4 @@
-"""Running models in the background, while the caller does something else."""
+"""Running models in a background thread."""
 
 import threading
 from collections.abc import Callable
@@ -14,16 +14,14 @@ from lotcal_tf.formats.batches import in_batches
 class Background:
     """A thread that runs models one after another.
 
-    Leaving its `with` block ends what still runs within a batch, and leaves out what is not begun.
+    Leaving its `with` block stops the current model after its current batch, and cancels the others.
     """
 
     def __init__(self) -> None:
-        """See the class."""
         self._thread = ThreadPoolExecutor(1)
-        self._over = threading.Event()
+        self._stopped = threading.Event()
 
     def __enter__(self) -> "Background":
-        """Itself."""
         return self
 
     def __exit__(
@@ -32,8 +30,7 @@ class Background:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Waits for the batch that is being run."""
-        self._over.set()
+        self._stopped.set()
         self._thread.shutdown(cancel_futures=True)
 
     def run(
@@ -42,11 +39,17 @@ class Background:
         inputs: NDArray[np.float32],
         size: int = 1000,
     ) -> "Future[NDArray[np.float32]]":
-        """What a model will have given `(N, K)` for inputs `(N, …)`, in batches of `size`."""
+        """Starts a model; the future gives its outputs `(N, K)` for inputs `(N, …)`.
 
-        def attentive(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-            if self._over.is_set():
+        Args:
+          runner: the model.
+          inputs: `(N, …)`.
+          size: of a batch.
+        """
+
+        def stoppable(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            if self._stopped.is_set():
                 raise CancelledError
             return runner(batch)
 
-        return self._thread.submit(in_batches, attentive, inputs, size)
+        return self._thread.submit(in_batches, stoppable, inputs, size)

@@ -1,34 +1,37 @@
-"""Making one file: in the smallest of its encodings, its temperature fitted anew, its zeros counted."""
+"""Writing a network in one format: each possible encoding is a candidate, the smallest file is kept."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lotcal_tf.compat import keras
-from lotcal_tf.config.registry import ENCODINGS, FORMATS, Format
+from lotcal_tf.config.registry import ENCODINGS, FORMATS, FormatRow
 from lotcal_tf.deploy.scaling import refit
 from lotcal_tf.files import size_of
 from lotcal_tf.formats import zeros
-from lotcal_tf.formats.format import LOGITS, NOTHING, PROBABILITIES, Material, with_softmax
-from lotcal_tf.formats.zeros import StoredTensor
+from lotcal_tf.formats.format import Format, Material, StoredTensor
+from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES, with_softmax
 from lotcal_tf.pruning.compaction import Compaction
 
-# The encoding that leaves no zeros out, by whether dead units are.
+# The encoding without sparse encoding, by whether dead units are removed.
 _DENSE = {how.compact: name for name, how in ENCODINGS.items() if not how.sparse}
+_REFERENCE = "float32"  # the format of files that others are compared with
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
-    """A file that was written.
+class WrittenFile:
+    """A file in its smallest encoding.
 
     Attributes:
-      path: where it is.
-      encoding: its encoding's name.
-      sizes: bytes in each of the encodings that were tried, by name.
-      temperature: what its logits are divided by besides what the network was given.
-      tensors: the kernels that it holds.
+      row: its format.
+      path: the file.
+      encoding: the name of its encoding.
+      sizes: in bytes, of each encoding that was tried.
+      temperature: the divisor of its logits, in addition to the network's temperature.
+      tensors: the kernels in it.
     """
 
+    row: FormatRow
     path: Path
     encoding: str
     sizes: Mapping[str, int]
@@ -36,15 +39,15 @@ class Made:
     tensors: Sequence[StoredTensor]
 
 
-class Maker:
-    """Makes files of one network.
+class Candidates:
+    """Writes candidate files of one network.
 
     Args:
       model: plain; gives logits.
       compaction: of that network.
-      output: `logits` or `probabilities`, what files give.
-      material: what quantising draws on.
-      scratch: a directory to write to.
+      output: what files give: `logits` or `probabilities`.
+      material: the data for quantisation.
+      scratch: an existing directory for candidates.
     """
 
     def __init__(
@@ -55,54 +58,63 @@ class Maker:
         material: Material,
         scratch: Path,
     ) -> None:
-        """See the class."""
         self._networks = {False: model, True: compaction.model}
         self._output, self._material, self._scratch = output, material, scratch
-        self._smaller = compaction.before != compaction.after
+        self._has_dead_units = compaction.before != compaction.after
 
-    def make(self, row: Format, encoding: str | None, target: Path, *, refitted: bool) -> Made:
-        """Writes a file in one encoding, or in each that it can have, of which the smallest stays.
+    def write(
+        self, name: str, encoding: str | None, target: Path, *, refitted: bool
+    ) -> WrittenFile:
+        """Writes a file in one encoding, or in every possible encoding to keep the smallest file.
 
         Args:
-          row: the format.
-          encoding: a name of `ENCODINGS`; None: the smallest.
-          target: the directory it goes to.
-          refitted: whether a quantised network is given a temperature of its own, where there are
-            validation data to fit it on.
+          name: the format.
+          encoding: a name in `ENCODINGS`; None: the smallest.
+          target: the directory for the file.
+          refitted: whether to fit a temperature to a quantised network, if there is validation data.
 
         Raises:
-          UsageError: the network cannot be written so.
-          ExportMismatch: a weight that is 0 in the network is not 0 in the file.
+          UsageError: the network cannot be written in this format.
+          ExportMismatch: a weight is 0 in the network but not in the file.
         """
-        names = [encoding] if encoding else self._candidates(row)
-        sizes = {name: self._write(row, name) for name in names}
-        best = min(sizes, key=lambda name: sizes[name])  # The first of equal ones.
+        row = FORMATS[name]
+        file_format = row.load()
+        names = [encoding] if encoding else self._possible_encodings(row)
+        sizes = {name: self._write(row, file_format, name) for name in names}
+        smallest = min(sizes, key=lambda name: sizes[name])  # the first of equal ones
+        candidate = self._scratch / smallest / row.file
         temperature = 1.0
-        if refitted and row.tolerance != "float" and self._material.validation is not None:
-            temperature = refit(self._scratch / best / row.file, self._material)
-        path = (self._scratch / best / row.file).rename(target / row.file)
-        held = zeros.check(path, self._networks[ENCODINGS[best].compact])
-        return Made(path, best, sizes, temperature, held)
+        if refitted and row.quantised and self._material.validation is not None:
+            temperature = refit(candidate, file_format, self._material)
+        path = candidate.rename(target / row.file)
+        tensors = file_format.stored_tensors(path)
+        zeros.check(path.name, tensors, self._networks[ENCODINGS[smallest].compact])
+        return WrittenFile(row, path, smallest, sizes, temperature, tensors)
 
     def reference(self, model: "keras.Model", name: str) -> Path:
-        """A network as a dense float32 `.tflite` file, to hold others against."""
-        row = FORMATS["float32"]
-        tried = self._scratch / _DENSE[False] / row.file
-        if model is self._networks[False] and self._output == LOGITS and tried.exists():
-            return tried
-        path = self._scratch / f"{name}.tflite"
-        row.load()(model, path, material=NOTHING)
+        """A network as a dense float32 `.tflite` file, for comparisons.
+
+        Args:
+          model: the network; the candidate is used if it was written already.
+          name: of the file, without suffix.
+        """
+        row = FORMATS[_REFERENCE]
+        candidate = self._scratch / _DENSE[False] / row.file
+        if model is self._networks[False] and self._output == LOGITS and candidate.exists():
+            return candidate
+        path = self._scratch / f"{name}{Path(row.file).suffix}"
+        row.load().write(model, path)
         return path
 
-    def _candidates(self, row: Format) -> list[str]:
+    def _possible_encodings(self, row: FormatRow) -> list[str]:
         return [
             name
             for name, how in ENCODINGS.items()
-            if (row.encoder or not how.sparse) and (self._smaller or not how.compact)
+            if (row.sparse or not how.sparse) and (self._has_dead_units or not how.compact)
         ]
 
-    def _write(self, row: Format, encoding: str) -> int:
-        """Writes a candidate, a sparse one after its dense one; gives its bytes."""
+    def _write(self, row: FormatRow, file_format: Format, encoding: str) -> int:
+        """Writes a candidate and returns its size; a sparse one is made from its dense one."""
         how = ENCODINGS[encoding]
         model = self._networks[how.compact]
         if self._output == PROBABILITIES:
@@ -110,10 +122,10 @@ class Maker:
         path = self._scratch / encoding / row.file
         path.parent.mkdir(exist_ok=True)
         if not how.sparse:
-            row.load()(model, path, material=self._material)
+            file_format.write(model, path, self._material)
             return size_of(path)
-        whole = self._scratch / _DENSE[how.compact] / row.file
-        if not whole.exists():
-            self._write(row, _DENSE[how.compact])
-        path.write_bytes(row.load_encoder()(model, whole.read_bytes()))
+        dense = self._scratch / _DENSE[how.compact] / row.file
+        if not dense.exists():
+            self._write(row, file_format, _DENSE[how.compact])
+        path.write_bytes(file_format.encode(model, dense.read_bytes()))
         return size_of(path)

@@ -1,4 +1,4 @@
-"""The examples that an export's files are made with and held against their ticket on."""
+"""The examples of an export: for comparing the files with the ticket, and for quantisation."""
 
 import dataclasses
 from typing import Any
@@ -6,20 +6,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lotcal_tf.data.arrays import is_pair
-from lotcal_tf.data.splits import Dataset, ResidentSplit, Split
-from lotcal_tf.errors import UsageError
+from lotcal_tf.data.arrays import part_of_test
+from lotcal_tf.data.splits import Dataset, Split
 from lotcal_tf.formats.format import Material
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """What files are measured on and made with.
+    """The examples of an export.
 
     Attributes:
-      inputs, labels: `(N, …)` and `(N,)`, what files are compared on.
-      split: what these are: `test`, or `val`.
-      material: what quantising draws on.
+      inputs, labels: `(N, …)` and `(N,)`, on which the files are compared with the ticket.
+      split: the name of these examples: `test` or `val`.
+      material: the data for quantisation.
     """
 
     inputs: NDArray[np.float32]
@@ -29,36 +28,54 @@ class Examples:
 
     @classmethod
     def of(cls, dataset: Dataset, seed: int = 0) -> "Examples":
-        """A dataset's test split, without one its validation split; and what quantising draws on."""
-        ranges, known = _whole(dataset.validation)
-        material = Material(ranges, known, dataset.train, seed)
+        """The test split of a dataset, or its validation split if it has no test split.
+
+        Args:
+          dataset: its validation and training splits are used for quantisation.
+          seed: determines the order of training examples in quantisation-aware fine-tuning.
+        """
+        inputs, labels = _in_memory(dataset.validation)
+        material = Material(inputs, labels, dataset.train, seed)
         if dataset.test is None:
-            return cls(ranges, known, "val", material)
-        return cls(*_whole(dataset.test), "test", material)
+            return cls(inputs, labels, "val", material)
+        return cls(*_in_memory(dataset.test), "test", material)
 
     @classmethod
     def given(
         cls,
-        test: tuple[Any, Any],
-        validation: tuple[Any, Any] | None = None,
-        train: tuple[Any, Any] | None = None,
+        test: Any,
+        validation: Any = None,
+        train: Any = None,
+        *,
+        classes: int,
+        shuffle_buffer: int = 10_000,
     ) -> "Examples":
-        """Of `(inputs, labels)` arrays."""
-        inputs, labels = _pair("test", test)
-        ranges, known = _pair("validation", validation) if validation is not None else (None, None)
-        training = ResidentSplit.of(*_pair("train", train)) if train is not None else None
-        material = Material(ranges, known, training)
+        """Examples from arrays or pipelines.
+
+        Args:
+          test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs.
+          validation: likewise; for the ranges and temperatures of quantised files.
+          train: likewise; for quantisation-aware fine-tuning.
+          classes: the number of classes of the ticket.
+          shuffle_buffer: of a training pipeline that does not fit in memory, in examples.
+
+        Raises:
+          UsageError: one of them is neither, is empty, or has invalid inputs or labels.
+        """
+
+        def split(name: str, data: Any) -> Split:
+            part = part_of_test(data, classes=classes, split=name, shuffle_buffer=shuffle_buffer)
+            return part.split
+
+        inputs, labels = _in_memory(split("test", test))
+        material = Material(training=None if train is None else split("train", train))
+        if validation is not None:
+            ranges, known = _in_memory(split("validation", validation))
+            material = dataclasses.replace(material, validation=ranges, labels=known)
         return cls(inputs, labels, "test", material)
 
 
-def _pair(name: str, data: Any) -> tuple[NDArray[np.float32], NDArray]:
-    """Inputs as float32, and labels; raises UsageError where they are no such pair."""
-    if not (is_pair(data) and len(data[0]) == len(data[1])):
-        raise UsageError(f"{name} must be a pair (inputs, labels) of one length")
-    return np.asarray(data[0], np.float32), np.asarray(data[1])
-
-
-def _whole(split: Split) -> tuple[NDArray[np.float32], NDArray]:
-    """All inputs and labels of a split."""
+def _in_memory(split: Split) -> tuple[NDArray[np.float32], NDArray]:
+    """All inputs, as float32, and labels of a split."""
     inputs, labels = zip(*((x.numpy(), y.numpy()) for x, y in split.in_order(1000)), strict=True)
     return np.concatenate(inputs).astype(np.float32), np.concatenate(labels)

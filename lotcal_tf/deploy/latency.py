@@ -1,4 +1,4 @@
-"""How long LiteRT takes for one example: several files measured in turns, so that all meet alike what else goes on."""
+"""The latency of LiteRT for one example: files take turns, so that other load on the machine affects all."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,18 +10,18 @@ import numpy as np
 
 from lotcal_tf.errors import LotcalError
 
-# A file's turn lasts about so long: caches are warm after its first run, which is not counted.
+# The length of a turn in seconds; its first run warms the caches and is not counted.
 _TURN = 0.02
 
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one example took.
+    """The latency of one example.
 
     Attributes:
       median_us: the median, in microseconds.
       p99_us: the 99th percentile (linear interpolation), in microseconds.
-      runs: how many were timed.
+      runs: the number of runs.
     """
 
     median_us: float
@@ -32,15 +32,15 @@ class Latency:
 def measure(
     files: Mapping[str, Path], *, threads: Sequence[int] = (1, 2), seconds: float = 1.0
 ) -> dict[str, dict[int, Latency]]:
-    """Times `.tflite` files on a batch of one example, in rounds in which each file has its turn.
+    """Times `.tflite` files on a batch of one example, in rounds in which every file has a turn.
 
     Args:
-      files: by the names that the result takes over.
-      threads: numbers of threads, each measured by itself.
-      seconds: how long each file is timed at each number of threads; at least one run a round.
+      files: by name.
+      threads: numbers of threads, measured one after another.
+      seconds: how long each file is timed at each number of threads; at least one turn.
 
     Returns:
-      By file, by number of threads.
+      The latencies by name and number of threads.
 
     Raises:
       LotcalError: LiteRT cannot load or run a file.
@@ -58,7 +58,7 @@ def measure(
 
 
 def _ready(name: str, path: Path, threads: int) -> Callable[[], None]:
-    """A function that runs the file once, on one made-up example."""
+    """A function that runs the file once, on a random example."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:
@@ -75,14 +75,14 @@ def _ready(name: str, path: Path, threads: int) -> Callable[[], None]:
 
 
 def _example(tensor: Mapping[str, Any]) -> Any:
-    """Inputs for a tensor; no kernel's time hangs on ordinary values."""
+    """Random inputs for a tensor; latency does not depend on their values."""
     uniform = np.random.default_rng(0).random(tuple(tensor["shape"]))
     scale = 1 if np.issubdtype(tensor["dtype"], np.floating) else 100
     return (uniform * scale).astype(tensor["dtype"])
 
 
 def _turn(run: Callable[[], None]) -> list[int]:
-    """Times of the runs of one turn, in nanoseconds, after one that is not counted."""
+    """The times of the runs in one turn, in nanoseconds."""
     run()
     times: list[int] = []
     before = begin = time.perf_counter_ns()

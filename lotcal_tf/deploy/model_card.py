@@ -1,4 +1,4 @@
-"""The model card: what the files in an export are, how far to trust them, how to run them; as text and as JSON."""
+"""The model card of an export: what the files are, how accurate and calibrated, and how to run them."""
 
 import json
 import math
@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.deploy.report_tables import FILE_WORDS, LAYER_WORDS, by_file, file_cells, layer_cells
-from lotcal_tf.evaluation.open_model import PROBABILITIES
-from lotcal_tf.lottery.progress import percent
+from lotcal_tf.formats.outputs import PROBABILITIES
 from lotcal_tf.metrics.bins import BinStatistics
 from lotcal_tf.metrics.reliability import bins_diagram
-from lotcal_tf.tables import markdown
+from lotcal_tf.tables import markdown, percent
 
 TEXT, JSON, DIAGRAM = "model_card.md", "model_card.json", "reliability.png"
 
-# Fields of an experiment, by the section they stand in; the rest is training.
+# Fields of an experiment by section; all others are in the section Training.
 _OF_DATA = (
     *("dataset", "source", "half", "validation_size", "augment", "input_mean", "input_std"),
     *("label_noise", "noise_kind", "noise_map"),
@@ -29,7 +28,7 @@ _OF_STRATEGY = (
 )
 _OF_PLACES = ("data_dir", "out", "memory_limit_mb", "distribute", "levels", "export_logits")
 _OF_DENSITY = ("level", "density", "remaining", "prunable", "weights")
-# Likewise of the realised figures, which are data's if not named here.
+# Likewise for realised values; those not listed here are about the data.
 _REALISED_IN_TRAINING = ("steps_per_epoch", "plan", "replicas")
 _REALISED_IN_STRATEGY = ("hyperparameters",)
 _REALISED_IN_DENSITY = ("parameters", "kernels", "prunable", "remaining_at_start")
@@ -40,26 +39,26 @@ def write(directory: Path, facts: Mapping[str, Any]) -> None:
     """Writes `model_card.md`, `model_card.json` and the reliability diagram beside them.
 
     Args:
-      directory: that of the export; the card speaks of the files in it.
-      facts: all that the card says. `experiment`: the fields of `experiment.json`; `data`: its
-        realised figures; `record`: the ticket's row of `metrics.csv`; `parity`: as `parity.json`
-        has it; `verdict`: `Verdict.as_dict()`; `reliability`: `reliability_of` of the main file;
-        `input`: `shape` of an example, `range` of its values (or None) and `scaling`, a sentence
-        on who scales them; `main`: the name of the file to show.
+      directory: of the export.
+      facts: the content of the card. `experiment`: the fields of `experiment.json`; `data`: its
+        realised values; `record`: the ticket's row of `metrics.csv`; `parity`: the content of
+        `parity.json`; `sparsity_report`: `SparsityReport.as_dict()`; `reliability`: `reliability_of`
+        the main file; `input`: `shape` of an example, `range` of its values (or None) and `scaling`,
+        a sentence on who scales them; `main`: the name of the file that is shown.
     """
     from matplotlib.image import imsave
 
     limits = _limits(facts)
     statistics = _statistics(facts["reliability"])
     imsave(directory / DIAGRAM, bins_diagram(statistics, title=facts["main"]))
-    whole = {**facts, "limits": limits, "diagram": DIAGRAM, "run": snippet(facts)}
-    text = json.dumps(_plain(whole), indent=2, ensure_ascii=False, allow_nan=False)
+    content = {**facts, "limits": limits, "diagram": DIAGRAM, "run": snippet(facts)}
+    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     (directory / JSON).write_text(text + "\n", encoding="utf-8")
     (directory / TEXT).write_text(_text(facts, limits), encoding="utf-8")
 
 
 def reliability_of(statistics: BinStatistics) -> list[dict[str, Any]]:
-    """Bins of equal width as a card's facts hold them; an empty bin has no confidence or accuracy."""
+    """Bins of equal width as JSON; an empty bin has neither confidence nor accuracy."""
     rows = zip(statistics.confidence, statistics.accuracy, statistics.counts, strict=True)
     return [
         {
@@ -72,13 +71,13 @@ def reliability_of(statistics: BinStatistics) -> list[dict[str, Any]]:
 
 
 def snippet(facts: Mapping[str, Any]) -> str:
-    """At most ten lines of Python that run the main file with LiteRT and NumPy alone.
+    """At most ten lines of Python that run the main file with LiteRT and NumPy only.
 
-    They print the class and the confidence. Empty where the main file is no `.tflite`.
+    They print the class and the confidence. Empty if the main file is not a `.tflite` file.
     """
     if not facts["main"].endswith(".tflite"):
         return ""
-    # Where any length goes, 1 does.
+    # A dimension of any size is set to 1.
     shape = ", ".join(str(size or 1) for size in (1, *facts["input"]["shape"]))
     lines = [
         "import numpy as np",
@@ -119,8 +118,8 @@ def _text(facts: Mapping[str, Any], limits: Sequence[str]) -> str:
         "Density": _pairs(_chosen(data, _REALISED_IN_DENSITY) | _chosen(record, _OF_DENSITY)),
         "Metrics": _metrics(facts),
         "Parity": _parity(facts["parity"]),
-        "Sizes and latency": _sizes(facts["verdict"]),
-        "What the zeros turned into": _layers(facts),
+        "Sizes and latency": _sizes(facts["sparsity_report"]),
+        "What the zeros save": _layers(facts),
         "Limits": "\n".join(f"- {limit}" for limit in limits),
         "How to run it": _running(facts),
     }
@@ -140,25 +139,25 @@ def _metrics(facts: Mapping[str, Any]) -> str:
     parity, main = facts["parity"], _main(facts)
     rows = [["", *_METRICS.values()]]
     for name, key in (("ticket", "ticket"), (facts["main"], "measured")):
-        rows.append([name, *_figures(main[key])])
+        rows.append([name, *_metric_cells(main[key])])
     scaled = (
         f"divided by the temperature {main['temperature']:.4g}, which was fitted on validation data"
         if main["temperature"] != 1
-        else "as the network was trained to give them: no temperature is in them (T = 1)"
+        else "as the network was trained, not divided by a temperature (T = 1)"
     )
     if parity["output"] == PROBABILITIES:
         given = f"The file gives probabilities, the softmax of logits {scaled}"
     else:
-        given = f"The file gives logits {scaled}; their softmax is probabilities"
+        given = f"The file gives logits {scaled}; their softmax gives probabilities"
     return "\n\n".join(
         [
             f"On the {parity['examples']:,} examples of the {_split(facts)} split:",
             markdown(rows),
             f"![Reliability diagram]({DIAGRAM})",
-            f"{given}. The confidence is the highest of them. It is to be read as a share: of predictions "
-            "made with a confidence of 0.9, nine of ten should be right. On these examples "
+            f"{given}. The confidence is the highest probability. In a calibrated model, nine of ten "
+            "predictions with a confidence of 0.9 are correct. On these examples "
             f"confidence and accuracy differ by {main['measured']['ece']:.4f} on average (ECE, {parity['ece_bins']} "
-            "bins). The confidence tells nothing of inputs unlike these.",
+            "bins). This does not hold for inputs of other kinds.",
         ]
     )
 
@@ -170,49 +169,50 @@ def _parity(parity: Mapping[str, Any]) -> str:
         difference = row.get("largest_difference")
         cells = [row["file"], row["encoding"], f"{row['temperature']:.4g}", f"{row['zeros']:,}"]
         cells.append("–" if difference is None else f"{difference:.2g}")
-        pairs = zip(_figures(row["ticket"]), _figures(row["measured"]), strict=True)
+        pairs = zip(_metric_cells(row["ticket"]), _metric_cells(row["measured"]), strict=True)
         rows.append([*cells, *(f"{ticket} → {file}" for ticket, file in pairs)])
-    tolerance = "; ".join(f"{name}: {_shown(value)}" for name, value in parity["tolerance"].items())
+    tolerance = "; ".join(
+        f"{name}: {_text_of(value)}" for name, value in parity["tolerance"].items()
+    )
     return f"{markdown(rows, FILE_WORDS)}\n\nTolerance: {tolerance}."
 
 
-def _sizes(verdict: Mapping[str, Any]) -> str:
-    measured = any(row["latency"] for row in verdict["files"])
+def _sizes(report: Mapping[str, Any]) -> str:
+    measured = any(row["latency"] for row in report["files"])
     note = (
-        f"\n\nOne example at a time, in microseconds, on {verdict['machine']}; “smaller” and “faster” are against the "
-        "dense network, which is not in this directory."
+        f"\n\nOne example at a time, in microseconds, on {report['machine']}; “smaller” and “faster” are relative "
+        "to the dense network, which is not in this directory."
     )
-    return markdown(file_cells(verdict["files"]), FILE_WORDS) + (note if measured else "")
+    return markdown(file_cells(report["files"]), FILE_WORDS) + (note if measured else "")
 
 
 def _layers(facts: Mapping[str, Any]) -> str:
-    rows = by_file(facts["verdict"]["layers"]).get(facts["main"])
+    rows = by_file(facts["sparsity_report"]["layers"]).get(facts["main"])
     if not rows:
-        return f"Not told for `{facts['main']}`."
-    return f"In `{facts['main']}`; the other files are in `{JSON}`.\n\n{markdown(layer_cells(rows), LAYER_WORDS)}"
+        return f"Not known for `{facts['main']}`."
+    return f"In `{facts['main']}`; `{JSON}` has the other files.\n\n{markdown(layer_cells(rows), LAYER_WORDS)}"
 
 
 def _limits(facts: Mapping[str, Any]) -> list[str]:
-    """What was not measured, and what the figures hang on."""
-    experiment, data, verdict = facts["experiment"], facts["data"], facts["verdict"]
+    """What was not measured, and what the metrics depend on."""
+    experiment, data, report = facts["experiment"], facts["data"], facts["sparsity_report"]
     noise = experiment.get("label_noise") or 0
     classes = f"one of its {data['classes']} classes" if "classes" in data else "one of its classes"
     limits = [
-        f"Distribution shift was not measured: the figures hold for examples drawn as those of the {_split(facts)} "
-        "split were.",
-        f"Inputs of other kinds were not measured: the network gives {classes} to whatever it is shown.",
-        f"Latency was measured on {verdict['machine']}; other devices were not measured."
-        if any(row["latency"] for row in verdict["files"])
+        f"Distribution shift was not measured: the metrics hold for data distributed like the {_split(facts)} split.",
+        f"Inputs of other kinds were not measured: the network assigns {classes} to any input.",
+        f"Latency was measured on {report['machine']}; other devices were not measured."
+        if any(row["latency"] for row in report["files"])
         else "Latency was not measured.",
-        f"Training labels were made wrong on purpose (label_noise {noise:g}); how many were wrong before is not known."
+        f"Training labels were changed on purpose (label_noise {noise:g}); label noise in the data set itself "
+        "was not measured."
         if noise
-        else "Label noise was not measured: labels count as right as the data set gives them.",
-        f"ECE is of {facts['parity']['ece_bins']} bins and {facts['parity']['examples']:,} examples; with others it "
-        "comes out otherwise.",
+        else "Label noise was not measured: the labels of the data set count as correct.",
+        f"The ECE depends on its {facts['parity']['ece_bins']} bins and {facts['parity']['examples']:,} examples.",
     ]
     if "seed" in experiment:
         limits.append(
-            f"All figures are of one run, seed {experiment['seed']}; the spread over seeds was not measured."
+            f"All metrics are from one run with seed {experiment['seed']}; the spread over seeds was not measured."
         )
     return limits
 
@@ -220,7 +220,7 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
 def _running(facts: Mapping[str, Any]) -> str:
     code, given = snippet(facts), facts["input"]
     if not code:
-        return f"`{facts['main']}` runs in TensorFlow; export a `.tflite` file to run it without."
+        return f"`{facts['main']}` needs TensorFlow; export a `.tflite` file to run it without."
     shape = "×".join(str(size or "any") for size in given["shape"])
     values = _range(facts, ", values from {} to {}")
     return (
@@ -238,7 +238,7 @@ def _split(facts: Mapping[str, Any]) -> str:
     return str(facts["parity"].get("split", "test"))
 
 
-def _figures(metrics: Mapping[str, float]) -> list[str]:
+def _metric_cells(metrics: Mapping[str, float]) -> list[str]:
     return [
         percent(metrics[key], 2) if key == "accuracy" else f"{metrics[key]:.4f}" for key in _METRICS
     ]
@@ -248,20 +248,20 @@ def _figures(metrics: Mapping[str, float]) -> list[str]:
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    """A table of what is set; None and what is empty stays out."""
+    """A table of the values that are set; None and empty values are left out."""
     rows = [
-        [name, _shown(v)]
+        [name, _text_of(v)]
         for name, v in values.items()
         if v is not None and v not in ("", [], {}, ())
     ]
     return markdown([["", ""], *rows], [""]) if rows else "Not recorded."
 
 
-def _shown(value: Any) -> str:
+def _text_of(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {_text_of(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value))
+        return ", ".join(map(_text_of, value))
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
@@ -278,7 +278,7 @@ def _statistics(bins: Sequence[Mapping[str, Any]]) -> BinStatistics:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON can hold it: NumPy's numbers as Python's, what is not finite as null."""
+    """A value as JSON: NumPy numbers become Python numbers, NaN and infinity become null."""
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""The verdict: what the zeros of a ticket turned into, layer by layer and file by file, and what they did not.
+"""The sparsity report: what the zeros of a ticket save, in each layer of each file, and why not more.
 
-A zero is worth something only where it is left out or skipped. What a file leaves out is seen in its
-shapes; whether a kernel skips anything is seen in the operators that the `.tflite` file names.
+A zero saves something only if a file leaves it out or a kernel skips it. The shapes in a file show what
+it leaves out; the operators in a `.tflite` file show whether a kernel skips zeros.
 """
 
 import dataclasses
@@ -16,33 +16,32 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.compat import keras
+from lotcal_tf.config import registry
+from lotcal_tf.deploy.execution import execution
 from lotcal_tf.deploy.latency import Latency
 from lotcal_tf.files import parts, size_of
+from lotcal_tf.formats.format import StoredTensor
 from lotcal_tf.formats.tflite_file import operators
-from lotcal_tf.formats.zeros import StoredTensor
-from lotcal_tf.lottery.progress import percent
 from lotcal_tf.models.keras_graph import flatten
 from lotcal_tf.pruning.compaction import Compaction
+from lotcal_tf.tables import percent
 
-# Names of the two networks that files are held against; both as dense float32 `.tflite` files.
+# Names of the two networks that files are compared with; both are dense float32 `.tflite` files.
 DENSE, MASKED = "dense network", "masked network"
-
-# XNNPACK takes a 1×1 convolution for sparse where so much of its kernel is zero.
-_SPARSE_SHARE = 2 / 3
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
-    """What became of one layer in one file.
+    """One layer in one file.
 
     Attributes:
       file: the file.
       layer: the layer's name.
-      dense_shape, compact_shape: of its kernel, before and after compaction, whichever is in the file.
-      weights, zeros: of the kernel in the file.
-      stored: dense or sparse, and which share was left out.
-      executed: by what kind of kernel.
-      why: why its zeros make it no faster, or no faster still; empty where that cannot be said.
+      dense_shape, compact_shape: of its kernel before and after compaction.
+      weights, zeros: numbers of values and zeros of the kernel in the file.
+      stored: dense or sparse, and the share of weights that compaction left out.
+      executed: the kind of kernel that executes it.
+      why: why its zeros do not make it faster; empty if they do, or if the reason is unknown.
     """
 
     file: str
@@ -58,15 +57,15 @@ class LayerRow:
 
 @dataclasses.dataclass(frozen=True)
 class FileRow:
-    """What one file weighs and how fast it is.
+    """The size and latency of one file.
 
     Attributes:
-      file: the file, or one of the two networks that files are held against.
+      file: the file, or `DENSE` or `MASKED`.
       encoding: dense, sparse, compact or compact_sparse.
-      bytes: its size; of a directory all files in it.
-      gzipped: by gzip at its usual level, 6.
-      sparse_bytes: of the same format in sparse encoding; None where there is none.
-      latency: by number of threads; empty where LiteRT cannot run it.
+      bytes: its size; of a directory, the size of all files in it.
+      gzipped: its size after gzip at level 6.
+      sparse_bytes: its size in sparse encoding; None if there is none.
+      latency: by number of threads; empty if LiteRT cannot run it.
     """
 
     file: str
@@ -78,13 +77,13 @@ class FileRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What the sparsity turned into.
+class SparsityReport:
+    """What the zeros of a ticket save.
 
     Attributes:
-      layers: one row a layer and file.
-      files: the dense network, the masked one, and each file.
-      machine: where the latency was measured.
+      layers: one row per layer and file.
+      files: the dense network, the masked network, and each file.
+      machine: the machine on which latency was measured.
     """
 
     layers: Sequence[LayerRow]
@@ -92,7 +91,7 @@ class Verdict:
     machine: str
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON can hold it: shapes are lists, numbers of threads are text."""
+        """The report as JSON: shapes are lists, numbers of threads are strings."""
         files = [dataclasses.asdict(row) for row in self.files]
         for row in files:
             row["latency"] = {str(threads): value for threads, value in row["latency"].items()}
@@ -102,7 +101,7 @@ class Verdict:
         return {"layers": layers, "files": files, "machine": self.machine}
 
 
-def verdict(
+def sparsity_report(
     masked: "keras.Model",
     compaction: Compaction,
     tensors_by_file: Mapping[str, Sequence[StoredTensor]],
@@ -111,27 +110,38 @@ def verdict(
     encodings: Mapping[str, str],
     latency: Mapping[str, Mapping[int, Latency]],
     sparse_bytes: Mapping[str, int] | None = None,
-) -> Verdict:
-    """Gathers what is known of the files.
+) -> SparsityReport:
+    """Reports on files.
 
     Args:
       masked: the ticket's plain network with its zeros.
       compaction: of that network.
-      tensors_by_file: `zeros.tensors` of each file whose layers are to be told.
-      paths: every file, and `DENSE` and `MASKED` as files, in the order of the table.
-      encodings: how each is encoded; `dense` where nothing is said.
-      latency: `latency.measure` of those that LiteRT runs.
-      sparse_bytes: the size that a file's format has in sparse encoding, where that was tried.
+      tensors_by_file: the kernels in each file whose layers are reported.
+      paths: every file, with `DENSE` and `MASKED`, in the order of the table.
+      encodings: of the files that are not `dense`.
+      latency: `latency.measure` of the files that LiteRT can run.
+      sparse_bytes: sizes in sparse encoding, of the files for which it was tried.
     """
     layers = []
     for file, tensors in tensors_by_file.items():
         compacted = encodings.get(file, "dense").startswith("compact")
         network = compaction.model if compacted else flatten(masked)
-        graph = operators.read(paths[file]) if paths[file].suffix == ".tflite" else None
-        matched = _matched(tensors, compaction.after if compacted else compaction.before)
+        row = registry.format_of(paths[file])
+        runtime = "an unknown runtime" if row is None else row.runtime
+        graph = operators.read(paths[file]) if runtime == registry.LITERT else None
+        matched = match_layers(tensors, compaction.after if compacted else compaction.before)
         counts = _zeros(network)
         layers += [
-            _layer_row(file, layer, compaction, compacted, matched.get(layer), counts[layer], graph)
+            _layer_row(
+                file,
+                layer,
+                compaction,
+                compacted,
+                matched.get(layer),
+                counts[layer],
+                runtime,
+                graph,
+            )
             for layer in compaction.before
         ]
     files = []
@@ -141,16 +151,21 @@ def verdict(
         files.append(
             FileRow(name, encoding, size, _gzipped(path), sparse, dict(latency.get(name, {})))
         )
-    return Verdict(layers, files, _machine())
+    return SparsityReport(layers, files, _machine())
 
 
 # Layers
 
 
-def _matched(
+def match_layers(
     tensors: Sequence[StoredTensor], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, StoredTensor]:
-    """The file's tensor of each layer: by the layer's name, else where only one pair has that size."""
+    """The tensor of each layer: by the layer's name, else by size if that is unambiguous.
+
+    Args:
+      tensors: the kernels in a file.
+      shapes: of the kernels by layer.
+    """
     sizes = {layer: int(np.prod(shape)) for layer, shape in shapes.items()}
     found: dict[str, StoredTensor] = {}
     loose = []
@@ -184,83 +199,29 @@ def _layer_row(
     compacted: bool,
     tensor: StoredTensor | None,
     zeros: int,
+    runtime: str,
     graph: operators.Graph | None,
 ) -> LayerRow:
-    """`tensor` is None where the file does not tell which one it is; `zeros` then stands for its."""
+    """A row; `tensor` is None if the file does not show it, and `zeros` is then the network's number."""
     dense, compact = compaction.before[layer], compaction.after[layer]
     before = int(np.prod(dense))
     weights = int(np.prod(compact)) if compacted else before
     if tensor is None:
-        stored = executed = "not told apart"
-        why = "the names in the file do not tell which kernel is this layer's"
+        stored = executed = "unknown"
+        why = "the names in the file do not show which kernel belongs to this layer"
         return LayerRow(file, layer, dense, compact, weights, zeros, stored, executed, why)
     stored = "sparse" if tensor.sparse else "dense"
     if weights < before:
         stored += f", {percent(1 - weights / before)} left out"
-    executed, why = _execution(tensor.name, tensor.zeros, tensor.size, graph)
+    executed, why = execution(tensor, runtime, graph)
     return LayerRow(file, layer, dense, compact, tensor.size, tensor.zeros, stored, executed, why)
-
-
-def _execution(name: str, zeros: int, size: int, graph: operators.Graph | None) -> tuple[str, str]:
-    """How the kernel of that name is executed, and why its zeros do not make it faster."""
-    if graph is None:
-        executed, why = "dense kernel (TensorFlow)", "TensorFlow multiplies zeros like any number"
-    elif name not in graph.kernels:
-        executed, why = "not found", "no operator of the file reads a constant of this name"
-    else:
-        executed, why = _litert(graph.kernels[name], zeros, size, graph)
-    return executed, why if zeros else "it has no zeros"
-
-
-def _litert(
-    use: operators.KernelUse, zeros: int, size: int, graph: operators.Graph
-) -> tuple[str, str]:
-    if not use.sparse:
-        return "dense kernel", "stored dense: a dense kernel multiplies zeros like any number"
-    if not use.densified:
-        if not use.block:
-            return "sparse kernel", ""
-        block = "×".join(str(edge) for edge in use.block)
-        return (
-            f"sparse kernel, blocks {block}",
-            f"a {block} block is skipped only where all of it is zero",
-        )
-    unpacked = "DENSIFY, then dense kernel"
-    if use.operator == "FULLY_CONNECTED":
-        return (
-            unpacked,
-            "not stored in blocks, which its sparse kernel wants: unpacked on loading",
-        )
-    if use.operator == "CONV_2D" and use.shape[1:3] == (1, 1):
-        lacking = _lacking(use, zeros, size, graph)
-        if lacking:
-            return unpacked, f"XNNPACK's sparse 1×1 kernel wants {', '.join(lacking)}"
-        return (
-            "DENSIFY, then dense kernel or XNNPACK's sparse one",
-            "XNNPACK chooses when it loads the file, which the file does not show",
-        )
-    kind = "depthwise convolutions" if use.operator.startswith("DEPTH") else "such a layer"
-    if use.operator == "CONV_2D":
-        kind = f"{use.shape[1]}×{use.shape[2]} convolutions"
-    return unpacked, f"LiteRT has no sparse kernel for {kind}: unpacked on loading"
-
-
-def _lacking(use: operators.KernelUse, zeros: int, size: int, graph: operators.Graph) -> list[str]:
-    """What is missing for XNNPACK's sparse inference."""
-    wanted = {
-        "floats": use.floating,
-        "2/3 zeros": zeros >= _SPARSE_SHARE * size,
-        "a 3×3 stride-2 convolution of 3 channels before it": graph.stem,
-        "a spatial mean after it": "MEAN" in graph.operators,
-    }
-    return [what for what, there in wanted.items() if not there]
 
 
 # Files
 
 
 def _gzipped(path: Path) -> int:
-    """Of all files together, as an archive would be."""
+    """The size of all files together after gzip, as of an archive."""
     return len(gzip.compress(b"".join(part.read_bytes() for part in parts(path)), 6, mtime=0))
 
 

@@ -1,1 +1,1 @@
-"""Opening a model of any kind, and measuring it."""
+"""Opening and measuring models of any kind."""

@@ -1,4 +1,4 @@
-"""Measuring an opened model: on a test set, on corrupted ones, and on what it has never seen."""
+"""Measuring an opened model: on test data, on corrupted test data, and on unseen data of other tasks."""
 
 import dataclasses
 import sys
@@ -14,15 +14,14 @@ from lotcal_tf.config import registry
 from lotcal_tf.config.registry import SEVERITIES
 from lotcal_tf.data.splits import Part
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
-from lotcal_tf.evaluation.open_model import Opened, gives_probabilities, logits_of
-from lotcal_tf.formats.format import LOGITS, PROBABILITIES
-from lotcal_tf.lottery.progress import percent
+from lotcal_tf.evaluation.open_model import Opened
+from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES, gives_probabilities, logits_of
 from lotcal_tf.metrics import measure
 from lotcal_tf.metrics.unseen import measure_unseen
 
-_BLOCK = 1000  # examples at once
+_BLOCK = 1000  # examples per block
 
-# What is done to inputs `(n, …)` before a model gets them; also given the first one's number.
+# Changes inputs `(n, …)` before the model gets them; the second argument is the index of the first.
 _Change = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
 
 _COLUMNS = {
@@ -41,7 +40,7 @@ _COLUMNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Shifted:
-    """Figures of one corrupted test set."""
+    """The metrics on one corrupted test set."""
 
     shift: str
     severity: int
@@ -50,7 +49,7 @@ class Shifted:
 
 @dataclasses.dataclass(frozen=True)
 class Unseen:
-    """Figures of one set of another task; `metrics` as `evaluation.unseen.measure_unseen` gives."""
+    """The metrics on unseen data of another task; see `metrics.unseen.measure_unseen`."""
 
     data: str
     examples: int
@@ -59,18 +58,19 @@ class Unseen:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What was measured of a model.
+    """The metrics of a model.
 
     Attributes:
       model: its path.
-      kind: `ticket`, `saved_model` or `tflite`.
-      output: `logits` or `probabilities`, what it gives.
-      data, split, examples: what it was measured on.
-      ece_bins: of the calibration errors.
-      temperature: what its logits were divided by.
-      metrics: `evaluation.metrics.measure` on the data as they are.
-      shifts: the same on corrupted data.
-      unseen: sets of other tasks.
+      kind: `ticket`, or the kind of file, e.g. `tflite`.
+      output: what the model gives: `logits` or `probabilities`.
+      data, split, examples: the data it was measured on.
+      ece_bins: the number of bins of the calibration errors.
+      temperature: the divisor of the logits.
+      metrics: on the unchanged data, see `metrics.measure`.
+      shifts: on corrupted data.
+      unseen: on data of other tasks.
+      stored: whether the predictions were those stored with the ticket.
     """
 
     model: str
@@ -84,31 +84,35 @@ class Measurement:
     metrics: Mapping[str, float]
     shifts: Sequence[Shifted]
     unseen: Sequence[Unseen]
+    stored: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        whole = dataclasses.asdict(self)
+        """The measurement as JSON."""
+        content = dataclasses.asdict(self)
         for group in ("shifts", "unseen"):
-            for row in whole[group]:
+            for row in content[group]:
                 row |= row.pop("metrics")
-        return whole
+        return content
 
     def table(self) -> str:
-        """As text to read."""
-        scaled = "" if self.temperature == 1 else f" divided by {self.temperature:.4g}"
+        """The measurement as text for a terminal."""
+        scaled = f"divided by the temperature {self.temperature:.4g}"
+        if self.temperature == 1:
+            scaled = "before temperature scaling" if self.kind == "ticket" else "as they are"
+        source = ", stored predictions" if self.stored else ""
         lines = [
-            f"{self.model} ({self.kind}); output: {self.output}{scaled}",
+            f"{self.model} ({self.kind}{source}); {self.output} {scaled}",
             f"{self.examples:,} examples of {self.data}, {self.split} split; ECE in {self.ece_bins} bins",
         ]
         rows = [("clean", self.metrics)]
         rows += [(f"{row.shift} {row.severity}", row.metrics) for row in self.shifts]
         cells = [["", *_COLUMNS.values()]]
         for name, metrics in rows:
-            figures = (
-                percent(metrics[key], 2) if key == "accuracy" else f"{metrics[key]:.4f}"
+            values = (
+                tables.percent(metrics[key], 2) if key == "accuracy" else f"{metrics[key]:.4f}"
                 for key in _COLUMNS
             )
-            cells.append([name, *figures])
+            cells.append([name, *values])
         lines.append(tables.plain(cells))
         for row in self.unseen:
             lines.append(
@@ -136,85 +140,150 @@ def measure_opened(
 
     Args:
       opened: the model.
-      part: the examples; the model takes their inputs as they are.
-      data, split: what they are called.
-      bins: of the calibration errors.
+      part: the examples; the model gets their inputs unchanged.
+      data, split: the names of the data.
+      bins: the number of bins of the calibration errors.
       scaled: whether to divide the logits by the ticket's temperature.
-      shifts: corruptions of the catalog, each at every one of the `severities`.
-      unseen: test sets of other tasks, by name, brought to the range of `part`'s inputs.
-      progress: whether to show a bar on standard error, where that is a terminal.
+      shifts: names of corruptions, each measured at all `severities`.
+      severities: of 1 … 5.
+      unseen: test data of other tasks, by name; scaled to the input range of `part`.
+      progress: whether to show a progress bar, if standard error is a terminal.
 
     Raises:
-      UsageError: the data do not fit the model, or are no images that can be corrupted.
-      LotcalError: the model gives a value that is not finite.
+      UsageError: the data does not fit the model, or cannot be corrupted.
+      LotcalError: the model gives NaN or infinity.
     """
     conditions = [(name, severity) for name in shifts for severity in severities]
     changes = [_corrupting(name, severity, part, data) for name, severity in conditions]
     temperature = opened.temperature() if scaled else 1.0
-    opened.check_fits(part.split.shape, part.classes, data)
-    others = unseen or {}
-    for name, other in others.items():
-        opened.check_fits(other.split.shape, None, name)
-    total = part.split.count * (1 + len(conditions))
-    total += sum(other.split.count for other in others.values())
-    # None: shown on a terminal only.
-    hidden = None if progress else True
-    with tqdm(total=total, unit="example", file=sys.stderr, leave=False, disable=hidden) as bar:
-        truth, (outputs, *shifted) = _outputs(opened, part, [_as_they_are, *changes], bar)
-        foreign = {
-            name: _outputs(opened, other, [_scaling(other, part)], bar)[1][0]
-            for name, other in others.items()
-        }
-    if truth.max() >= outputs.shape[1]:
-        raise UsageError(
-            f"{opened.path} tells {outputs.shape[1]} classes apart, {data} has {part.classes}"
-        )
-    probable = gives_probabilities(opened.runner, outputs)
+    logits = _all_logits(opened, part, data, changes, unseen or {}, temperature, progress)
+    return _measurement(opened, logits, data, split, bins, temperature, conditions)
 
-    def logits(outputs: NDArray[np.float32]) -> NDArray:
-        given = logits_of(outputs, opened.runner.step) if probable else outputs
-        return given / temperature
 
+def measure_stored(
+    opened: Opened, *, data: str, split: str, bins: int, scaled: bool = False
+) -> Measurement:
+    """Measures a ticket by the predictions that are stored with it; no data is read.
+
+    Args:
+      opened: a ticket.
+      data: the name of the data that its run was trained on.
+      split: `test` or `val`.
+      bins, scaled: see `measure_opened`.
+
+    Raises:
+      UsageError: it is not a ticket, or holds no predictions of the split.
+    """
+    temperature = opened.temperature() if scaled else 1.0
+    found = opened.ticket.predictions if opened.ticket is not None else {}
+    if f"{split}/logits" not in found:
+        raise UsageError(f"{opened.path} holds no predictions of the {split} split")
+    clean = found[f"{split}/logits"] / temperature
+    logits = _Logits(LOGITS, found[f"{split}/labels"], clean, (), {})
+    return _measurement(opened, logits, data, split, bins, temperature, stored=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Logits:
+    """The labels `(N,)`, and the logits `(N, K)` of all data that a model is measured on."""
+
+    output: str
+    labels: NDArray[np.int64]
+    clean: NDArray
+    shifted: Sequence[NDArray]
+    unseen: Mapping[str, NDArray]
+
+
+def _measurement(
+    opened: Opened,
+    logits: _Logits,
+    data: str,
+    split: str,
+    bins: int,
+    temperature: float,
+    conditions: Sequence[tuple[str, int]] = (),
+    stored: bool = False,
+) -> Measurement:
+    """The metrics of all logits."""
     return Measurement(
         model=str(opened.path),
         kind=opened.kind,
-        output=PROBABILITIES if probable else LOGITS,
+        output=logits.output,
         data=data,
         split=split,
-        examples=len(truth),
+        examples=len(logits.labels),
         ece_bins=bins,
         temperature=temperature,
-        metrics=measure(truth, logits(outputs), bins=bins),
+        metrics=measure(logits.labels, logits.clean, bins=bins),
         shifts=[
-            Shifted(name, severity, measure(truth, logits(found), bins=bins))
-            for found, (name, severity) in zip(shifted, conditions, strict=True)
+            Shifted(*condition, measure(logits.labels, shifted, bins=bins))
+            for condition, shifted in zip(conditions, logits.shifted, strict=True)
         ],
         unseen=[
-            Unseen(name, len(found), measure_unseen(logits(outputs), logits(found)))
-            for name, found in foreign.items()
+            Unseen(name, len(foreign), measure_unseen(logits.clean, foreign))
+            for name, foreign in logits.unseen.items()
         ],
+        stored=stored,
     )
 
 
-def predictions(opened: Opened, part: Part, data: str) -> tuple[NDArray[np.int64], NDArray]:
-    """Labels `(N,)` and a model's logits `(N, K)` of all examples; see `measure_opened`."""
+def _all_logits(
+    opened: Opened,
+    part: Part,
+    data: str,
+    changes: Sequence[_Change],
+    unseen: Mapping[str, Part],
+    temperature: float,
+    progress: bool,
+) -> _Logits:
+    """Runs the model on all data; see `measure_opened`."""
     opened.check_fits(part.split.shape, part.classes, data)
-    labels, (outputs,) = _outputs(opened, part, [_as_they_are])
-    if gives_probabilities(opened.runner, outputs):
-        return labels, logits_of(outputs, opened.runner.step)
-    return labels, outputs
+    for name, other in unseen.items():
+        opened.check_fits(other.split.shape, None, name)
+    total = part.split.count * (1 + len(changes))
+    total += sum(other.split.count for other in unseen.values())
+    hidden = None if progress else True  # None shows the bar on a terminal only
+    with tqdm(total=total, unit="example", file=sys.stderr, leave=False, disable=hidden) as bar:
+        labels, outputs = _outputs(opened, part, [_unchanged, *changes], bar)
+        foreign = {
+            name: _outputs(opened, other, [_scaling(other, part)], bar)[1][0]
+            for name, other in unseen.items()
+        }
+    # A model that does not state its classes shows them now.
+    if labels.max() >= outputs[0].shape[1]:
+        raise UsageError(
+            f"{opened.path} has {outputs[0].shape[1]} classes, {data} has {part.classes} classes"
+        )
+    probable = gives_probabilities(opened.runner, outputs[0])
+    clean, *shifted = [_logits(opened, found, probable) / temperature for found in outputs]
+    return _Logits(
+        output=PROBABILITIES if probable else LOGITS,
+        labels=labels,
+        clean=clean,
+        shifted=shifted,
+        unseen={
+            name: _logits(opened, found, probable) / temperature for name, found in foreign.items()
+        },
+    )
 
 
-def _as_they_are(inputs: NDArray[np.float32], first: int) -> NDArray[np.float32]:
-    """No change of the inputs."""
+def _logits(opened: Opened, outputs: NDArray[np.float32], probable: bool) -> NDArray:
+    return logits_of(outputs, opened.runner.step) if probable else outputs
+
+
+def _unchanged(inputs: NDArray[np.float32], first: int) -> NDArray[np.float32]:
     return inputs
 
 
 def _corrupting(name: str, severity: int, part: Part, data: str) -> _Change:
-    """Corrupts images of `part`; raises FieldError where it has none, or for the severity."""
+    """Corrupts images of `part`.
+
+    Raises:
+      FieldError: the corruption or severity is unknown, or `part` has no images.
+    """
     corrupt = registry.corruption(name).load()
     if severity not in SEVERITIES:
-        raise FieldError("severity", severity, "choose of 1, 2, 3, 4, 5")
+        raise FieldError("severity", severity, f"choose from {', '.join(map(str, SEVERITIES))}")
     if len(part.split.shape) != 3:
         problem = f"{data} has inputs of shape {part.split.shape}"
         raise FieldError("shift", name, f"needs images (height, width, channels); {problem}")
@@ -227,7 +296,7 @@ def _corrupting(name: str, severity: int, part: Part, data: str) -> _Change:
 
 
 def _scaling(other: Part, part: Part) -> _Change:
-    """Brings inputs of `other` to the range of `part`'s."""
+    """Scales inputs of `other` to the input range of `part`."""
     scale = np.float32(part.input_range / other.input_range)
     return lambda inputs, first: inputs * scale
 
@@ -235,9 +304,9 @@ def _scaling(other: Part, part: Part) -> _Change:
 def _outputs(
     opened: Opened, part: Part, changes: Sequence[_Change], bar: tqdm | None = None
 ) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
-    """Labels `(N,)` of all examples, and what the model gives `(N, K)` for each change of inputs.
+    """The labels `(N,)`, and the outputs `(N, K)` for each change of the inputs.
 
-    The examples are read once, whatever is done to them.
+    The examples are read only once.
     """
     labels: list[NDArray] = []
     outputs: list[list[NDArray[np.float32]]] = [[] for _ in changes]
@@ -253,7 +322,7 @@ def _outputs(
 
 
 def _blocks(part: Part) -> Iterator[tuple[NDArray[np.float32], NDArray]]:
-    """The inputs as float32, as a model is given them, and the labels; block by block."""
+    """The inputs as float32 and the labels, block by block."""
     for inputs, labels in part.split.in_order(_BLOCK):
         yield inputs.numpy().astype(np.float32), labels.numpy()
 
@@ -270,11 +339,11 @@ def _images(inputs: NDArray[np.float32], input_range: float, data: str) -> NDArr
 
 
 def _run(opened: Opened, inputs: NDArray[np.float32], first: int) -> NDArray[np.float32]:
-    """What the model gives; `first` is the number of the first example, for the message."""
+    """The outputs `(n, K)` of a block; `first` is the index of its first example, for the message."""
     outputs = opened.runner(inputs)
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         raise UsageError(
-            f"{opened.path} gives outputs of shape {outputs.shape[1:]} an example: one value for "
+            f"{opened.path} gives outputs of shape {outputs.shape[1:]} per example: one value for "
             "each of 2 or more classes is needed"
         )
     finite = np.isfinite(outputs).all(axis=1)

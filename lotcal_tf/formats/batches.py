@@ -1,4 +1,4 @@
-"""Examples by the batch: a model run over many, and some picked out of many."""
+"""Running a model batch by batch, and picking a sample of the examples."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def spread(count: int, wanted: int) -> NDArray[np.intp]:
-    """Places of at most `wanted` of `count` examples, all over them: they may lie class by class."""
+    """Indices of at most `wanted` of `count` examples, evenly spaced, as data may be sorted by class."""
     return np.linspace(0, count - 1, min(count, wanted)).astype(np.intp)
 
 
@@ -18,14 +18,14 @@ def in_batches(
     *,
     full: bool = False,
 ) -> NDArray[np.float32]:
-    """What `run` gives `(n, K)` for batches `(n, …)`, as one array `(N, K)`.
+    """The outputs `(N, K)` of a model that is run batch by batch.
 
     Args:
-      run: the model.
+      run: the model: `(n, …)` → `(n, K)`.
       inputs: `(N, …)`, N >= 1.
       size: of a batch; the last one may be smaller.
-      full: whether the model takes no smaller one: the last example is then repeated, and what it
-        gives for the repeated ones is left out.
+      full: whether the model only takes full batches: the last example is then repeated to fill the
+        last batch, and the outputs of the repetitions are dropped.
     """
     pieces = []
     for start in range(0, len(inputs), size):

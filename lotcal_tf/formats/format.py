@@ -1,12 +1,12 @@
-"""What the writers of files have in common: the data they may take, and a softmax at the end.
+"""The interface of a file format: writing a network to a file, running the file, reading its kernels.
 
-A writer is called as `write(model, path, material=…)`. The model is plain and gives logits, or
-probabilities where `with_softmax` has put a softmax behind them; in every file the output goes by
-the name of what it gives. An encoder makes of such a file's content one without its zeros, as
-`encode(model, content)`. The catalog's `FORMATS` names writers and encoders.
+A new format is one module with a subclass of `Format`, and one row in `config.registry.FORMATS`.
 """
 
+import abc
 import dataclasses
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +14,17 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Split
 from lotcal_tf.errors import UsageError
-from lotcal_tf.models.keras_graph import flatten
-
-# Names of outputs, which say themselves what they are.
-LOGITS, PROBABILITIES = "logits", "probabilities"
 
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """What writing a file may take besides the model.
+    """The data that a format may use for writing.
 
     Attributes:
-      validation: `(N, …)` float32 inputs that quantisation finds its ranges by.
-      labels: `(N,)` their classes, by which a temperature is fitted.
-      training: what quantisation-aware fine-tuning runs over.
-      seed: of its order.
+      validation: `(N, …)` float32 inputs, from which quantisation takes the ranges of activations.
+      labels: `(N,)` their classes, on which a temperature is fitted.
+      training: the examples of quantisation-aware fine-tuning.
+      seed: determines the order of the training examples.
     """
 
     validation: NDArray[np.float32] | None = None
@@ -36,43 +32,149 @@ class Material:
     training: Split | None = None
     seed: int = 0
 
-    def of_validation(self, use: str) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
-        """Inputs and labels of the validation data.
+    def require(self, needs: tuple[str, ...], use: str) -> None:
+        """Checks that data is present.
 
         Args:
-          use: what needs them, for the message.
+          needs: of `validation` and `training`.
+          use: what the data is needed for; the message begins with it.
 
         Raises:
-          UsageError: there are none.
+          UsageError: data is missing or empty.
         """
-        if self.validation is None or self.labels is None or not len(self.validation):
-            raise UsageError(f"{use} needs validation data: give some, or choose another format")
+        for name in needs:
+            examples = self.validation if name == "validation" else self.training
+            if examples is None or (isinstance(examples, np.ndarray) and not len(examples)):
+                raise UsageError(f"{use} needs {name} data: pass it, or choose another format")
+
+    def of_validation(self, use: str) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+        """Inputs and labels of the validation data; see `require`.
+
+        Raises:
+          UsageError: there is no validation data.
+        """
+        self.require(("validation",), use)
+        assert self.validation is not None and self.labels is not None
         return np.asarray(self.validation, np.float32), self.labels
 
 
-# For writers that need none.
-NOTHING = Material()
+# For formats that need no data.
+NO_MATERIAL = Material()
 
 
-def with_softmax(model: "keras.Model") -> "keras.Model":
-    """A copy that gives probabilities: a model of logits with a float softmax behind it."""
-    softmax = keras.layers.Softmax(name=PROBABILITIES)
-    flat = flatten(model)
-    return keras.Model(flat.inputs, softmax(flat.output), name=model.name)
+class Runner(Protocol):
+    """Runs a model, from a file or in memory.
+
+    Attributes:
+      shape: the shape of one example; None for a dimension of any size.
+      classes: K, the number of classes; None if unknown.
+      output: the name of the output, e.g. `logits`; empty if it has none.
+      step: the resolution of integer outputs, in units of the output; 0 for floats.
+    """
+
+    shape: tuple[int | None, ...]
+    classes: int | None
+    output: str
+    step: float
+
+    def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
+        """The outputs `(N, K)` for inputs `(N, …)`, N >= 1."""
 
 
-def output_name(model: "keras.Model") -> str:
-    """What a model gives: `probabilities` after `with_softmax`, else `logits`."""
-    return PROBABILITIES if _ends_in_softmax(model) else LOGITS
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """A kernel as it is stored in a file.
+
+    Attributes:
+      name: its name in the file.
+      layer: the layer it belongs to, if its name shows that; else empty.
+      shape: of the dense kernel; TFLite puts the output channels first.
+      dtype: of the stored values.
+      zeros: the number of values that are 0; of a quantised kernel, that equal the zero point.
+      size: the number of values.
+      sparse: whether zeros are left out.
+      bytes: the size of the stored values, with the indices of a sparse encoding.
+      nonzero: boolean, where it is not 0; output channels last, as in Keras.
+    """
+
+    name: str
+    layer: str
+    shape: tuple[int, ...]
+    dtype: str
+    zeros: int
+    size: int
+    sparse: bool
+    bytes: int
+    nonzero: NDArray[np.bool_] = dataclasses.field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, name: str, value: NDArray) -> "StoredTensor":
+        """A dense kernel whose name is `layer/kernel`."""
+        return cls(
+            name=name,
+            layer=name.rpartition("/")[0],
+            shape=value.shape,
+            dtype=str(value.dtype),
+            zeros=int((value == 0).sum()),
+            size=value.size,
+            sparse=False,
+            bytes=value.nbytes,
+            nonzero=value != 0,
+        )
 
 
-def without_softmax(model: "keras.Model") -> "keras.Model":
-    """The model of the logits that `with_softmax` was given, or the model itself."""
-    if not _ends_in_softmax(model):
-        return model
-    return keras.Model(model.inputs, model.layers[-1].input, name=model.name)
+class Format(abc.ABC):
+    """A file format; subclasses take no arguments."""
 
+    @abc.abstractmethod
+    def write(self, model: "keras.Model", path: Path, material: Material = NO_MATERIAL) -> None:
+        """Writes a network with all its zeros stored as values.
 
-def _ends_in_softmax(model: "keras.Model") -> bool:
-    last = model.layers[-1]
-    return isinstance(last, keras.layers.Softmax) and last.name == PROBABILITIES
+        Args:
+          model: a plain Keras model that gives logits, or probabilities if it was made by
+            `outputs.with_softmax`. The file's output is called `outputs.output_name(model)`.
+          path: the file or directory to create.
+          material: data, of which the row's `needs` is present.
+
+        Raises:
+          UsageError: the format cannot hold this network, or data is missing.
+        """
+
+    @abc.abstractmethod
+    def runner(self, path: Path) -> Runner:
+        """Opens a file for inference.
+
+        Raises:
+          UsageError: the file cannot be read, or has more than one input or output.
+        """
+
+    @abc.abstractmethod
+    def stored_tensors(self, path: Path) -> list[StoredTensor]:
+        """The kernels in a file: its weights of two or more dimensions.
+
+        Raises:
+          UsageError: the file cannot be read.
+        """
+
+    def encode(self, model: "keras.Model", dense: bytes) -> bytes:
+        """A written file's content in sparse encoding, i.e. without its zeros.
+
+        Implemented by formats whose registry row has `sparse=True`.
+
+        Args:
+          model: the network in the file.
+          dense: the content of the file that `write` made of it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no sparse encoding")
+
+    def divide_logits(self, path: Path, temperature: float) -> bytes | None:
+        """The content of a file whose logits are those of `path` divided by a temperature.
+
+        Quantised formats implement it, so that a temperature can be fitted to the quantised network.
+        None: the format cannot; its files keep the ticket's temperature.
+        """
+        return None
+
+    def logit_step(self, path: Path) -> float:
+        """The resolution of a file's logits before any softmax; 0 for floats."""
+        return 0.0

@@ -1,4 +1,4 @@
-"""Quantisation-aware fine-tuning that keeps zeros (TFMOT), then TFLite in whole numbers of 8 bits."""
+"""Int8 after quantisation-aware fine-tuning that keeps zeros (TFMOT)."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,66 +12,66 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.data.splits import Split
 from lotcal_tf.errors import UsageError
-from lotcal_tf.formats import tflite, zeros
-from lotcal_tf.formats.format import Material, without_softmax
+from lotcal_tf.formats import zeros
+from lotcal_tf.formats.format import NO_MATERIAL, Material
+from lotcal_tf.formats.outputs import without_softmax
+from lotcal_tf.formats.tflite import TFLite, with_float_softmax
+from lotcal_tf.formats.tflite_file.converter import convert
 from lotcal_tf.models.keras_graph import copy_layer, flatten, rebuild
 from lotcal_tf.seeds import named_seed
 
 _STEPS, _BATCH, _RATE = 200, 64, 1e-4
-# Passes that find the activations' ranges, before and in fine-tuning. TFMOT's own 0.999 takes
-# thousands of steps to leave the range that it begins with.
+# Batches that find the ranges of activations before fine-tuning, and the decay of their moving
+# averages. TFMOT's decay of 0.999 takes thousands of steps to leave its initial range.
 _RANGE_PASSES, _RANGE_DECAY = 40, 0.9
 
 _L = keras.layers
 _FOLDED_INTO = (_L.Conv2D, _L.DepthwiseConv2D, _L.Dense)
 
 
-def write(model: "keras.Model", path: Path, material: Material) -> None:
-    """Fine-tunes a copy of the network as it will be rounded, and writes it as int8.
+class Int8Qat(TFLite):
+    """Int8 weights and activations of a network that was fine-tuned with rounding.
 
-    The copy learns the network's own probabilities, not the labels, so that its confidence stays
-    what it was. Dropout drops nothing. BatchNorm stands still; where no linear layer is before it,
-    it is computed in float32. Input and output stay float32.
-
-    Raises:
-      UsageError: validation or training data are missing, or a layer with weights cannot be
-        quantised.
-      ExportMismatch: a zero was lost.
+    A copy of the network learns the network's own probabilities, not the labels, so that its
+    confidence does not change. Dropout is off and BatchNorm is frozen; a BatchNorm that does not
+    follow a linear layer is computed in float32. Input and output stay float32.
     """
-    inputs, _ = material.of_validation("int8_qat")
-    if material.training is None:
-        raise UsageError("int8_qat needs training data: give some, or choose the format int8")
-    plain = without_softmax(model)
-    tuned = fine_tuned(plain, inputs, material.training, material.seed)
-    written = tflite.convert(tuned, False, optimizations=[tf.lite.Optimize.DEFAULT])
-    path.write_bytes(tflite.finished(written, model))
-    zeros.check(path, plain)
+
+    def write(self, model: "keras.Model", path: Path, material: Material = NO_MATERIAL) -> None:
+        """Fine-tunes a copy of the network and converts it.
+
+        Raises:
+          UsageError: validation or training data is missing, or a layer with weights cannot be
+            quantised.
+          ExportMismatch: a zero was lost.
+        """
+        inputs, _ = material.of_validation("int8_qat")
+        material.require(("training",), "int8_qat")
+        assert material.training is not None
+        plain = without_softmax(model)
+        tuned = fine_tuned(plain, inputs, material.training, material.seed)
+        content = convert(tuned, optimizations=[tf.lite.Optimize.DEFAULT])
+        path.write_bytes(with_float_softmax(content, model))
+        zeros.check(path.name, self.stored_tensors(path), plain)
 
 
 def fine_tuned(
     model: "keras.Model", inputs: NDArray[np.float32], training: Split, seed: int
 ) -> "keras.Model":
-    """A flat copy that rounds as int8 does, ranges found and weights fine-tuned.
+    """A flat copy that rounds as int8 does, with ranges found and weights fine-tuned.
 
     Args:
       model: plain; gives logits.
-      inputs: `(N, …)` that activations get their first ranges from.
-      training: what it is tuned over, 200 steps.
-      seed: of the order.
+      inputs: `(N, …)`, for the initial ranges of activations.
+      training: the examples of fine-tuning, 200 steps.
+      seed: determines their order.
 
     Raises:
-      UsageError: see `write`.
+      UsageError: a layer with weights cannot be quantised.
     """
     flat = flatten(model)
     tuned = _quantised(flat)
-    wrapped = {layer.name.removeprefix("quant_"): layer for layer in tuned.layers}
-    masks = []
-    for layer in flat.layers:
-        for weight, copy in zip(layer.weights, _own(wrapped.get(layer.name), layer), strict=False):
-            if weight.shape.rank > 1:
-                masks.append((copy, tf.cast(tf.not_equal(weight, 0), weight.dtype)))
-        if isinstance(layer, _L.BatchNormalization) and layer.name in wrapped:
-            wrapped[layer.name].trainable = False
+    masks = _masks(flat, tuned)
 
     def remask(*_: Any) -> None:
         for kernel, mask in masks:
@@ -80,7 +80,7 @@ def fine_tuned(
     batch = min(_BATCH, training.count)
     examples = _examples(training, batch, seed)
     teacher = [flat(examples[i : i + 1000], training=False) for i in range(0, len(examples), 1000)]
-    with _quick_ranges():
+    with _fast_ranges():
         for number in range(_RANGE_PASSES):
             places = np.arange(number * batch, (number + 1) * batch) % len(inputs)
             tuned(inputs[places], training=True)
@@ -99,33 +99,47 @@ def fine_tuned(
     return tuned
 
 
+def _masks(flat: "keras.Model", tuned: "keras.Model") -> list[tuple[Any, "tf.Tensor"]]:
+    """Each kernel of the quantised copy with its mask; freezes the copy's BatchNorm layers."""
+    wrapped = {layer.name.removeprefix("quant_"): layer for layer in tuned.layers}
+    masks = []
+    for layer in flat.layers:
+        copies = _plain_variables(wrapped.get(layer.name), layer)
+        for weight, copy in zip(layer.weights, copies, strict=False):
+            if weight.shape.rank > 1:
+                masks.append((copy, tf.cast(tf.not_equal(weight, 0), weight.dtype)))
+        if isinstance(layer, _L.BatchNormalization) and layer.name in wrapped:
+            wrapped[layer.name].trainable = False
+    return masks
+
+
 def _quantised(flat: "keras.Model") -> "keras.Model":
-    """TFMOT's wrapping of every layer that it knows, with the weights.
+    """A copy with TFMOT's wrapper around every supported layer, with the same weights.
 
     Raises:
-      UsageError: it does not know a layer that has weights.
+      UsageError: TFMOT does not support a layer that has weights.
     """
     scheme = tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
     registry = scheme.get_quantize_registry()
-    known = {layer.name for layer in flat.layers if _is_known(layer)}
-    strange = [
+    supported = {layer.name for layer in flat.layers if _is_supported(layer)}
+    unsupported = [
         f"{layer.name} ({type(layer).__name__})"
         for layer in flat.layers
         if layer.weights
         and not isinstance(layer, _L.BatchNormalization)
-        and (layer.name not in known or not registry.supports(layer))
+        and (layer.name not in supported or not registry.supports(layer))
     ]
-    if strange:
+    if unsupported:
         raise UsageError(
-            f"TFMOT cannot fine-tune {', '.join(strange)} for int8: choose the format int8"
+            f"TFMOT cannot fine-tune {', '.join(unsupported)} for int8: choose the format int8"
         )
 
     def replace(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         config = layer.get_config()
-        # Dropout drops nothing: the copy learns what the network computes, the same at every run.
-        still = {"rate": 0.0} if "rate" in config and not layer.weights else {}
-        copy = copy_layer(layer, {**config, **still})
-        if layer.name in known:
+        # Without dropout, as the copy learns the outputs of the network in inference.
+        no_dropout = {"rate": 0.0} if "rate" in config and not layer.weights else {}
+        copy = copy_layer(layer, {**config, **no_dropout})
+        if layer.name in supported:
             return tfmot.quantization.keras.quantize_annotate_layer(copy)
         if layer.weights or isinstance(layer, _L.InputLayer):
             return copy
@@ -144,7 +158,7 @@ def _quantised(flat: "keras.Model") -> "keras.Model":
 
 
 class _OutputOnly(tfmot.quantization.keras.QuantizeConfig):
-    """Rounds what a layer gives: of layers without weights that TFMOT does not know."""
+    """Rounds the output of a layer without weights that TFMOT does not support."""
 
     def get_weights_and_quantizers(self, layer: Any) -> list[Any]:
         return []
@@ -170,8 +184,8 @@ class _OutputOnly(tfmot.quantization.keras.QuantizeConfig):
         return {}
 
 
-def _is_known(layer: "keras.layers.Layer") -> bool:
-    """Whether TFMOT quantises a layer; BatchNorm only where it can be folded into the one before."""
+def _is_supported(layer: "keras.layers.Layer") -> bool:
+    """Whether TFMOT quantises a layer; BatchNorm only if it can be folded into the layer before."""
     if isinstance(layer, _L.BatchNormalization):
         before = layer.inbound_nodes[0].inbound_layers
         return isinstance(before, _FOLDED_INTO) and before.activation is keras.activations.linear
@@ -179,15 +193,15 @@ def _is_known(layer: "keras.layers.Layer") -> bool:
     return bool(registry.supports(layer))
 
 
-def _own(wrapper: Any, layer: "keras.layers.Layer") -> list[Any]:
-    """The variables of a wrapped layer that are the plain layer's, in its order."""
+def _plain_variables(wrapper: Any, layer: "keras.layers.Layer") -> list[Any]:
+    """The variables of a wrapped layer that correspond to the plain layer's weights, in their order."""
     variables = {} if wrapper is None else {v.name.rpartition("/")[2]: v for v in wrapper.weights}
     found = [variables.get(weight.name.rpartition("/")[2]) for weight in layer.weights]
     return [variable for variable in found if variable is not None]
 
 
 def _examples(training: Split, batch: int, seed: int) -> NDArray[np.float32]:
-    """Inputs of `_STEPS` batches, in an order of the seed's, epoch after epoch."""
+    """Inputs for `_STEPS` batches; the seed determines the order, which changes every epoch."""
     found: list[NDArray] = []
     missing, epoch = _STEPS * batch, 0
     while missing:
@@ -201,18 +215,18 @@ def _examples(training: Split, batch: int, seed: int) -> NDArray[np.float32]:
 
 
 @contextlib.contextmanager
-def _quick_ranges() -> Iterator[None]:
-    """Lets the ranges of activations follow what passes, rather than TFMOT's first guess."""
+def _fast_ranges() -> Iterator[None]:
+    """Lowers the decay of the ranges' moving averages, so that they leave TFMOT's initial values."""
     from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
 
-    slow = quant_ops.MovingAvgQuantize
+    original = quant_ops.MovingAvgQuantize
 
-    def quick(*args: Any, **options: Any) -> Any:
-        # Its callers name a decay themselves.
-        return slow(*args, **{**options, "ema_decay": _RANGE_DECAY})
+    def fast(*args: Any, **options: Any) -> Any:
+        # Replaces the decay that TFMOT passes.
+        return original(*args, **{**options, "ema_decay": _RANGE_DECAY})
 
-    quant_ops.MovingAvgQuantize = quick
+    quant_ops.MovingAvgQuantize = fast
     try:
         yield
     finally:
-        quant_ops.MovingAvgQuantize = slow
+        quant_ops.MovingAvgQuantize = original

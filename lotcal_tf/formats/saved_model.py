@@ -1,4 +1,4 @@
-"""SavedModel: writing one with a serving signature, and reading one back to run it."""
+"""SavedModel: a directory with the signature `serving_default`, which servers look for."""
 
 from pathlib import Path
 from typing import Any
@@ -10,101 +10,94 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.batches import in_batches
-from lotcal_tf.formats.format import NOTHING, Material, output_name
+from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
+from lotcal_tf.formats.outputs import output_name
 
 SIGNATURE = "serving_default"
 
 
-def write(model: "keras.Model", path: Path, material: Material = NOTHING) -> None:
-    """Writes a directory whose signature `serving_default` takes `inputs`, gives `logits`.
+class SavedModel(Format):
+    """A SavedModel directory, which can be run without this package."""
 
-    After `formats.with_softmax` the output is called `probabilities`.
+    def write(self, model: "keras.Model", path: Path, material: Material = NO_MATERIAL) -> None:
+        """Saves the model with a signature that takes `inputs` and gives `logits` or `probabilities`."""
+        output = output_name(model)
+        spec = tf.TensorSpec(model.input_shape, tf.float32, "inputs")
 
-    Args:
-      model: plain; takes a batch of one input.
-      path: the directory to make.
-      material: not needed.
-    """
-    output = output_name(model)
-    spec = tf.TensorSpec(model.input_shape, tf.float32, "inputs")
+        @tf.function(input_signature=[spec])
+        def serve(inputs: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+            return {output: model(inputs, training=False)}
 
-    @tf.function(input_signature=[spec])
-    def serve(inputs: "tf.Tensor") -> dict[str, "tf.Tensor"]:
-        return {output: model(inputs, training=False)}
+        module = tf.Module()
+        module.variables_of_model = model.variables
+        module.serve = serve
+        tf.saved_model.save(module, str(path), signatures={SIGNATURE: serve})
 
-    module = tf.Module()
-    module.variables_of_model = model.variables
-    module.serve = serve
-    tf.saved_model.save(module, str(path), signatures={SIGNATURE: serve})
+    def runner(self, path: Path) -> "SavedModelRunner":
+        """Loads the signature."""
+        return SavedModelRunner(path)
 
+    def stored_tensors(self, path: Path) -> list[StoredTensor]:
+        """The kernels among the saved variables.
 
-def weights(path: Path) -> list[tuple[str, NDArray]]:
-    """The weights in a SavedModel of `write`, as `layer/kernel` and value.
-
-    Raises:
-      UsageError: it cannot be loaded, or is of another make.
-    """
-    variables = getattr(_load(path), "variables_of_model", None)
-    if variables is None:
-        raise UsageError(f"{path} is no SavedModel that an export has written")
-    return [(variable.name.partition(":")[0], variable.numpy()) for variable in variables]
+        Raises:
+          UsageError: it cannot be loaded, or was not written by `write`.
+        """
+        variables = getattr(_load(path), "variables_of_model", None)
+        if variables is None:
+            raise UsageError(f"{path} is not a SavedModel written by export: export it again")
+        values = [(variable.name.partition(":")[0], variable.numpy()) for variable in variables]
+        return [StoredTensor.of(name, value) for name, value in values if value.ndim >= 2]
 
 
 def _load(path: Path) -> Any:
     try:
         return tf.saved_model.load(str(path))
     except Exception as error:
-        # Whatever the loader meets in a damaged directory.
+        # A damaged directory can raise any exception in the loader.
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"{path} is no SavedModel that can be loaded: {line}") from error
+        raise UsageError(f"{path} cannot be loaded as a SavedModel: {line}") from error
 
 
-class Runner:
-    """A SavedModel, run by its signature `serving_default`.
+class SavedModelRunner:
+    """Runs the signature `serving_default` of a SavedModel; see `format.Runner`.
 
     Args:
-      path: its directory.
-
-    Attributes:
-      shape: of one example's inputs; None where any length goes.
-      classes: K; None where the signature does not say.
-      output: what the signature calls the output.
-      step: 0; what a TFLite file of whole numbers has.
+      path: its directory; a SavedModel from another program works too.
 
     Raises:
-      UsageError: it cannot be loaded, has no such signature, or takes or gives several tensors.
+      UsageError: it cannot be loaded, has no such signature, or several inputs or outputs.
     """
 
     step = 0.0
 
     def __init__(self, path: Path) -> None:
-        """See the class."""
-        # Kept: a signature does not keep alive the variables it reads.
+        # Kept, as a signature does not keep its variables alive.
         self._model = _load(path)
         signatures = getattr(self._model, "signatures", {})
         if SIGNATURE not in signatures:
             found = ", ".join(signatures) or "none"
-            raise UsageError(f"{path} has no signature {SIGNATURE}; it has {found}")
+            raise UsageError(f"{path} has no signature {SIGNATURE}, only: {found}")
         self._serve = signatures[SIGNATURE]
-        given = self._serve.structured_input_signature[1]
-        found = self._serve.structured_outputs
-        if len(given) != 1 or len(found) != 1:
+        inputs = self._serve.structured_input_signature[1]
+        outputs = self._serve.structured_outputs
+        if len(inputs) != 1 or len(outputs) != 1:
             raise UsageError(
-                f"{path} takes {', '.join(sorted(given))} and gives {', '.join(sorted(found))}: one tensor of each "
-                "is needed"
+                f"{path} has the inputs {', '.join(sorted(inputs))} and the outputs "
+                f"{', '.join(sorted(outputs))}: one of each is needed"
             )
-        ((self._name, self._input),) = given.items()
-        ((self.output, result),) = found.items()
+        ((self._name, self._input),) = inputs.items()
+        ((self.output, result),) = outputs.items()
         if not self._input.shape.rank or not result.shape.rank:
-            raise UsageError(f"{path} takes or gives tensors of no stated rank")
+            raise UsageError(f"{path} has an input or output of unknown rank: save it with shapes")
         self.shape = tuple(self._input.shape.as_list()[1:])
         self.classes = result.shape.as_list()[-1]
 
     def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
-        """What the signature gives, `(N, K)`, for inputs `(N, …)`, N >= 1."""
+        """The outputs `(N, K)` for inputs `(N, …)`."""
         fixed = self._input.shape.as_list()[0]
         return in_batches(self._run, inputs, fixed or batch_size, full=fixed is not None)
 
     def _run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        given = {self._name: tf.cast(inputs, self._input.dtype)}
-        return tf.cast(self._serve(**given)[self.output], tf.float32).numpy()
+        arguments = {self._name: tf.cast(inputs, self._input.dtype)}
+        return tf.cast(self._serve(**arguments)[self.output], tf.float32).numpy()

@@ -13,17 +13,12 @@ from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.training.trainer import Progress
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """Formats a share as a percentage: 0.9731 → `97.3 %`."""
-    return f"{100 * share:.{digits}f} %"
-
-
 def level_line(record: Record) -> str:
     """Formats a finished level as one line, with the metrics of the test split if there is one."""
     split = "test" if "test_accuracy" in record else "val"
     return (
-        f"level {record['level']:2d}: {percent(record['density']):>7} kept, {split} accuracy "
-        f"{percent(record[f'{split}_accuracy'], 2)}, ECE {record[f'{split}_ece']:.4f}, "
+        f"level {record['level']:2d}: {tables.percent(record['density']):>7} kept, {split} accuracy "
+        f"{tables.percent(record[f'{split}_accuracy'], 2)}, ECE {record[f'{split}_ece']:.4f}, "
         f"NLL {record[f'{split}_nll']:.4f} ({record['seconds']:.1f} s)"
     )
 
@@ -41,9 +36,9 @@ def table(records: Sequence[Record]) -> str:
             [
                 str(r["level"]),
                 *([str(r.get("source_level", ""))] if transferred else []),
-                percent(r["density"]),
+                tables.percent(r["density"]),
                 f"{r['weights']:,}",
-                percent(r[f"{split}_accuracy"], 2),
+                tables.percent(r[f"{split}_accuracy"], 2),
                 *(f"{figure:.4f}" for figure in (*figures, r["val_nll"])),
             ]
         )
@@ -110,7 +105,7 @@ class ProgressBar:
             if progress.epoch is not None:
                 row = progress.epoch
                 self._bar.set_description(f"level {row.level} epoch {row.epoch}")
-                self._bar.set_postfix(val=percent(row.val_accuracy), refresh=False)
+                self._bar.set_postfix(val=tables.percent(row.val_accuracy), refresh=False)
         self._step = progress.step
 
     def on_level(self, ticket: Ticket, predictions: Predictions) -> None:

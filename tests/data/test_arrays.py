@@ -299,7 +299,7 @@ def test_a_test_split_that_comes_alone_is_checked():
     for test, message in (
         ((inputs, labels + 1), "test has a label 3: labels must be 0 … 2"),
         ((inputs[:5], labels), "test has 5 inputs and 20 labels"),
-        (inputs, "test must be a pair of inputs and labels, or a tf.data pipeline"),
+        (inputs, r"test must be a pair \(inputs, labels\), or a tf.data pipeline"),
         (tf.data.Dataset.from_tensor_slices((inputs, labels + 1)), "test has a label 3"),
     ):
         with pytest.raises(UsageError, match=message):

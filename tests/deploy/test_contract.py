@@ -1,10 +1,9 @@
-"""Every model of the catalog on its way out: its ticket stored, read and exported; rows are found."""
+"""Contract of every registered model: its ticket is stored, read and exported."""
 
 import contextlib
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from lotcal_tf.config import registry
 from lotcal_tf.deploy.examples import Examples
@@ -56,23 +55,11 @@ def test_it_comes_back_from_the_disk_as_it_was(ticket, tmp_path):
 def test_its_files_compute_what_it_computes_and_hold_its_zeros(ticket, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 
-    examples = Examples.given((INPUTS, np.zeros(len(INPUTS), int)))
-    formats = ("saved_model", "float32")
-    done = export(
-        ticket,
-        tmp_path / "export",
-        examples,
-        formats=formats,
-        encoding="dense",
-        scaled=False,
-        seconds=0,
-    )
+    examples = Examples.given((INPUTS, np.zeros(len(INPUTS), int)), classes=CLASSES)
+    # The converter reads a SavedModel: that this can be written is tested too.
+    options = {"formats": ["float32"], "encoding": "dense", "scaled": False, "seconds": 0}
+    done = export(ticket, tmp_path / "export", examples, **options)
     assert done.examples == len(INPUTS)
-
-    loaded = tf.saved_model.load(str(done.files["saved_model"]))
-    kernels = {v.name.partition(":")[0]: v.numpy() for v in loaded.variables_of_model}
-    for name, mask in ticket.masks.items():
-        np.testing.assert_array_equal(kernels[name] != 0, mask)
 
     interpreter = Interpreter(str(done.files["float32"]))
     interpreter.allocate_tensors()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from lotcal_tf.data.splits import Dataset, ResidentSplit
 from lotcal_tf.deploy.examples import Examples
@@ -42,17 +43,50 @@ def test_without_a_test_split_they_are_compared_on_validation_and_say_so(dataset
     assert np.array_equal(examples.inputs, VALIDATION[0])
 
 
-def test_arrays_of_ones_own():
-    examples = Examples.given(TEST, VALIDATION, TRAIN)
-    assert examples.split == "test" and np.array_equal(examples.inputs, TEST[0])
+@pytest.mark.parametrize("kind", ["arrays", "pipelines"])
+def test_arrays_and_pipelines_are_taken(kind):
+    def given(*pairs):
+        if kind == "pipelines":
+            pairs = [tf.data.Dataset.from_tensor_slices(pair) for pair in pairs]
+        return Examples.given(*pairs, classes=3)
+
+    examples = given(TEST, VALIDATION, TRAIN)
+    assert (examples.split, examples.inputs.dtype) == ("test", np.float32)
+    assert np.array_equal(examples.inputs, TEST[0]) and np.array_equal(examples.labels, TEST[1])
     assert np.array_equal(examples.material.validation, VALIDATION[0])
+    assert np.array_equal(examples.material.labels, VALIDATION[1])
     assert examples.material.training.count == 30
-    alone = Examples.given(TEST).material
+    alone = given(TEST).material
     assert (alone.validation, alone.labels, alone.training) == (None, None, None)
 
 
-@pytest.mark.parametrize("wrong", [(TEST[0], [1]), TEST[0], (*TEST, None), 3])
+def test_labels_may_be_a_column():
+    inputs, labels = TEST
+    assert np.array_equal(Examples.given((inputs, labels[:, None]), classes=3).labels, labels)
+
+
+INPUTS, LABELS = TEST
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (INPUTS, "must be a pair .*or a tf.data pipeline"),
+        ((*TEST, None), "must be a pair"),
+        (3, "must be a pair"),
+        ((INPUTS, [1]), "has 10 inputs and 1 labels"),
+        ((INPUTS[:0], LABELS[:0]), "is empty"),
+        ((INPUTS, LABELS + 1), "has a label 3.*0 … 2"),
+        ((INPUTS, LABELS - 1), "has a label -1.*0 … 2"),
+        ((INPUTS, np.eye(3)[LABELS]), r"labels have shape \(10, 3\)"),
+        ((INPUTS + np.float32(np.nan), LABELS), "NaN or infinity"),
+        (tf.data.Dataset.from_tensor_slices((INPUTS, LABELS + 1)), "has a label 3.*0 … 2"),
+        (tf.data.Dataset.from_tensor_slices(TEST).batch(2), "unbatched"),
+        (tf.data.Dataset.from_tensor_slices(TEST).take(0), "is empty"),
+    ],
+)
 @pytest.mark.parametrize("place", ["test", "validation", "train"])
-def test_what_is_no_pair_of_one_length_is_named(wrong, place):
-    with pytest.raises(UsageError, match=f"^{place} must be a pair"):
-        Examples.given(**{"test": TEST, place: wrong})
+def test_invalid_data_is_refused(wrong, message, place):
+    with pytest.raises(UsageError, match=rf"{place}.*{message}") as caught:
+        Examples.given(**{"test": TEST, place: wrong}, classes=3)
+    assert "\n" not in str(caught.value)

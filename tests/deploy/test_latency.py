@@ -1,4 +1,4 @@
-"""Latency: what is timed, in which order, and what the figures are; with a made-up clock."""
+"""Latency: what is timed, in which order, and the statistics, with a simulated clock."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from lotcal_tf.deploy import latency
 from lotcal_tf.errors import LotcalError
-from lotcal_tf.formats import tflite
+from lotcal_tf.formats.tflite import Float32, TFLiteRunner
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_files_take_turns_in_every_round_and_threads_are_kept_apart(clock, monke
 @pytest.fixture(scope="module")
 def path(ticket, tmp_path_factory):
     path = tmp_path_factory.mktemp("latency") / "ticket.tflite"
-    tflite.write_float32(ticket.model(), path)
+    Float32().write(ticket.model(), path)
     return path
 
 
@@ -83,7 +83,7 @@ def test_a_real_file_runs_on_one_example(path, monkeypatch):
         # It has been run: the result is that of the example that was set.
         example = interpreter.get_tensor(given["index"])
         np.testing.assert_allclose(
-            interpreter.get_tensor(result["index"]), tflite.Runner(path)(example), rtol=1e-5
+            interpreter.get_tensor(result["index"]), TFLiteRunner(path)(example), rtol=1e-5
         )
         measured = found["ticket"][threads]
         assert measured.runs > 1 and 0 < measured.median_us <= measured.p99_us

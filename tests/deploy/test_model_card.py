@@ -14,8 +14,8 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.deploy import model_card
 from lotcal_tf.deploy.latency import Latency
-from lotcal_tf.deploy.sparsity_report import DENSE, FileRow, LayerRow, Verdict
-from lotcal_tf.formats import tflite
+from lotcal_tf.deploy.sparsity_report import DENSE, FileRow, LayerRow, SparsityReport
+from lotcal_tf.formats.tflite import Float32
 from lotcal_tf.metrics import prediction_bins
 from lotcal_tf.metrics.reliability import reliability_diagram
 
@@ -79,7 +79,7 @@ def facts():
                 },
             },
         },
-        "verdict": Verdict(layers, files, "a small computer").as_dict(),
+        "sparsity_report": SparsityReport(layers, files, "a small computer").as_dict(),
         "reliability": model_card.reliability_of(prediction_bins(LABELS, LOGITS, bins=5)),
         "input": {
             "shape": [4, 2],
@@ -114,7 +114,7 @@ def test_sections_in_their_order(written):
         "Metrics",
         "Parity",
         "Sizes and latency",
-        "What the zeros turned into",
+        "What the zeros save",
         "Limits",
         "How to run it",
     ]
@@ -130,7 +130,7 @@ def test_sections_in_their_order(written):
         ("Metrics", ["| ticket_float32.tflite | 98.22 % | 0.0087 | 0.0545 | 0.0266 |"]),
         ("Parity", ["| 3.1e-06 | 98.12 % → 98.22 % | 0.0077 → 0.0087 |", "| 14 | – | 98.12 % →"]),
         ("Sizes and latency", ["| 1,600 | 2.50 × | 1,500 | 2,100 | 12.0 (17.5) | 2.50 × |"]),
-        ("What the zeros turned into", ["| hidden | 8×6 | 8×4 | 25.0 % | dense | dense kernel |"]),
+        ("What the zeros save", ["| hidden | 8×6 | 8×4 | 25.0 % | dense | dense kernel |"]),
     ],
 )
 def test_each_section_shows_its_facts(written, name, rows):
@@ -170,12 +170,13 @@ def test_limits_are_read_from_the_facts(written, facts):
         "one of its 3 classes",
         "on a small computer; other devices were not measured",
         "Label noise was not measured",
-        "one run, seed 31",
+        "one run with seed 31",
         "15 bins and 360 examples",
     ):
         assert piece in found
     facts["experiment"]["label_noise"] = 0.2
-    facts["verdict"]["files"] = [row | {"latency": {}} for row in facts["verdict"]["files"]]
+    report = facts["sparsity_report"]
+    report["files"] = [row | {"latency": {}} for row in report["files"]]
     found = section(written(), "Limits")
     assert "label_noise 0.2" in found and "Label noise was not measured" not in found
     assert "Latency was not measured." in found and "small computer" not in found
@@ -188,7 +189,7 @@ def test_the_diagram_is_of_the_bins(written, tmp_path):
     np.testing.assert_array_equal(image, wanted)
 
 
-def test_an_empty_bin_has_no_figures():
+def test_an_empty_bin_has_no_values():
     bins = model_card.reliability_of(prediction_bins(LABELS, LOGITS, bins=5))
     assert [row["count"] for row in bins] == [0, 0, 2, 2, 2]
     assert bins[0] == {"confidence": None, "accuracy": None, "count": 0}
@@ -203,7 +204,7 @@ def test_the_json_holds_the_facts(written, facts, tmp_path):
     written()
     found = json.loads((tmp_path / "model_card.json").read_text())
     assert found["record"]["val_nll"] is None and found["record"]["seconds"] == 1.5
-    for name in ("experiment", "data", "parity", "verdict", "reliability", "input", "main"):
+    for name in ("experiment", "data", "parity", "sparsity_report", "reliability", "input", "main"):
         assert found[name] == json.loads(json.dumps(facts[name])), name
     assert len(found["limits"]) == section(written(), "Limits").count("\n- ")
     assert found["run"] in section(written(), "How to run it")
@@ -216,7 +217,7 @@ def test_a_ticket_of_no_known_run_still_has_its_card(written, facts):
     text = written()
     assert text.startswith("# A ticket, level 2\n")
     assert section(text, "Training").strip() == section(text, "Data").strip() == "Not recorded."
-    assert "one of its classes to whatever" in text and "seed" not in section(text, "Limits")
+    assert "one of its classes to any input" in text and "seed" not in section(text, "Limits")
     assert "360 examples of the val split" in text and "test split" not in text
     assert "shape any×2. The file" in text
     assert "x = np.zeros((1, 1, 2), np.float32)  # your example\n" in text
@@ -225,7 +226,7 @@ def test_a_ticket_of_no_known_run_still_has_its_card(written, facts):
 def test_without_a_tflite_file_no_lines_are_promised(written, facts):
     facts["main"] = facts["parity"]["files"]["float32"]["file"] = "saved_model"
     found = section(written(), "How to run it")
-    assert "```" not in found and "runs in TensorFlow" in found
+    assert "```" not in found and "needs TensorFlow" in found
 
 
 # --- run without TensorFlow ----------------------------------------------------------------------
@@ -260,7 +261,7 @@ def lines_of(text):
 
 
 def run_alone(code, packages, directory):
-    # -I and -S: no site-packages, no variables, no directory of one's own.
+    # -I and -S: no site-packages, no variables, no working directory.
     script = ALONE.format(packages=str(packages)) + code
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script],
@@ -279,7 +280,7 @@ def test_its_ten_lines_run_with_litert_and_numpy_alone(
     model = ticket.model()
     if output == "probabilities":
         model = keras.Model(model.inputs, keras.layers.Softmax(name=output)(model.output))
-    tflite.write_float32(model, tmp_path / "ticket_float32.tflite")
+    Float32().write(model, tmp_path / "ticket_float32.tflite")
     facts["parity"]["output"] = output
     code = lines_of(written())
     assert len(code.splitlines()) <= 10
@@ -291,7 +292,7 @@ def test_its_ten_lines_run_with_litert_and_numpy_alone(
 
     zeros = np.zeros((1, 4, 2), np.float32)
     assert run_alone(code, packages, tmp_path) == expected(zeros)
-    # And with an example of one's own in that place.
+    # And with another example in its place.
     mine = code.replace("np.zeros((1, 4, 2), np.float32)", "np.full((1, 4, 2), 1.5, np.float32)")
     assert mine != code
     assert run_alone(mine, packages, tmp_path) == expected(zeros + 1.5)

@@ -1,4 +1,4 @@
-"""The gate: what is inside the tolerance passes, what is outside names figure, size and flag."""
+"""Parity: a file within tolerance passes; else the message names the metric, the limit and the flag."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ LABELS = TRUTH.argmax(1)
 LABELS[:50] = DRAW.integers(0, 4, 50)
 
 
-def held(found, *, truth=TRUTH, exact=True, tolerance=DEFAULT_TOLERANCE, **rest):
+def compared(found, *, truth=TRUTH, exact=True, tolerance=DEFAULT_TOLERANCE, **rest):
     return compare(
         "x.tflite", LABELS, truth, found, bins=15, exact=exact, tolerance=tolerance, **rest
     )
@@ -33,15 +33,15 @@ def test_the_tolerances_are_those_promised():
 
 
 def test_equal_files_differ_by_nothing():
-    parity = held(TRUTH)
+    parity = compared(TRUTH)
     assert parity.largest_difference == 0
     measured = metrics.measure(LABELS, TRUTH, bins=15)
     assert parity.ticket == parity.measured == {name: measured[name] for name in COMPARED}
 
 
-def test_what_each_gives_is_told():
+def test_metrics_of_both_are_returned():
     found = TRUTH + np.float32(5e-5) * np.sign(TRUTH)
-    parity = held(found)
+    parity = compared(found)
     assert parity.largest_difference == np.abs(found - TRUTH).max()
     assert parity.measured["nll"] == metrics.nll(LABELS, found) != parity.ticket["nll"]
 
@@ -50,13 +50,13 @@ def test_a_logit_may_be_off_by_its_share_of_the_largest():
     largest = float(np.abs(TRUTH).max())
     assert largest > 1
     for share, fits in ((0.9, True), (1.1, False)):
-        # The same for every class: no figure moves but the logits themselves.
+        # The same for every class: only the logits change, no metric.
         found = TRUTH.astype("float64") + share * 1e-4 * largest
         if fits:
-            assert held(found).largest_difference == pytest.approx(share * 1e-4 * largest)
+            assert compared(found).largest_difference == pytest.approx(share * 1e-4 * largest)
         else:
             with pytest.raises(ExportMismatch, match=r"in a logit, more than .* \(float_tolerance"):
-                held(found)
+                compared(found)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -64,8 +64,8 @@ def test_what_is_not_finite_never_passes(value):
     found = TRUTH.copy()
     found[7, 1] = value
     for exact in (True, False):
-        with pytest.raises(ExportMismatch, match=r"x\.tflite differs from the ticket by a value"):
-            held(found, exact=exact, tolerance=Tolerance(1e9, 1, 1))
+        with pytest.raises(ExportMismatch, match=r"x\.tflite gives NaN or infinity"):
+            compared(found, exact=exact, tolerance=Tolerance(1e9, 1, 1))
 
 
 def sure(confidence, count=200):
@@ -83,7 +83,7 @@ def sure(confidence, count=200):
         (LABELS, TRUTH, TRUTH * np.float32(1.05), "NLL", "0.0001"),
     ],
 )
-def test_every_figure_of_an_exact_file_is_held(labels, truth, found, words, limit):
+def test_every_metric_of_an_exact_file_is_compared(labels, truth, found, words, limit):
     # One huge logit, of an example that is right either way, so that no logit is off by too much.
     huge = np.eye(1, truth.shape[1], dtype="float32") * 1e6
     with pytest.raises(ExportMismatch, match=f"in {words}, more than {limit} "):
@@ -105,13 +105,13 @@ def test_an_exact_file_may_turn_what_the_last_digit_decides():
         first = [[c, 1 - c] for c in (0.6 + hair, 0.62, 0.5 + hair, *[0.95] * 7)]
         return np.log(first).astype("float32")
 
-    def hold(truth, found, labels):
+    def verify(truth, found, labels):
         return compare(
             "x.tflite", np.array(labels), truth, found, bins=15, exact=True,
             tolerance=DEFAULT_TOLERANCE,
         )  # fmt: skip
 
-    parity = hold(logits(1e-6), logits(-1e-6), [1, *[0] * 9])
+    parity = verify(logits(1e-6), logits(-1e-6), [1, *[0] * 9])
     assert parity.ticket["accuracy"] - parity.measured["accuracy"] == pytest.approx(0.1)
     # Together (0.6 - 0) + (0.62 - 1) = 0.22; apart 0.6 + 0.38. The tie: 0.5 either way.
     assert parity.measured["ece"] - parity.ticket["ece"] == pytest.approx(
@@ -120,51 +120,51 @@ def test_an_exact_file_may_turn_what_the_last_digit_decides():
     # Two ties that turn are no rounding any more.
     ties = [np.log([[0.5 + h, 0.5 - h]] * 2 + [[0.95, 0.05]] * 8) for h in (1e-6, -1e-6)]
     with pytest.raises(ExportMismatch, match=r"by 0\.2 in accuracy, more than 0\.1 "):
-        hold(*ties, [0] * 10)
+        verify(*ties, [0] * 10)
 
 
 def test_a_quantised_file_may_lose_a_point_and_no_more():
-    assert held(wrong(2), exact=False).measured["accuracy"] == pytest.approx(
-        held(TRUTH).ticket["accuracy"] - 0.01
+    assert compared(wrong(2), exact=False).measured["accuracy"] == pytest.approx(
+        compared(TRUTH).ticket["accuracy"] - 0.01
     )
     with pytest.raises(ExportMismatch, match=r"0.015 in accuracy, more than 0.01 \(accuracy_tol"):
-        held(wrong(3), exact=False, tolerance=Tolerance(ece=1))
-    held(wrong(3), exact=False, tolerance=Tolerance(accuracy=0.02, ece=1))
+        compared(wrong(3), exact=False, tolerance=Tolerance(ece=1))
+    compared(wrong(3), exact=False, tolerance=Tolerance(accuracy=0.02, ece=1))
 
 
 def test_a_quantised_file_may_not_be_surer_than_it_is_right():
     # Right three times of four with a confidence of 3/4: an ECE of 0. Surer by 0.02, it is 0.02.
     labels = np.arange(200) % 4 == 0
 
-    def hold(tolerance):
+    def verify(tolerance):
         return compare(
             "x.tflite", labels.astype(int), sure(0.75), sure(0.77), bins=15, exact=False,
             tolerance=Tolerance(ece=tolerance),
         )  # fmt: skip
 
     with pytest.raises(ExportMismatch, match=r"by 0.02 in ECE, more than 0.01 \(ece_tolerance\)"):
-        hold(0.01)
-    parity = hold(0.02)
+        verify(0.01)
+    parity = verify(0.02)
     assert (parity.ticket["ece"], parity.measured["ece"]) == pytest.approx((0, 0.02), abs=1e-9)
 
 
 def test_a_quantised_file_may_be_better_than_its_ticket():
     better = np.eye(4, dtype="float32")[LABELS] * 40
-    parity = held(better, exact=False)
+    parity = compared(better, exact=False)
     assert (parity.measured["accuracy"], parity.ticket["accuracy"]) != (1, 1)
     assert parity.measured["accuracy"] == 1
 
 
-def test_probabilities_are_held_as_probabilities():
+def test_probabilities_are_compared_as_probabilities():
     def softmax(logits):
         weights = np.exp(logits.astype("float64") - logits.max(1, keepdims=True))
         return (weights / weights.sum(1, keepdims=True)).astype("float32")
 
     truth = softmax(TRUTH)
-    parity = held(truth, truth=truth, probabilities=True)
-    whole = held(TRUTH).ticket
+    parity = compared(truth, truth=truth, probabilities=True)
+    whole = compared(TRUTH).ticket
     assert parity.ticket == {name: pytest.approx(whole[name], abs=1e-6) for name in COMPARED}
     found = truth.copy()
     found[0] += np.float32(2e-4) * np.array([1, -1, 0, 0], "float32")
     with pytest.raises(ExportMismatch, match=r"in a probability, more than 0\.0001"):
-        held(found, truth=truth, probabilities=True)
+        compared(found, truth=truth, probabilities=True)

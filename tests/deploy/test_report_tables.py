@@ -1,10 +1,10 @@
-"""A verdict's tables, held against rows written by hand."""
+"""The tables of a report, compared with rows written by hand."""
 
 from lotcal_tf.deploy.latency import Latency
-from lotcal_tf.deploy.report_tables import by_file, file_cells, layer_cells, verdict_text
-from lotcal_tf.deploy.sparsity_report import DENSE, FileRow, LayerRow, Verdict
+from lotcal_tf.deploy.report_tables import by_file, file_cells, layer_cells, report_text
+from lotcal_tf.deploy.sparsity_report import DENSE, FileRow, LayerRow, SparsityReport
 
-WHOLE = Verdict(
+REPORT = SparsityReport(
     layers=[
         LayerRow("a.tflite", "hidden", (4, 6), (4, 6), 24, 9, "dense", "XNNPACK, dense", "dense"),
         LayerRow("b.tflite", "hidden", (4, 6), (4, 4), 16, 0, "dense", "XNNPACK, dense", ""),
@@ -19,7 +19,7 @@ WHOLE = Verdict(
 
 
 def test_each_file_has_its_table_of_layers():
-    found = by_file(WHOLE["layers"])
+    found = by_file(REPORT["layers"])
     assert list(found) == ["a.tflite", "b.tflite"]
     head, row = layer_cells(found["a.tflite"])
     assert head == ["layer", "dense", "compact", "zeros", "stored", "executed", "why not faster"]
@@ -28,7 +28,7 @@ def test_each_file_has_its_table_of_layers():
 
 
 def test_files_are_multiples_of_the_dense_network():
-    head, dense, sparse, saved = file_cells(WHOLE["files"])
+    head, dense, sparse, saved = file_cells(REPORT["files"])
     times = ["µs, 1 thread (p99)", "faster", "µs, 2 threads (p99)", "faster"]
     assert head == ["file", "encoding", "bytes", "smaller", "gzipped", "sparse-encoded", *times]
     size = [DENSE, "dense", "3,000", "1.00 ×", "2,500", "–"]
@@ -40,12 +40,12 @@ def test_files_are_multiples_of_the_dense_network():
 
 
 def test_without_the_dense_network_there_are_no_multiples():
-    (_, row) = file_cells([WHOLE["files"][1]])
+    (_, row) = file_cells([REPORT["files"][1]])
     assert (row[3], row[7]) == ("–", "–")
 
 
 def test_as_text_every_table_stands_under_what_it_is_of():
-    first, second, files = verdict_text(WHOLE).split("\n\n")
+    first, second, files = report_text(REPORT).split("\n\n")
     assert first.splitlines()[0] == "a.tflite" and second.splitlines()[0] == "b.tflite"
     lines = files.splitlines()
     assert lines[0] == "latency of one example on a machine, 2 processors"

@@ -1,16 +1,16 @@
-"""A temperature in the last layer: logits / T, zeros that stay, and models it cannot be put into."""
-
-import dataclasses
+"""Folding a temperature into the last layer: logits / T, zeros stay, unsuitable models are refused."""
 
 import numpy as np
 import pytest
 
 from lotcal_tf.calibration.post_hoc import fit_temperature
 from lotcal_tf.compat import keras
-from lotcal_tf.deploy.scaling import fold_temperature, refit, temperature_of
+from lotcal_tf.deploy.scaling import fold_temperature, refit
 from lotcal_tf.errors import UsageError
-from lotcal_tf.formats import tflite
-from lotcal_tf.formats.format import Material, with_softmax
+from lotcal_tf.formats.format import Material
+from lotcal_tf.formats.keras import KerasFile
+from lotcal_tf.formats.outputs import with_softmax
+from lotcal_tf.formats.tflite import Int8, TFLiteRunner
 from lotcal_tf.pruning import masking
 
 layers = keras.layers
@@ -73,21 +73,15 @@ def test_a_last_layer_without_a_bias():
 def test_logits_that_no_linear_layer_gives_are_refused_and_the_model_is_as_it_was(model):
     model = model()
     before = masking.values(model)
-    with pytest.raises(UsageError, match=r"^layer 'logits' is not a linear last layer: the temp"):
+    with pytest.raises(UsageError, match="layer 'logits', which is not a linear last layer"):
         fold_temperature(model, 2.0)
     for name, value in masking.values(model).items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
 
 
-def test_a_tickets_temperature_is_that_of_its_record(ticket):
-    assert temperature_of(ticket) == 2.5
-    with pytest.raises(UsageError, match="level 2 records no temperature: take its raw logits"):
-        temperature_of(dataclasses.replace(ticket, record={"level": 2}))
-
-
 def write_sparse(model, path, material):
-    tflite.write_int8(model, path, material)
-    path.write_bytes(tflite.in_rows(model, path.read_bytes()))
+    Int8().write(model, path, material)
+    path.write_bytes(Int8().encode(model, path.read_bytes()))
 
 
 @pytest.mark.parametrize("softmax", [False, True])
@@ -95,14 +89,22 @@ def test_a_written_file_is_refitted_to_what_itself_gives(ticket, inputs, tmp_pat
     path, labels = tmp_path / "a.tflite", np.arange(len(inputs)) % 3
     material = Material(inputs, labels)
     write_sparse(ticket.model(), path, material)
-    before = tflite.Runner(path)(inputs)
+    before = TFLiteRunner(path)(inputs)
     if softmax:
         model = with_softmax(ticket.model())
         write_sparse(model, path, material)
-    temperature = refit(path, material)
+    temperature = refit(path, Int8(), material)
     assert temperature == pytest.approx(fit_temperature(labels, before), rel=1e-3)
-    after, wanted = tflite.Runner(path)(inputs), before / temperature
+    after, wanted = TFLiteRunner(path)(inputs), before / temperature
     if softmax:
         wanted = np.exp(wanted) / np.exp(wanted).sum(-1, keepdims=True)
     np.testing.assert_allclose(after, wanted, rtol=1e-4, atol=1e-6)
     assert [file.name for file in tmp_path.iterdir()] == ["a.tflite"]
+
+
+def test_a_format_that_cannot_divide_logits_keeps_its_file(ticket, inputs, tmp_path):
+    path = tmp_path / "a.keras"
+    KerasFile().write(ticket.model(), path)
+    content = path.read_bytes()
+    assert refit(path, KerasFile(), Material(inputs, np.arange(len(inputs)) % 3)) == 1
+    assert path.read_bytes() == content

@@ -1,10 +1,9 @@
-"""The verdict: its figures of files made here by the converter, its words by rules, one by one."""
+"""The sparsity report of files that the converter makes here."""
 
 import dataclasses
 import gzip
 import json
 import logging
-import re
 
 import numpy as np
 import pytest
@@ -12,11 +11,10 @@ import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy.latency import Latency
-from lotcal_tf.deploy.report_tables import verdict_text
-from lotcal_tf.deploy.sparsity_report import DENSE, MASKED, _litert, _matched, verdict
+from lotcal_tf.deploy.report_tables import report_text
+from lotcal_tf.deploy.sparsity_report import DENSE, MASKED, match_layers, sparsity_report
 from lotcal_tf.formats.tflite_file import operators
-from lotcal_tf.formats.tflite_file.operators import Graph, KernelUse
-from lotcal_tf.formats.zeros import tensors as tensors_in
+from lotcal_tf.formats.tflite_file.stored import stored_tensors
 from lotcal_tf.pruning.compaction import compact
 
 layers = keras.layers
@@ -24,7 +22,7 @@ layers = keras.layers
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """What the verdict reads of a `StoredTensor`."""
+    """The fields of a `StoredTensor` that the report reads."""
 
     name: str
     size: int
@@ -56,7 +54,7 @@ def written(model, path):
 
 @pytest.fixture(scope="module")
 def files(masked, tmp_path_factory):
-    place = tmp_path_factory.mktemp("verdict")
+    place = tmp_path_factory.mktemp("report")
     saved = place / "saved_model"
     (saved / "variables").mkdir(parents=True)
     (saved / "saved_model.pb").write_bytes(b"a" * 1000)
@@ -96,7 +94,7 @@ def found(masked, files):
             Stored("b", 18, 6, False, "logits"),
         ],
     }
-    return verdict(
+    return sparsity_report(
         masked,
         compact(masked),
         tensors,
@@ -144,15 +142,15 @@ def test_a_sparse_files_sparse_size_is_its_own(masked, files):
     path = files["ticket.tflite"]
     for encoding in ("sparse", "compact_sparse"):
         given = {"paths": {"t": path}, "encodings": {"t": encoding}, "latency": {}}
-        (row,) = verdict(masked, compact(masked), {}, **given).files
+        (row,) = sparsity_report(masked, compact(masked), {}, **given).files
         assert row.sparse_bytes == row.bytes == path.stat().st_size
 
 
-def test_a_kernel_that_cannot_be_told_apart_is_not_guessed(masked, files):
+def test_an_ambiguous_kernel_is_unknown(masked, files):
     tensors = [Stored("x", 24, 9, True, ""), Stored("y", 24, 3, True, "")]
     given = {"paths": {"t": files["ticket.tflite"]}, "encodings": {}, "latency": {}}
-    rows = verdict(masked, compact(masked), {"t": tensors}, **given).layers
-    assert [row.executed for row in rows] == ["not told apart", "not told apart"]
+    rows = sparsity_report(masked, compact(masked), {"t": tensors}, **given).layers
+    assert [row.executed for row in rows] == ["unknown", "unknown"]
     # The zeros are those of the network.
     assert [(row.zeros, row.weights) for row in rows] == [(9, 24), (6, 18)]
 
@@ -167,23 +165,23 @@ def test_a_tensor_is_its_layers_by_name_and_size():
         Stored("unnamed", 18, 0, False, ""),
         Stored("one of two", 10, 0, False, ""),
     ]
-    found = {layer: tensor.name for layer, tensor in _matched(tensors, shapes).items()}
+    found = {layer: tensor.name for layer, tensor in match_layers(tensors, shapes).items()}
     assert found == {"pair": "pair", "a_b": "nested", "last": "unnamed"}
 
 
-def test_a_name_that_no_operator_reads_is_said(masked, files):
+def test_a_name_that_no_operator_reads_is_reported(masked, files):
     tensors = [Stored("stranger", 24, 9, False, "hidden")]
     given = {"paths": {"t": files["ticket.tflite"]}, "encodings": {}, "latency": {}}
-    row = verdict(masked, compact(masked), {"t": tensors}, **given).layers[0]
+    row = sparsity_report(masked, compact(masked), {"t": tensors}, **given).layers[0]
     assert row.executed == "not found"
 
 
 def test_the_tensors_of_real_files_find_their_operators(masked, files):
     names = ("ticket.tflite", "small.tflite")
-    found = verdict(
+    found = sparsity_report(
         masked,
         compact(masked),
-        {name: tensors_in(files[name]) for name in names},
+        {name: stored_tensors(files[name]) for name in names},
         paths={name: files[name] for name in names},
         encodings={"small.tflite": "compact"},
         latency={},
@@ -204,7 +202,7 @@ def test_it_is_json_and_a_table(found):
     assert json.loads(json.dumps(whole)) == whole
     assert whole["files"][0]["latency"]["2"] == {"median_us": 15.0, "p99_us": 22.0, "runs": 90}
     assert whole["layers"][0]["dense_shape"] == [4, 6]
-    text = verdict_text(whole)
+    text = report_text(whole)
     for piece in (
         "4×6",
         "4×4",
@@ -222,53 +220,3 @@ def test_it_is_json_and_a_table(found):
     lines = text.split("\n\n")[-1].splitlines()
     assert [line.split("  ")[0] for line in lines[2:]] == [row.file for row in found.files]
     assert "processors" in found.machine and found.machine in lines[0]
-
-
-# --- the words, rule by rule ---------------------------------------------------------------------
-
-POINT = KernelUse("CONV_2D", (32, 1, 1, 16), True, True, (), True)
-SPARSE_READY = Graph(("CONV_2D", "CONV_2D", "MEAN"), {}, True)
-
-
-def said(zeros=90, graph=SPARSE_READY, **changes):
-    return _litert(dataclasses.replace(POINT, **changes), zeros, 100, graph)
-
-
-def test_a_dense_kernel_skips_nothing():
-    assert said(sparse=False, densified=False) == (
-        "dense kernel",
-        "stored dense: a dense kernel multiplies zeros like any number",
-    )
-
-
-def test_a_sparse_kernel_skips_blocks():
-    executed, why = said(operator="FULLY_CONNECTED", shape=(8, 16), densified=False, block=(1, 4))
-    assert executed == "sparse kernel, blocks 1×4"
-    assert why == "a 1×4 block is skipped only where all of it is zero"
-    assert said(operator="FULLY_CONNECTED", densified=False) == ("sparse kernel", "")
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"operator": "FULLY_CONNECTED", "shape": (8, 16)}, "not stored in blocks"),
-        ({"shape": (32, 3, 3, 16)}, "no sparse kernel for 3×3 convolutions"),
-        ({"operator": "DEPTHWISE_CONV_2D"}, "no sparse kernel for depthwise convolutions"),
-        ({"operator": "TRANSPOSE_CONV"}, "no sparse kernel for such a layer"),
-        ({"floating": False}, "wants floats$"),
-        ({"zeros": 66}, "wants 2/3 zeros$"),
-        ({"graph": Graph(("MEAN",), {}, False)}, "wants a 3×3 stride-2 convolution of 3 channels"),
-        ({"graph": Graph(("CONV_2D",), {}, True)}, "wants a spatial mean after it$"),
-    ],
-)
-def test_an_unpacked_kernel_is_dense_for_a_reason(changes, reason):
-
-    executed, why = said(**changes)
-    assert executed == "DENSIFY, then dense kernel"
-    assert re.search(reason, why), why
-
-
-def test_what_xnnpack_may_take_for_sparse_is_left_open():
-    executed, why = said(zeros=67)
-    assert executed == "DENSIFY, then dense kernel or XNNPACK's sparse one"
-    assert "XNNPACK chooses" in why

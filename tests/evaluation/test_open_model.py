@@ -1,5 +1,6 @@
-"""Models of every kind, opened by one function; what is none, or damaged, is refused."""
+"""Tickets, runs and files are opened by one function, which refuses all else."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,19 +10,16 @@ import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
-from lotcal_tf.evaluation.open_model import (
-    gives_probabilities,
-    logits_of,
-    open_model,
-    recorded_experiment,
-)
-from lotcal_tf.formats import saved_model, tflite
+from lotcal_tf.evaluation.open_model import open_model, recorded_experiment, temperature_of
+from lotcal_tf.formats.outputs import gives_probabilities
+from lotcal_tf.formats.saved_model import SavedModel
+from lotcal_tf.formats.tflite import Float32
 from lotcal_tf.lottery.store import RunStore
 
 
 @pytest.fixture(scope="module")
 def run(ticket, make_ticket, tmp_path_factory):
-    """A run of levels 0, 1, 2 by their validation NLL, with the export of one; no test changes it."""
+    """A run with levels 0, 1, 2 and an export of another ticket; no test changes it."""
     directory = tmp_path_factory.mktemp("reader") / "run"
     store = RunStore(directory)
     store.begin({"experiment": {"dataset": "blobs", "seed": 3}})
@@ -32,8 +30,8 @@ def run(ticket, make_ticket, tmp_path_factory):
             type(drawn)(level, drawn.architecture, drawn.masks, drawn.rewind, drawn.trained, record)
         )
     (directory / "export").mkdir()
-    saved_model.write(ticket.model(), directory / "export" / "saved_model")
-    tflite.write_float32(ticket.model(), directory / "export" / "ticket.tflite")
+    SavedModel().write(ticket.model(), directory / "export" / "saved_model")
+    Float32().write(ticket.model(), directory / "export" / "ticket.tflite")
     return directory
 
 
@@ -47,7 +45,7 @@ def test_a_file_is_run_by_its_own_runtime(run, place, kind, inputs, logits):
     assert (opened.runner.shape, opened.runner.classes) == ((4, 2), 3)
     assert opened.runner.output == "logits"
     np.testing.assert_allclose(opened.runner(inputs, 10), logits, rtol=1e-5, atol=1e-5)
-    with pytest.raises(UsageError, match="only a ticket records a temperature"):
+    with pytest.raises(UsageError, match="only tickets have one"):
         opened.temperature()
 
 
@@ -79,44 +77,7 @@ def test_what_lies_elsewhere_finds_none(run, tmp_path):
     assert recorded_experiment(tmp_path / "ticket.tflite") == {}
 
 
-# --- logits or probabilities ---------------------------------------------------------------------
-
-
-class Named:
-    def __init__(self, output="", step=0.0):
-        self.output, self.step = output, step
-
-
-SIMPLEX = np.array([[0.25, 0.75], [1.0, 0.0]], np.float32)
-
-
-@pytest.mark.parametrize(
-    ("runner", "outputs", "probable"),
-    [
-        (Named(), SIMPLEX, True),
-        (Named("dense_1"), SIMPLEX, True),
-        (Named("logits"), SIMPLEX, False),
-        (Named("probabilities"), SIMPLEX * 0.9, True),
-        (Named(), SIMPLEX * 0.99, False),
-        (Named(), SIMPLEX + np.array([[0.0, 0.0], [0.0001, -0.0001]]), False),
-        (Named(), SIMPLEX + np.array([[0.2, -0.2], [0.0, 0.0]]), True),
-        # Two numbers of steps of 1/256, each off by half a step at most.
-        (Named(step=1 / 256), SIMPLEX + 1 / 512, True),
-        (Named(step=1 / 256), SIMPLEX + 1 / 128, False),
-    ],
-)
-def test_the_name_tells_else_the_values(runner, outputs, probable):
-    assert gives_probabilities(runner, np.asarray(outputs, np.float32)) is probable
-
-
-def test_the_softmax_of_their_logarithm_is_the_probabilities():
-    odds = np.exp(logits_of(SIMPLEX, 0.0))
-    np.testing.assert_allclose(odds / odds.sum(1, keepdims=True), SIMPLEX, atol=1e-7)
-    assert np.isfinite(logits_of(SIMPLEX, 0.0)).all()
-    assert logits_of(SIMPLEX, 1 / 256)[1, 1] == pytest.approx(np.log(1 / 512))
-
-
-def test_a_softmax_of_whole_numbers_is_read_as_probabilities(ticket, inputs, logits, tmp_path):
+def test_an_integer_softmax_gives_probabilities(ticket, inputs, logits, tmp_path):
     model = keras.Sequential([ticket.model(), keras.layers.Softmax()])
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -147,25 +108,25 @@ def refused(path):
     return line
 
 
-def test_what_is_no_model_is_refused(tmp_path):
+def test_unknown_files_are_refused(run, tmp_path):
     assert "no such file or directory" in refused(tmp_path / "absent")
-    (tmp_path / "text.tflite").write_text("not a flatbuffer at all, only a text")
-    assert "no TFLite file" in refused(tmp_path / "text.tflite")
-    (tmp_path / "empty.tflite").touch()
-    assert "no TFLite file" in refused(tmp_path / "empty.tflite")
     (tmp_path / "directory").mkdir()
-    assert "is no model: give a .tflite or .keras file, a SavedModel" in refused(
-        tmp_path / "directory"
+    (tmp_path / "saved_model.pb").touch()
+    (tmp_path / "directory.keras").mkdir()
+    # A real TFLite file, without its suffix.
+    shutil.copy(run / "export" / "ticket.tflite", tmp_path / "network.bin")
+    accepted = (
+        ".keras file",
+        ".tflite file",
+        "directory with saved_model.pb",
+        "RUN/tickets/level_NN",
     )
+    for name in ("directory", "saved_model.pb", "directory.keras", "network.bin"):
+        line = refused(tmp_path / name)
+        assert all(kind in line for kind in accepted)
 
 
-def test_what_is_damaged_is_refused(run, tmp_path):
-    whole = (run / "export" / "ticket.tflite").read_bytes()
-    (tmp_path / "cut.tflite").write_bytes(whole[: len(whole) // 2])
-    assert "no TFLite file" in refused(tmp_path / "cut.tflite")
-    shutil.copytree(run / "export" / "saved_model", tmp_path / "saved_model")
-    (tmp_path / "saved_model" / "saved_model.pb").write_bytes(b"no protocol buffer")
-    assert "no SavedModel that can be loaded" in refused(tmp_path / "saved_model")
+def test_a_damaged_ticket_is_refused(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     tensors = copy / "tickets" / "level_01" / "trained.safetensors"
     content = tensors.read_bytes()
@@ -184,3 +145,9 @@ def test_a_run_that_has_no_level_is_refused(tmp_path):
         recorded_experiment(tmp_path / "run")
     (tmp_path / "run" / "experiment.json").write_text(json.dumps({"run_id": "old"}))
     assert recorded_experiment(tmp_path / "run") == {}
+
+
+def test_a_temperature_is_in_the_record_of_the_ticket(ticket):
+    assert temperature_of(ticket) == 2.5
+    with pytest.raises(UsageError, match="level 2 has no temperature: use its raw logits"):
+        temperature_of(dataclasses.replace(ticket, record={"level": 2}))

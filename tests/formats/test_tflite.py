@@ -9,20 +9,23 @@ from ai_edge_litert.interpreter import Interpreter
 
 from lotcal_tf.errors import UsageError
 from lotcal_tf.formats import tflite
+from lotcal_tf.formats.tflite import Float32, TFLiteRunner
+from lotcal_tf.formats.tflite_file import converter
 
 
 @pytest.fixture(scope="module")
 def path(ticket, tmp_path_factory):
     path = tmp_path_factory.mktemp("tflite") / "ticket.tflite"
-    tflite.write_float32(ticket.model(), path)
+    Float32().write(ticket.model(), path)
     return path
 
 
-@pytest.mark.parametrize("batch_size", [1, 10, 23, 1000])
-def test_logits_are_the_tickets_whatever_the_batch(path, inputs, logits, batch_size):
-    found = tflite.Runner(path)(inputs, batch_size)
-    assert found.dtype == np.float32 and found.shape == (23, 3)
-    np.testing.assert_allclose(found, logits, rtol=1e-5, atol=1e-5)
+def test_logits_are_the_tickets_for_any_batch_size(path, inputs, logits):
+    runner = TFLiteRunner(path)
+    for batch_size in (1, 10, 23, 1000):
+        found = runner(inputs, batch_size)
+        assert found.dtype == np.float32 and found.shape == (23, 3)
+        np.testing.assert_allclose(found, logits, rtol=1e-5, atol=1e-5)
 
 
 def test_input_and_output_are_plain_float32(path):
@@ -32,7 +35,7 @@ def test_input_and_output_are_plain_float32(path):
     assert (list(found["shape_signature"]), found["dtype"]) == ([-1, 3], np.float32)
 
 
-def test_the_converters_silence_does_not_outlast_it(ticket, tmp_path, monkeypatch):
+def test_logging_is_as_before_after_a_conversion(ticket, tmp_path, monkeypatch):
     logger = logging.getLogger("absl")
     monkeypatch.setattr(logger, "level", logging.DEBUG)
 
@@ -40,10 +43,10 @@ def test_the_converters_silence_does_not_outlast_it(ticket, tmp_path, monkeypatc
         assert logger.level == logging.ERROR
         raise OSError("no converter")
 
-    monkeypatch.setattr(tflite.saved_model, "write", lambda model, path: None)
+    monkeypatch.setattr(converter.SavedModel, "write", lambda self, model, path: None)
     monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", failing)
     with pytest.raises(OSError, match="no converter"):
-        tflite.write_float32(ticket.model(), tmp_path / "ticket.tflite")
+        Float32().write(ticket.model(), tmp_path / "ticket.tflite")
     assert logger.level == logging.DEBUG
     assert not (tmp_path / "ticket.tflite").exists()
 
@@ -68,7 +71,7 @@ def converted(ticket, inputs):
 
 
 @pytest.mark.parametrize("kind", [tf.int8, tf.uint8])
-def test_whole_numbers_are_read_by_scale_and_zero_point(converted, inputs, logits, tmp_path, kind):
+def test_integers_are_read_by_scale_and_zero_point(converted, inputs, logits, tmp_path, kind):
     (tmp_path / "q.tflite").write_bytes(
         converted(
             optimizations=[tf.lite.Optimize.DEFAULT],
@@ -92,19 +95,19 @@ def test_whole_numbers_are_read_by_scale_and_zero_point(converted, inputs, logit
         interpreter.invoke()
         numbers = interpreter.get_tensor(result["index"])[0].tolist()
         expected.append([(number - centre) * step for number in numbers])
-    runner = tflite.Runner(tmp_path / "q.tflite")
+    runner = TFLiteRunner(tmp_path / "q.tflite")
     assert (runner.step, runner.shape, runner.classes) == (pytest.approx(step), (4, 2), 3)
     found = runner(np.float32(1.2) * inputs)
     # float64 rounds one or another input to the neighbouring number: a step of few.
     assert (np.abs(found - expected) > 1e-5).mean() < 0.05
     # And what it says is about what the float network says: eight bits of the range.
-    error = np.abs(tflite.Runner(tmp_path / "q.tflite")(inputs) - logits)
+    error = np.abs(TFLiteRunner(tmp_path / "q.tflite")(inputs) - logits)
     assert error.max() < 0.1 * np.ptp(logits)
 
 
 def test_a_file_of_one_batch_size_is_given_such_batches(converted, inputs, logits, tmp_path):
     (tmp_path / "ten.tflite").write_bytes(converted(batch=10))
-    found = tflite.Runner(tmp_path / "ten.tflite")(inputs)  # 23 of them
+    found = TFLiteRunner(tmp_path / "ten.tflite")(inputs)  # 23 of them
     np.testing.assert_allclose(found, logits, rtol=1e-5, atol=1e-5)
 
 
@@ -113,28 +116,25 @@ def test_a_file_of_several_tensors_is_refused(tmp_path):
     concrete = tf.function(lambda a, b: a + b).get_concrete_function(spec, spec)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     (tmp_path / "two.tflite").write_bytes(converter.convert())
-    with pytest.raises(UsageError, match=r"two.tflite takes 2 tensors and gives 1: one of each"):
-        tflite.Runner(tmp_path / "two.tflite")
+    with pytest.raises(UsageError, match=r"two.tflite has 2 inputs and 1 outputs: one of each"):
+        TFLiteRunner(tmp_path / "two.tflite")
 
 
 @pytest.mark.parametrize("wrong", ["logits", "no file"])
-def test_blocks_that_compute_something_else_are_not_taken(
-    ticket, inputs, tmp_path, monkeypatch, wrong
-):
-    """The converter's sparse encoding is a file of another network, or of none; ours is written."""
+def test_wrong_blocks_are_not_used(ticket, inputs, tmp_path, monkeypatch, wrong):
+    """The converter's encoding is of another network, or cannot be read: rows are used instead."""
     model = ticket.model()
     other = ticket.model()
     other.layers[-1].bias.assign_add([1.0, 0.0, 0.0])
-    broken = tflite.convert(other, False) if wrong == "logits" else b"no file"
-    convert = tflite.convert
-    monkeypatch.setattr(
-        tflite, "convert", lambda given, sparse, **rest: broken if sparse else convert(given, False)
-    )
-    (tmp_path / "a.tflite").write_bytes(tflite.in_blocks(model, convert(model, False)))
-    found = tflite.Runner(tmp_path / "a.tflite")(inputs)
+    dense = converter.convert(model)
+    broken = converter.convert(other) if wrong == "logits" else b"no file"
+    monkeypatch.setattr(tflite, "convert", lambda given, *, sparse: broken)
+    (tmp_path / "a.tflite").write_bytes(Float32().encode(model, dense))
+    found = TFLiteRunner(tmp_path / "a.tflite")(inputs)
     np.testing.assert_allclose(found, model(inputs), rtol=1e-5, atol=1e-5)
 
 
-def test_blocks_that_compute_the_same_are_taken(ticket):
+def test_correct_blocks_are_used(ticket):
     model = ticket.model()
-    assert tflite.in_blocks(model, tflite.convert(model, False)) == tflite.convert(model, True)
+    dense, blocks = converter.convert(model), converter.convert(model, sparse=True)
+    assert Float32().encode(model, dense) == blocks

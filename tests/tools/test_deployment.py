@@ -25,14 +25,14 @@ def test_a_row_a_file_with_ratios_against_the_dense_network(tool, tmp_path, meas
     times = [latency(30.0, 20.0), latency(31.0, 21.0), latency(10.0, 8.0)]
     for row, time in zip(files, times, strict=True):
         row["latency"] = time if measured else {}
-    held = {
+    compared = {
         "file": "ticket.tflite",
         "ticket": {"accuracy": 0.9, "ece": 0.01},
         "measured": {"accuracy": 0.895, "ece": 0.0125},
     }
     card = {
-        "verdict": {"files": files},
-        "parity": {"files": {"float32": held}},
+        "sparsity_report": {"files": files},
+        "parity": {"files": {"float32": compared}},
         "record": {"density": 0.125},
     }
     (tmp_path / "model_card.json").write_text(json.dumps(card))

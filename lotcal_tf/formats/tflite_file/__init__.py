@@ -1,1 +1,1 @@
-"""What is inside a `.tflite` file: tensors, operators, sparse encoding."""
+"""The inside of a `.tflite` file: converter, tensors, operators, sparse encoding."""

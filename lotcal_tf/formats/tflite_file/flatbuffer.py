@@ -1,4 +1,4 @@
-"""What is inside a `.tflite` file: its tensors and ops, and the few changes made to them there."""
+"""The flatbuffer of a `.tflite` file: reading its tensors and operators, and changing a few of them."""
 
 from typing import Any
 
@@ -10,40 +10,42 @@ _IDENTIFIER = b"TFL3"
 _WEIGHTS = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.INT8)
 _FLOATS = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT16: np.float16}
 _ELEMENTWISE = {"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "POW", "SQUARED_DIFFERENCE"}
+# Operators that may follow the last layer.
+_AFTER_LOGITS = ("SOFTMAX", "DEQUANTIZE")
 _LAST_OLD_CODE = schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES
 _OPS = {number: name for name, number in vars(schema.BuiltinOperator).items() if name[0] != "_"}
 
 
 class _Builder(flatbuffers.Builder):
-    """Puts every vector at a multiple of 16 bytes, as readers may expect of a tensor's values."""
+    """Aligns every vector to 16 bytes, which readers may expect of the values of a tensor."""
 
     def StartVector(self, size: int, count: int, alignment: int) -> Any:
         return super().StartVector(size, count, max(alignment, 16))
 
 
-def unpack(written: bytes) -> Any:
-    """The contents of a file as a `schema.ModelT`, of one subgraph."""
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(bytearray(written), 0))
+def unpack(content: bytes) -> Any:
+    """The content of a file as a `schema.ModelT` with one subgraph."""
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(bytearray(content), 0))
 
 
 def pack(model: Any) -> bytes:
-    """The contents of the file that holds a `schema.ModelT`."""
+    """The content of a file for a `schema.ModelT`."""
     builder = _Builder(1 << 20)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
 
 
 def op_name(model: Any, operator: Any) -> str:
-    """What an operator does, e.g. `FULLY_CONNECTED`."""
+    """The name of an operator, e.g. `FULLY_CONNECTED`."""
     code = model.operatorCodes[operator.opcodeIndex]
-    # Old codes have a field of one byte of their own.
+    # Old codes are stored in a separate field of one byte.
     return _OPS[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
 def kernels(model: Any) -> list[int]:
-    """The numbers of the tensors that hold weights: constants of two or more axes, floats or int8.
+    """The indices of the kernels: constants of two or more dimensions, floats or int8.
 
-    What an elementwise op adds or multiplies by is none, nor is the shape that an op is told.
+    Constants of elementwise operators do not count, nor does a shape that an operator reads.
     """
     graph = model.subgraphs[0]
     elementwise = {
@@ -64,14 +66,14 @@ def kernels(model: Any) -> list[int]:
 
 
 def is_used(graph: Any, number: int) -> bool:
-    """Whether a tensor is read or made by an op, or is the graph's own input or output."""
+    """Whether an operator reads or writes a tensor, or it is an input or output of the graph."""
     used = [graph.inputs, graph.outputs]
     used += [numbers for one in graph.operators for numbers in (one.inputs, one.outputs)]
     return any(number == int(other) for numbers in used for other in numbers)
 
 
 def add_tensor(model: Any, *, like: Any, name: bytes) -> int:
-    """Adds a tensor without a value, of another's shape, type and scale; its number."""
+    """Adds a tensor without values, with the shape, type and scale of another; returns its index."""
     tensors = model.subgraphs[0].tensors
     tensor = schema.TensorT()
     tensor.name, tensor.type, tensor.shape = name, like.type, like.shape
@@ -83,7 +85,7 @@ def add_tensor(model: Any, *, like: Any, name: bytes) -> int:
 
 
 def add_code(model: Any, builtin: int, version: int = 1) -> int:
-    """Adds an op to those that the file uses; its number."""
+    """Adds an operator code to the file; returns its index."""
     code = schema.OperatorCodeT()
     code.builtinCode, code.version = builtin, version
     code.deprecatedBuiltinCode = min(builtin, _LAST_OLD_CODE)
@@ -92,14 +94,14 @@ def add_code(model: Any, builtin: int, version: int = 1) -> int:
 
 
 def operator(code: int, inputs: list[int], outputs: list[int]) -> Any:
-    """An operator of one of the file's codes, not yet in the graph."""
+    """An operator with one of the file's codes, which is not yet in the graph."""
     made = schema.OperatorT()
     made.opcodeIndex, made.inputs, made.outputs = code, inputs, outputs
     return made
 
 
 def without_idle_buffers(model: Any) -> Any:
-    """The model, changed in place: buffers that nothing refers to are emptied."""
+    """The same model after emptying, in place, all buffers that nothing refers to."""
     used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
     used |= {entry.buffer for entry in model.metadata or []}
     for number, buffer in enumerate(model.buffers):
@@ -108,14 +110,14 @@ def without_idle_buffers(model: Any) -> Any:
     return model
 
 
-def append_softmax(written: bytes, before: str, after: str) -> bytes:
-    """A file with a float softmax behind its only output.
+def append_softmax(content: bytes, before: str, after: str) -> bytes:
+    """The content of a file with a float softmax added after its only output.
 
     Args:
-      written: the file's contents; its output is float32 `(N, K)`.
-      before, after: what the signature calls the output, so far and from now on.
+      content: the file; its output is float32 `(N, K)`.
+      before, after: the name of the output in the signature, old and new.
     """
-    model = unpack(written)
+    model = unpack(content)
     graph = model.subgraphs[0]
     (logits,) = graph.outputs
     place = add_tensor(model, like=graph.tensors[logits], name=after.encode())
@@ -132,29 +134,31 @@ def append_softmax(written: bytes, before: str, after: str) -> bytes:
     return pack(model)
 
 
-def divide_logits(written: bytes, temperature: float) -> bytes:
-    """A file whose logits are those of another, divided by T.
+def divide_logits(content: bytes, temperature: float) -> bytes:
+    """The content of a file whose logits are divided by T.
 
-    The last layer's weights, bias and results stand for so much less: their scales are divided
-    where they are whole numbers, which themselves stay as they are; else the numbers are. Nothing is
-    quantised anew. What comes of it is to be checked by running it: the file may use these
-    weights elsewhere, or have no linear last layer.
+    The weights, bias and outputs of the last layer are divided: if they are integers, by dividing
+    their scales, so that nothing is quantised again; else by dividing the values. The caller must
+    verify the outputs of the result, as the file may use these weights elsewhere, or may not have a
+    linear last layer.
 
     Args:
-      written: the file's contents.
+      content: the file.
       temperature: T > 0.
     """
-    contents = bytearray(written)
-    model = schema.Model.GetRootAsModel(contents, 0)
+    buffer = bytearray(content)
+    model = schema.Model.GetRootAsModel(buffer, 0)
     graph = model.Subgraphs(0)
     makers: dict[int, Any] = {}
     for number in range(graph.OperatorsLength()):
         maker = graph.Operators(number)
         makers |= {int(place): maker for place in maker.OutputsAsNumpy()}
 
-    def name_of(maker: Any) -> str:
-        code = model.OperatorCodes(maker.OpcodeIndex())
-        return _OPS[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+    def made_by(place: int, *names: str) -> bool:
+        if place not in makers:
+            return False
+        code = model.OperatorCodes(makers[place].OpcodeIndex())
+        return _OPS[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())] in names
 
     def divide(place: int) -> None:
         tensor = graph.Tensors(place)
@@ -162,14 +166,15 @@ def divide_logits(written: bytes, temperature: float) -> bytes:
         if quantised is not None and quantised.ScaleLength():
             quantised.ScaleAsNumpy()[:] /= np.float32(temperature)
         elif tensor.Type() in _FLOATS and model.Buffers(tensor.Buffer()).DataLength():
-            model.Buffers(tensor.Buffer()).DataAsNumpy().view(_FLOATS[tensor.Type()])[:] /= (
-                temperature
-            )
-        if place in makers and name_of(makers[place]) in ("DENSIFY", "DEQUANTIZE"):
+            values = model.Buffers(tensor.Buffer()).DataAsNumpy().view(_FLOATS[tensor.Type()])
+            values[:] /= temperature
+        if made_by(place, "DENSIFY", "DEQUANTIZE"):
             divide(makers[place].Inputs(0))
 
     place = graph.Outputs(0)
-    while place in makers and name_of(makers[place]) in ("SOFTMAX", "DEQUANTIZE"):
+    while made_by(place, *_AFTER_LOGITS, "QUANTIZE"):
+        if made_by(place, "QUANTIZE"):  # Logits of a float layer that are then quantised.
+            divide(place)
         place = makers[place].Inputs(0)
     if graph.Tensors(place).Quantization() is not None:
         divide(place)
@@ -177,16 +182,16 @@ def divide_logits(written: bytes, temperature: float) -> bytes:
         for source in list(makers[place].InputsAsNumpy())[1:]:
             if source >= 0:
                 divide(int(source))
-    return bytes(contents)
+    return bytes(buffer)
 
 
-def logit_step(written: bytes) -> float:
-    """What the last digit of a file's logits stands for, where they are whole numbers; else 0."""
-    model = unpack(written)
+def logit_step(content: bytes) -> float:
+    """The scale of a file's logits if they are integers, else 0."""
+    model = unpack(content)
     graph = model.subgraphs[0]
     place = int(graph.outputs[0])
     makers = {int(number): op for op in graph.operators for number in op.outputs}
-    while place in makers and op_name(model, makers[place]) in ("SOFTMAX", "DEQUANTIZE"):
+    while place in makers and op_name(model, makers[place]) in _AFTER_LOGITS:
         place = int(makers[place].inputs[0])
     quantised = graph.tensors[place].quantization
     scale = None if quantised is None else quantised.scale

@@ -1,4 +1,4 @@
-"""What a `.tflite` file says of how each kernel is read: by which operator, unpacked before or not."""
+"""How a `.tflite` file uses each kernel: which operator reads it, and whether it is unpacked first."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +8,20 @@ from ai_edge_litert import schema_py_generated as schema
 
 from lotcal_tf.formats.tflite_file import flatbuffer
 
-_RELAYS = ("DENSIFY", "DEQUANTIZE")  # They hand a constant on in another shape.
+_RELAYS = ("DENSIFY", "DEQUANTIZE")  # They pass a constant on in another form.
 
 
 @dataclass(frozen=True)
 class KernelUse:
-    """How one kernel is read.
+    """How one kernel is used.
 
     Attributes:
-      operator: the one that computes with it, as the file names it: `CONV_2D`, `FULLY_CONNECTED`, …
+      operator: the name of the operator that computes with it: `CONV_2D`, `FULLY_CONNECTED`, …
       shape: of the kernel, output channels first.
-      sparse: whether it is stored sparse-encoded.
-      densified: whether a DENSIFY operator unpacks it first, so that the operator sees it dense.
-      block: shape of the blocks of a sparse encoding, `()` where single weights are stored.
-      floating: whether its numbers are floats, of 32 bits or 16.
+      sparse: whether it is stored in sparse encoding.
+      densified: whether a DENSIFY operator unpacks it first, so that the operator reads a dense kernel.
+      block: the shape of the blocks of a sparse encoding; `()` if single weights are stored.
+      floating: whether its values are floats, of 32 or 16 bits.
     """
 
     operator: str
@@ -34,12 +34,12 @@ class KernelUse:
 
 @dataclass(frozen=True)
 class Graph:
-    """What a file computes.
+    """The operators of a file.
 
     Attributes:
       operators: their names, in order.
-      kernels: of each constant of rank 2 or more that a layer multiplies by, by the tensor's name.
-      stem: whether there is a 3×3 convolution of stride 2 over 3 channels.
+      kernels: how each kernel is used, by the name of its tensor.
+      stem: whether there is a 3×3 convolution with stride 2 over 3 channels.
     """
 
     operators: tuple[str, ...]
@@ -48,22 +48,22 @@ class Graph:
 
 
 def read(path: Path) -> Graph:
-    """Reads the operators of a `.tflite` file's first graph."""
+    """Reads the operators of a `.tflite` file."""
     model = flatbuffer.unpack(path.read_bytes())
     graph = model.subgraphs[0]
     kernels: dict[str, KernelUse] = {}
-    handed: dict[int, tuple[int, bool]] = {}  # tensor → the constant it came from, densified?
+    passed_on: dict[int, tuple[int, bool]] = {}  # tensor → its constant, whether densified
     stem = False
     for operator in graph.operators:
         name = flatbuffer.op_name(model, operator)
         inputs = [int(number) for number in operator.inputs if number >= 0]
         if name in _RELAYS:
-            source, densified = handed.get(inputs[0], (inputs[0], False))
-            handed[int(operator.outputs[0])] = (source, densified or name == "DENSIFY")
+            source, densified = passed_on.get(inputs[0], (inputs[0], False))
+            passed_on[int(operator.outputs[0])] = (source, densified or name == "DENSIFY")
             continue
         # The first input is the activations, the second the kernel, the third the bias.
         for index in inputs[1:2]:
-            source, densified = handed.get(index, (index, False))
+            source, densified = passed_on.get(index, (index, False))
             tensor = graph.tensors[source]
             shape = tuple(int(size) for size in tensor.shape)
             if len(shape) < 2 or not _constant(model, tensor):
@@ -93,7 +93,7 @@ def _constant(model: Any, tensor: Any) -> bool:
 
 
 def _block(sparsity: Any) -> tuple[int, ...]:
-    """The blocks' shape: the sizes of the dimensions beyond the tensor's own."""
+    """The shape of the blocks: the sizes of the levels after those of the tensor's dimensions."""
     if sparsity is None or sparsity.blockMap is None:
         return ()
     rank = len(sparsity.traversalOrder) - len(sparsity.blockMap)

@@ -1,9 +1,9 @@
-"""TFLite's sparse encoding of a tensor: leaving zeros out of a file, and reading such a tensor.
+"""TFLite's sparse encoding of tensors: writing a file without its zeros, and reading such a file.
 
-The converter's own encoder serves for float32 alone. It cuts other types into blocks that LiteRT 2.3
-computes wrongly: NaN of float16, and of int8 what lies beyond the edge where the width is no multiple
-of 16. `encode` writes plain rows of indices instead, which a DENSIFY op makes dense once, when the file
-is loaded.
+The converter's own encoder is used for float32 only. It divides other types into blocks that LiteRT 2.3
+computes wrongly: float16 becomes NaN, and int8 reads beyond the edge if the width is not a multiple of
+16. `encode` writes rows of indices instead, which a DENSIFY operator unpacks once, when the file is
+loaded.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.formats.tflite_file import flatbuffer
 
-# What the op, its tensors and the encoding take in a file beside their numbers.
+# The size of the operator, its tensors and the encoding in a file, in addition to the values.
 _OVERHEAD = 300
 _DENSE = schema.DimensionType.DENSE
 _VECTORS = (
@@ -22,40 +22,40 @@ _VECTORS = (
     (np.uint16, schema.SparseIndexVector.Uint16Vector, schema.Uint16VectorT),
     (np.int32, schema.SparseIndexVector.Int32Vector, schema.Int32VectorT),
 )
-_NUMBERS: dict[int, np.dtype] = {
+_DTYPES: dict[int, np.dtype] = {
     schema.TensorType.FLOAT32: np.dtype(np.float32),
     schema.TensorType.FLOAT16: np.dtype(np.float16),
     schema.TensorType.INT8: np.dtype(np.int8),
 }
 
 
-def number_type(tensor: Any) -> np.dtype | None:
-    """The type of a tensor's numbers; None of what weights never are."""
-    return _NUMBERS.get(tensor.type)
+def value_type(tensor: Any) -> np.dtype | None:
+    """The type of a tensor's values; None for types that weights never have."""
+    return _DTYPES.get(tensor.type)
 
 
 def zero_points(tensor: Any) -> NDArray[np.int64]:
-    """The numbers that stand for 0 in a tensor, one or one a channel; 0 of floats."""
+    """The values that represent 0 in a tensor, one or one per channel; 0 for floats."""
     points = None if tensor.quantization is None else tensor.quantization.zeroPoint
     return np.zeros(1, np.int64) if points is None else np.asarray(points, np.int64)
 
 
 def index_bytes(tensor: Any) -> int:
-    """What a tensor takes in a file to say where its values belong; 0 of a dense one."""
+    """The size of the indices of a sparse tensor in bytes; 0 for a dense one."""
     return 0 if tensor.sparsity is None else _bytes(tensor.sparsity)
 
 
 def dense_values(model: Any, tensor: Any) -> NDArray | None:
-    """What a tensor of a file holds, in its own shape, with the zeros that were left out.
+    """The values of a tensor in its full shape, including zeros that were left out.
 
     Args:
-      model: of `flatbuffer.unpack`.
+      model: see `flatbuffer.unpack`.
       tensor: one of its tensors.
 
     Returns:
-      None where it is no constant, or not of a type that weights have.
+      None if it is not a constant, or not of a type that weights can have.
     """
-    kind, data = number_type(tensor), model.buffers[tensor.buffer].data
+    kind, data = value_type(tensor), model.buffers[tensor.buffer].data
     if kind is None or data is None or tensor.shape is None:
         return None
     values = np.frombuffer(np.asarray(data, np.uint8).tobytes(), kind)
@@ -66,10 +66,10 @@ def dense_values(model: Any, tensor: Any) -> NDArray | None:
 
 
 def _spread(values: NDArray, sparsity: Any, shape: tuple[int, ...]) -> NDArray:
-    """Puts stored values in their places.
+    """Puts stored values into a dense array.
 
-    Every level of the encoding is an axis of the tensor or, after those, a block within one. All
-    the nodes of a level are held at once: `places` has their coordinates, a row each.
+    Each level of the encoding is an axis of the tensor or, after those, a block within an axis. The
+    levels are expanded one by one: `places` has one row of coordinates per node.
     """
     order = [int(axis) for axis in sparsity.traversalOrder]
     places = np.zeros((1, 0), np.int64)
@@ -91,27 +91,27 @@ def _spread(values: NDArray, sparsity: Any, shape: tuple[int, ...]) -> NDArray:
         if axis >= len(shape):
             whole = int(sparsity.blockMap[axis - len(shape)])
             axes[whole] = axes[whole] * sparsity.dimMetadata[level].denseSize + places[:, level]
-    # Blocks may stick out beyond the edge.
+    # Blocks may reach beyond the edge.
     inside = np.all([axis < size for axis, size in zip(axes, shape, strict=True)], axis=0)
     dense = np.zeros(shape, values.dtype)
     dense[tuple(axis[inside] for axis in axes)] = values[: len(places)][inside]
     return dense
 
 
-def encode(written: bytes) -> bytes:
-    """The contents of a `.tflite` file with the zeros of its kernels left out.
+def encode(content: bytes) -> bytes:
+    """The content of a `.tflite` file without the zeros of its kernels.
 
-    A kernel is encoded where that makes it smaller: along its last axis only the places and values
-    that are not 0 are kept. What it stands for does not change by a bit.
+    A kernel is encoded if that makes it smaller: along its last axis, only the indices and values of
+    nonzero weights are kept. The values do not change.
     """
-    model = flatbuffer.unpack(written)
+    model = flatbuffer.unpack(content)
     graph = model.subgraphs[0]
-    made = {}
+    dense_copies = {}
     for number in flatbuffer.kernels(model):
         tensor = graph.tensors[number]
         values = dense_values(model, tensor)
         assert values is not None
-        # Where 0 is stood for by another number there is nothing to leave out.
+        # Only kernels in which 0 is stored as 0 can be encoded.
         if tensor.sparsity is not None or zero_points(tensor).any():
             continue
         sparsity, kept = _rows(values)
@@ -122,32 +122,34 @@ def encode(written: bytes) -> bytes:
         buffer.data = np.frombuffer(kept.tobytes(), np.uint8)
         tensor.buffer = len(model.buffers)
         model.buffers.append(buffer)
-        made[number] = flatbuffer.add_tensor(model, like=tensor, name=tensor.name + b"/dense")
+        dense_copies[number] = flatbuffer.add_tensor(
+            model, like=tensor, name=tensor.name + b"/dense"
+        )
     for operator in graph.operators:
-        if made.keys() & set(map(int, operator.inputs)):
+        if dense_copies.keys() & set(map(int, operator.inputs)):
             _keep_from_delegate(model, operator)
-        operator.inputs = [made.get(int(number), int(number)) for number in operator.inputs]
-    code = flatbuffer.add_code(model, schema.BuiltinOperator.DENSIFY) if made else 0
+        operator.inputs = [dense_copies.get(int(number), int(number)) for number in operator.inputs]
+    code = flatbuffer.add_code(model, schema.BuiltinOperator.DENSIFY) if dense_copies else 0
     densify = []
-    for number, dense in made.items():
+    for number, dense in dense_copies.items():
         operator = flatbuffer.operator(code, [number], [dense])
         operator.builtinOptionsType = schema.BuiltinOptions.DensifyOptions
         operator.builtinOptions = schema.DensifyOptionsT()
         densify.append(operator)
     graph.operators = densify + graph.operators
     for number, tensor in enumerate(graph.tensors):
-        # A bias that has been replaced.
+        # E.g. a bias that was replaced.
         if not flatbuffer.is_used(graph, number):
             tensor.buffer = 0
     return flatbuffer.pack(flatbuffer.without_idle_buffers(model))
 
 
 def _keep_from_delegate(model: Any, operator: Any) -> None:
-    """Leaves an int8 FULLY_CONNECTED op, whose weights become an op's output, to LiteRT itself.
+    """Keeps XNNPACK from running an int8 FULLY_CONNECTED operator with sparse weights.
 
-    Its XNNPACK delegate would take the op and then fail, as such weights are none of its constants.
-    It does not take an op whose bias has no scale; LiteRT does without: a bias's scale follows
-    from those of inputs and weights.
+    The XNNPACK delegate would take the operator and then fail, as its weights are no longer a
+    constant but the output of DENSIFY. It does not take an operator whose bias has no scale. LiteRT
+    does not need that scale, since it follows from those of inputs and weights.
     """
     if flatbuffer.op_name(model, operator) != "FULLY_CONNECTED":
         return
@@ -170,7 +172,7 @@ def _keep_from_delegate(model: Any, operator: Any) -> None:
 
 
 def _rows(values: NDArray) -> tuple[Any, NDArray]:
-    """The encoding of an array, dense but for its last axis, and the values that it keeps."""
+    """The encoding of an array that is sparse along its last axis, and the values that are kept."""
     rows = values.reshape(-1, values.shape[-1])
     used = rows != 0
     levels = []
@@ -189,7 +191,7 @@ def _rows(values: NDArray) -> tuple[Any, NDArray]:
 
 
 def _vector(numbers: NDArray) -> tuple[int, Any]:
-    """Numbers from 0 on as the smallest vector that holds them."""
+    """Nonnegative integers as a vector of the smallest type that can hold them."""
     highest = int(numbers.max(initial=0))
     kind, name, make = next(row for row in _VECTORS if highest <= np.iinfo(row[0]).max)
     vector = make()
@@ -198,7 +200,7 @@ def _vector(numbers: NDArray) -> tuple[int, Any]:
 
 
 def _bytes(sparsity: Any) -> int:
-    """What the encoding's own numbers take."""
+    """The size of the indices in bytes."""
     vectors = [
         v for level in sparsity.dimMetadata for v in (level.arraySegments, level.arrayIndices)
     ]

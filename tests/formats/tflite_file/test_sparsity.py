@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from lotcal_tf.compat import keras
-from lotcal_tf.formats import tflite
 from lotcal_tf.formats.format import Material
+from lotcal_tf.formats.tflite import Float16, Int8, TFLiteRunner
 from lotcal_tf.formats.tflite_file import flatbuffer, sparsity
+from lotcal_tf.formats.tflite_file.converter import convert
 from lotcal_tf.pruning import masking
 
 INPUTS = np.random.default_rng(0).normal(size=(9, 8, 8, 4)).astype("float32")
@@ -30,13 +31,13 @@ def network(kept, *, convolutional):
     return model
 
 
-@pytest.mark.parametrize("write", [tflite.write_float16, tflite.write_int8])
+@pytest.mark.parametrize("file_format", [Float16(), Int8()], ids=["float16", "int8"])
 @pytest.mark.parametrize(("kept", "convolutional"), [(0.3, True), (0.05, False), (0.0, False)])
-def test_a_sparse_file_is_smaller_and_computes_the_same(write, kept, convolutional, tmp_path):
+def test_a_sparse_file_is_smaller_and_computes_the_same(file_format, kept, convolutional, tmp_path):
     model, material = network(kept, convolutional=convolutional), Material(INPUTS, np.zeros(9, int))
-    write(model, tmp_path / "dense", material=material)
+    file_format.write(model, tmp_path / "dense", material)
     (tmp_path / "sparse").write_bytes(sparsity.encode((tmp_path / "dense").read_bytes()))
-    dense, sparse = (tflite.Runner(tmp_path / name)(INPUTS) for name in ("dense", "sparse"))
+    dense, sparse = (TFLiteRunner(tmp_path / name)(INPUTS) for name in ("dense", "sparse"))
     np.testing.assert_array_equal(sparse, dense)
     assert (tmp_path / "sparse").stat().st_size < (tmp_path / "dense").stat().st_size
     kernels = []
@@ -52,7 +53,7 @@ def test_a_sparse_file_is_smaller_and_computes_the_same(write, kept, convolution
 def test_the_converters_own_encoding_is_read_too(tmp_path):
     """By the op that LiteRT itself makes it dense with: the float file's kernels are the model's."""
     model = network(0.1, convolutional=True)
-    unpacked = flatbuffer.unpack(tflite.convert(model, True))
+    unpacked = flatbuffer.unpack(convert(model, sparse=True))
     tensors = [unpacked.subgraphs[0].tensors[n] for n in flatbuffer.kernels(unpacked)]
     found = {value.tobytes() for value in (sparsity.dense_values(unpacked, t) for t in tensors)}
     kernels = [v for v in masking.values(model).values() if v.ndim > 1]

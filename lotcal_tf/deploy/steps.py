@@ -1,0 +1,226 @@
+"""The steps of an export: write the files, verify them against the ticket, report."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from lotcal_tf.compat import keras
+from lotcal_tf.config.registry import FORMATS, LITERT
+from lotcal_tf.deploy import latency, model_card
+from lotcal_tf.deploy.background import Background
+from lotcal_tf.deploy.candidates import Candidates, WrittenFile
+from lotcal_tf.deploy.examples import Examples
+from lotcal_tf.deploy.parity import Parity, Tolerance, compare
+from lotcal_tf.deploy.scaling import fold_temperature
+from lotcal_tf.deploy.sparsity_report import DENSE, MASKED, SparsityReport, sparsity_report
+from lotcal_tf.evaluation.open_model import Opened, temperature_of
+from lotcal_tf.formats.keras import KerasRunner
+from lotcal_tf.formats.outputs import PROBABILITIES, logits_of
+from lotcal_tf.lottery.ticket import Ticket
+from lotcal_tf.metrics import prediction_bins
+from lotcal_tf.pruning.compaction import Compaction, compact
+
+PARITY, SPARSITY_REPORT = "parity.json", "sparsity_report.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The arguments of `export`, which its steps share."""
+
+    ticket: Ticket
+    examples: Examples
+    formats: Sequence[str]
+    encoding: str | None
+    output: str
+    scaled: bool
+    tolerance: Tolerance
+    bins: int
+    dense: "keras.Model | None"
+    origin: Mapping[str, Any]
+    seconds: float
+    progress: Callable[[str], None]
+
+    @property
+    def temperature(self) -> float:
+        """The divisor of the network's logits."""
+        return temperature_of(self.ticket) if self.scaled else 1.0
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether files give probabilities."""
+        return self.output == PROBABILITIES
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """The result of writing.
+
+    Attributes:
+      model: the plain network in the files, with any temperature folded in.
+      compaction: of that network.
+      ticket_outputs: the outputs of the ticket, before any temperature.
+      files: each file with its outputs, by format.
+      references: the dense and the masked network as `.tflite` files, by name.
+    """
+
+    model: "keras.Model"
+    compaction: Compaction
+    ticket_outputs: "Future[NDArray[np.float32]]"
+    files: Mapping[str, "tuple[WrittenFile, Future[NDArray[np.float32]]]"]
+    references: Mapping[str, Path]
+
+
+def write(job: Job, target: Path, scratch: Path, background: Background) -> Written:
+    """Writes all files; the ticket, and the files already written, are run in the background.
+
+    Raises:
+      UsageError, ExportMismatch: see `export`.
+    """
+    model = job.ticket.model()
+    if job.scaled:
+        fold_temperature(model, job.temperature)
+    compaction = compact(model)
+    inputs = job.examples.inputs
+    # The ticket runs as a second copy without the temperature: this verifies the folding, too.
+    runner = KerasRunner(job.ticket.model())
+    ticket = Opened(Path("the ticket"), "ticket", runner)
+    ticket.check_fits(inputs.shape[1:], None, f"the {job.examples.split} data")
+    ticket_outputs = background.run(runner, inputs)
+    candidates = Candidates(model, compaction, job.output, job.examples.material, scratch)
+    files = {}
+    for name in job.formats:
+        job.progress(f"{FORMATS[name].file}: writing")
+        file = candidates.write(name, job.encoding, target, refitted=job.scaled)
+        files[name] = file, background.run(file.row.load().runner(file.path), inputs)
+    references = {
+        DENSE: candidates.reference(job.dense or job.ticket.dense(), "dense"),
+        MASKED: candidates.reference(model, "masked"),
+    }
+    return Written(model, compaction, ticket_outputs, files, references)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """A file that agrees with the ticket, with its outputs for the examples."""
+
+    file: WrittenFile
+    parity: Parity
+    outputs: NDArray[np.float32]
+
+
+def verify(job: Job, written: Written) -> dict[str, Verified]:
+    """Compares the outputs of every file with those of the ticket.
+
+    Raises:
+      ExportMismatch: a file differs by more than the tolerance.
+    """
+    labels = job.examples.labels
+    job.progress(f"running all files on {len(labels):,} examples")
+    truth = np.divide(written.ticket_outputs.result(), job.temperature, dtype=np.float32)
+    if job.probabilities:
+        truth = softmax(truth, axis=-1)
+    verified = {}
+    for name, (file, outputs) in written.files.items():
+        found = outputs.result()
+        parity = compare(
+            file.row.file,
+            labels,
+            truth,
+            found,
+            bins=job.bins,
+            exact=not file.row.quantised,
+            tolerance=job.tolerance,
+            probabilities=job.probabilities,
+        )
+        verified[name] = Verified(file, parity, found)
+        job.progress(f"{file.path.name}: agrees with the ticket on {len(labels):,} examples")
+    return verified
+
+
+def report(job: Job, target: Path, written: Written, verified: Mapping[str, Verified]) -> None:
+    """Writes `parity.json`, `sparsity_report.json` and the model card."""
+    parity = _parity(job, verified)
+    sparsity = _sparsity_report(job, written).as_dict()
+    main = _main_file(verified)
+    logits = logits_of(main.outputs, 0.0) if job.probabilities else main.outputs
+    bins = prediction_bins(job.examples.labels, logits, bins=job.bins)
+    facts = {
+        "experiment": job.origin.get("experiment", {}),
+        "data": job.origin.get("realised", {}),
+        "record": job.ticket.record,
+        "parity": parity,
+        "sparsity_report": sparsity,
+        "input": _input(job.ticket, written.model.input_shape[1:]),
+        "main": main.file.path.name,
+        "reliability": model_card.reliability_of(bins),
+    }
+    model_card.write(target, facts)
+    for name, content in ((PARITY, parity), (SPARSITY_REPORT, sparsity)):
+        (target / name).write_text(f"{json.dumps(content, indent=2)}\n")
+
+
+def _parity(job: Job, verified: Mapping[str, Verified]) -> dict[str, Any]:
+    """The content of `parity.json`."""
+    return {
+        "ticket": job.ticket.digest,
+        "level": job.ticket.level,
+        "output": job.output,
+        "temperature": job.temperature,
+        "split": job.examples.split,
+        "examples": len(job.examples.labels),
+        "ece_bins": job.bins,
+        "tolerance": dataclasses.asdict(job.tolerance),
+        "files": {
+            name: {
+                "file": one.file.path.name,
+                "encoding": one.file.encoding,
+                "temperature": job.temperature * one.file.temperature,
+                "bytes": one.file.sizes[one.file.encoding],
+                "bytes_by_encoding": one.file.sizes,
+                "zeros": sum(tensor.zeros for tensor in one.file.tensors),
+                **dataclasses.asdict(one.parity),
+            }
+            for name, one in verified.items()
+        },
+    }
+
+
+def _sparsity_report(job: Job, written: Written) -> SparsityReport:
+    """What the zeros save, in comparison with the dense and the masked network."""
+    files = {file.path.name: file for file, _ in written.files.values()}
+    timed = dict(written.references)
+    timed |= {name: file.path for name, file in files.items() if file.row.runtime == LITERT}
+    if job.seconds:
+        job.progress("measuring latency")
+    return sparsity_report(
+        written.model,
+        written.compaction,
+        {name: file.tensors for name, file in files.items()},
+        paths={**written.references, **{name: file.path for name, file in files.items()}},
+        encodings={name: file.encoding for name, file in files.items()},
+        latency=latency.measure(timed, seconds=job.seconds) if job.seconds else {},
+        sparse_bytes={
+            name: file.sizes["sparse"] for name, file in files.items() if "sparse" in file.sizes
+        },
+    )
+
+
+def _main_file(verified: Mapping[str, Verified]) -> Verified:
+    """The file that the model card shows: the last one that runs without TensorFlow, if there is one."""
+    files = list(verified.values())
+    portable = [one for one in files if one.file.row.runtime == LITERT]
+    return (portable or files)[-1]
+
+
+def _input(ticket: Ticket, shape: Sequence[int | None]) -> dict[str, Any]:
+    """The inputs of the files, for the model card."""
+    limits = None if ticket.input_range is None else [0.0, ticket.input_range]
+    scaling = "Scaling is part of the file: pass values as they are in the data."
+    return {"shape": list(shape), "range": limits, "scaling": scaling}
