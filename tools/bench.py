@@ -42,6 +42,7 @@ from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import wrap_for_training
 from lotcal_tf.models.build import build_model
+from lotcal_tf.pruning.criteria import Magnitude
 from lotcal_tf.training.trainer import Trainer
 
 import tensorflow as tf  # isort: skip  (after compat, which picks Keras)
@@ -101,11 +102,11 @@ def ours(
     """An epoch as a level trains it: shuffling, feeding, masks, training and validation metrics."""
     fields = {"dataset": "mnist", "calib": calib, "model": model, "epochs": 1, "lr": RATE}
     experiment = resolve(fields | given)
-    hyper = experiment.hyperparameters
-    dropout = {name: hyper[name] for name in ("dropout_rate", "dropout_at") if name in hyper}
+    settings = experiment.settings
+    dropout = {n: settings[n] for n in ("dropout_rate", "dropout_at") if n in settings}
     shape = dataset.train.shape
     network = build_model(model, shape, 10, seed=0, input_range=255.0, **dropout)
-    strategy = registry.strategy(calib).load()
+    strategy = registry.STRATEGIES[calib].load()
     trainer = Trainer(experiment, strategy, wrap_for_training(network, []), dataset)
 
     def run() -> int:
@@ -258,14 +259,14 @@ def chain(experiment: Experiment, dataset: Dataset) -> None:
     """Runs a whole chain and prints its time beside that of its steps alone, and its memory."""
     experiment = dataclasses.replace(experiment, levels=15, epochs=5)
     model = build_model("lenet_300_100", (28, 28, 1), 10, seed=0, input_range=255.0)
-    strategy = registry.strategy(experiment.calib).load()
+    strategy = registry.STRATEGIES[experiment.calib].load()
     with tempfile.TemporaryDirectory() as directory:
         store = RunStore(Path(directory))
         watch = Watch()
         board = TensorBoardLog(
             Path(directory) / "tensorboard", experiment.as_dict(), experiment.ece_bins
         )
-        search = Search(experiment, model, dataset, strategy, store, [board, watch])
+        search = Search(experiment, model, dataset, strategy, Magnitude, store, [board, watch])
         run = search.trainer.loop.run_steps
 
         def timed(*arguments: Any) -> Any:
