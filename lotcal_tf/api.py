@@ -20,6 +20,12 @@ from lotcal_tf.config.experiment import (
     setting_fields,
 )
 from lotcal_tf.config.recipes import resolve
+from lotcal_tf.config.run_data import (
+    DATA_FIELDS,
+    data_experiment,
+    recorded_fields,
+    unseen_experiment,
+)
 from lotcal_tf.config.run_directory import is_run, level_name
 from lotcal_tf.data import arrays, sources
 from lotcal_tf.data.splits import Dataset, Part
@@ -29,11 +35,11 @@ from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
 from lotcal_tf.evaluation.open_model import Opened, open_model
-from lotcal_tf.evaluation.run_data import data_experiment, load_part, unseen_experiment
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.task import GivenTask
 from lotcal_tf.lottery.ticket import Ticket, selected_level
+from lotcal_tf.metrics import DEFAULT_BINS
 from lotcal_tf.models.checks import classes_of
 
 SELECTED = "selected"
@@ -128,7 +134,7 @@ def export_ticket(
     formats: Sequence[str] = registry.DEFAULT_FORMATS,
     encoding: str | None = None,
     output: str = "logits",
-    scaled: bool = True,
+    scaled: bool | None = None,
     tolerance: Tolerance = DEFAULT_TOLERANCE,
     seconds: float = 0.5,
     reuse: bool = False,
@@ -151,24 +157,30 @@ def export_ticket(
       formats: names of file formats.
       encoding: dense, sparse, compact or compact_sparse for all files; None: the smallest of each.
       output: `logits` or `probabilities`.
-      scaled: divide the logits by the ticket's temperature, so that their softmax is calibrated.
+      scaled: divide the logits by the ticket's temperature, so that their softmax is calibrated. None: as
+        the run's field `export_logits` says; a ticket alone is scaled.
       tolerance: how far a file may be from its ticket.
       seconds: how long each file's latency is measured; 0: not at all.
       reuse: whether an earlier export of the same ticket to the same formats is returned as it is.
       progress: called with a line for each step.
       config: a recipe file that names other data for a run.
-      **fields: of `Experiment`, in place of what the run recorded: `data_dir`, `dataset`, …
+      **fields: of `Experiment`, in place of what the run recorded: `ece_bins`, `export_logits`, and for
+        named data `data_dir`, `dataset`, …
 
     Raises:
       UsageError: something does not fit; nothing was written.
       ExportMismatch: a file is farther from its ticket than the tolerance; nothing is left.
     """
+    values = _data_fields(fields, "export_logits", named=test is None)
     request = _ExportRequest.of(ticket, level, directory)
+    recorded = {"ece_bins": request.ticket.record.get("ece_bins"), **request.recorded, **values}
+    kept = {name: recorded.get(name) for name in ("ece_bins", "export_logits")}
+    settings = Experiment(**{name: value for name, value in kept.items() if value is not None})
+    scaled = settings.export_logits == "scaled" if scaled is None else scaled
     if reuse:
         found = exported(request.ticket, request.directory, formats=formats, scaled=scaled)
         if found is not None:
             return found
-    bins = int(fields.get("ece_bins") or request.ticket.record.get("ece_bins") or 15)
     if test is None:
         if request.store is None:
             raise UsageError(
@@ -177,10 +189,10 @@ def export_ticket(
         if isinstance(ticket, Run) and not fields and config is None:
             dataset = ticket.load()
         else:
-            experiment = data_experiment(request.store.directory, _texts(fields), _text(config))
+            experiment = data_experiment(request.store.directory, values, _text(config))
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)
-        examples = Examples.of(dataset, request.store.experiment()["experiment"]["seed"])
+        examples = Examples.of(dataset, request.recorded["seed"])
     else:
         classes = classes_of(request.ticket.dense())
         examples = Examples.given(test, validation, train, classes=classes)
@@ -193,7 +205,7 @@ def export_ticket(
         output=output,
         scaled=scaled,
         tolerance=tolerance,
-        bins=bins,
+        bins=settings.ece_bins,
         dense=None if request.store is None else request.store.read(0).model(),
         origin=None if request.store is None else request.store.experiment(),
         seconds=seconds,
@@ -231,14 +243,15 @@ def measure_model(
       input_range: of `test`: the largest value inputs can have; images are corrupted in [0, input_range].
       progress: whether to show a bar on standard error, where that is a terminal.
       config: a recipe file that names the data.
-      **fields: of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …
+      **fields: of `Experiment`: `ece_bins` (default: that of the model's run), and for named data
+        `dataset`, `data_dir`, …
 
     Raises:
       UsageError: model, data or an argument is not valid.
       LotcalError: the model gives a value that is not finite.
     """
+    values = _data_fields(fields, named=test is None)
     opened = open_model(model.directory if isinstance(model, Run) else Path(model))
-    values = _texts(fields)
     common: dict[str, Any] = {
         "split": split,
         "scaled": scaled,
@@ -247,20 +260,21 @@ def measure_model(
         "progress": progress,
     }
     if test is not None:
-        bins = Experiment(**{n: v for n, v in values.items() if n == "ece_bins"}).ece_bins
+        kept = {"ece_bins": recorded_fields(opened.path).get("ece_bins", DEFAULT_BINS)}
+        bins = Experiment(**(kept | values)).ece_bins
         part, others = _given_parts(opened, test, unseen, input_range)
         return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
     if scaled:
         opened.temperature()  # That there is none is reported before data is loaded.
-    experiment = data_experiment(opened.path, values, _text(config))
+    experiment = data_experiment(opened.path, values, _text(config), unseen=bool(unseen))
     if opened.ticket is not None and not (
         shifts or unseen or config or values.keys() - {"ece_bins"}
     ):
         return measure_stored(
             opened, data=experiment.dataset, split=split, bins=experiment.ece_bins, scaled=scaled
         )
-    part = load_part(experiment, split)
-    others = {name: load_part(unseen_experiment(name, experiment), "test") for name in unseen}
+    part = sources.load_part(experiment, split)
+    others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in unseen}
     data, bins = experiment.dataset, experiment.ece_bins
     return measure_opened(opened, part, data=data, bins=bins, unseen=others, **common)
 
@@ -322,6 +336,11 @@ class _ExportRequest:
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if directory is None else Path(directory), store)
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The fields of the run; {} where it is not known."""
+        return {} if self.store is None else dict(self.store.experiment()["experiment"])
+
 
 def _text(path: str | Path | None) -> str | None:
     return None if path is None else str(path)
@@ -330,6 +349,21 @@ def _text(path: str | Path | None) -> str | None:
 def _texts(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields by name; what is a path is a string in an experiment."""
     return {n: str(v) if isinstance(v, Path) else v for n, v in fields.items()}
+
+
+def _data_fields(fields: Mapping[str, Any], *others: str, named: bool) -> dict[str, Any]:
+    """Fields that say what a model is measured or exported on; `others` are valid too.
+
+    Raises:
+      FieldError: there is no such field; or it describes named data, and data is passed as objects.
+    """
+    values, known = _texts(fields), (*DATA_FIELDS, *others)
+    for name, value in values.items():
+        if name not in known:
+            raise FieldError(name, value, f"no such field here; choose from {', '.join(known)}")
+        if not named and name not in ("ece_bins", *others):
+            raise FieldError(name, value, "describes named data; here data is passed as objects")
+    return values
 
 
 def _refuse_workers(experiment: Experiment) -> None:
