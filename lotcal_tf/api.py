@@ -46,7 +46,7 @@ SELECTED = "selected"
 
 
 def find_tickets(
-    model: "keras.Model | None" = None,
+    model: "keras.Model | str | None" = None,
     train: Any = None,
     test: Any = None,
     validation: Any = None,
@@ -60,7 +60,8 @@ def find_tickets(
 
     Args:
       model: a tf_keras model, functional or sequential, maybe nested, that gives logits. Its weights
-        are the initialisation; it is not changed.
+        are the initialisation; it is not changed. Without data: the name of a built-in network, as
+        the command's `--model`; None: that of the recipe.
       train: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs.
       test: likewise; measured on, never used for selection. None: tables show validation metrics.
       validation: likewise; None: drawn from train by seed (field `validation_size`).
@@ -89,10 +90,12 @@ def find_tickets(
         "callbacks": callbacks,
         "progress": progress,
     }
-    if model is None:
-        if train is not None or test is not None or validation is not None:
-            raise UsageError("model is missing: pass a tf_keras model beside the data")
-        experiment = resolve(values, _text(config))
+    given = any(data is not None for data in (train, test, validation))
+    if model is None and given:
+        raise UsageError("model is missing: pass a tf_keras model beside the data")
+    if model is None or (isinstance(model, str) and not given):
+        named = {} if model is None else {"model": model}
+        experiment = resolve(values | named, _text(config))
         _refuse_workers(experiment)
         return run_experiment(experiment, **common)
     if train is None or config is not None:
@@ -102,12 +105,13 @@ def find_tickets(
         if field is not None and field.metadata["named_only"]:
             problem = "describes named data or a built-in network; here both are passed as objects"
             raise FieldError(name, value, problem)
-    count = classes_of(model)
+    network: Any = model
+    count = classes_of(network)
     experiment = Experiment.of(**values)
     check_together(experiment, values)
     _refuse_workers(experiment)
     dataset = _dataset(train, test, validation, experiment, count)
-    return run_experiment(experiment, lambda e: GivenTask(e, model, dataset), **common)
+    return run_experiment(experiment, lambda e: GivenTask(e, network, dataset), **common)
 
 
 def load_ticket(directory: str | Path) -> Ticket:
