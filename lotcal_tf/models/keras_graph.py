@@ -5,6 +5,7 @@ layer.
 """
 
 import itertools
+import operator
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -241,21 +242,25 @@ def _stable_config(layer: "keras.layers.Layer") -> tuple[dict[str, Any], bool]:
     taken: set[str] = set()
 
     def renamed(part: Any) -> Any:
+        """The part with new names; the same object where it needs none."""
         if isinstance(part, list | tuple):
-            return type(part)(map(renamed, part))
+            items = [renamed(item) for item in part]
+            return part if all(map(operator.is_, items, part)) else items
         # The names in a model's configuration also stand in its connections: it stays as it is.
         if not isinstance(part, dict) or "layers" in part:
             return part
-        part = {key: renamed(value) for key, value in part.items()}
+        values = {key: renamed(value) for key, value in part.items()}
+        part = part if all(values[key] is part[key] for key in part) else values
         inner = part.get("config")
         if "class_name" in part and isinstance(inner, dict) and "name" in inner:
             stem = _stem(str(part["class_name"]), str(inner["name"]))
-            if stem:
-                part["config"] = inner | {"name": _free_name(stem, taken)}
+            name = _free_name(stem, taken) if stem else inner["name"]
+            if name != inner["name"]:
+                part = {**part, "config": {**inner, "name": name}}
         return part
 
-    found = {key: renamed(value) for key, value in config.items()}
-    return found, found != config
+    found = renamed(config)
+    return found, found is not config
 
 
 def flatten(model: "keras.Model") -> "keras.Model":

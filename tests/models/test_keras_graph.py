@@ -196,7 +196,8 @@ def sequential_built_later():
 def nested():
     body = keras.Sequential([layers.Dense(4, input_shape=(3,)), layers.Dense(4)])
     inputs = keras.Input((3,))
-    return keras.Model(inputs, layers.Dense(2)(MyV2Layer()(body(inputs))))
+    x = layers.BatchNormalization()(MyV2Layer()(body(inputs)))
+    return keras.Model(inputs, layers.Dense(2)(x))
 
 
 def sequential_of_models():
