@@ -175,7 +175,7 @@ def export_ticket(
       UsageError: something does not fit; nothing was written.
       ExportMismatch: a file is farther from its ticket than the tolerance; nothing is left.
     """
-    values = _data_fields(fields, "export_logits", named=test is None)
+    values = _data_fields(fields, config, "export_logits", named=test is None)
     request = _ExportRequest.of(ticket, level, directory)
     recorded = {"ece_bins": request.ticket.record.get("ece_bins"), **request.recorded, **values}
     kept = {name: recorded.get(name) for name in ("ece_bins", "export_logits")}
@@ -190,7 +190,8 @@ def export_ticket(
             raise UsageError(
                 "test is missing: files are compared with the ticket on (inputs, labels)"
             )
-        if isinstance(ticket, Run) and not fields and config is None:
+        own = config is None and not values.keys() - {"ece_bins", "export_logits"}
+        if isinstance(ticket, Run) and own:
             dataset = ticket.load()
         else:
             experiment = data_experiment(request.store.directory, values, _text(config))
@@ -210,7 +211,7 @@ def export_ticket(
         scaled=scaled,
         tolerance=tolerance,
         bins=settings.ece_bins,
-        dense=None if request.store is None else request.store.read(0).model(),
+        dense=None if request.store is None else _read(request.store, 0).model(),
         origin=None if request.store is None else request.store.experiment(),
         seconds=seconds,
         progress=progress,
@@ -254,7 +255,7 @@ def measure_model(
       UsageError: model, data or an argument is not valid.
       LotcalError: the model gives a value that is not finite.
     """
-    values = _data_fields(fields, named=test is None)
+    values = _data_fields(fields, config, named=test is None)
     opened = open_model(model.directory if isinstance(model, Run) else Path(model))
     common: dict[str, Any] = {
         "split": split,
@@ -331,12 +332,10 @@ class _ExportRequest:
         store = RunStore(run)
         if not store.finished():
             raise FieldError("run", run, "has no finished level")
+        if level != SELECTED and not isinstance(level, int):
+            raise FieldError("level", level, f"give a level's number, or {SELECTED}")
         number = selected_level(store.records()) if level == SELECTED else int(level)
-        try:
-            ticket = store.read(number)
-        except DamagedTicket as error:
-            # What was asked for cannot be exported; nothing that ran has failed.
-            raise UsageError(str(error)) from error
+        ticket = _read(store, number)
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if directory is None else Path(directory), store)
 
@@ -344,6 +343,14 @@ class _ExportRequest:
     def recorded(self) -> dict[str, Any]:
         """The fields of the run; {} where it is not known."""
         return {} if self.store is None else dict(self.store.experiment()["experiment"])
+
+
+def _read(store: RunStore, level: int) -> Ticket:
+    """A run's ticket; what is damaged cannot be exported, which is a wrong request."""
+    try:
+        return store.read(level)
+    except DamagedTicket as error:
+        raise UsageError(str(error)) from error
 
 
 def _text(path: str | Path | None) -> str | None:
@@ -355,15 +362,18 @@ def _texts(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {n: str(v) if isinstance(v, Path) else v for n, v in fields.items()}
 
 
-def _data_fields(fields: Mapping[str, Any], *others: str, named: bool) -> dict[str, Any]:
+def _data_fields(
+    fields: Mapping[str, Any], config: str | Path | None, *others: str, named: bool
+) -> dict[str, Any]:
     """Fields that say what a model is measured or exported on; `others` are valid too.
 
     Raises:
       FieldError: there is no such field; or it describes named data, and data is passed as objects.
     """
     values, known = _texts(fields), (*DATA_FIELDS, *others)
-    for name, value in values.items():
-        if name not in known:
+    given = values if config is None else values | {"config": config}
+    for name, value in given.items():
+        if name not in (*known, "config"):
             raise FieldError(name, value, f"no such field here; choose from {', '.join(known)}")
         if not named and name not in ("ece_bins", *others):
             raise FieldError(name, value, "describes named data; here data is passed as objects")

@@ -47,7 +47,7 @@ def main(request: flags.Request) -> None:
     for name in request.operands:
         if not Path(name).is_dir():
             raise UsageError(f"{name}: no such directory")
-    # Only now: NumPy, SciPy and matplotlib take a while, wrong requests are told at once.
+    # Only now: NumPy, SciPy and matplotlib take a while, usage errors are reported at once.
     from lotcal_tf.analysis import figures
     from lotcal_tf.analysis.page import page
     from lotcal_tf.analysis.runs import read_runs

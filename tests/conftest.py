@@ -31,7 +31,7 @@ def tree():
 
 @pytest.fixture
 def at_once():
-    """at_once(module, *argv) → exit code, `out` and lines `told` of a command that needs no TensorFlow.
+    """at_once(module, *argv) → exit code, `out` and the lines of `err` of a command that needs no TensorFlow.
 
     `python -m module` must answer within a second, and import nothing slow.
     """
@@ -52,8 +52,8 @@ def at_once():
         assert not {name.partition(".")[0] for name in loaded} & SLOW
         # The processor's time, which other work on the machine does not stretch.
         assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
-        told = [line for line in lines if not line.startswith("import time:")]
-        return types.SimpleNamespace(code=done.returncode, out=done.stdout, told=told)
+        err = [line for line in lines if not line.startswith("import time:")]
+        return types.SimpleNamespace(code=done.returncode, out=done.stdout, err=err)
 
     return call
 

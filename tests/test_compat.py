@@ -48,7 +48,7 @@ def test_one_keras_for_tensorflow_and_tfp_with_no_variable_set(answer):
     assert answer["tfp"]
 
 
-def test_notices_are_off_unless_asked_for(answer):
+def test_notices_are_off_by_default(answer):
     assert answer["log"] == "2"
 
 

@@ -325,7 +325,7 @@ def test_inputs_of_another_shape_are_refused(digits_run):
     [
         ([], "--model is missing"),
         (["--model=absent.tflite"], "--model=absent.tflite: no such file or directory"),
-        (["--model={run}", "--shift=fog"], "--shift=fog: choose of gaussian_noise, blur, contrast"),
+        (["--model={run}", "--shift=fog"], "--shift=fog: choose one of gaussian_noise, blur, contrast"),
         (["--model={run}", "--shift=blur,"], "--shift=blur,: give names, with commas"),
         (["--model={run}", "--shift=blur", "--severity=6"], "--severity=6: give a list of 1, 2, 3, 4, 5"),
         (["--model={run}", "--shift=blur", "--severity=0"], "--severity=0: give a list of 1, 2, 3, 4, 5"),
@@ -413,6 +413,6 @@ def test_interruption_is_130(call, run, monkeypatch):
 )
 def test_answers_in_a_second_and_without_tensorflow(at_once, run, flags, code):
     done = at_once("lotcal_tf.evaluate", *(flag.format(run=run) for flag in flags))
-    assert (done.code, len(done.told)) == (code, code == 2)
+    assert (done.code, len(done.err)) == (code, code == 2)
     for name in (*(flag.name for flag in evaluate.FLAGS), *evaluate.FIELDS, "config"):
         assert (f"\n  --{name}\n" in done.out) == (code == 0)

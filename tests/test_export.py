@@ -152,14 +152,15 @@ def test_a_wrong_request_is_reported_in_one_line(
 
 def test_a_damaged_ticket_is_refused(call, run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
-    masks = copy / "tickets" / "level_01" / "masks.safetensors"
-    content = bytearray(masks.read_bytes())
-    content[-1] ^= 1
-    masks.unlink()  # Levels may share a file: only this one is to be damaged.
-    masks.write_bytes(content)
-    done = call(f"--run={copy}", "--level=1")
-    assert (done.code, done.out) == (2, "")
-    assert "masks.safetensors is damaged" in done.err[-1]
+    for level in (1, 0):  # of level 0 the report needs the dense network
+        masks = copy / "tickets" / f"level_0{level}" / "masks.safetensors"
+        content = masks.read_bytes()
+        masks.unlink()  # Levels may share a file: only this one is to be damaged.
+        masks.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        done = call(f"--run={copy}", "--level=1")
+        assert (done.code, done.out) == (2, "")
+        assert f"level_0{level}/masks.safetensors is damaged" in done.err[-1]
+        masks.write_bytes(content)
     assert not list(copy.glob("export*")) + list(copy.glob(".export*"))
 
 
@@ -213,7 +214,7 @@ def test_interruption_leaves_nothing_and_is_130(call, run, tmp_path, monkeypatch
 )
 def test_answers_in_a_second_and_without_tensorflow(at_once, run, flags, code):
     done = at_once("lotcal_tf.export", *(flag.format(run=run) for flag in flags))
-    assert (done.code, len(done.told)) == (code, code == 2)
+    assert (done.code, len(done.err)) == (code, code == 2)
     for name in (*(flag.name for flag in export.FLAGS), *export.FIELDS, "config"):
         assert (f"\n  --{name}\n" in done.out) == (code == 0)
 
@@ -272,6 +273,8 @@ def test_without_validation_data_int8_is_refused(arrays_run, data, tmp_path):
 def test_a_run_of_arrays_is_exported_on_the_arrays_that_it_has(arrays_run, tmp_path):
     done = api.export_ticket(arrays_run, tmp_path / "out", **FLOAT)
     assert (done.examples, done.parity["split"], done.parity["ece_bins"]) == (360, "test", 9)
+    raw = api.export_ticket(arrays_run, tmp_path / "raw", ece_bins=4, export_logits="raw", **FLOAT)
+    assert (raw.parity["ece_bins"], raw.parity["temperature"]) == (4, 1)
 
 
 def test_a_run_of_arrays_is_exported_by_the_command_where_data_is_named(call, arrays_run, tmp_path):
@@ -289,6 +292,8 @@ def test_a_run_of_arrays_is_exported_by_the_command_where_data_is_named(call, ar
 @pytest.mark.parametrize(
     ("given", "field", "words"),
     [
+        ({"level": "best"}, "level", "give a level's number, or selected"),
+        ({"config": "a.toml"}, "config", "describes named data; here data is passed as objects"),
         ({"dataset": "mnist"}, "dataset", "describes named data; here data is passed as objects"),
         ({"bins": 5}, "bins", "no such field here; choose from dataset, .*ece_bins, seed"),
         ({"epochs": 5}, "epochs", "no such field here"),
@@ -301,7 +306,7 @@ def test_a_run_of_arrays_is_exported_by_the_command_where_data_is_named(call, ar
 def test_arguments_that_are_not_valid_are_refused(digits_run, data, tmp_path, given, field, words):
     asked = FLOAT | given
     with pytest.raises(FieldError, match=f"^{field}=.*: {words}"):
-        api.export_ticket(digits_run.selected, tmp_path / "out", data.test.data(), **asked)
+        api.export_ticket(digits_run, tmp_path / "out", data.test.data(), **asked)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""The library's door, lotcal_tf/__init__.py."""
+"""The public names, lotcal_tf/__init__.py."""
 
 import importlib
 import pkgutil
@@ -11,7 +11,7 @@ MODULES = {"losses", "metrics"}
 
 
 @pytest.mark.parametrize("name", lotcal_tf.__all__)
-def test_door_gives_what_it_names(name):
+def test_a_public_name_gives_what_it_names(name):
     found = getattr(lotcal_tf, name)
     assert getattr(lotcal_tf, name) is found
     if name in MODULES:
@@ -21,7 +21,7 @@ def test_door_gives_what_it_names(name):
         assert found.__name__ == name
 
 
-def test_door_has_what_the_design_promises():
+def test_the_public_names_that_the_documentation_promises():
     promised = {
         "find_tickets",
         "load_ticket",
@@ -42,7 +42,7 @@ def test_no_module_shadows_a_name():
             assert getattr(lotcal_tf, found.name) is module
 
 
-def test_unknown_name_is_told_the_known_ones():
+def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(AttributeError) as caught:
         _ = lotcal_tf.find_ticket
     assert "'find_ticket'" in str(caught.value)

@@ -10,7 +10,7 @@ from lotcal_tf import __main__ as main
 @pytest.mark.parametrize("argv", [[], ["--help"], ["help"]])
 def test_without_a_command_they_are_listed(at_once, argv):
     done = at_once("lotcal_tf", *argv)
-    assert (done.code, done.told) == (0, [])
+    assert (done.code, done.err) == (0, [])
     for name, summary in main.COMMANDS.items():
         assert f"  {name:10} {summary}" in done.out.splitlines()
 
@@ -18,7 +18,7 @@ def test_without_a_command_they_are_listed(at_once, argv):
 def test_an_unknown_command_is_refused_with_the_list(at_once):
     done = at_once("lotcal_tf", "trian", "--epochs=3")
     assert (done.code, done.out) == (2, "")
-    (line,) = done.told
+    (line,) = done.err
     assert "trian" in line
     assert all(name in line for name in main.COMMANDS)
 
@@ -34,7 +34,7 @@ def test_an_unknown_command_is_refused_with_the_list(at_once):
 def test_a_command_gets_its_own_arguments(at_once, argv, code, words):
     done = at_once("lotcal_tf", *argv)
     assert done.code == code
-    assert words in "\n".join([done.out, *done.told])
+    assert words in "\n".join([done.out, *done.err])
 
 
 @pytest.mark.parametrize("name", main.COMMANDS)

@@ -197,6 +197,6 @@ def test_damaged_predictions_are_refused(call, digits_run, tmp_path):
 @pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["absent", "-o", "x"], 2)])
 def test_answers_in_a_second_and_without_tensorflow(at_once, argv, code):
     done = at_once("lotcal_tf.study", *argv)
-    assert (done.code, len(done.told)) == (code, code == 2)
+    assert (done.code, len(done.err)) == (code, code == 2)
     assert ("usage: python -m lotcal_tf.study RUN… [--flag=value …]" in done.out) == (code == 0)
     assert ("\n  --out, -o\n" in done.out) == (code == 0)

@@ -139,7 +139,7 @@ def same_results(one, other):
     assert len(mine) == len(REMAINING)
 
 
-# --- a run ---------------------------------------------------------------------------------------
+# A run
 
 
 def test_a_run_ends_with_a_table_and_what_was_exported(finished):
@@ -177,7 +177,7 @@ def test_standard_error_holds_a_line_a_level_and_no_start_up_notices(finished):
     assert [line for line in lines if re.match(r"[IWEF]\d{4} |WARNING", line)] == []
 
 
-def test_run_directory_holds_what_the_design_lists(finished):
+def test_a_run_directory_has_the_files_that_the_readme_lists(finished):
     found = set(files(finished.directory))
     (board,) = [name for name in found if re.fullmatch(r"tensorboard/events\.out\..*", name)]
     model = {name for name in found if name.startswith("export/saved_model/")}
@@ -196,19 +196,19 @@ def test_run_directory_holds_what_the_design_lists(finished):
     assert [path.name for path in finished.directory.parent.iterdir()] == ["run"]
 
 
-def test_experiment_json_tells_fields_figures_and_software(finished):
-    told = json.loads((finished.directory / "experiment.json").read_text())
+def test_experiment_json_holds_fields_sizes_and_software(finished):
+    record = json.loads((finished.directory / "experiment.json").read_text())
     experiment = resolve(FLAGS | {"levels": 3, "out": str(finished.directory)})
-    assert told["experiment"] == experiment.as_dict()
-    assert told["run_id"] == experiment.run_id()
-    realised = told["realised"]
+    assert record["experiment"] == experiment.as_dict()
+    assert record["run_id"] == experiment.run_id()
+    realised = record["realised"]
     assert realised["examples"] == SPLITS
     assert (realised["classes"], realised["input_shape"]) == (10, [8, 8, 1])
     assert (realised["prunable"], realised["kernels"], realised["parameters"]) == (740, 740, 760)
     assert realised["steps_per_epoch"] == SPLITS["train"] // 60
     for package in ("tensorflow", "tf-keras", "numpy"):
-        assert told["software"][package] == importlib.metadata.version(package)
-    assert {"git", "python", "lotcal_tf"} <= set(told["software"])
+        assert record["software"][package] == importlib.metadata.version(package)
+    assert {"git", "python", "lotcal_tf"} <= set(record["software"])
 
 
 def test_tables_hold_a_row_a_level_and_a_row_an_epoch(finished):
@@ -226,7 +226,7 @@ def test_tables_hold_a_row_a_level_and_a_row_an_epoch(finished):
         assert (row["prunable"], row["epochs"], row["ece_bins"]) == ("740", "40", "15")
         correct = float(row["test_accuracy"]) * SPLITS["test"]
         assert correct == pytest.approx(round(correct), abs=1e-9)
-        # Ten classes: it has learnt.
+        # A tenth would be right by chance.
         assert float(row["test_accuracy"]) > 0.5
     history = rows(finished.directory / "history.csv")
     places = [(int(row["level"]), int(row["epoch"])) for row in history]
@@ -236,9 +236,9 @@ def test_tables_hold_a_row_a_level_and_a_row_an_epoch(finished):
 @pytest.mark.parametrize("level", range(len(REMAINING)))
 def test_tickets_are_sparse_rewound_and_checked(finished, level):
     directory = finished.directory / "tickets" / f"level_{level:02d}"
-    told = json.loads((directory / "ticket.json").read_text())
+    header = json.loads((directory / "ticket.json").read_text())
     content = {name: (directory / f"{name}.safetensors").read_bytes() for name in TENSORS}
-    assert told["sha256"] == {n: hashlib.sha256(c).hexdigest() for n, c in content.items()}
+    assert header["sha256"] == {n: hashlib.sha256(c).hexdigest() for n, c in content.items()}
     masks, rewind, trained, _ = (safetensors.numpy.load(content[name]) for name in TENSORS)
     assert sum(int(mask.sum()) for mask in masks.values()) == REMAINING[level]
     for name, mask in masks.items():
@@ -251,7 +251,7 @@ def test_tickets_are_sparse_rewound_and_checked(finished, level):
     }
 
 
-# --- the same command again ----------------------------------------------------------------------
+# The same command again
 
 
 @pytest.mark.parametrize("levels", [3, 1])
@@ -323,10 +323,10 @@ def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(finished, call,
     process = start(run, "--levels=3")
     signal.signal(signal.SIGINT, handler)
     with process:
-        told = next((line for line in process.stderr if line.startswith("level  0:")), None)
+        first = next((line for line in process.stderr if line.startswith("level  0:")), None)
         process.send_signal(signal.SIGINT)
         err, out = process.stderr.read(), process.stdout.read()
-    assert told, "it ended before its first level did"
+    assert first, "it ended before its first level did"
     assert (process.returncode, out) == (130, "")
     *levels, last = err.splitlines()
     assert last.startswith("train: interrupted; the same command continues")
@@ -354,15 +354,15 @@ def test_a_ticket_starts_another_run(finished, call, tmp_path):
     assert call(f"--ticket={ticket}", "--epochs=1", "--seed=1", f"--out={run}").code == 0
     (row,) = rows(run / "metrics.csv")
     assert (row["level"], row["remaining"], row["prunable"]) == ("0", str(REMAINING[2]), "740")
-    told = json.loads((run / "experiment.json").read_text())
-    assert told["experiment"]["ticket"] == str(ticket)
-    assert told["content"]["ticket"]
+    record = json.loads((run / "experiment.json").read_text())
+    assert record["experiment"]["ticket"] == str(ticket)
+    assert record["content"]["ticket"]
     for name in ("masks", "rewind"):
         there, here = (d / f"{name}.safetensors" for d in (ticket, run / "tickets" / "level_00"))
         assert there.read_bytes() == here.read_bytes()
 
 
-# --- what is refused or fails --------------------------------------------------------------------
+# What is refused or fails
 
 
 def test_another_experiments_directory_is_never_written_into(finished, call):
@@ -407,12 +407,12 @@ def test_request_that_cannot_work_leaves_nothing(call, tmp_path, monkeypatch, fl
     monkeypatch.chdir(tmp_path)
     result = call(*SMALL, *flags)
     assert (result.code, result.out) == (2, "")
-    (told,) = result.err
-    assert told.startswith(f"train: {line}")
+    (reported,) = result.err
+    assert reported.startswith(f"train: {line}")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_dir_that_is_none_shows_what_is_there_and_how_to_download(call, tmp_path):
+def test_a_data_dir_without_the_data_shows_what_is_there_and_how_to_download(call, tmp_path):
     (tmp_path / "holiday.jpg").touch()
     result = call("--dataset=mnist", f"--data_dir={tmp_path}", f"--out={tmp_path / 'run'}")
     assert (result.code, result.out) == (2, "")
@@ -428,7 +428,7 @@ def test_data_dir_that_is_none_shows_what_is_there_and_how_to_download(call, tmp
 
 
 @pytest.mark.parametrize("flags", [["--ticket=absent"], ["--ticket=."]])
-def test_ticket_that_is_none_is_refused(call, tmp_path, monkeypatch, flags):
+def test_what_is_not_a_ticket_is_refused(call, tmp_path, monkeypatch, flags):
     monkeypatch.chdir(tmp_path)
     result = call(*flags)
     assert (result.code, result.out) == (2, "")
@@ -463,8 +463,8 @@ def test_transfer_that_cannot_work_leaves_nothing(finished, call, tmp_path):
     ]:
         result = call(*flags, run)
         assert (result.code, result.out) == (2, ""), flags
-        (told,) = result.err
-        assert told.startswith(f"train: {line}")
+        (reported,) = result.err
+        assert reported.startswith(f"train: {line}")
     assert state(tmp_path) == before
 
 
@@ -505,6 +505,6 @@ def test_finished_levels_stay_when_a_later_one_fails(call, tmp_path, monkeypatch
     assert "finished levels are kept" in last
     assert [path.name for path in (run / "tickets").iterdir()] == ["level_00"]
     assert [row["level"] for row in rows(run / "metrics.csv")] == ["0"]
-    # What is there is a run of its own.
+    # What is there is a run by itself.
     assert call(*SMALL, *flags, "--levels=0").code == 0
     assert (run / "export" / "ticket_float32.tflite").is_file()

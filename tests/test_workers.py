@@ -1,4 +1,4 @@
-"""Two worker processes on this machine: what they find, what they write, and the death of one."""
+"""Two worker processes on this machine: their tickets, what they write, and the death of one."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ from lotcal_tf.lottery.run import run_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "lotcal_tf.train"]
-# Plain descent: Adam would make something of the last bits of a gradient that is almost 0.
+# SGD: Adam would enlarge the last bits of a gradient that is almost 0.
 FIELDS = {
     "source": "digits",
     "epochs": 2,
@@ -103,13 +103,13 @@ def rows(path):
 
 @pytest.fixture(scope="module")
 def pair(ticket, tmp_path_factory):
-    """A run of two levels by two workers; the second was told of another directory."""
+    """A run of two levels by two workers; the second got another directory."""
     directory = tmp_path_factory.mktemp("pair")
     outs = directory / "run", directory / "elsewhere"
     processes = start(directory, ticket, outs, 1)
-    told = end(processes)
+    outputs = end(processes)
     assert [process.returncode for process in processes] == [0, 0], list(directory.glob("err*"))
-    return directory, told
+    return directory, outputs
 
 
 def test_two_workers_find_what_one_process_finds(pair, ticket, tmp_path):
@@ -159,31 +159,33 @@ def test_the_death_of_a_worker_ends_the_run_and_harms_no_level(pair, ticket, tmp
         processes[0].wait(120)
     finally:
         end(processes)
-    told = (tmp_path / "err0").read_text().splitlines()
-    assert processes[0].returncode == 1, told
+    lines = (tmp_path / "err0").read_text().splitlines()
+    assert processes[0].returncode == 1, lines
     assert time.monotonic() - killed < 120
-    assert any("2 finished levels found, going on at level 2" in line for line in told)
+    assert any("2 finished levels found, going on at level 2" in line for line in lines)
     lost = "was lost; finished levels are kept: the same command on all workers goes on"
-    assert told[-1] == f"train: worker 1 of TF_CONFIG {lost}"
-    # What is there is whole, and can be gone on from, by one process too.
+    assert lines[-1] == f"train: worker 1 of TF_CONFIG {lost}"
+    # What is there is whole, and one process can continue it.
     levels = len(list((run / "tickets").glob("level_*")))
     assert levels >= 4
-    goes_on = experiment(ticket, run, levels=levels, plan="graph")
-    again = run_experiment(goes_on, progress=False)
+    continued = experiment(ticket, run, levels=levels, plan="graph")
+    again = run_experiment(continued, progress=False)
     assert (again.found, len(again.records)) == (levels, levels + 1)
     for level in range(levels + 1):
         assert again.ticket(level).level == level
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "words"),
     [
         (None, "TF_CONFIG is not set"),
         ("{", "TF_CONFIG is not valid JSON"),
         ("{}", "TF_CONFIG has no"),
     ],
 )
-def test_a_wrong_cluster_is_told_before_anything_else(config, told, tmp_path, monkeypatch, capsys):
+def test_a_wrong_cluster_is_reported_before_anything_else(
+    config, words, tmp_path, monkeypatch, capsys
+):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if config is not None:
         monkeypatch.setenv("TF_CONFIG", config)
@@ -192,5 +194,5 @@ def test_a_wrong_cluster_is_told_before_anything_else(config, told, tmp_path, mo
     with pytest.raises(SystemExit) as left:
         train.run([f"--out={out}", "--distribute=multi_worker"])
     (line,) = capsys.readouterr().err.splitlines()
-    assert (left.value.code, line.startswith(f"train: {told}")) == (2, True)
+    assert (left.value.code, line.startswith(f"train: {words}")) == (2, True)
     assert not out.exists()

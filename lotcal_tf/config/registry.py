@@ -383,7 +383,7 @@ def corruption(name: str) -> Row:
       FieldError: there is none of that name.
     """
     if name not in CORRUPTIONS:
-        raise FieldError("shift", name, f"choose of {', '.join(CORRUPTIONS)}, or all")
+        raise FieldError("shift", name, f"choose one of {', '.join(CORRUPTIONS)}, or all")
     return CORRUPTIONS[name]
 
 
