@@ -161,8 +161,7 @@ def export_ticket(
       level: of a run: a level's number, or `selected`.
       formats, encoding, output, scaled, tolerance, seconds, progress: see `deploy.export.export`.
       reuse: whether an earlier export of the ticket to these formats is returned as it is.
-      config: a recipe file that names other data for a run.
-      **fields: of `Experiment`, in place of what the run recorded: `data_dir`, `dataset`, …
+      config, **fields: other data for a run, and fields in place of what it recorded.
 
     Raises:
       UsageError, ExportMismatch: see `deploy.export.export`; nothing is left.
@@ -216,8 +215,7 @@ def measure_model(
         predictions stored with it.
       split: of named data: `test`, or `val` as the run drew it, with its label noise.
       scaled: divide a ticket's logits by its temperature.
-      shifts: corruptions: gaussian_noise, blur, contrast; for images `(height, width, channels)`.
-      severities: of 1 … 5.
+      shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
       unseen: names of recipes or TFDS data sets; beside `test` inputs `(M, …)` of other tasks by name.
       input_range: of `test`: the largest value inputs can have; images are corrupted in [0, input_range].
       progress: whether to show a bar on standard error, where that is a terminal.
