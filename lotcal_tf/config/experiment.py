@@ -27,7 +27,9 @@ _metrics = functools.partial(declared, section="Metrics")
 _run = functools.partial(declared, section="Run", identity=False)
 
 _OF_MIXTURE = OnlyWith("source", lambda v: v == "mixture", "--dataset=mixture")
-_OF_FILES = OnlyWith("source", lambda v: registry.source(v).from_files, "a TFDS data set")
+_OF_FILES = OnlyWith(
+    "source", lambda v: registry.source(v).from_files, "data that is read from files"
+)
 _OF_LOCAL = OnlyWith("scope", lambda v: v == "local", "--scope=local")
 _OF_SGD = OnlyWith("optimizer", lambda v: v == "sgd", "--optimizer=sgd")
 
@@ -49,7 +51,7 @@ class Experiment:
     )
     data_dir: str | None = _data(
         None,
-        "directory of the TFDS data",
+        "directory of the data, as TFDS keeps it",
         main=True,
         only_with=_OF_FILES,
         identity=False,
