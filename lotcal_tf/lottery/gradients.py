@@ -40,17 +40,14 @@ class Gradients:
         variables = masking.weight_variables(network)
         kernels = [variables[name] for name in self._names]
 
-        def step(inputs: "tf.Tensor", classes: "tf.Tensor", scale: "tf.Tensor") -> Any:
-            """Of Σ −log p[class], or with a scale above nothing of Σ scale · p[class]."""
+        def step(
+            inputs: "tf.Tensor", classes: "tf.Tensor", of_loss: "tf.Tensor", of_p: "tf.Tensor"
+        ) -> Any:
+            """The gradients of Σ_i of_loss_i · (−log p_i[class_i]) + of_p_i · p_i[class_i]."""
             with tf.GradientTape() as tape:
                 logits = tf.cast(network(tf.cast(inputs, tf.float32), training=False), tf.float32)
                 losses = cross_entropy(classes, logits)
-                weighted = tf.size(scale) > 0
-                total = tf.cond(
-                    weighted,
-                    lambda: tf.reduce_sum(scale * tf.exp(-losses)),
-                    lambda: tf.reduce_sum(losses),
-                )
+                total = tf.reduce_sum(of_loss * losses + of_p * tf.exp(-losses))
             return tape.gradient(total, kernels)
 
         self._step = tf.function(step, reduce_retracing=True)
@@ -86,8 +83,9 @@ class Gradients:
         for inputs, labels in split.in_order(_BATCH):
             rows = slice(first, first + len(labels))
             truth = labels if classes is None else tf.constant(classes[rows])
-            factors = tf.zeros(0) if scale is None else tf.constant(scale[rows])
-            parts = self._step(inputs, truth, factors)
+            zeros, ones = np.zeros(len(labels), np.float32), np.ones(len(labels), np.float32)
+            factors = (ones, zeros) if scale is None else (zeros, scale[rows])
+            parts = self._step(inputs, truth, *map(tf.constant, factors))
             sums = [
                 total + part.numpy().astype(np.float64)
                 for total, part in zip(sums, parts, strict=True)
