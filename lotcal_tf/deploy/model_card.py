@@ -22,15 +22,13 @@ _OF_DATA = (
     *("label_noise", "noise_kind", "noise_map"),
 )
 _OF_STRATEGY = (
-    *("calib", "calib_weight", "passes", "dropout_rate", "dropout_at", "mixup_a", "prior"),
-    *("nba_bins", "nba_width", "prune_rate", "output_prune_rate", "scope", "exclude", "rewind"),
-    *("ticket", "control"),
+    *("calib", "criterion", "prune_rate", "output_prune_rate", "exclude_output", "scope", "count"),
+    *("exclude", "rewind", "ticket", "control"),
 )
 _OF_PLACES = ("data_dir", "out", "memory_limit_mb", "distribute", "levels", "export_logits")
 _OF_DENSITY = ("level", "density", "remaining", "prunable", "weights")
 # Likewise for realised values; those not listed here are about the data.
 _REALISED_IN_TRAINING = ("steps_per_epoch", "plan", "replicas")
-_REALISED_IN_STRATEGY = ("hyperparameters",)
 _REALISED_IN_DENSITY = ("parameters", "kernels", "prunable", "remaining_at_start")
 _METRICS = {"accuracy": "accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
 
@@ -106,15 +104,13 @@ def _range(facts: Mapping[str, Any], template: str) -> str:
 def _text(facts: Mapping[str, Any], limits: Sequence[str]) -> str:
     experiment, record = facts["experiment"], facts["record"]
     title = " · ".join(str(experiment[key]) for key in ("dataset", "model") if experiment.get(key))
-    elsewhere = _REALISED_IN_TRAINING + _REALISED_IN_STRATEGY + _REALISED_IN_DENSITY
-    named = _OF_DATA + _OF_STRATEGY + _OF_PLACES
+    elsewhere = _REALISED_IN_TRAINING + _REALISED_IN_DENSITY
+    named = (*_OF_DATA, *_OF_STRATEGY, *_OF_PLACES, "settings")
     data = facts["data"]
     sections = {
         "Data": _pairs(_chosen(experiment, _OF_DATA) | _others(data, elsewhere)),
         "Training": _pairs(_others(experiment, named) | _chosen(data, _REALISED_IN_TRAINING)),
-        "Strategy": _pairs(
-            _chosen(experiment, _OF_STRATEGY) | _chosen(data, _REALISED_IN_STRATEGY)
-        ),
+        "Strategy": _pairs(_chosen(experiment, _OF_STRATEGY) | experiment.get("settings", {})),
         "Density": _pairs(_chosen(data, _REALISED_IN_DENSITY) | _chosen(record, _OF_DENSITY)),
         "Metrics": _metrics(facts),
         "Parity": _parity(facts["parity"]),

@@ -19,6 +19,9 @@ from lotcal_tf.formats.tflite import Float32
 from lotcal_tf.metrics import prediction_bins
 from lotcal_tf.metrics.reliability import reliability_diagram
 
+EXPERIMENT = Experiment.of(
+    dataset="blobs", seed=31, calib="lwcc", calib_weight=0.5, rewind="epoch:2", lr=0.003
+)
 LABELS = np.array([0, 1, 1, 2, 0, 2])
 LOGITS = np.array([[3, 1, 0], [0, 2, 1], [2, 1, 0], [0, 1, 3], [1, 0, 0], [0, 1, 1.5]])
 
@@ -44,7 +47,7 @@ def facts():
     ]  # fmt: skip
     file = {"temperature": 2.5, "bytes": 1600, "zeros": 14, "ticket": metrics(0)}
     return {
-        "experiment": Experiment(dataset="blobs", seed=31, rewind="epoch:2", lr=0.003).as_dict(),
+        "experiment": EXPERIMENT.as_dict(),
         "data": {
             "examples": {"train": 1237, "val": 200, "test": 360},
             "input_shape": [4, 2],
@@ -125,7 +128,7 @@ def test_sections_in_their_order(written):
     [
         ("Data", ["| dataset | blobs |", "| examples | train 1237, val 200, test 360 |"]),
         ("Training", ["| lr | 0.003 |", "| seed | 31 |", "| plan | xla |"]),
-        ("Strategy", ["| calib | none |", "| rewind | epoch:2 |"]),
+        ("Strategy", ["| calib | lwcc |", "| calib_weight | 0.5 |", "| rewind | epoch:2 |"]),
         ("Density", ["| density | 0.512 |", "| prunable | 66 |"]),
         ("Metrics", ["| ticket_float32.tflite | 98.22 % | 0.0087 | 0.0545 | 0.0266 |"]),
         ("Parity", ["| 3.1e-06 | 98.12 % → 98.22 % | 0.0077 → 0.0087 |", "| 14 | – | 98.12 % →"]),
@@ -144,7 +147,8 @@ def test_each_section_shows_its_facts(written, name, rows):
 def test_every_field_of_an_experiment_has_one_place(written):
     text = re.sub(" +", " ", written().partition("\n## Metrics\n")[0])
     first = {line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")}
-    fields = Experiment(dataset="blobs", seed=31, rewind="epoch:2", lr=0.003).as_dict()
+    fields = EXPERIMENT.as_dict()
+    fields |= fields.pop("settings")
     places = {"data_dir", "out", "memory_limit_mb", "distribute", "levels", "export_logits"}
     for name, value in fields.items():
         shown = name not in places and value is not None and value not in ("", [])
