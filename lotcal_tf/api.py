@@ -4,6 +4,7 @@ Each function here is also what the command of that kind calls.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.task import GivenTask
 from lotcal_tf.lottery.ticket import Ticket, selected_level
+from lotcal_tf.metrics import DEFAULT_BINS
 from lotcal_tf.models.checks import classes_of
 
 SELECTED = "selected"
@@ -59,9 +61,8 @@ def find_tickets(
       test: likewise; measured on, never used for selection. None: tables show validation metrics.
       validation: likewise; None: drawn from train by seed (field `validation_size`).
       config: without a model: a recipe file, as the command's `--config`.
-      callbacks: Keras callbacks, driven once per level at its beginning, its end and those of its
-        epochs. One that overrides `on_train_batch_begin` or `on_train_batch_end` is refused: many
-        steps run inside one program. Callbacks are no part of a run's identity.
+      callbacks: Keras callbacks; each level is one training run for them. One that needs single
+        batches is refused, since many steps run inside one program. They do not enter the identity.
       progress: whether to show a bar or lines on standard error.
       **fields: of `Experiment` (epochs, levels, prune_rate, calib, out, …) and hyperparameters of
         the strategy and the criterion. `calib` and `criterion` take a class too. Calling again with
@@ -77,31 +78,43 @@ def find_tickets(
     values = _texts(fields)
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
     values |= {name: custom.name_of(found) for name, found in classes.items()}
-    common: dict[str, Any] = {
-        "strategy": classes.get("calib"),
-        "criterion": classes.get("criterion"),
-        "callbacks": callbacks,
-        "progress": progress,
-    }
     if model is None:
         if train is not None or test is not None or validation is not None:
             raise UsageError("model is missing: pass a tf_keras model beside the data")
-        experiment = resolve(values, _text(config))
-        _refuse_workers(experiment)
-        return run_experiment(experiment, **common)
-    if train is None or config is not None:
-        raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
+        experiment, task_of = resolve(values, _text(config)), None
+    else:
+        if train is None or config is not None:
+            raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
+        experiment = _experiment(values)
+        dataset = _dataset(train, test, validation, experiment, classes_of(model))
+        task_of = functools.partial(GivenTask, model=model, dataset=dataset)
+    if experiment.distribute == "multi_worker":
+        problem = "is for the train command: workers must meet before TensorFlow is first used"
+        raise FieldError("distribute", experiment.distribute, problem)
+    return run_experiment(
+        experiment,
+        task_of,
+        strategy=classes.get("calib"),
+        criterion=classes.get("criterion"),
+        callbacks=callbacks,
+        progress=progress,
+    )
+
+
+def _experiment(values: Mapping[str, Any]) -> Experiment:
+    """The experiment of a model and data that are passed as objects.
+
+    Raises:
+      FieldError: a field is not valid, or describes named data or a built-in network.
+    """
     for name, value in values.items():
         field = FIELDS.get(name) or setting_fields().get(name)
         if field is not None and field.metadata["named_only"]:
             problem = "describes named data or a built-in network; here both are passed as objects"
             raise FieldError(name, value, problem)
-    count = classes_of(model)
     experiment = Experiment.of(**values)
     check_together(experiment, values)
-    _refuse_workers(experiment)
-    dataset = _dataset(train, test, validation, experiment, count)
-    return run_experiment(experiment, lambda e: GivenTask(e, model, dataset), **common)
+    return experiment
 
 
 def load_ticket(directory: str | Path) -> Ticket:
@@ -136,54 +149,32 @@ def export_ticket(
     config: str | Path | None = None,
     **fields: Any,
 ) -> Exported:
-    """Exports a ticket as files, each verified against it; see `deploy.export.export`.
+    """Exports a ticket as files, each verified against it.
 
     Args:
       ticket: the ticket; or a run or its directory, of which `level` is exported.
       directory: where to; an earlier export there is replaced. None, for a run: its `export/`, or
         `export_level_NN/` for a numbered level.
-      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs; the files are
-        compared with the ticket on them. None, for a run on named data: that data.
-      validation: likewise; int8 formats find their ranges and their temperature by them. `Run`
-        gives its own as `run.validation`.
-      train: likewise; quantisation-aware training runs over them.
+      test, validation, train: as for `find_tickets`. Files are compared with the ticket on test; int8
+        formats find ranges and temperature by validation (see `Run.validation`), int8_qat trains on
+        train. test=None, for a run on named data: all three are that data.
       level: of a run: a level's number, or `selected`.
-      formats: names of file formats.
-      encoding: dense, sparse, compact or compact_sparse for all files; None: the smallest of each.
-      output: `logits` or `probabilities`.
-      scaled: divide the logits by the ticket's temperature, so that their softmax is calibrated.
-      tolerance: how far a file may be from its ticket.
-      seconds: how long each file's latency is measured; 0: not at all.
-      reuse: whether an earlier export of the same ticket to the same formats is returned as it is.
-      progress: called with a line for each step.
-      config: a recipe file that names other data for a run.
-      **fields: of `Experiment`, in place of what the run recorded: `data_dir`, `dataset`, …
+      formats, encoding, output, scaled, tolerance, seconds, progress: see `deploy.export.export`.
+      reuse: whether an earlier export of the ticket to these formats is returned as it is.
+      config, **fields: other data for a run, and fields in place of what it recorded.
 
     Raises:
-      UsageError: something does not fit; nothing was written.
-      ExportMismatch: a file is farther from its ticket than the tolerance; nothing is left.
+      UsageError, ExportMismatch: see `deploy.export.export`; nothing is left.
     """
     request = _ExportRequest.of(ticket, level, directory)
-    if reuse:
-        found = exported(request.ticket, request.directory, formats=formats, scaled=scaled)
-        if found is not None:
-            return found
-    bins = int(fields.get("ece_bins") or request.ticket.record.get("ece_bins") or 15)
+    if reuse and (found := request.earlier(formats, scaled)) is not None:
+        return found
     if test is None:
-        if request.store is None:
-            raise UsageError(
-                "test is missing: files are compared with the ticket on (inputs, labels)"
-            )
-        if isinstance(ticket, Run) and not fields and config is None:
-            dataset = ticket.load()
-        else:
-            experiment = data_experiment(request.store.directory, _texts(fields), _text(config))
-            progress(f"reading {experiment.dataset}")
-            dataset = sources.load(experiment)
-        examples = Examples.of(dataset, request.store.experiment()["experiment"]["seed"])
+        examples = request.examples(ticket, _text(config), _texts(fields), progress)
     else:
         classes = classes_of(request.ticket.dense())
         examples = Examples.given(test, validation, train, classes=classes)
+    store = request.store
     return export(
         request.ticket,
         request.directory,
@@ -193,9 +184,9 @@ def export_ticket(
         output=output,
         scaled=scaled,
         tolerance=tolerance,
-        bins=bins,
-        dense=None if request.store is None else request.store.read(0).model(),
-        origin=None if request.store is None else request.store.experiment(),
+        bins=int(fields.get("ece_bins") or request.ticket.record.get("ece_bins") or DEFAULT_BINS),
+        dense=None if store is None else store.read(0).model(),
+        origin=None if store is None else store.experiment(),
         seconds=seconds,
         progress=progress,
     )
@@ -218,15 +209,13 @@ def measure_model(
     """Measures a ticket or an exported file.
 
     Args:
-      model: a file of a registered format, a SavedModel's directory, RUN/tickets/level_NN; or a run
-        or its directory, of which the selected ticket is measured.
-      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs. None: named
-        data, that of the model's run unless `fields` or `config` name other data. A ticket on its own
-        run's data is measured by the predictions stored with it, unless a field of the data is given.
-      split: of named data: `test`, or `val`, drawn as the run drew it and with its label noise.
+      model: a file, a SavedModel's directory, RUN/tickets/level_NN, or a run's selected ticket.
+      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline. None: the model's run's own
+        data, or what `fields` or `config` name. On its own data a ticket is measured by the
+        predictions stored with it.
+      split: of named data: `test`, or `val` as the run drew it, with its label noise.
       scaled: divide a ticket's logits by its temperature.
-      shifts: corruptions: gaussian_noise, blur, contrast; for images `(height, width, channels)`.
-      severities: of 1 … 5.
+      shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
       unseen: names of recipes or TFDS data sets; beside `test` inputs `(M, …)` of other tasks by name.
       input_range: of `test`: the largest value inputs can have; images are corrupted in [0, input_range].
       progress: whether to show a bar on standard error, where that is a terminal.
@@ -322,6 +311,34 @@ class _ExportRequest:
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if directory is None else Path(directory), store)
 
+    def earlier(self, formats: Sequence[str], scaled: bool) -> Exported | None:
+        """An earlier export of the ticket to these formats; None if there is none."""
+        return exported(self.ticket, self.directory, formats=formats, scaled=scaled)
+
+    def examples(
+        self,
+        given: Ticket | Run | str | Path,
+        config: str | None,
+        fields: Mapping[str, Any],
+        progress: Callable[[str], None],
+    ) -> Examples:
+        """The named data of the run, or what fields name instead.
+
+        Raises:
+          UsageError: no data is named.
+        """
+        if self.store is None:
+            raise UsageError(
+                "test is missing: files are compared with the ticket on (inputs, labels)"
+            )
+        if isinstance(given, Run) and not fields and config is None:
+            dataset = given.load()
+        else:
+            experiment = data_experiment(self.store.directory, fields, config)
+            progress(f"reading {experiment.dataset}")
+            dataset = sources.load(experiment)
+        return Examples.of(dataset, self.store.experiment()["experiment"]["seed"])
+
 
 def _text(path: str | Path | None) -> str | None:
     return None if path is None else str(path)
@@ -330,12 +347,6 @@ def _text(path: str | Path | None) -> str | None:
 def _texts(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields by name; what is a path is a string in an experiment."""
     return {n: str(v) if isinstance(v, Path) else v for n, v in fields.items()}
-
-
-def _refuse_workers(experiment: Experiment) -> None:
-    if experiment.distribute == "multi_worker":
-        problem = "is for the train command: workers must meet before TensorFlow is first used"
-        raise FieldError("distribute", experiment.distribute, problem)
 
 
 def _dataset(

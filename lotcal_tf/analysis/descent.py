@@ -86,49 +86,47 @@ def read_chain(
     if not 0 <= wrong_labels < 1:
         raise ValueError(f"wrong_labels must be in [0, 1), got {wrong_labels}")
     deviation = standard_error(error, examples, wrong_labels)
-    lowest = _lowest(error, 0)
     threshold = _last(train <= INTERPOLATES)
-    shown = functools.partial(
-        Descent,
+    empty = Descent(
         threshold=threshold,
         threshold_is_bound=threshold == error.size - 1,
-        lowest=lowest,
+        peak=None,
+        best=None,
+        best_is_bound=False,
+        sweet_spot=None,
+        collapse=None,
+        lowest=_lowest(error, 0),
+        verdict=f"too short: {error.size} of at least {SHORTEST} levels, no peak can be told",
     )
-    nothing = functools.partial(
-        shown, peak=None, best=None, best_is_bound=False, sweet_spot=None, collapse=None
-    )
-    if error.size < SHORTEST:
-        return nothing(
-            verdict=f"too short: {error.size} of at least {SHORTEST} levels, no peak can be told"
-        )
+    return empty if error.size < SHORTEST else _read_long(empty, train, error, deviation)
+
+
+def _read_long(
+    empty: Descent, train: np.ndarray, error: np.ndarray, deviation: np.ndarray
+) -> Descent:
+    """Fills in what levels that are long enough show."""
     apart = surely_apart(deviation)
     peak = _peak(train, error, apart)
     if peak is None and not _falls(error, apart):
-        return nothing(verdict=_without(train, error, apart))
-    best = lowest if peak is None else _lowest(error, peak + 1)
+        return dataclasses.replace(empty, verdict=_without(train, error, apart))
+    best = empty.lowest if peak is None else _lowest(error, peak + 1)
     sweet = _around(error, best, deviation[best], 0 if peak is None else peak + 1)
     is_bound = sweet[1] == error.size - 1
-    collapse = next(
-        (
-            i
-            for i in range(best + 1, error.size)
-            if (error[i:] - error[best] > apart[i:, best]).all()
-        ),
-        None,
+    worse = (
+        i for i in range(best + 1, error.size) if (error[i:] - error[best] > apart[i:, best]).all()
     )
-    words = (
-        "double descent"
-        if peak is not None
-        else "falls from the start: begins at its peak or after it"
-    )
+    words = "falls from the start: begins at its peak or after it"
+    if peak is not None:
+        words = "double descent"
     if is_bound:
         words += "; ends before the error rises again, so the best is a bound"
-    return shown(
+    return dataclasses.replace(
+        empty,
         peak=peak,
         best=best,
         best_is_bound=is_bound,
         sweet_spot=sweet,
-        collapse=collapse,
+        collapse=next(worse, None),
         verdict=words,
     )
 

@@ -433,3 +433,26 @@ def recorded(record: Mapping[str, Any], **given: Any) -> Experiment:
     """
     known = {name: value for name, value in record.items() if name in FIELDS}
     return Experiment(**{**known, "settings": record.get("settings", {}), **given})
+
+
+def by_section(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What `experiment.json` records, by section: what a result depends on and what applies.
+
+    Args:
+      record: the fields by name; empty: nothing is recorded.
+
+    Raises:
+      FieldError: a value is not valid.
+    """
+    found: dict[str, dict[str, Any]] = {section: {} for section in fields.SECTIONS}
+    if not record:
+        return found
+    experiment = recorded(record)
+    for name, field in FIELDS.items():
+        if field.metadata["identity"] and unmet_condition(field, experiment) is None:
+            found[field.metadata["section"]][name] = getattr(experiment, name)
+    known = setting_fields()
+    for name, value in experiment.settings.items():
+        section = known[name].metadata["section"] if name in known else "Calibration"
+        found[section][name] = value
+    return found
