@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.recipes import resolve
 from lotcal_tf.data import tfds as tfds_source
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
 from lotcal_tf.errors import UsageError
@@ -284,35 +285,28 @@ def test_a_file_that_was_cut_short_is_told(tmp_path):
     assert "\n" not in str(error.value)
 
 
-# From the command line on
-
-
-def command(data_dir, tmp_path, capsys, **flags):
-    """`train` up to its export, in this process, on a set of svhn_cropped's shape."""
-    (tmp_path / "small.toml").write_text('source = "svhn_cropped"\nvalidation_size = 6\n')
-    given = {"config": tmp_path / "small.toml", "data_dir": data_dir, "out": tmp_path / "run"}
-    given |= {"model": "lenet_4", "levels": 1, "epochs": 1, "batch_size": 6} | flags
-    argv = [f"--{name}={value}" for name, value in given.items()]
-    runs = []
-
-    def main(experiment):
-        runs.append(run_experiment(experiment, progress=False))
-
-    with pytest.raises(SystemExit) as left:
-        flags.run("train", "", main, argv)
-    return left.value.code, capsys.readouterr().err.splitlines(), runs
+# A whole run
 
 
 @pytest.fixture
 def svhn(tmp_path):
+    """A recipe for a set of svhn_cropped's shape."""
     image, label = tfds.features.Image(shape=(32, 32, 3)), tfds.features.ClassLabel(num_classes=10)
     write(tmp_path / "data", name="svhn_cropped", image=image, label=label)
-    return tmp_path / "data"
+    return {
+        "source": "svhn_cropped",
+        "validation_size": 6,
+        "data_dir": str(tmp_path / "data"),
+        "out": str(tmp_path / "run"),
+        "model": "lenet_4",
+        "levels": 1,
+        "epochs": 1,
+        "batch_size": 6,
+    }
 
 
-def test_a_set_of_svhns_shape_is_trained_on(svhn, tmp_path, capsys):
-    code, _, (run,) = command(svhn, tmp_path, capsys, augment="crop_flip")
-    assert code == 0
+def test_a_set_of_svhns_shape_is_trained_on(svhn):
+    run = run_experiment(resolve(svhn | {"augment": "crop_flip"}), progress=False)
     dataset = run.load()
     assert (dataset.train.shape, dataset.classes, dataset.input_range) == ((32, 32, 3), 10, 255.0)
     assert contents(dataset.test) == members(images(10, 100, (32, 32, 3), 10))
@@ -320,15 +314,11 @@ def test_a_set_of_svhns_shape_is_trained_on(svhn, tmp_path, capsys):
     assert run.ticket(1).model().input_shape == (None, 32, 32, 3)
 
 
-def test_a_damaged_image_ends_the_command_before_anything_is_written(svhn, tmp_path, capsys):
-    (path,) = svhn.rglob("*-train.tfrecord*")
+def test_a_damaged_image_ends_the_run_before_anything_is_written(svhn, tmp_path):
+    (path,) = tmp_path.rglob("*-train.tfrecord*")
     found = records(path)
     found[3] = unmake(found[3], (b"IDAT", 6), b"\xff\0" * 3)
     write_records(path, found)
-    code, lines, runs = command(svhn, tmp_path, capsys)
-    assert (code, runs) == (2, [])
-    (line,) = lines
-    assert line.startswith(
-        "train: the TFDS set svhn_cropped is damaged: train cannot be read from "
-    )
+    with pytest.raises(UsageError, match="^the TFDS set svhn_cropped is damaged: train cannot be"):
+        run_experiment(resolve(svhn), progress=False)
     assert not (tmp_path / "run").exists()
