@@ -18,9 +18,16 @@ from lotcal_tf.config.experiment import (
     FIELDS,
     Experiment,
     check_together,
+    recorded,
     setting_fields,
 )
 from lotcal_tf.config.recipes import resolve
+from lotcal_tf.config.run_data import (
+    DATA_FIELDS,
+    data_experiment,
+    recorded_fields,
+    unseen_experiment,
+)
 from lotcal_tf.config.run_directory import is_run, level_name
 from lotcal_tf.data import arrays, sources
 from lotcal_tf.data.splits import Dataset, Part
@@ -30,7 +37,6 @@ from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
 from lotcal_tf.evaluation.open_model import Opened, open_model
-from lotcal_tf.evaluation.run_data import data_experiment, load_part, unseen_experiment
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.task import GivenTask
@@ -42,7 +48,7 @@ SELECTED = "selected"
 
 
 def find_tickets(
-    model: "keras.Model | None" = None,
+    model: "keras.Model | str | None" = None,
     train: Any = None,
     test: Any = None,
     validation: Any = None,
@@ -56,7 +62,8 @@ def find_tickets(
 
     Args:
       model: a tf_keras model, functional or sequential, maybe nested, that gives logits. Its weights
-        are the initialisation; it is not changed.
+        are the initialisation; it is not changed. Without data: the name of a built-in network, as
+        the command's `--model`; None: that of the recipe.
       train: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs.
       test: likewise; measured on, never used for selection. None: tables show validation metrics.
       validation: likewise; None: drawn from train by seed (field `validation_size`).
@@ -78,15 +85,18 @@ def find_tickets(
     values = _texts(fields)
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
     values |= {name: custom.name_of(found) for name, found in classes.items()}
-    if model is None:
-        if train is not None or test is not None or validation is not None:
-            raise UsageError("model is missing: pass a tf_keras model beside the data")
-        experiment, task_of = resolve(values, _text(config)), None
+    given = any(data is not None for data in (train, test, validation))
+    if not given and (model is None or isinstance(model, str)):
+        named = {} if model is None else {"model": model}
+        experiment, task_of = resolve(values | named, _text(config)), None
     else:
+        if model is None:
+            raise UsageError("model is missing: pass a tf_keras model beside the data")
         if train is None or config is not None:
             raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
+        count = classes_of(model)
         experiment = _experiment(values)
-        dataset = _dataset(train, test, validation, experiment, classes_of(model))
+        dataset = _dataset(train, test, validation, experiment, count)
         task_of = functools.partial(GivenTask, model=model, dataset=dataset)
     if experiment.distribute == "multi_worker":
         problem = "is for the train command: workers must meet before TensorFlow is first used"
@@ -141,7 +151,7 @@ def export_ticket(
     formats: Sequence[str] = registry.DEFAULT_FORMATS,
     encoding: str | None = None,
     output: str = "logits",
-    scaled: bool = True,
+    scaled: bool | None = None,
     tolerance: Tolerance = DEFAULT_TOLERANCE,
     seconds: float = 0.5,
     reuse: bool = False,
@@ -159,18 +169,22 @@ def export_ticket(
         formats find ranges and temperature by validation (see `Run.validation`), int8_qat trains on
         train. test=None, for a run on named data: all three are that data.
       level: of a run: a level's number, or `selected`.
-      formats, encoding, output, scaled, tolerance, seconds, progress: see `deploy.export.export`.
+      scaled: divide logits by the ticket's temperature; None: as the run's `export_logits` says.
+      formats, encoding, output, tolerance, seconds, progress: see `deploy.export.export`.
       reuse: whether an earlier export of the ticket to these formats is returned as it is.
-      config, **fields: other data for a run, and fields in place of what it recorded.
+      config, **fields: other data, and fields in place of what the run recorded.
 
     Raises:
       UsageError, ExportMismatch: see `deploy.export.export`; nothing is left.
     """
+    values = _data_fields(fields, "export_logits", named=test is None)
     request = _ExportRequest.of(ticket, level, directory)
+    settings = request.settings(values)
+    scaled = settings.export_logits == "scaled" if scaled is None else scaled
     if reuse and (found := request.earlier(formats, scaled)) is not None:
         return found
     if test is None:
-        examples = request.examples(ticket, _text(config), _texts(fields), progress)
+        examples = request.examples(ticket, _text(config), values, progress)
     else:
         classes = classes_of(request.ticket.dense())
         examples = Examples.given(test, validation, train, classes=classes)
@@ -184,7 +198,7 @@ def export_ticket(
         output=output,
         scaled=scaled,
         tolerance=tolerance,
-        bins=int(fields.get("ece_bins") or request.ticket.record.get("ece_bins") or DEFAULT_BINS),
+        bins=settings.ece_bins,
         dense=None if store is None else store.read(0).model(),
         origin=None if store is None else store.experiment(),
         seconds=seconds,
@@ -226,8 +240,8 @@ def measure_model(
       UsageError: model, data or an argument is not valid.
       LotcalError: the model gives a value that is not finite.
     """
+    values = _data_fields(fields, named=test is None)
     opened = open_model(model.directory if isinstance(model, Run) else Path(model))
-    values = _texts(fields)
     common: dict[str, Any] = {
         "split": split,
         "scaled": scaled,
@@ -235,21 +249,22 @@ def measure_model(
         "severities": severities,
         "progress": progress,
     }
+    record = recorded_fields(opened.path)
     if test is not None:
-        bins = Experiment(**{n: v for n, v in values.items() if n == "ece_bins"}).ece_bins
+        bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
         part, others = _given_parts(opened, test, unseen, input_range)
         return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
     if scaled:
         opened.temperature()  # That there is none is reported before data is loaded.
-    experiment = data_experiment(opened.path, values, _text(config))
-    if opened.ticket is not None and not (
-        shifts or unseen or config or values.keys() - {"ece_bins"}
-    ):
+    other = shifts or unseen or config or values.keys() - {"ece_bins"}
+    if opened.ticket is not None and record and not other:
+        own = recorded(record, **values)
         return measure_stored(
-            opened, data=experiment.dataset, split=split, bins=experiment.ece_bins, scaled=scaled
+            opened, data=own.dataset, split=split, bins=own.ece_bins, scaled=scaled
         )
-    part = load_part(experiment, split)
-    others = {name: load_part(unseen_experiment(name, experiment), "test") for name in unseen}
+    experiment = data_experiment(opened.path, values, _text(config), unseen=bool(unseen))
+    part = sources.load_part(experiment, split)
+    others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in unseen}
     data, bins = experiment.dataset, experiment.ece_bins
     return measure_opened(opened, part, data=data, bins=bins, unseen=others, **common)
 
@@ -339,6 +354,13 @@ class _ExportRequest:
             dataset = sources.load(experiment)
         return Examples.of(dataset, self.store.experiment()["experiment"]["seed"])
 
+    def settings(self, given: Mapping[str, Any]) -> Experiment:
+        """An experiment with the bins and the output that were given, else with the run's own."""
+        known = {} if self.store is None else self.store.experiment()["experiment"]
+        known = {"ece_bins": self.ticket.record.get("ece_bins"), **known, **given}
+        kept = {name: known.get(name) for name in ("ece_bins", "export_logits")}
+        return Experiment(**{name: value for name, value in kept.items() if value is not None})
+
 
 def _text(path: str | Path | None) -> str | None:
     return None if path is None else str(path)
@@ -347,6 +369,21 @@ def _text(path: str | Path | None) -> str | None:
 def _texts(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields by name; what is a path is a string in an experiment."""
     return {n: str(v) if isinstance(v, Path) else v for n, v in fields.items()}
+
+
+def _data_fields(fields: Mapping[str, Any], *others: str, named: bool) -> dict[str, Any]:
+    """Fields that say what a model is measured or exported on; `others` are valid too.
+
+    Raises:
+      FieldError: there is no such field; or it describes named data, and data is passed as objects.
+    """
+    values, known = _texts(fields), (*DATA_FIELDS, *others)
+    for name, value in values.items():
+        if name not in known:
+            raise FieldError(name, value, f"no such field here; choose from {', '.join(known)}")
+        if not named and name not in ("ece_bins", *others):
+            raise FieldError(name, value, "describes named data; here data is passed as objects")
+    return values
 
 
 def _dataset(

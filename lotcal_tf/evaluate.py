@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lotcal_tf.config import flags
 from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES, corruption
+from lotcal_tf.config.run_data import check_model, data_experiment
 from lotcal_tf.errors import FieldError, UsageError
 
 FLAGS = (
@@ -48,8 +49,10 @@ def main(request: flags.Request) -> None:
     model = Path(own["model"])
     if not model.exists():
         raise FieldError("model", model, "no such file or directory")
+    check_model(model)
     shifts, severities = _shifts(own["shift"]), _severities(own["severity"])
     unseen = _names("unseen", own["unseen"])
+    data_experiment(model, request.given, request.config, unseen=bool(unseen))
     # Only now: importing TensorFlow takes seconds, usage errors are reported at once.
     flags.start_tensorflow()
     from lotcal_tf.api import measure_model

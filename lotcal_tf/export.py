@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lotcal_tf.config import flags
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS
+from lotcal_tf.config.run_data import data_experiment
 from lotcal_tf.config.run_directory import finished_levels, is_run
 from lotcal_tf.errors import FieldError, UsageError
 
@@ -45,7 +46,7 @@ def main(request: flags.Request) -> None:
     Raises:
       LotcalError: what went wrong, in one line.
     """
-    own, given = request.own, dict(request.given)
+    own, given = request.own, request.given
     if not own["run"]:
         raise UsageError("--run is missing: give a run directory")
     run = Path(own["run"])
@@ -57,6 +58,7 @@ def main(request: flags.Request) -> None:
         _number(name, own[name])
         for name in ("float_tolerance", "accuracy_tolerance", "ece_tolerance", "seconds")
     )
+    data_experiment(run, given, request.config)
     # Only now: importing TensorFlow takes seconds, usage errors are reported at once.
     flags.start_tensorflow()
     from lotcal_tf.api import export_ticket

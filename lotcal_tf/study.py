@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lotcal_tf.config import flags
 from lotcal_tf.config.run_directory import level_path
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.files import write_atomically
 
 if TYPE_CHECKING:
@@ -87,7 +87,11 @@ def _histograms(chains: "list[Chain]") -> "tuple[list[Chain], bytes]":
     for chain in chains:
         best = chain.descent.best
         if best is not None:
-            pair = [read_predictions(level_path(chain.directory, n), "test") for n in (0, best)]
+            try:
+                pair = [read_predictions(level_path(chain.directory, n), "test") for n in (0, best)]
+            except DamagedTicket as error:
+                # What was asked for cannot be drawn; nothing that ran has failed.
+                raise UsageError(str(error)) from error
             predicted.setdefault(chain.model, []).append(pair)
             chain = with_predictions(chain, dict(zip((0, best), pair, strict=True)))
         found.append(chain)

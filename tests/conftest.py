@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import types
@@ -33,15 +34,15 @@ def tree():
 
 @pytest.fixture
 def at_once():
-    """at_once(command, *argv) → exit code, `out` and lines `told` of a command that needs no TensorFlow.
+    """at_once(module, *argv) → exit code, `out` and lines `told` of a command that needs no TensorFlow.
 
-    It must answer within a second, and import nothing slow.
+    `python -m module` must answer within a second, and import nothing slow.
     """
 
-    def call(command, *argv):
+    def call(module, *argv):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", f"lotcal_tf.{command}", *argv],
+            [sys.executable, "-X", "importtime", "-m", module, *argv],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
@@ -50,7 +51,7 @@ def at_once():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         lines = done.stderr.splitlines()
         loaded = {line.rpartition("|")[2].strip() for line in lines}
-        assert "lotcal_tf.config.experiment" in loaded
+        assert "lotcal_tf" in loaded
         assert not {name.partition(".")[0] for name in loaded} & SLOW
         # The processor's time, which other work on the machine does not stretch.
         assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
@@ -60,15 +61,73 @@ def at_once():
     return call
 
 
-@pytest.fixture(scope="module")
-def determinism():
-    """The command turns it on for its process, which here is that of all tests."""
-    from tensorflow.python.framework import config
+@pytest.fixture
+def call_command(capfd):
+    """call_command(module, *flags) → code, out and the lines of err; in this process, which has TensorFlow."""
 
-    before = config.is_op_determinism_enabled()
-    yield
-    if not before:
-        config.disable_op_determinism()
+    def call(module, *flags):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            module.run([str(flag) for flag in flags])
+        out, err = capfd.readouterr()
+        return types.SimpleNamespace(code=left.value.code, out=out, err=err.splitlines())
+
+    return call
+
+
+# Finished runs for tests of exporting and measuring; a test that changes one copies it first.
+
+# Not the defaults: what is exported and measured must be split and binned as in the run.
+DIGITS = {
+    "model": "lenet_10",
+    "epochs": 2,
+    "levels": 2,
+    "prune_rate": 0.6,
+    "seed": 5,
+    "validation_size": 123,
+    "ece_bins": 12,
+    "plan": "graph",
+}
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """A run on the digits by name, three levels, without an export."""
+    from lotcal_tf import api
+
+    out = tmp_path_factory.mktemp("digits") / "run"
+    return api.find_tickets(**DIGITS, out=out, progress=False)
+
+
+@pytest.fixture(scope="session")
+def exported_run(digits_run, tmp_path_factory):
+    """The directory of a copy of `digits_run` with its export: unscaled, float32 and SavedModel."""
+    from lotcal_tf import api
+
+    run = shutil.copytree(digits_run.directory, tmp_path_factory.mktemp("exported") / "run")
+    api.export_ticket(run, formats=["saved_model", "float32"], scaled=False, seconds=0)
+    return run
+
+
+@pytest.fixture(scope="session")
+def arrays_run(tmp_path_factory):
+    """A run of the library on the digits as arrays, one level."""
+    from lotcal_tf import api
+    from lotcal_tf.compat import keras
+    from lotcal_tf.config.experiment import Experiment
+    from lotcal_tf.data import digits
+
+    keras.utils.set_random_seed(0)
+    flat = [keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 16), keras.layers.Flatten()]
+    model = keras.Sequential([*flat, keras.layers.Dense(10)])
+    data = digits.load(Experiment())
+    return api.find_tickets(
+        model,
+        data.train.data(),
+        data.test.data(),
+        out=tmp_path_factory.mktemp("arrays") / "run",
+        **{"epochs": 2, "levels": 1, "seed": 4, "ece_bins": 9, "plan": "graph", "progress": False},
+    )
 
 
 # A tiny ticket for exports

@@ -1,9 +1,15 @@
-"""The library: one's own Keras model on one's own data, in a few lines, and what it refuses."""
+"""The library: tickets of a Keras model on arrays and pipelines, and what is refused.
 
+`export_ticket` is tested in test_export, `measure_model` in test_evaluate.
+"""
+
+import dataclasses
 import json
 import math
+import os
 import re
-import textwrap
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +17,20 @@ import pytest
 import tensorflow as tf
 
 from lotcal_tf import api
+from lotcal_tf.calibration.strategies import Mixup
+from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras, tfmot
+from lotcal_tf.config.experiment import FIELDS, setting_fields
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.splits import StreamedSplit
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.lottery.run import export_best, run_experiment
+from lotcal_tf.lottery.run import run_experiment
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.criteria import Criterion
+
+ROOT = Path(__file__).resolve().parents[1]
 
 DRAW = np.random.default_rng(0)
 CENTRES = 2 * DRAW.normal(size=(3, 8))
@@ -52,37 +64,77 @@ def written(directory):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run of level 0 to 2, by the library; no test changes it."""
+    """A finished run of levels 0 to 2; no test changes it."""
     out = tmp_path_factory.mktemp("finished") / "run"
     return api.find_tickets(dense(6, 3), TRAIN, TEST, out=str(out), **QUICK)
 
 
-def test_the_readmes_promise(tmp_path, monkeypatch, capsys):
-    text = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+# The README's example
+
+
+@pytest.fixture(scope="module")
+def example():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (example,) = (block for block in blocks if "find_tickets" in block)
+    return example
+
+
+@pytest.fixture(scope="module")
+def executed(example, tmp_path_factory):
+    """The names that the example leaves, executed in a directory of its own."""
     assert sum(bool(line.strip()) for line in example.splitlines()) < 15
+    names = {"place": tmp_path_factory.mktemp("readme")}
+    keras.backend.clear_session()  # layers are named as in a new process
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(names["place"])
+        exec(compile(example, "README.md", "exec"), names)
+        names["digest"] = names["run"].selected.digest
+    return names
 
-    monkeypatch.chdir(tmp_path)
-    keras.backend.reset_uids()  # layers are named as in a program of its own
-    names = {}
-    exec(compile(example, "README.md", "exec"), names)
 
-    run, model, x, y = (names[name] for name in ("run", "model", "x", "y"))
+def test_the_readmes_example_works(executed, monkeypatch):
+    monkeypatch.chdir(executed["place"])
+    run, model, x, y = (executed[name] for name in ("run", "model", "x", "y"))
     assert {path.name for path in run.directory.iterdir()} == {
         "experiment.json", "metrics.csv", "history.csv", "tickets", "tensorboard", "export"
     }  # fmt: skip
     # 64 x 100 less a fifth a level, 100 x 10 less a tenth: 6400 - 1280, 5120 - 1024, 4096 - 819.2.
     assert [r["remaining"] for r in run.records] == [7400, 5120 + 900, 4096 + 810, 3277 + 729]
-    best = run.best
-    logits = best.model().predict(x[1500:], verbose=0)
-    assert best.record["test_accuracy"] == np.mean(logits.argmax(-1) == y[1500:]) > 0.8
-    assert names["done"].examples == 297
-    for name, value in masking.values(model).items():  # the user's model is left alone
+    selected = run.selected
+    logits = selected.model().predict(x[1500:], verbose=0)
+    assert selected.record["test_accuracy"] == np.mean(logits.argmax(-1) == y[1500:]) > 0.8
+    assert executed["done"].examples == 297
+    for name, value in masking.values(model).items():  # the user's model is not changed
         np.testing.assert_array_equal(value, run.ticket(0).rewind[name])
+
+
+def test_the_readmes_example_again_continues_the_same_run(executed, example, monkeypatch, capsys):
+    monkeypatch.chdir(executed["place"])
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    # By now Keras has counted on, and the model's layers have other names.
+    assert names["model"].layers[0].name != executed["model"].layers[0].name
+    assert names["run"].found == 4
+    assert names["run"].selected.digest == executed["digest"]
     out, err = capsys.readouterr()
-    assert run.table() in out and names["done"].table() in out
-    assert err.count("% kept") == 4
+    assert names["run"].table() in out and names["done"].table() in out
+    assert "kept" not in err  # no level is run again
+
+
+def test_the_readmes_example_in_another_process_continues_the_same_run(executed, example):
+    done = subprocess.run(
+        [sys.executable, "-c", f"{example}\nprint('found', run.found, run.selected.digest)"],
+        cwd=executed["place"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"found 4 {executed['digest']}"
+
+
+# Runs
 
 
 @pytest.mark.parametrize("levels", [2, 1, 0])
@@ -91,7 +143,7 @@ def test_the_same_call_again_and_fewer_levels_do_nothing(finished, levels, capsy
     fields = QUICK | {"levels": levels, "progress": True}
     again = api.find_tickets(dense(6, 3), TRAIN, TEST, out=finished.directory, **fields)
     assert (again.found, len(again.records)) == (3, 3)
-    assert again.best.digest == finished.best.digest
+    assert again.selected.digest == finished.selected.digest
     assert tree(finished.directory) == before
     assert capsys.readouterr().err == ""
 
@@ -102,7 +154,7 @@ def test_pipelines_of_the_same_examples_are_the_same_experiment(finished):
     assert again.found == 3
 
 
-def test_an_interrupted_run_goes_on_and_ends_alike(finished, tmp_path, monkeypatch):
+def test_an_interrupted_run_is_continued_to_the_same_tickets(finished, tmp_path, monkeypatch):
     save = RunStore.save
 
     def interrupted(store, ticket):
@@ -121,7 +173,7 @@ def test_an_interrupted_run_goes_on_and_ends_alike(finished, tmp_path, monkeypat
     assert written(tmp_path)["run_id"] == written(finished.directory)["run_id"]
 
 
-def test_label_noise_of_ones_own_data(finished, tmp_path):
+def test_label_noise_on_arrays(finished, tmp_path):
     noise = {"label_noise": 0.25, "noise_kind": "asymmetric", "noise_map": (1, 2, 0)}
     run = api.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path, **QUICK | noise)
     realised = written(tmp_path)["realised"]
@@ -132,15 +184,9 @@ def test_label_noise_of_ones_own_data(finished, tmp_path):
     assert realised["wrong_labels"] == wrong
     assert {"test_noisy_ece", "test_kl_true"} <= run.records[0].keys()
     assert written(tmp_path)["run_id"] != written(finished.directory)["run_id"]
-    # Data without a name are the same data: noise is told by fields.
+    # The data is the same: noise is described by fields.
     sources = [written(d)["experiment"]["source"] for d in (tmp_path, finished.directory)]
     assert sources[0] == sources[1]
-
-
-def test_the_time_of_all_levels_is_predicted(tmp_path, capsys):
-    api.find_tickets(dense(6, 3), TRAIN, out=tmp_path, **QUICK | {"progress": True})
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "predicted" in line]
-    assert re.fullmatch(r"predicted: about \d+ s for 3 levels on this (CPU|GPU)", line)
 
 
 def nudged(pair, part):
@@ -175,7 +221,7 @@ OTHER = {
 def test_another_experiment_is_not_written_into_the_same_directory(finished, case, tree):
     before = tree(finished.directory)
     asked = {"model": lambda: dense(6, 3), "train": TRAIN, "test": TEST} | QUICK | OTHER[case]
-    with pytest.raises(FieldError, match="holds another experiment") as caught:
+    with pytest.raises(FieldError, match="holds another run") as caught:
         api.find_tickets(asked.pop("model")(), out=finished.directory, **asked)
     assert caught.value.field == "out"
     assert tree(finished.directory) == before
@@ -193,18 +239,20 @@ def test_nested_model_with_dropout_own_validation_and_no_test(tmp_path, monkeypa
     run = api.find_tickets(model, TRAIN, validation=VALIDATION, **QUICK)
     assert run.directory == Path("runs") / written(run.directory)["run_id"]
     assert set(run.ticket(2).masks) == {"body/inner/kernel", "head/kernel"}
-    assert run.table().startswith("figures of the val split")
+    assert run.table().startswith("metrics of the val split before temperature scaling;")
+    assert sum(line.endswith("<- selected") for line in run.table().splitlines()) == 1
     assert not any(name.startswith("test") for name in run.records[0])
     assert written(run.directory)["realised"]["examples"] == {"train": 100, "val": 25}
     model = run.ticket(2).model()
     assert type(model.get_layer("body").layers[-1]) is keras.layers.Dropout
     logits = model.predict(VALIDATION[0], verbose=0)
     assert run.records[2]["val_accuracy"] == np.mean(logits.argmax(-1) == VALIDATION[1])
-    # Without a test split the export is compared on validation; the same ticket is not redone.
-    first = export_best(run)
-    assert (first.directory, first.examples) == (run.directory / "export", 25)
-    stamp = first.files["float32"].stat().st_mtime_ns
-    assert export_best(run) == first and first.files["float32"].stat().st_mtime_ns == stamp
+    for found, wanted in zip(run.validation, VALIDATION, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    # Without a test split files are compared with the ticket on validation data.
+    done = api.export_ticket(run, formats=["float32"], encoding="dense", seconds=0)
+    assert (done.directory, done.examples) == (run.directory / "export", 25)
+    assert done.parity["split"] == "val"
 
 
 def test_data_larger_than_the_memory_streams(tmp_path, capsys):
@@ -214,7 +262,10 @@ def test_data_larger_than_the_memory_streams(tmp_path, capsys):
     logits = run.ticket(2).model().predict(TEST[0], verbose=0)
     assert run.records[2]["test_accuracy"] == np.mean(logits.argmax(-1) == TEST[1])
     assert isinstance(run.load().train, StreamedSplit)
-    assert "kept" not in capsys.readouterr().err  # progress=False
+    inputs, labels = zip(*run.validation.as_numpy_iterator(), strict=True)
+    np.testing.assert_array_equal(inputs, VALIDATION[0])
+    np.testing.assert_array_equal(labels, VALIDATION[1])
+    assert capsys.readouterr().err == ""  # progress=False
 
 
 def test_augmented_training_resumes_to_the_bit_and_half_the_data_is_another_run(tmp_path):
@@ -239,7 +290,7 @@ def test_augmented_training_resumes_to_the_bit_and_half_the_data_is_another_run(
         trained = [run.ticket(level).trained["logits/kernel"] for run in (whole, pieces, plain)]
         np.testing.assert_array_equal(trained[1], trained[0])
         assert (trained[2] != trained[0]).any()
-    with pytest.raises(FieldError, match="holds another experiment"):
+    with pytest.raises(FieldError, match="holds another run"):
         tickets("whole", half="a")
     # Of 20 examples a class, 10; 3 of the 30 are for validation.
     half = tickets("half", half="a")
@@ -248,13 +299,13 @@ def test_augmented_training_resumes_to_the_bit_and_half_the_data_is_another_run(
 
 
 class Own(keras.layers.Dense, tfmot.sparsity.keras.PrunableLayer):
-    """A layer of the user's own, not registered with Keras."""
+    """A custom layer, not registered with Keras."""
 
     def get_prunable_weights(self):
         return [self.kernel]
 
 
-def test_a_prunable_layer_of_ones_own_takes_part_however_it_is_rewound(tmp_path):
+def test_a_custom_prunable_layer_takes_part_however_it_is_rewound(tmp_path):
     given = keras.Input((8,), name="inputs")
     model = keras.Model(given, keras.layers.Dense(3)(Own(6, "relu", name="own")(given)))
     run = api.find_tickets(model, TRAIN, TEST, out=tmp_path, rewind="random", **QUICK)
@@ -265,6 +316,12 @@ def test_a_prunable_layer_of_ones_own_takes_part_however_it_is_rewound(tmp_path)
 
 def softmax_model():
     return keras.Sequential([dense(6, 3), keras.layers.Softmax()])
+
+
+def frozen_model():
+    model = dense(6, 3)
+    model.trainable = False
+    return model
 
 
 def keras_3_model():
@@ -282,10 +339,19 @@ BROKEN = np.where(np.arange(8) == 2, np.nan, TRAIN[0])
 REFUSED = {
     "several machines": (
         {"distribute": "multi_worker"},
-        "distribute=multi_worker: belongs to the train command",
+        "distribute=multi_worker: is for the train command",
     ),
     # what is asked for → what the error must name
-    "unknown field": ({"prune_rates": 0.2}, "prune_rates: no such field; there are .*prune_rate"),
+    "unknown field": ({"prune_rates": 0.2}, "prune_rates=0.2: no such .*did you mean prune_rate"),
+    "unknown name": ({"zzz": 1}, "zzz=1: no such .*fields are dataset, .*prune_rate.*, out"),
+    "other hyperparameter": (
+        {"calib": "mixup", "calib_weight": 0.3},
+        "calib_weight=0.3: not a hyperparameter of calib=mixup .*but of calib=mda, calib=lwcc",
+    ),
+    "hyperparameter": (
+        {"calib": "mixup", "mixup_a": 0},
+        "mixup_a=0: must be a finite number above",
+    ),
     "epochs": ({"epochs": 0}, "epochs=0: must be at least 1"),
     "batch": ({"batch_size": -1}, "batch_size=-1: must be at least 1"),
     "levels": ({"levels": -1}, "levels=-1: must be at least 0"),
@@ -301,23 +367,27 @@ REFUSED = {
     "averaged without dropout": ({"mc_eval": 4}, "model 'tiny' has no dropout.* leave mc_eval 0"),
     "prior": (
         {"calib": "mda", "prior": (0.5, 0.5)},
-        r"prior=\(0.5, 0.5\): the data has 3 classes: give so many shares",
+        r"prior=\(0.5, 0.5\): .*3 classes",
     ),
     "noise without a map": (
         {"label_noise": 0.2, "noise_kind": "asymmetric"},
-        r"noise_map=.*: the data has 3 classes: give so many of 0 … 2",
+        "noise_map=.*: .*noise_kind=asymmetric",
     ),
     "map without noise": (
         {"noise_kind": "asymmetric", "noise_map": (1, 2, 0)},
-        "noise_kind=asymmetric: only means something with --label_noise; here label_noise=0.0",
+        "noise_kind=asymmetric: applies only with --label_noise; here label_noise=0.0",
     ),
     "all labels noisy": ({"label_noise": 1.0}, r"label_noise=1.0: must lie in \[0, 1\)"),
-    "mixture": ({"mixture_clusters": 3}, "mixture_clusters=3: only means something with"),
+    "momentum": ({"momentum": 0.9}, "momentum=0.9: applies only with --optimizer=sgd"),
+    "frozen": ({"model": frozen_model}, "model 'tiny' is frozen"),
     "validation": ({"validation_size": 100}, "validation_size=100: .* has 100 examples"),
     "softmax": ({"model": softmax_model}, "ends in a softmax, logits are needed: leave out"),
     "Keras 3": ({"model": keras_3_model}, "Keras 3 model; .*import tf_keras as keras"),
     "subclassed": ({"model": Subclassed}, "Subclassed is a subclassed model"),
     "no model": ({"model": lambda: "lenet"}, "a tf_keras model is needed, this is a str"),
+    "missing model": ({"model": lambda: None}, "model is missing"),
+    "missing data": ({"train": None}, "a model needs train="),
+    "recipe": ({"config": "a.toml"}, "a model .*takes no config"),
     "input shape": ({"model": lambda: dense(3, inputs=5)}, r"cannot take inputs of shape \(8,\)"),
     "NaN": ({"train": (BROKEN, TRAIN[1])}, "train inputs hold NaN or infinity, first in example 0"),
     "NaN in test": ({"test": (BROKEN, TRAIN[1])}, "test inputs hold NaN or infinity"),
@@ -341,15 +411,30 @@ def test_what_is_wrong_is_refused_in_one_line_with_nothing_written(tmp_path, cas
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", sorted({*api._COMMAND_FIELDS} - {"model"}))
-def test_what_belongs_to_the_commands_is_refused(tmp_path, name):
-    with pytest.raises(FieldError, match=f"{name}=x: belongs to the commands"):
+NAMED_ONLY = [
+    name
+    for name, field in {**setting_fields(), **FIELDS}.items()
+    if field.metadata["named_only"] and name != "model"
+]
+
+
+def test_some_fields_describe_named_data():
+    assert {"dataset", "data_dir", "mixture_clusters", "initializer", "dropout_rate"} <= {
+        *NAMED_ONLY
+    }
+    assert not {"validation_size", "half", "label_noise", "epochs", "passes"} & {*NAMED_ONLY}
+
+
+@pytest.mark.parametrize("name", NAMED_ONLY)
+def test_fields_of_named_data_are_refused_beside_a_model(tmp_path, name):
+    with pytest.raises(FieldError, match="describes named data or a built-in network") as caught:
         api.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path / "run", **{name: "x"})
+    assert caught.value.field == name
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_of_ones_own_trains_on_all_devices_of_the_machine(finished, tmp_path):
-    """Here that is one: the tickets are those of a run that shares out nothing."""
+def test_a_model_trains_on_all_devices_of_the_machine(finished, tmp_path):
+    """Here that is one: the tickets are those of a run on one device."""
     given = QUICK | {"plan": "auto", "distribute": "mirrored"}
     run = api.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path / "run", **given)
     assert written(run.directory)["realised"]["replicas"] == 1
@@ -366,70 +451,240 @@ def test_a_directory_below_a_file_is_refused(tmp_path, tree):
     assert tree(tmp_path) == {"file": b"x"}
 
 
-@pytest.fixture
-def own_module(tmp_path, monkeypatch):
-    """A module of the user's with a strategy that takes no step at all, and one that is none."""
-    source = """
-        import lotcal_tf
-        from lotcal_tf import losses
-        import tensorflow as tf
-
-        class Idle(lotcal_tf.Strategy):
-            def train_step(self, data):
-                inputs, labels = data
-                loss = tf.reduce_mean(losses.cross_entropy(labels, self(inputs)))
-                return {"loss": loss, "accuracy": tf.constant(0.25)}
-
-        class Telling(Idle):
-            log_names = (*lotcal_tf.Strategy.log_names, "two")
-
-            def train_step(self, data):
-                return super().train_step(data) | {"two": tf.constant(2.0)}
-
-        class NotOne:
-            pass
-        """
-    (tmp_path / "users_strategies.py").write_text(textwrap.dedent(source))
-    monkeypatch.syspath_prepend(tmp_path)
-    return "users_strategies"
+# Strategies and criteria
 
 
-def test_a_strategy_of_ones_own_trains(own_module, tmp_path):
-    fields = QUICK | {"levels": 0, "calib": f"{own_module}:Idle", "out": tmp_path / "run"}
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    accuracy: float = 0.25
+
+
+class Idle(Strategy):
+    """Takes no step at all, and logs one more value."""
+
+    Hyperparameters = Constant
+    log_names = (*Strategy.log_names, "two")
+
+    def train_step(self, data):
+        inputs, labels = data
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, self(inputs))
+        accuracy = tf.constant(self.hyper.accuracy)
+        return {"loss": tf.reduce_mean(losses), "accuracy": accuracy, "two": tf.constant(2.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sign:
+    sign: int = 1
+
+
+class Signed(Criterion):
+    """Keeps the smallest weights where the sign is -1."""
+
+    Hyperparameters = Sign
+
+    def scores(self, state):
+        return {name: self.hyper.sign * abs(state.weights[name]) for name in state.masks}
+
+
+def test_classes_and_their_hyperparameters_are_taken(finished, tmp_path):
     model = dense(6, 3)
-    run = api.find_tickets(model, TRAIN, TEST, **fields)
-    # It takes no step: what was trained is what there was, and the loss that of the start.
+    given = QUICK | {"calib": Idle, "criterion": Signed, "accuracy": 0.5, "sign": -1}
+    run = api.find_tickets(model, TRAIN, TEST, out=tmp_path / "run", **given)
+    # It takes no step: the weights stay as they were, and the loss is that of the start.
     for name, value in masking.values(model).items():
         np.testing.assert_array_equal(run.ticket(0).trained[name], value)
+    for level in (0, 1):
+        trained, masks = run.ticket(level).trained, run.ticket(level + 1).masks
+        for name, mask in masks.items():
+            left = run.ticket(level).masks[name]
+            sizes = abs(trained[name])
+            assert sizes[mask].max() <= sizes[left & ~mask].min()
     (epoch,) = run.ticket(0).history
-    assert epoch["train_accuracy"] == 0.25
+    assert (epoch["train_accuracy"], epoch["train_two"]) == (0.5, 2)
     assert epoch["train_loss"] == pytest.approx(run.records[0]["train_nll"], rel=1e-5)
-    assert "-Idle-" in written(run.directory)["run_id"]
-
-
-def test_what_a_strategy_of_ones_own_logs_stands_in_the_history(own_module, tmp_path):
-    fields = QUICK | {"levels": 1, "calib": f"{own_module}:Telling", "out": tmp_path / "run"}
-    run = api.find_tickets(dense(6, 3), TRAIN, TEST, **fields)
     header, *rows = (run.directory / "history.csv").read_text().splitlines()
     assert header == "level,epoch,train_loss,train_accuracy,train_two,val_loss,val_accuracy"
-    assert [row.split(",")[4] for row in rows] == ["2.0"] * len(rows)
-    assert [epoch["train_two"] for level in (0, 1) for epoch in run.ticket(level).history] == [
-        2
-    ] * 2
+    assert [row.split(",")[4] for row in rows] == ["2.0"] * 3
+    record = written(run.directory)
+    assert record["experiment"]["calib"] == f"{Idle.__module__}:Idle"
+    assert record["experiment"]["criterion"] == f"{Signed.__module__}:Signed"
+    assert record["identity"]["accuracy"] == 0.5 and record["identity"]["sign"] == -1
+    assert "-Idle-" in record["run_id"]
+    again = api.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path / "run", **given)
+    assert again.found == 3
+    with pytest.raises(FieldError, match="accuracy is 0.75 here, 0.5 there"):
+        api.find_tickets(
+            dense(6, 3), TRAIN, TEST, out=tmp_path / "run", **given | {"accuracy": 0.75}
+        )
+    with pytest.raises(FieldError, match="^accuracies=1: no such .*did you mean accuracy"):
+        api.find_tickets(dense(6, 3), TRAIN, out=tmp_path / "new", **given, accuracies=1)
 
 
-@pytest.mark.parametrize(
-    ("calib", "problem"),
-    [
-        ("no_such_module:Idle", "cannot be imported: No module named 'no_such_module'"),
-        ("users_strategies:Missing", "cannot be imported: .*Missing"),
-        ("users_strategies:NotOne", r"is no subclass of lotcal_tf\.Strategy"),
-    ],
-)
-def test_a_strategy_that_is_none_is_named(own_module, tmp_path, calib, problem):
-    with pytest.raises(FieldError, match=f"calib={calib}: {problem}"):
-        api.find_tickets(dense(6, 3), TRAIN, TEST, calib=calib, out=tmp_path / "run", **QUICK)
-    assert not (tmp_path / "run").exists()
+def test_a_built_in_class_has_its_hyperparameters(tmp_path):
+    fields = QUICK | {"levels": 0, "out": tmp_path / "run"}
+    run = api.find_tickets(dense(6, 3), TRAIN, calib=Mixup, mixup_a=0.3, **fields)
+    assert written(run.directory)["experiment"]["settings"] == {"mixup_a": 0.3}
+    # By name it is the same strategy, but a class is recorded by its own name.
+    with pytest.raises(FieldError, match="holds another run"):
+        api.find_tickets(dense(6, 3), TRAIN, calib="mixup", mixup_a=0.4, **fields)
+
+
+@pytest.mark.parametrize("field", ["calib", "criterion"])
+@pytest.mark.parametrize("given", [dict, "json:JSONDecoder", "no_such_module:Idle"])
+def test_what_is_not_a_method_is_refused(tmp_path, field, given):
+    with pytest.raises(FieldError, match=f"^{field}=.*: (must be a subclass|cannot be imported)"):
+        api.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path / "run", **QUICK | {field: given})
+    assert not list(tmp_path.iterdir())
+
+
+# Callbacks
+
+
+class Watch(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def on_train_begin(self, logs=None):
+        self.calls.append("begin")
+
+    def on_epoch_end(self, epoch, logs=None):
+        assert {"loss", "val_loss", "val_accuracy"} <= set(logs)
+        self.calls.append(epoch)
+
+    def on_train_end(self, logs=None):
+        self.calls.append("end")
+
+
+class PerBatch(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        pass
+
+
+def test_callbacks_are_called_in_each_level_and_are_not_part_of_the_identity(finished, tmp_path):
+    watch = Watch()
+    fields = QUICK | {"epochs": 2, "levels": 1}
+    watched = api.find_tickets(
+        dense(6, 3), TRAIN, TEST, out=tmp_path / "a", callbacks=[watch], **fields
+    )
+    assert watch.calls == ["begin", 0, 1, "end"] * 2
+    alone = api.find_tickets(dense(6, 3), TRAIN, TEST, out=tmp_path / "b", **fields)
+    assert written(alone.directory)["run_id"] == written(watched.directory)["run_id"]
+    assert alone.ticket(1).digest == watched.ticket(1).digest
+
+
+@pytest.mark.parametrize("callback", [PerBatch(), Watch, "print"])
+def test_callbacks_that_cannot_be_called_are_refused(tmp_path, callback):
+    with pytest.raises(UsageError, match="^callbacks: "):
+        api.find_tickets(dense(6, 3), TRAIN, out=tmp_path / "run", callbacks=[callback], **QUICK)
+    assert not list(tmp_path.iterdir())
+
+
+# Names and frozen layers
+
+
+def unnamed():
+    keras.utils.set_random_seed(7)
+    layers = [keras.layers.Dense(6, "relu"), keras.layers.Dense(5, "relu"), keras.layers.Dense(3)]
+    return keras.Sequential([keras.Input((8,)), *layers])
+
+
+def test_automatic_names_do_not_enter_the_identity(tmp_path):
+    keras.backend.clear_session()
+    fields = QUICK | {"levels": 1, "out": tmp_path / "run"}
+    first = api.find_tickets(unnamed(), TRAIN, TEST, **fields)
+    model = unnamed()
+    assert model.layers[0].name == "dense_3"
+    again = api.find_tickets(model, TRAIN, TEST, **fields)
+    assert again.found == 2
+    assert set(again.ticket(1).masks) == {"dense/kernel", "dense_1/kernel", "dense_2/kernel"}
+    assert first.ticket(1).digest == again.ticket(1).digest
+
+
+def test_exclude_means_the_layers_of_the_model_that_is_given(tmp_path):
+    keras.backend.clear_session()
+    unnamed()
+    model = unnamed()  # dense_3, dense_4, dense_5
+    fields = QUICK | {"levels": 0, "out": tmp_path / "run"}
+    run = api.find_tickets(model, TRAIN, TEST, exclude="dense_4", **fields)
+    assert set(run.ticket(0).masks) == {"dense/kernel", "dense_2/kernel"}
+    keras.backend.clear_session()
+    assert api.find_tickets(unnamed(), TRAIN, TEST, exclude="dense_1", **fields).found == 1
+    with pytest.raises(UsageError, match="exclude=dense_9: none of .* near it"):
+        api.find_tickets(unnamed(), TRAIN, exclude="dense_9", **fields | {"out": tmp_path / "x"})
+
+
+@pytest.mark.parametrize("rewind", ["init", "random"])
+def test_a_frozen_layer_is_not_pruned_and_keeps_its_weights(tmp_path, rewind):
+    x = given = keras.Input((8,))
+    x = keras.layers.Dense(6, "relu", name="features")(x)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.Dense(5, "relu", name="hidden")(x)
+    model = keras.Model(given, keras.layers.Dense(3, name="logits")(x))
+    for name in ("features", "norm"):
+        model.get_layer(name).trainable = False
+    before = masking.values(model)
+    fields = QUICK | {"weight_decay": 0.1, "rewind": rewind}
+    run = api.find_tickets(model, TRAIN, TEST, out=tmp_path / "run", **fields)
+    for level in range(3):
+        ticket = run.ticket(level)
+        assert set(ticket.masks) == {"hidden/kernel", "logits/kernel"}
+        for name, value in before.items():
+            kept = name.partition("/")[0] in ("features", "norm")
+            for found in (ticket.rewind[name], ticket.trained[name]):
+                if kept:
+                    np.testing.assert_array_equal(found, value)
+            assert kept or (ticket.trained[name] != value).any()
+    assert not run.ticket(2).model().get_layer("features").trainable
+
+
+# Determinism
+
+
+def convolutional():
+    keras.utils.set_random_seed(7)
+    x = given = keras.Input((6, 6, 1))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(x)
+    x = keras.layers.Conv2D(4, 3)(keras.layers.BatchNormalization()(x))
+    return keras.Model(given, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+
+
+def test_convolutions_give_identical_tickets_and_the_processes_setting_is_restored(tmp_path):
+    from tensorflow.python.framework import config
+
+    inside = []
+
+    class Watching(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            inside.append(config.is_op_determinism_enabled())
+
+    class Failing(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise RuntimeError("mine")
+
+    draw = np.random.default_rng(0)
+    data = [(draw.normal(size=(n, 6, 6, 1)), np.arange(n) % 3) for n in (60, 15)]
+    before = config.is_op_determinism_enabled()
+    assert not before
+    fields = QUICK | {"levels": 1}
+    runs = [
+        api.find_tickets(
+            convolutional(), *data, out=tmp_path / name, callbacks=[Watching()], **fields
+        )
+        for name in ("one", "other")
+    ]
+    assert inside == [True] * 4
+    for level in (0, 1):
+        assert runs[0].ticket(level).digest == runs[1].ticket(level).digest
+    assert not config.is_op_determinism_enabled()
+    with pytest.raises(RuntimeError, match="mine"):
+        api.find_tickets(
+            convolutional(), *data, out=tmp_path / "failed", callbacks=[Failing()], **fields
+        )
+    assert not config.is_op_determinism_enabled()
+
+
+# Tickets on other data
 
 
 def test_a_ticket_moves_to_data_of_other_classes_and_range(finished, tmp_path, monkeypatch):
@@ -442,12 +697,11 @@ def test_a_ticket_moves_to_data_of_other_classes_and_range(finished, tmp_path, m
     run = run_experiment(resolve(fields | {"out": str(tmp_path)}), progress=False)
     transfer = written(tmp_path)["transfer"]
     assert transfer["output_layer"] == "redrawn: 3 → 5 classes"
-    # The ticket's own arrays had no range that anybody named: nothing is rescaled.
+    # The range of the ticket's arrays is not known: nothing is rescaled.
     assert transfer["input_range"] == "as in the ticket"
     # 8 x 6 less a fifth and a fifth; the new output layer, 6 x 5, is whole.
     assert [r["remaining"] for r in run.records] == [48 + 30, 38 + 30, 30 + 30]
-    assert run.best.model().output_shape == (None, 5)
-    assert export_best(run).examples == 20
+    assert run.selected.model().output_shape == (None, 5)
 
 
 def test_a_ticket_that_does_not_fit_the_data_is_refused(finished, tmp_path):
@@ -456,11 +710,3 @@ def test_a_ticket_that_does_not_fit_the_data_is_refused(finished, tmp_path):
     with pytest.raises(UsageError, match=r"takes inputs of shape \(8,\), the data has \(8, 8, 1\)"):
         run_experiment(experiment, progress=False)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_field_that_means_nothing_here_is_refused(tmp_path):
-    with pytest.raises(
-        FieldError, match=r"momentum=0\.9: only means something with --optimizer=sgd"
-    ):
-        api.find_tickets(dense(6, 3), TRAIN, momentum=0.9, out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()

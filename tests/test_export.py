@@ -1,104 +1,125 @@
-"""The command that exports, whole: one tiny run on the digits, and the files that came of it."""
+"""Exporting from a run: the command, and `export_ticket`, which it calls.
 
+What an export does with a ticket and its examples is tested in tests/deploy.
+"""
+
+import functools
 import json
 import shutil
-import types
-from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from lotcal_tf import api, export, measuring
-from lotcal_tf.compat import keras
-from lotcal_tf.config.recipes import resolve
-from lotcal_tf.formats.tflite import Float32, Int8
-from lotcal_tf.lottery.run import run_experiment
-from lotcal_tf.lottery.store import RunStore
+from lotcal_tf import api, export
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.data import digits
+from lotcal_tf.deploy.parity import Tolerance
+from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.formats.tflite import Float32, Int8, TFLiteRunner
 from lotcal_tf.lottery.ticket import selected_level
 
-# See conftest.
-pytestmark = pytest.mark.usefixtures("determinism")
-
-ROOT = Path(__file__).resolve().parents[1]
-FLAGS = {"model": "lenet_16_10", "epochs": 2, "levels": 2, "prune_rate": 0.6, "seed": 5}
-LOOSE = ("--accuracy_tolerance=0.2", "--ece_tolerance=0.2")  # A net that has hardly learnt.
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished run; no test changes it."""
-    out = tmp_path_factory.mktemp("export") / "run"
-    fields = {**FLAGS, "validation_size": 123, "ece_bins": 12, "plan": "graph", "out": str(out)}
-    return run_experiment(resolve(fields), progress=False).directory
+LOOSE = ("--accuracy_tolerance=0.2", "--ece_tolerance=0.2")  # for a network that has hardly learnt
+QUICK = ("--formats=float32", "--encoding=dense", "--seconds=0")
+FLOAT = {"formats": ["float32"], "encoding": "dense", "seconds": 0}
 
 
 @pytest.fixture
-def call(capfd):
-    """call(*flags) → code, out and the lines of err; in this process, whose TensorFlow is there."""
+def run(digits_run):
+    return digits_run.directory
 
-    def run_command(*flags):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            export.run(flags)
-        out, err = capfd.readouterr()
-        return types.SimpleNamespace(code=left.value.code, out=out, err=err.splitlines())
 
-    return run_command
+@pytest.fixture
+def call(call_command):
+    return functools.partial(call_command, export)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return digits.load(Experiment())
 
 
 def parity_of(directory):
     return json.loads((directory / "parity.json").read_text())
 
 
-def test_by_default_the_best_level_becomes_two_small_files(call, run, tmp_path):
-    done = call(f"--run={run}", f"--out={tmp_path / 'out'}", "--seconds=0.02", *LOOSE)
+# The command
+
+
+def test_by_default_the_selected_level_becomes_two_small_files(call, digits_run, tmp_path):
+    run, out = digits_run.directory, tmp_path / "out"
+    done = call(f"--run={run}", f"--out={out}", "--seconds=0.02", *LOOSE)
     assert done.code == 0, done.err
-    parity = parity_of(tmp_path / "out")
-    best = selected_level(RunStore(run).records())
-    assert (parity["level"], parity["split"], parity["examples"]) == (best, "test", 360)
+    assert "reading digits" in done.err
+    parity = parity_of(out)
+    selected = selected_level(digits_run.records)
+    assert (parity["level"], parity["split"], parity["examples"]) == (selected, "test", 360)
     assert parity["ece_bins"] == 12
-    assert {row["file"] for row in parity["files"].values()} == {
-        "ticket_float32.tflite", "ticket_int8.tflite"
-    }  # fmt: skip
-    for row in parity["files"].values():
-        path = tmp_path / "out" / row["file"]
-        assert path.stat().st_size == row["bytes"] == min(row["bytes_by_encoding"].values())
-        assert row["file"] in done.out
-    # What `evaluate` measures of the files is what the gate saw.
-    for name in ("ticket_float32.tflite", "ticket_int8.tflite"):
-        given = {"dataset": "digits", "ece_bins": "12"}
-        found = measuring.evaluate_model(tmp_path / "out" / name, resolve(given), given)
-        (row,) = (row for row in parity["files"].values() if row["file"] == name)
-        for figure, value in row["measured"].items():
-            assert found.metrics[figure] == pytest.approx(value, abs=1e-6)
-    report = json.loads((tmp_path / "out" / "sparsity_report.json").read_text())
-    measured = {row["file"]: row["latency"] for row in report["files"]}
-    assert len(measured) == 4 and all(set(row) == {"1", "2"} for row in measured.values())
+    assert parity["temperature"] == digits_run.selected.record["temperature"]
+    rows = {row["file"]: row for row in parity["files"].values()}
+    assert set(rows) == {"ticket_float32.tflite", "ticket_int8.tflite"}
+    for name, row in rows.items():
+        size = (out / name).stat().st_size
+        assert size == row["bytes"] == min(row["bytes_by_encoding"].values())
+        assert name in done.out
+        # What the files are measured at agrees with what the export recorded.
+        found = api.measure_model(out / name, dataset="digits", ece_bins=12)
+        for metric, value in row["measured"].items():
+            assert found.metrics[metric] == pytest.approx(value, abs=1e-6)
+    report = json.loads((out / "sparsity_report.json").read_text())
+    latencies = [row["latency"] for row in report["files"]]
+    assert len(latencies) == 4 and all(set(found) == {"1", "2"} for found in latencies)
+    card = json.loads((out / "model_card.json").read_text())
+    assert (card["experiment"]["model"], card["data"]["classes"]) == ("lenet_10", 10)
+    assert (card["input"]["shape"], card["input"]["range"]) == ([8, 8, 1], [0, 16])
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_a_numbered_level_goes_to_a_place_of_its_own(call, run, tmp_path):
+def test_a_numbered_level_goes_to_a_directory_of_its_own(call, run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     done = call(f"--run={copy}", "--level=1", "--formats=keras", "--seconds=0")
     assert done.code == 0, done.err
     assert [p.name for p in copy.glob("export*")] == ["export_level_01"]
     assert parity_of(copy / "export_level_01")["level"] == 1
-    # By name alone it is found what run it is of.
-    found = measuring.evaluate_model(copy / "export_level_01" / "ticket.keras", resolve({}), {})
+    # The file's place tells which run it is from.
+    found = api.measure_model(copy / "export_level_01" / "ticket.keras")
     assert (found.kind, found.data, found.ece_bins) == ("keras", "digits", 12)
     assert call(f"--run={copy}", "--formats=keras", "--seconds=0").code == 0
     assert (copy / "export" / "parity.json").is_file()
+
+
+def test_what_the_run_recorded_holds_unless_a_flag_is_given(call, digits_run, tmp_path):
+    run, ticket = tmp_path / "run", digits_run.ticket(1)
+    shutil.copytree(digits_run.directory, run)
+    record = json.loads((run / "experiment.json").read_text())
+    record["experiment"]["export_logits"] = "raw"
+    (run / "experiment.json").write_text(json.dumps(record))
+    flags = [f"--run={run}", "--level=1", *QUICK]
+    for more, temperature, bins in [
+        ([], 1, 12),
+        (["--export_logits=scaled", "--ece_bins=7"], ticket.record["temperature"], 7),
+    ]:
+        done = call(*flags, *more)
+        assert done.code == 0, done.err
+        parity = parity_of(run / "export_level_01")
+        assert (parity["ticket"], parity["level"]) == (ticket.digest, 1)
+        assert (parity["temperature"], parity["ece_bins"]) == (temperature, bins)
+        inputs = 16 * np.random.default_rng(0).random((5, 8, 8, 1)).astype("float32")
+        found = TFLiteRunner(run / "export_level_01" / "ticket_float32.tflite")(inputs)
+        wanted = ticket.model()(inputs) / temperature
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         ([], "--run is missing"),
-        (["--run=absent"], "--run=absent: is no run directory"),
+        (["--run=absent"], "--run=absent: is not a run directory"),
         (["--run={run}", "--level=3"], "--level=3: {run} has not finished it; finished: 0 … 2"),
-        (["--run={run}", "--level=-1"], "--level=-1: give a level's number, or best"),
-        (["--run={run}", "--formats=onnx"], "--formats=onnx: choose of keras, saved_model"),
-        (["--run={run}", "--formats="], "--formats=: choose of keras"),
+        (["--run={run}", "--level=-1"], "--level=-1: give a level's number, or selected"),
+        (["--run={run}", "--level=best"], "--level=best: give a level's number, or selected"),
+        (["--run={run}", "--formats=onnx"], "--formats=onnx: give a list of keras, saved_model"),
+        (["--run={run}", "--formats="], "--formats=: give a list of keras"),
         (["--run={run}", "--encoding=zip"], "--encoding=zip: choose one of smallest, dense"),
         (
             ["--run={run}", "--formats=float32,keras", "--encoding=sparse"],
@@ -107,19 +128,25 @@ def test_a_numbered_level_goes_to_a_place_of_its_own(call, run, tmp_path):
         (["--run={run}", "--output=classes"], "--output=classes: choose one of logits, prob"),
         (["--run={run}", "--ece_tolerance=-1"], "--ece_tolerance=-1: must be a finite number"),
         (["--run={run}", "--seconds=nan"], "--seconds=nan: must be a finite number"),
+        (["--run={run}", "--ece_bins=0"], "--ece_bins=0: must be at least 1"),
+        (["--run={run}", "--dataset=absent"], "--dataset=absent: choose one of cifar10"),
+        (["--run={run}", "--data_dir=x"], "--data_dir=x: applies only with a TFDS data set"),
         (["--run={run}", "--epochs=3"], "'epochs'"),
         (["--run={taken}", "--out={taken}"], "holds something other than an export"),
+        (["--run={arrays}"], "dataset is missing: {arrays} was trained on data"),
     ],
 )
-def test_a_wrong_request_is_told_in_one_line(call, run, tmp_path, flags, words):
+def test_a_wrong_request_is_reported_in_one_line(
+    call, run, arrays_run, tmp_path, tree, flags, words
+):
     taken = shutil.copytree(run, tmp_path / "taken")
-    before = sorted(path for path in tmp_path.rglob("*"))
-    places = {"run": run, "taken": taken}
+    places = {"run": run, "taken": taken, "arrays": arrays_run.directory}
+    before = tree(tmp_path), tree(arrays_run.directory)
     done = call(*(flag.format(**places) for flag in flags))
     assert (done.code, done.out) == (2, "")
     assert done.err[-1].startswith("export: ")
     assert words.format(**places) in done.err[-1]
-    assert sorted(path for path in tmp_path.rglob("*")) == before
+    assert (tree(tmp_path), tree(arrays_run.directory)) == before
     assert not (run / "export").exists()
 
 
@@ -128,8 +155,7 @@ def test_a_damaged_ticket_is_refused(call, run, tmp_path):
     masks = copy / "tickets" / "level_01" / "masks.safetensors"
     content = bytearray(masks.read_bytes())
     content[-1] ^= 1
-    # Levels may share a file: this one alone is to be damaged.
-    masks.unlink()
+    masks.unlink()  # Levels may share a file: only this one is to be damaged.
     masks.write_bytes(content)
     done = call(f"--run={copy}", "--level=1")
     assert (done.code, done.out) == (2, "")
@@ -139,33 +165,30 @@ def test_a_damaged_ticket_is_refused(call, run, tmp_path):
 
 def test_a_run_without_a_level_is_refused(call, tmp_path):
     (tmp_path / "tickets").mkdir()
-    (tmp_path / "experiment.json").write_text("{}")
+    (tmp_path / "experiment.json").write_text('{"experiment": {"source": "digits"}}')
     for flags in ([], ["--level=0"]):
         done = call(f"--run={tmp_path}", *flags)
         assert done.code == 2
         assert "finished" in done.err[-1]
 
 
-def test_a_file_that_says_something_else_fails(call, run, tmp_path, monkeypatch):
+def test_a_file_that_computes_something_else_fails(call, run, tmp_path, monkeypatch):
     def wrong(self, model, path, *rest):
         model.layers[-1].bias.assign_add(np.arange(10, dtype="float32"))
         write(self, model, path, *rest)
 
     write = Float32.write
     monkeypatch.setattr(Float32, "write", wrong)
-    out = tmp_path / "out"
-    done = call(f"--run={run}", f"--out={out}", "--formats=float32", "--encoding=dense")
+    done = call(f"--run={run}", f"--out={tmp_path / 'out'}", *QUICK)
     assert (done.code, done.out) == (1, "")
     assert "ticket_float32.tflite differs from the ticket by" in done.err[-1]
     assert not list(tmp_path.iterdir())
 
 
 def test_tolerances_are_flags(call, run, tmp_path):
-    flags = [f"--run={run}", f"--out={tmp_path / 'out'}", "--formats=float32", "--seconds=0"]
-    done = call(*flags, "--float_tolerance=0")
+    done = call(f"--run={run}", f"--out={tmp_path / 'out'}", *QUICK, "--float_tolerance=0")
     # Rounding alone is more than nothing.
     assert done.code == 1 and "more than 0 (float_tolerance)" in done.err[-1]
-    assert call(*flags).code == 0
 
 
 def test_interruption_leaves_nothing_and_is_130(call, run, tmp_path, monkeypatch):
@@ -178,22 +201,119 @@ def test_interruption_leaves_nothing_and_is_130(call, run, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
-def test_data_of_ones_own_is_for_the_library(call, tmp_path):
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
-    api.find_tickets(
-        model, (x, y), epochs=1, levels=0, batch_size=10, plan="graph", out=tmp_path, progress=False
-    )
-    done = call(f"--run={tmp_path}")
-    assert done.code == 2
-    assert "export its tickets by lotcal_tf.export_ticket" in done.err[-1]
-
-
 @pytest.mark.parametrize(
-    ("flags", "code"), [(["--help"], 0), (["--run=absent"], 2), (["--formats=onnx"], 2), ([], 2)]
+    ("flags", "code"),
+    [
+        (["--help"], 0),
+        (["--run=absent"], 2),
+        (["--formats=onnx"], 2),
+        ([], 2),
+        (["--run={run}", "--dataset=absent"], 2),
+    ],
 )
-def test_answers_in_a_second_and_without_tensorflow(at_once, flags, code):
-    done = at_once("export", *flags)
+def test_answers_in_a_second_and_without_tensorflow(at_once, run, flags, code):
+    done = at_once("lotcal_tf.export", *(flag.format(run=run) for flag in flags))
     assert (done.code, len(done.told)) == (code, code == 2)
     for name in (*(flag.name for flag in export.FLAGS), *export.FIELDS, "config"):
         assert (f"\n  --{name}\n" in done.out) == (code == 0)
+
+
+# What export_ticket takes
+
+
+def test_a_run_its_directory_and_a_ticket_give_the_same_files(digits_run, data, tmp_path):
+    named = api.export_ticket(digits_run, tmp_path / "run", **FLOAT)
+    again = api.export_ticket(str(digits_run.directory), tmp_path / "directory", **FLOAT)
+    lone = api.export_ticket(
+        digits_run.selected, tmp_path / "ticket", data.test.data(), ece_bins=12, **FLOAT
+    )
+    assert (named.examples, lone.examples) == (360, 360)
+    for done in (again, lone):
+        assert done.files["float32"].read_bytes() == named.files["float32"].read_bytes()
+        assert done.parity == named.parity
+    level = api.export_ticket(digits_run, tmp_path / "level", level=1, **FLOAT)
+    assert (level.parity["level"], level.parity["ece_bins"]) == (1, 12)
+    assert not (digits_run.directory / "export").exists()
+
+
+def test_an_earlier_export_of_the_same_ticket_can_be_reused(exported_run, monkeypatch):
+    def fails(*_, **__):
+        raise AssertionError("data was read")
+
+    monkeypatch.setattr("lotcal_tf.data.digits.load", fails)
+    asked = {"formats": ["float32", "saved_model"], "reuse": True}
+    done = api.export_ticket(exported_run, scaled=False, **asked)
+    assert done.directory == exported_run / "export"
+    with pytest.raises(AssertionError, match="data was read"):
+        api.export_ticket(exported_run, scaled=True, **asked)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "pipelines"])
+def test_a_run_gives_the_validation_data_that_int8_needs(arrays_run, data, tmp_path, kind):
+    test, validation = data.test.data(), arrays_run.validation
+    if kind == "pipelines":
+        test, validation = map(tf.data.Dataset.from_tensor_slices, (test, validation))
+    done = api.export_ticket(
+        arrays_run.selected, tmp_path / "out", test=test, validation=validation,
+        formats=["int8"], encoding="dense", seconds=0, tolerance=Tolerance(accuracy=0.1, ece=0.1),
+    )  # fmt: skip
+    assert done.examples == 360
+    logits = TFLiteRunner(done.files["int8"])(data.test.data()[0])
+    stored = arrays_run.selected.predictions["test/logits"]
+    assert (logits.argmax(1) == stored.argmax(1)).mean() > 0.95
+
+
+def test_without_validation_data_int8_is_refused(arrays_run, data, tmp_path):
+    with pytest.raises(UsageError, match="validation"):
+        api.export_ticket(arrays_run.selected, tmp_path / "out", data.test.data())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_arrays_is_exported_on_the_arrays_that_it_has(arrays_run, tmp_path):
+    done = api.export_ticket(arrays_run, tmp_path / "out", **FLOAT)
+    assert (done.examples, done.parity["split"], done.parity["ece_bins"]) == (360, "test", 9)
+
+
+def test_a_run_of_arrays_is_exported_by_the_command_where_data_is_named(call, arrays_run, tmp_path):
+    out = tmp_path / "out"
+    flags = [f"--run={arrays_run.directory}", f"--out={out}", "--seconds=0", *LOOSE]
+    done = call(*flags, "--dataset=digits")
+    assert done.code == 0, done.err
+    parity = parity_of(out)
+    assert set(parity["files"]) == {"float32", "int8"}
+    assert (parity["examples"], parity["ece_bins"]) == (360, 9)
+    stored = arrays_run.selected.record
+    assert parity["files"]["float32"]["ticket"]["accuracy"] == stored["test_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "words"),
+    [
+        ({"dataset": "mnist"}, "dataset", "describes named data; here data is passed as objects"),
+        ({"bins": 5}, "bins", "no such field here; choose from dataset, .*ece_bins, seed"),
+        ({"epochs": 5}, "epochs", "no such field here"),
+        ({"ece_bins": 0}, "ece_bins", "must be at least 1"),
+        ({"encoding": "zip"}, "encoding", "choose from dense, sparse"),
+        ({"output": "classes"}, "output", "choose from logits, probabilities"),
+        ({"formats": ["onnx"]}, "formats", "choose from keras, saved_model"),
+    ],
+)
+def test_arguments_that_are_not_valid_are_refused(digits_run, data, tmp_path, given, field, words):
+    asked = FLOAT | given
+    with pytest.raises(FieldError, match=f"^{field}=.*: {words}"):
+        api.export_ticket(digits_run.selected, tmp_path / "out", data.test.data(), **asked)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_missing_is_named(digits_run, data, tmp_path):
+    with pytest.raises(UsageError, match="^directory is missing"):
+        api.export_ticket(digits_run.selected, test=data.test.data())
+    with pytest.raises(UsageError, match="^test is missing"):
+        api.export_ticket(digits_run.selected, tmp_path / "out")
+    with pytest.raises(FieldError, match="^run=.*: is not a run directory"):
+        api.export_ticket(tmp_path, tmp_path / "out")
+    with pytest.raises(UsageError, match="level_07 is not a ticket"):
+        api.export_ticket(digits_run, tmp_path / "out", level=7)
+    with pytest.raises(UsageError, match="^test must be a pair"):
+        api.export_ticket(digits_run.selected, tmp_path / "out", data.test.data()[0])
+    assert not list(tmp_path.iterdir())

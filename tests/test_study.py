@@ -1,14 +1,14 @@
-"""The command on hand-made run directories; one tiny real run for the histograms."""
+"""The command on hand-made run directories; a copy of a real run for the histograms."""
 
 import csv
+import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lotcal_tf import files, study
@@ -50,14 +50,8 @@ def write_run(directory, seed=0, **fields):
 
 
 @pytest.fixture
-def call(capsys):
-    def call(*argv):
-        with pytest.raises(SystemExit) as left:
-            study.run([str(word) for word in argv])
-        out, err = capsys.readouterr()
-        return types.SimpleNamespace(code=left.value.code, out=out, err=err.splitlines())
-
-    return call
+def call(call_command):
+    return functools.partial(call_command, study)
 
 
 @pytest.fixture
@@ -107,19 +101,19 @@ def test_test_figures_choose_nothing(call, runs, tmp_path):
         (["-o", "{out}"], "no run is given"),
         (["{run}", "absent", "-o", "{out}"], "absent: no such directory"),
         (["{run}/metrics.csv", "-o", "{out}"], "metrics.csv: no such directory"),
-        (["{run}", "-o", "{run}/metrics.csv"], "--out={run}/metrics.csv: is no directory"),
+        (["{run}", "-o", "{run}/metrics.csv"], "--out={run}/metrics.csv: is not a directory"),
         (["{run}", "-o", "{run}/metrics.csv/x"], "--out={run}/metrics.csv/x: Not a directory"),
         (["{run}", "-o"], "o"),
         (["{run}", "-o", "{out}", "--epochs=3"], "'epochs'"),
         (["{run}", "-o", "{out}", "--config=a.toml"], "'config'"),
-        (["{run}", "-o", "{out}", "--data_dir=x"], "--data_dir=x: only means something with"),
+        (["{run}", "-o", "{out}", "--data_dir=x"], "'data_dir'"),
         (["{run}", "{run}", "-o", "{out}"], "are the same experiment"),
         (["{run}", "{noisy}", "-o", "{out}"], "run_1 does not belong to {run}: label_noise is 0.2"),
         (["{run}", "{cut}", "-o", "{out}"], "run_2 is not finished: level 5 of 9 is missing"),
-        (["{run}", "-o", "{out}", "--histograms"], "tickets/level_00 is missing"),
+        (["{run}", "-o", "{out}", "--histograms"], "tickets/level_00 is not a ticket"),
     ],
 )
-def test_a_wrong_request_is_told_in_one_line_and_writes_nothing(call, tmp_path, argv, words):
+def test_a_wrong_request_is_reported_in_one_line_and_writes_nothing(call, tmp_path, argv, words):
     places = {
         "run": write_run(tmp_path / "run_0"),
         "noisy": write_run(tmp_path / "run_1", seed=1, label_noise=0.2),
@@ -151,60 +145,58 @@ def test_a_write_that_fails_leaves_the_study_before_it(call, runs, tmp_path, mon
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_histograms_are_of_the_runs_own_tickets(call, tmp_path, determinism):
-    from lotcal_tf import measuring, metrics
-    from lotcal_tf.config.recipes import resolve
-    from lotcal_tf.lottery.run import run_experiment
+def with_double_descent(run, directory):
+    """A copy of a run whose metrics make level 2 the best; it has no column of confident errors.
 
-    directory = tmp_path / "digits"
-    flags = {
-        "model": "lenet_5",
-        "epochs": 6,
-        "lr": 0.02,
-        "levels": 4,
-        "plan": "graph",
-        "out": str(directory),
-    }
-    run_experiment(resolve(flags), progress=False)
-    # As a run of an older version, with a double descent: the tickets are level 0 and 3.
-    rows = list(csv.DictReader((directory / "metrics.csv").open(newline="")))
-    recorded = [float(row.pop("test_wrong_confident")) for row in rows]
-    for row, train, error in zip(rows, TRAIN, [0.3, 0.9, 0.5, 0.05, 0.9], strict=True):
+    Runs of older versions have no such column.
+    """
+    shutil.copytree(run, directory)
+    with (directory / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, train, error in zip(rows, [0.0, 0.02, 0.15], [0.3, 0.9, 0.05], strict=True):
         row |= {"train_accuracy": 1 - train, "val_accuracy": 1 - error}
+        del row["test_wrong_confident"]
     with (directory / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    done = call(directory, "-o", tmp_path / "out", "--histograms")
-    assert (done.code, done.err) == (0, [])
-    assert (tmp_path / "out" / "confidence.png").stat().st_size > 1000
-    (chain,) = json.loads((tmp_path / "out" / "study.json").read_text())["chains"]
-    assert chain["best"]["level"] == 3
-    found = [chain[part]["test_wrong_confident"] for part in ("full", "best_figures")]
-    assert found == pytest.approx([recorded[0], recorded[3]]) and recorded[0] > 0
-    (labels, logits), _ = measuring.predictions(
-        [directory / "tickets" / f"level_0{level}" for level in (0, 3)]
+    return directory
+
+
+def test_histograms_are_of_stored_predictions_and_need_no_tensorflow(digits_run, tmp_path):
+    run, out = with_double_descent(digits_run.directory, tmp_path / "run"), tmp_path / "out"
+    code = (
+        "import sys; from lotcal_tf import study\n"
+        "try: study.run(sys.argv[1:])\n"
+        "finally: assert not {'tensorflow', 'tf_keras', 'sklearn'} & set(sys.modules)\n"
     )
-    assert metrics.accuracy(labels, logits) == pytest.approx(float(rows[0]["test_accuracy"]))
-    assert np.asarray(logits).shape == (360, 10)
+    call = [sys.executable, "-c", code, str(run), "-o", str(out), "--histograms"]
+    done = subprocess.run(
+        call, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (out / "confidence.png").stat().st_size > 1000
+    assert f"  {out / 'confidence.png'}" in done.stdout.splitlines()
+    (chain,) = json.loads((out / "study.json").read_text())["chains"]
+    assert chain["best"]["level"] == 2
+    found = [chain[part]["test_wrong_confident"] for part in ("full", "best_figures")]
+    recorded = [digits_run.records[level]["test_wrong_confident"] for level in (0, 2)]
+    assert found == recorded
+
+
+def test_damaged_predictions_are_refused(call, digits_run, tmp_path):
+    run = with_double_descent(digits_run.directory, tmp_path / "run")
+    path = run / "tickets" / "level_02" / "predictions.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    done = call(run, "-o", tmp_path / "out", "--histograms")
+    assert (done.code, done.out) == (2, "")
+    assert "predictions.safetensors is damaged" in done.err[0]
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["absent", "-o", "x"], 2)])
 def test_answers_in_a_second_and_without_tensorflow(at_once, argv, code):
-    done = at_once("study", *argv)
+    done = at_once("lotcal_tf.study", *argv)
     assert (done.code, len(done.told)) == (code, code == 2)
     assert ("usage: python -m lotcal_tf.study RUN… [--flag=value …]" in done.out) == (code == 0)
     assert ("\n  --out, -o\n" in done.out) == (code == 0)
-
-
-def test_a_study_needs_no_tensorflow(runs, tmp_path):
-    code = (
-        "import sys; from lotcal_tf import study\n"
-        "try: study.run(sys.argv[1:])\n"
-        "finally: assert not {'tensorflow', 'tf_keras'} & set(sys.modules)\n"
-    )
-    call = [sys.executable, "-c", code, *map(str, runs), "-o", str(tmp_path / "out")]
-    done = subprocess.run(
-        call, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr

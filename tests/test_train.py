@@ -1,7 +1,8 @@
-"""The main command, whole: true processes where only those tell, else the same call in this one."""
+"""The train command: real processes where the process is what is tested, else the same call in this one."""
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import itertools
@@ -13,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +23,18 @@ import tensorflow_datasets as tfds
 
 from lotcal_tf import train
 from lotcal_tf.config.recipes import resolve
-
-# See conftest.
-pytestmark = pytest.mark.usefixtures("determinism")
+from lotcal_tf.lottery.store import RunStore
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "lotcal_tf.train"]
-FLAGS = {"model": "lenet_10", "epochs": "40"}
+FLAGS = {"model": "lenet_10", "epochs": "40", "plan": "graph"}
 SMALL = [f"--{name}={value}" for name, value in FLAGS.items()]
 
 # Digits, 64 inputs, 10 hidden units, 10 classes; a level takes round(0.2 n) of the 640 and
 # round(0.1 n) of the output layer's 100: 640 512 410 328 and 100 90 81 73.
 REMAINING = [740, 602, 491, 401]
 SPLITS = {"train": 1797 - 360 - 200, "val": 200, "test": 360}
-TENSORS = ("masks", "rewind", "trained")
+TENSORS = ("masks", "rewind", "trained", "predictions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Ended:
 
 
 def start(directory, *flags):
-    """The true command; it finds the package by path, and stands where nothing of ours lies."""
+    """The real command, in a directory without anything of the package; it finds that by its path."""
     return subprocess.Popen(
         [*COMMAND, *SMALL, f"--out={directory}", *flags],
         cwd=directory.parent,
@@ -69,16 +67,8 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def call(capsys):
-    """The command in this process, which has TensorFlow already."""
-
-    def run(*flags):
-        with pytest.raises(SystemExit) as left:
-            flags.run("train", train.__doc__, train.main, flags)
-        out, err = capsys.readouterr()
-        return types.SimpleNamespace(code=left.value.code, out=out, err=err.splitlines())
-
-    return run
+def call(call_command):
+    return functools.partial(call_command, train)
 
 
 @pytest.fixture
@@ -125,7 +115,7 @@ def files(directory):
 
 
 def state(directory):
-    """What any writing would change: of each file which one it is, when written, and its bytes."""
+    """What writing would change: each file's number, time and content."""
     return {
         name: (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes())
         for name, path in files(directory).items()
@@ -133,7 +123,7 @@ def state(directory):
 
 
 def same_results(one, other):
-    """Whether two runs' tickets and tables agree to the bit, the clock's figures aside."""
+    """Checks that two runs' tickets and tables are identical, times aside."""
     names = [
         f"tickets/level_{level:02d}/{tensor}.safetensors"
         for level in range(len(REMAINING))
@@ -167,16 +157,17 @@ def test_a_run_ends_with_a_table_and_what_was_exported(finished):
         )
         for level, remaining in enumerate(REMAINING)
     ]
-    (best,) = [line.split()[0] for line in lines if line.endswith("<- best")]
-    assert any(line.startswith(f"best: level {best}, ") for line in lines)
+    assert lines[0] == "metrics of the test split before temperature scaling; ECE in 15 bins"
+    (selected,) = [line.split()[0] for line in lines if line.endswith("<- selected")]
+    assert any(line.startswith(f"selected: level {selected}, ") for line in lines)
     export = finished.directory / "export"
     assert {f"  {export / 'saved_model'}", f"  {export / 'ticket_float32.tflite'}"} <= set(lines)
-    assert "exported, and held against the ticket on 360 examples:" in lines
+    assert "exported, and verified against the ticket on 360 examples:" in lines
     assert (
         f"more formats, and their speed: python -m lotcal_tf.export --run={finished.directory}"
         in lines
     )
-    assert lines[-1] == f"watch: tensorboard --logdir {finished.directory / 'tensorboard'}"
+    assert lines[-1] == f"TensorBoard: tensorboard --logdir {finished.directory / 'tensorboard'}"
 
 
 def test_standard_error_holds_a_line_a_level_and_no_start_up_notices(finished):
@@ -248,7 +239,7 @@ def test_tickets_are_sparse_rewound_and_checked(finished, level):
     told = json.loads((directory / "ticket.json").read_text())
     content = {name: (directory / f"{name}.safetensors").read_bytes() for name in TENSORS}
     assert told["sha256"] == {n: hashlib.sha256(c).hexdigest() for n, c in content.items()}
-    masks, rewind, trained = (safetensors.numpy.load(content[name]) for name in TENSORS)
+    masks, rewind, trained, _ = (safetensors.numpy.load(content[name]) for name in TENSORS)
     assert sum(int(mask.sum()) for mask in masks.values()) == REMAINING[level]
     for name, mask in masks.items():
         assert not trained[name][~mask].any()
@@ -269,20 +260,25 @@ def test_finished_run_says_so_and_writes_nothing(finished, call, levels):
     again = call(*SMALL, f"--levels={levels}", f"--out={finished.directory}")
     assert (again.code, again.err) == (0, [])
     said, *rest = again.out.splitlines()
-    assert said == f"{finished.directory} is finished: 4 levels; --levels=4 and more extend it"
+    assert said == f"{finished.directory} is finished: 4 levels; more --levels extend it"
     assert rest == finished.out.splitlines()
     assert state(finished.directory) == before
 
 
 def test_a_convolutional_recipe_runs_through_to_its_export(call, svhn, tmp_path):
     """The recipe's batch of 250 leaves one step an epoch here; T = 5 passes, dropout after stages."""
-    job = ["--dataset=svhn", "--calib=lwcc_si", "--model=vgg19_8", "--levels=1", "--epochs=1"]
-    small = [f"--data_dir={svhn}", "--validation_size=50", f"--out={tmp_path / 'run'}"]
+    job = ["--dataset=svhn", "--calib=lwcc_si", "--model=vgg19_4", "--levels=1", "--epochs=1"]
+    small = [
+        "--plan=graph",
+        f"--data_dir={svhn}",
+        "--validation_size=50",
+        f"--out={tmp_path / 'run'}",
+    ]
     result = call(*job, *small)
     assert result.code == 0, result.err
-    assert "exported, and held against the ticket on 20 examples:" in result.out
-    # Sixteen kernels 8 8 16 16 32·4 64·8, the output layer left whole.
-    widths = [3, 8, 8, 16, 16, *[32] * 4, *[64] * 8]
+    assert "exported, and verified against the ticket on 20 examples:" in result.out
+    # Sixteen kernels 4 4 8 8 16·4 32·8, the output layer left whole.
+    widths = [3, 4, 4, 8, 8, *[16] * 4, *[32] * 8]
     prunable = sum(9 * a * b for a, b in itertools.pairwise(widths))
     dense, sparse = rows(tmp_path / "run" / "metrics.csv")
     assert int(dense["remaining"]) == int(dense["prunable"]) == prunable
@@ -290,6 +286,18 @@ def test_a_convolutional_recipe_runs_through_to_its_export(call, svhn, tmp_path)
     kept = safetensors.numpy.load_file(tmp_path / "run/tickets/level_01/trained.safetensors")
     zeros = sum(int((v == 0).sum()) for n, v in kept.items() if "_conv_" in n)
     assert zeros == prunable - int(sparse["remaining"])
+
+
+def test_the_library_gives_the_same_run(digits_run, call, tmp_path):
+    record = RunStore(digits_run.directory).experiment()
+    changed = {n: v for n, v in record["identity"].items() if v != "digits"} | {"plan": "graph"}
+    flags = [f"--{name}={value}" for name, value in changed.items()]
+    result = call(*flags, "--levels=2", f"--out={tmp_path / 'run'}")
+    assert result.code == 0, result.err
+    store = RunStore(tmp_path / "run")
+    assert store.experiment()["run_id"] == record["run_id"]
+    for level in range(3):
+        assert store.read(level).digest == digits_run.ticket(level).digest
 
 
 def test_more_levels_extend_a_run(finished, call, tmp_path, monkeypatch):
@@ -321,7 +329,7 @@ def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(finished, call,
     assert told, "it ended before its first level did"
     assert (process.returncode, out) == (130, "")
     *levels, last = err.splitlines()
-    assert last.startswith("train: interrupted; the same command goes on")
+    assert last.startswith("train: interrupted; the same command continues")
     assert all(line.startswith("level ") for line in levels)
     kept = state(run / "tickets")
     assert 1 <= len({name.partition("/")[0] for name in kept}) < len(REMAINING)
@@ -362,7 +370,8 @@ def test_another_experiments_directory_is_never_written_into(finished, call):
     result = call(*SMALL, "--levels=5", "--seed=1", f"--out={finished.directory}")
     assert (result.code, result.out) == (2, "")
     (line,) = result.err
-    assert line.startswith(f"train: --out={finished.directory}: holds another experiment, digits-")
+    assert line.startswith(f"train: --out={finished.directory}: holds another run, digits-")
+    assert "seed is 1 here, default there" in line
     assert state(finished.directory) == before
 
 
@@ -385,8 +394,13 @@ def test_directory_of_something_else_is_never_written_into(call, tmp_path):
         (["--input_mean=0,0", "--input_std=1,1"], "--input_mean=(0.0, 0.0): the inputs have 1 ch"),
         (["--model=vgg19_8"], "--model=vgg19_8: needs images of 16x16 or more"),
         (["--calib=no_such_module:Mine"], "--calib=no_such_module:Mine: cannot be imported"),
-        (["--calib=os:getcwd"], "--calib=os:getcwd: is no subclass of lotcal_tf.Strategy"),
+        (["--calib=os:getcwd"], "--calib=os:getcwd: must be a subclass of lotcal_tf.Strategy"),
         (["--dataset=mnist", "--data_dir=absent"], "--data_dir=absent: no such directory"),
+        (["--data_dir=absent"], "--data_dir=absent: applies only with a TFDS data set"),
+        (
+            ["--calib=mixup", "--calib_weight=1"],
+            "--calib_weight=1: not a hyperparameter of calib=mix",
+        ),
     ],
 )
 def test_request_that_cannot_work_leaves_nothing(call, tmp_path, monkeypatch, flags, line):
@@ -419,7 +433,7 @@ def test_ticket_that_is_none_is_refused(call, tmp_path, monkeypatch, flags):
     result = call(*flags)
     assert (result.code, result.out) == (2, "")
     assert len(result.err) == 1
-    assert "is no ticket: give RUN/tickets/level_NN" in result.err[0]
+    assert "is not a ticket: give RUN/tickets/level_NN" in result.err[0]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -436,7 +450,7 @@ def test_transfer_that_cannot_work_leaves_nothing(finished, call, tmp_path):
     run = f"--out={tmp_path / 'run'}"
     good = finished.directory
     for flags, line in [
-        (["--control=random_mask"], "--control=random_mask: only means something with --ticket"),
+        (["--control=random_mask"], "--control=random_mask: applies only with --ticket"),
         ([f"--ticket={source}"], f"--ticket={path.parent}: {path} is damaged: "),
         ([f"--ticket={path.parent}"], f"--ticket={path.parent}: {path} is damaged: "),
         ([f"--ticket={tmp_path / 'new'}"], f"--ticket={tmp_path / 'new'}: this run has no finish"),

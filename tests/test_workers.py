@@ -142,8 +142,8 @@ def test_only_the_chief_writes_and_exports(pair):
     directory, (chief, other) = pair
     assert sorted(path.name for path in directory.iterdir()) == ["err0", "err1", "run"]
     assert (directory / "run" / "export" / "ticket_float32.tflite").is_file()
-    assert "best: level 1" in chief
-    assert other.strip().endswith("this worker is done; the chief has written, and exports")
+    assert "selected: level 1" in chief
+    assert other.strip().endswith("this worker is done; the chief writes and exports")
     assert (directory / "err1").read_text() == ""
 
 
@@ -190,7 +190,7 @@ def test_a_wrong_cluster_is_told_before_anything_else(config, told, tmp_path, mo
     monkeypatch.setattr(flags, "start_tensorflow", lambda: pytest.fail("TensorFlow was started"))
     out = tmp_path / "run"
     with pytest.raises(SystemExit) as left:
-        flags.run("train", train.__doc__, train.main, [f"--out={out}", "--distribute=multi_worker"])
+        train.run([f"--out={out}", "--distribute=multi_worker"])
     (line,) = capsys.readouterr().err.splitlines()
     assert (left.value.code, line.startswith(f"train: {told}")) == (2, True)
     assert not out.exists()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from chains import Chain, cell, read, run_all
 
-from lotcal_tf.config.experiment import FIELDS
+from lotcal_tf.config.experiment import FIELDS, setting_fields
 
 FIGURES = ("accuracy", "ece", "nll")
 CONTROLS = ("random_mask", "redrawn_weights")
@@ -60,13 +60,14 @@ def for_transfer(flags: Sequence[str]) -> list[str]:
       SystemExit: something is no `--flag=value` of the train command.
     """
     kept = []
+    known = {**setting_fields(), **FIELDS}
     for flag in flags:
         name, given, _ = flag.removeprefix("--").partition("=")
-        if not given or not (name in FIELDS or name == "config"):
+        if not given or not (name in known or name in ("config", "set")):
             raise SystemExit(
                 f"{flag}: write --flag=value, a flag of this tool or of lotcal_tf.train"
             )
-        metadata = FIELDS[name].metadata if name in FIELDS else {}
+        metadata = known[name].metadata if name in known else {}
         if not (metadata.get("from_ticket") or metadata.get("of_pruning")):
             kept.append(flag)
     return kept

@@ -57,8 +57,8 @@ class Chain:
     def difficulty(self) -> float | None:
         """How hard the task is; None: the field means nothing for this data, or is not recorded."""
         value = self.field(DIFFICULTY)
-        only_with = FIELDS[DIFFICULTY].metadata["only_with"] if DIFFICULTY in FIELDS else None
-        applies = only_with is None or only_with[1](self.field(only_with[0]))
+        only_with = FIELDS[DIFFICULTY].metadata["only_with"]
+        applies = only_with.holds(self.field(only_with.field))
         return float(value) if applies and value is not None else None
 
     @property

@@ -5,6 +5,7 @@ them. A recipe and flags fill them, see `recipes`. No TensorFlow here.
 """
 
 import dataclasses
+import difflib
 import functools
 import hashlib
 import json
@@ -315,7 +316,9 @@ class Experiment:
         if owners:
             return f"not a hyperparameter of {methods}, but of {', '.join(owners)}"
         have = f"have {', '.join(known)}" if known else "have no hyperparameters"
-        return f"no such field or hyperparameter; {methods} {have}"
+        close = difflib.get_close_matches(name, [*FIELDS, *known], n=1)
+        hint = f"did you mean {close[0]}?" if close else f"fields are {', '.join(FIELDS)}"
+        return f"no such field or hyperparameter; {methods} {have}; {hint}"
 
     def settings_of(self, kind: type) -> dict[str, Any]:
         """The settings that belong to a dataclass of hyperparameters."""

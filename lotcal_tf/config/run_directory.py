@@ -1,8 +1,10 @@
-"""Where a run directory keeps its levels, by name alone. No TensorFlow here."""
+"""Where a run directory keeps its levels, and what it records. No TensorFlow here."""
 
+import json
 from pathlib import Path
+from typing import Any
 
-from lotcal_tf.errors import FieldError
+from lotcal_tf.errors import FieldError, UsageError
 
 
 def level_name(level: int) -> str:
@@ -23,6 +25,19 @@ def is_run(path: Path) -> bool:
 def is_ticket(path: Path) -> bool:
     """Whether a directory is a ticket's."""
     return (path / "ticket.json").is_file()
+
+
+def read_experiment(run: Path) -> dict[str, Any]:
+    """The content of a run's `experiment.json`.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
+    path = run / "experiment.json"
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
 
 
 def check_ticket(path: str) -> None:

@@ -1,7 +1,6 @@
 """A dataset from NumPy arrays or `tf.data` pipelines, checked before anything is made of it."""
 
 import hashlib
-import re
 from typing import Any
 
 import numpy as np
@@ -243,11 +242,6 @@ def fingerprint(dataset: Dataset) -> str:
             digest.update(inputs.numpy().tobytes())
             digest.update(labels.numpy().tobytes())
     return digest.hexdigest()[:10]
-
-
-def is_fingerprint(source: str) -> bool:
-    """Whether a source's name is a `fingerprint`: its data were somebody's own arrays."""
-    return re.fullmatch(r"[0-9a-f]{10}", source) is not None
 
 
 def _check_shapes(shapes: dict[str, tuple[int, ...]]) -> None:

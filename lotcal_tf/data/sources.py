@@ -3,7 +3,7 @@
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.noise import with_label_noise
-from lotcal_tf.data.splits import Dataset
+from lotcal_tf.data.splits import Dataset, Part
 
 
 def load(experiment: Experiment) -> Dataset:
@@ -15,3 +15,16 @@ def load(experiment: Experiment) -> Dataset:
     """
     dataset: Dataset = registry.source(experiment.source).load()(experiment)
     return with_label_noise(dataset, experiment)
+
+
+def load_part(experiment: Experiment, split: str) -> Part:
+    """One split of named data, `val` or `test`; the test split alone where that can be had.
+
+    Raises:
+      UsageError: the data cannot be loaded, or has no such split.
+    """
+    alone = registry.source(experiment.source).load_test() if split == "test" else None
+    if alone is not None:
+        part: Part = alone(experiment)
+        return part
+    return load(experiment).part(split)

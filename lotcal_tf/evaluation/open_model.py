@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from lotcal_tf.config import registry
-from lotcal_tf.config.run_directory import is_ticket, level_path
+from lotcal_tf.config.run_data import check_model
+from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import DamagedTicket, UsageError
 from lotcal_tf.formats.format import Runner
 from lotcal_tf.formats.keras import KerasRunner
@@ -76,8 +77,7 @@ def open_model(path: Path) -> Opened:
     Raises:
       UsageError: it is none of these, or damaged.
     """
-    if not path.exists():
-        raise UsageError(f"{path}: no such file or directory")
+    check_model(path)
     row = registry.format_of(path)
     if row is not None:
         return Opened(path, row.kind, row.load().runner(path))
@@ -87,16 +87,11 @@ def open_model(path: Path) -> Opened:
             if not store.finished():
                 raise UsageError(f"{path} is a run without a finished level")
             path = level_path(path, selected_level(store.records()))
-        if is_ticket(path):
-            ticket = read_ticket(path)
-            return Opened(path, "ticket", KerasRunner(ticket.model()), ticket)
+        ticket = read_ticket(path)
+        return Opened(path, "ticket", KerasRunner(ticket.model()), ticket)
     except DamagedTicket as error:
         # For a user who asks to measure it, a damaged ticket is a wrong argument.
         raise UsageError(str(error)) from error
-    raise UsageError(
-        f"{path} is not a model: give {registry.accepted_files()}, RUN/tickets/level_NN, or RUN for "
-        "its selected level"
-    )
 
 
 def temperature_of(ticket: Ticket) -> float:

@@ -267,7 +267,8 @@ class Search:
             return before.trained
         if self.rewind.kind == "random":
             plain = masking.strip(self.network)
-            return masking.values(redraw(plain, self.experiment.seed, "reinitialise", level))
+            drawn = masking.values(redraw(plain, self.experiment.seed, "reinitialise", level))
+            return drawn | {name: before.rewind[name] for name in masking.frozen_weights(plain)}
         return before.rewind
 
     def _measure(self, predictions: Predictions) -> Record:

@@ -17,8 +17,8 @@ from typing import Any
 
 import safetensors.numpy
 
-from lotcal_tf.config.run_directory import finished_levels, level_name
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.config.run_directory import finished_levels, level_name, read_experiment
+from lotcal_tf.errors import FieldError
 from lotcal_tf.files import flush, write_atomically
 from lotcal_tf.lottery.ticket import Record, Ticket
 from lotcal_tf.lottery.ticket_files import TENSORS, checksum, read_header, read_tensors
@@ -105,16 +105,8 @@ class RunStore:
         self._write_tables(records, history)
 
     def experiment(self) -> dict[str, Any]:
-        """What `experiment.json` holds.
-
-        Raises:
-          UsageError: it cannot be read.
-        """
-        path = self.directory / "experiment.json"
-        try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path} cannot be read: {error}") from error
+        """What `experiment.json` holds; see `read_experiment`."""
+        return read_experiment(self.directory)
 
     def finished(self) -> int:
         """How many levels, counted from 0 without a gap, are finished."""

@@ -137,6 +137,9 @@ class GivenTask:
 
     def __init__(self, experiment: Experiment, model: "keras.Model", dataset: Dataset) -> None:
         self._model = with_stable_names(model)
+        experiment = dataclasses.replace(
+            experiment, exclude=_renamed(experiment.exclude, model, self._model)
+        )
         digest = hashlib.sha256(architecture_of(self._model).encode())
         for value in masking.values(self._model).values():
             digest.update(value.tobytes())
@@ -160,3 +163,17 @@ class GivenTask:
     def start(self, dataset: Dataset) -> "keras.Model":
         """The model."""
         return self._model
+
+
+def _renamed(exclude: Sequence[str], model: "keras.Model", copy: "keras.Model") -> tuple[str, ...]:
+    """Layers of a model, by name or path, as they are named in its copy with stable names.
+
+    Patterns stay as they are.
+    """
+    places = [[path for path, _ in masking.leaf_layers(m)] for m in (model, copy)]
+    new = dict(zip(*places, strict=True))
+    found: dict[str, None] = {}
+    for name in exclude:
+        own = [path for path in new if name in (path, path.rpartition("/")[2])]
+        found |= dict.fromkeys(new[p] if new[p] != p else name for p in own) or {name: None}
+    return tuple(found)

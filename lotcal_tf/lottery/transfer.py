@@ -266,10 +266,14 @@ def with_random_masks(ticket: Ticket, seed: int) -> Ticket:
 
 
 def with_redrawn_weights(ticket: Ticket, seed: int) -> Ticket:
-    """The control of the same masks: all weights are drawn anew by seed, BatchNorm's state is initial."""
+    """The control of the same masks: weights are drawn anew by seed, BatchNorm's state is initial.
+
+    Frozen layers keep theirs.
+    """
     model = from_architecture(ticket.architecture)
     drawn = masking.values(redraw(model, seed, "redrawn_weights", ticket.level))
-    return dataclasses.replace(ticket, rewind=drawn)
+    kept = {name: ticket.rewind[name] for name in masking.frozen_weights(model)}
+    return dataclasses.replace(ticket, rewind=drawn | kept)
 
 
 def check_shape(ticket: Ticket, shape: Sequence[int]) -> None:

@@ -5,6 +5,7 @@ layer.
 """
 
 import itertools
+import operator
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -126,14 +127,20 @@ def with_stable_names(model: "keras.Model") -> "keras.Model":
     """The model, weights included, with Keras's automatic names counted from the model's beginning.
 
     Keras counts over the process: the second model of a notebook has a layer `dense_2` where the
-    first one has `dense`, and its masks and weights would not be found by name. A model whose names
-    need no change is returned as it is.
+    first one has `dense`, and its masks and weights would not be found by name. Layers are renamed
+    in nested models and inside other layers (of `Bidirectional`, say) too. A model whose names need
+    no change is returned as it is.
 
     Args:
       model: functional or sequential, maybe nested.
     """
     names = _stable_names(model)
-    if all(layer.name == name for layer, name in names.values()):
+    configs, changed = {}, False
+    for key, (layer, _) in names.items():
+        if not is_nested(layer):
+            configs[key], inside = _stable_config(layer)
+            changed = changed or inside
+    if all(layer.name == name for layer, name in names.values()) and not changed:
         return model
     made: dict[int, tuple[keras.layers.Layer, keras.layers.Layer]] = {}
 
@@ -142,10 +149,16 @@ def with_stable_names(model: "keras.Model") -> "keras.Model":
 
     def renamed(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         if id(layer) not in made:
-            copy = renamed_model(layer) if is_nested(layer) else copy_layer(layer)
+            copy = renamed_model(layer) if is_nested(layer) else renamed_leaf(layer)
             copy._name = name_of(layer)
             made[id(layer)] = (layer, copy)
         return made[id(layer)][1]
+
+    def renamed_leaf(layer: "keras.layers.Layer") -> "keras.layers.Layer":
+        config = configs[id(layer)]
+        # Keras may repeat the arguments that a layer was made with, the name among them.
+        named = {"name": name_of(layer)} if "name" in config else {}
+        return copy_layer(layer, config | named)
 
     def renamed_model(model: "keras.Model") -> "keras.Model":
         if not isinstance(model, keras.Sequential):
@@ -167,34 +180,87 @@ def _stable_names(model: "keras.Model") -> dict[int, tuple["keras.layers.Layer",
     found: dict[int, keras.layers.Layer] = {}
 
     def walk(layer: "keras.layers.Layer") -> None:
-        if id(layer) not in found:
-            found[id(layer)] = layer
-            if is_nested(layer):
-                for part in (*(x.node.layer for x in layer.inputs), *layer.layers):
-                    walk(part)
+        """Visits layers in the order in which a program usually makes them."""
+        if id(layer) in found:
+            return
+        if is_nested(layer):
+            parts = [*(x.node.layer for x in layer.inputs), *layer.layers]
+            if not isinstance(layer, keras.Sequential):  # Models that it calls are made before it.
+                parts.sort(key=lambda part: not is_nested(part))
+            for part in parts:
+                walk(part)
+        found[id(layer)] = layer
 
     walk(model)
     stems = {key: _automatic_stem(layer) for key, layer in found.items()}
     taken = {layer.name for key, layer in found.items() if not stems[key]}
     names = {}
     for key, layer in found.items():
-        stem = stems[key]
-        choices = itertools.chain(
-            [stem] if stem != "input" else [], (f"{stem}_{n}" for n in itertools.count(1))
-        )
-        name = next(c for c in choices if c not in taken) if stem else layer.name
-        taken.add(name)
+        name = _free_name(stems[key], taken) if stems[key] else layer.name
         names[key] = layer, name
+    # The input of a sequential model is named after its first layer.
+    after = {f"{layer.name}_input": f"{name}_input" for layer, name in names.values()}
+    for key, (layer, name) in names.items():
+        if isinstance(layer, keras.layers.InputLayer):
+            names[key] = layer, after.get(name, name)
     return names
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    """The first automatic name that is not taken, as Keras counts; it is taken then."""
+    numbered = (f"{stem}_{n}" for n in itertools.count(1))
+    name = next(n for n in itertools.chain([stem], numbered) if n not in taken | {"input"})
+    taken.add(name)
+    return name
 
 
 def _automatic_stem(layer: "keras.layers.Layer") -> str:
     """What Keras's automatic name of a layer begins with; empty where the name is a user's own."""
-    kinds = {"Functional": "model", "InputLayer": "input"}
-    kind = type(layer).__name__
-    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", kind)  # as Keras makes its names
-    stem = kinds.get(kind) or re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
-    return stem if re.fullmatch(rf"{stem}(_\d+)?", layer.name) else ""
+    if type(layer).__module__.endswith(".tf_op_layer"):  # of a bare operation, `tf.math.abs_1`
+        return re.sub(r"_\d+$", "", layer.name)
+    return _stem(type(layer).__name__, layer.name)
+
+
+def _stem(kind: str, name: str) -> str:
+    """The beginning of automatic names of a class of layers; empty where `name` is not such a name."""
+    words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", kind)  # as Keras makes its names
+    snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+    snake = f"private{snake}" if snake.startswith("_") else snake
+    stem = {"Functional": "model", "InputLayer": "input"}.get(kind, snake)
+    return stem if re.fullmatch(rf"{stem}(_\d+)?", name) else ""
+
+
+def _stable_config(layer: "keras.layers.Layer") -> tuple[dict[str, Any], bool]:
+    """A layer's configuration with layers inside it renamed, and whether any needed a new name.
+
+    {}: the layer has no configuration, which is reported where it is copied.
+    """
+    try:
+        config = layer.get_config()
+    except NotImplementedError:
+        return {}, False
+    taken: set[str] = set()
+
+    def renamed(part: Any) -> Any:
+        """The part with new names; the same object where it needs none."""
+        if isinstance(part, list | tuple):
+            items = [renamed(item) for item in part]
+            return part if all(map(operator.is_, items, part)) else items
+        # The names in a model's configuration also stand in its connections: it stays as it is.
+        if not isinstance(part, dict) or "layers" in part:
+            return part
+        values = {key: renamed(value) for key, value in part.items()}
+        part = part if all(values[key] is part[key] for key in part) else values
+        inner = part.get("config")
+        if "class_name" in part and isinstance(inner, dict) and "name" in inner:
+            stem = _stem(str(part["class_name"]), str(inner["name"]))
+            name = _free_name(stem, taken) if stem else inner["name"]
+            if name != inner["name"]:
+                part = {**part, "config": {**inner, "name": name}}
+        return part
+
+    found = renamed(config)
+    return found, found is not config
 
 
 def flatten(model: "keras.Model") -> "keras.Model":

@@ -133,6 +133,17 @@ def weight_variables(model: "keras.Model") -> dict[str, "tf.Variable"]:
     return found
 
 
+def frozen_weights(model: "keras.Model") -> list[str]:
+    """The paths of the weights of layers with `trainable=False`, which keep their values."""
+    frozen = {
+        id(weight)
+        for _, layer in leaf_layers(model)
+        if not layer.trainable
+        for weight in layer.weights
+    }
+    return [name for name, weight in weight_variables(model).items() if id(weight) in frozen]
+
+
 def mask_variables(model: "keras.Model") -> dict[str, "tf.Variable"]:
     """The masks of a wrapped model, in model order, by the path of the weight they mask."""
     names = {id(weight): name for name, weight in weight_variables(model).items()}

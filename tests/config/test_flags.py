@@ -350,7 +350,7 @@ def test_a_bug_is_not_dressed_up_as_a_mistake_of_the_user():
     ],
 )
 def test_answers_in_a_second_and_without_tensorflow(at_once, flag, code, lines):
-    done = at_once("train", flag)
+    done = at_once("lotcal_tf.train", flag)
     assert (done.code, done.told) == (code, lines)
     assert ("--epochs" in done.out) == (code == 0)
 

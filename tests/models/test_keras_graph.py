@@ -4,7 +4,16 @@ import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
-from lotcal_tf.models.keras_graph import check_walkable, copy_layer, flatten, is_nested, rebuild
+from lotcal_tf.lottery.ticket import architecture_of
+from lotcal_tf.models.keras_graph import (
+    check_walkable,
+    copy_layer,
+    flatten,
+    is_nested,
+    rebuild,
+    with_stable_names,
+)
+from lotcal_tf.pruning import masking
 
 layers = keras.layers
 
@@ -155,3 +164,143 @@ def test_flatten_dissolves_nested_models_and_computes_the_same():
     assert flat.count_params() == model.count_params()  # `twice` and `inner` are still shared.
     values = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
     np.testing.assert_allclose(flat(values), model(values), rtol=1e-6)
+
+
+# Stable names
+
+
+class MyV2Layer(layers.Layer):
+    """Its automatic name is my_v2_layer."""
+
+
+def plain():
+    inputs = keras.Input((3,))
+    x = layers.Dense(4, "relu")(inputs)
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
+def sequential():
+    return keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.ReLU(), layers.Dense(2)])
+
+
+def sequential_with_an_input_shape():
+    return keras.Sequential([layers.Dense(4, input_shape=(3,)), layers.Dense(2)])
+
+
+def sequential_built_later():
+    model = keras.Sequential([layers.Dense(4), layers.Dense(2)])
+    model.build((None, 3))
+    return model
+
+
+def nested():
+    body = keras.Sequential([layers.Dense(4, input_shape=(3,)), layers.Dense(4)])
+    inputs = keras.Input((3,))
+    x = layers.BatchNormalization()(MyV2Layer()(body(inputs)))
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
+def sequential_of_models():
+    return keras.Sequential([sequential_with_an_input_shape(), layers.Dense(3), plain()])
+
+
+def shared():
+    inputs = keras.Input((3,))
+    layer, body = layers.Dense(3), sequential_of_models()
+    return keras.Model(inputs, body(layer(layer(inputs))) + body(inputs))
+
+
+def two_inputs():
+    first, second = keras.Input((3,)), keras.Input((2,))
+    joined = layers.Concatenate()([layers.Dense(2)(first), layers.Dense(3)(second)])
+    return keras.Model([first, second], layers.Dense(2)(joined))
+
+
+def operations():
+    inputs = keras.Input((3,))
+    x = layers.Dense(3)(inputs)
+    return keras.Model(inputs, layers.Dense(2)(tf.abs(x) * 2.0 + x[:, :3]))
+
+
+def wrapped():
+    inputs = keras.Input((3,))
+    x = layers.Reshape((3, 1))(inputs)
+    x = layers.Bidirectional(layers.LSTM(2, return_sequences=True))(x)
+    x = layers.RNN([layers.LSTMCell(2), layers.LSTMCell(2)])(x)
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
+BUILDS = (
+    plain,
+    sequential,
+    sequential_with_an_input_shape,
+    sequential_built_later,
+    nested,
+    sequential_of_models,
+    shared,
+    two_inputs,
+    operations,
+    wrapped,
+)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_model_has_the_same_names_and_weights_however_often_it_is_built(build):
+    keras.backend.clear_session()  # as in a new process
+    first, second = build(), build()
+    second.set_weights(first.get_weights())
+    assert architecture_of(second) != architecture_of(first)
+    models = [with_stable_names(model) for model in (first, second)]
+    assert architecture_of(models[0]) == architecture_of(models[1])
+    values = [masking.values(model) for model in models]
+    assert list(values[0]) == list(values[1])
+    for name, value in values[0].items():
+        np.testing.assert_array_equal(values[1][name], value)
+    draw = np.random.default_rng(0)
+    inputs = [draw.normal(size=(4, *x.shape[1:])).astype("float32") for x in first.inputs]
+    for model in (first, *models):
+        np.testing.assert_array_equal(model(inputs), second(inputs))
+    # What is shared still is: copies would have more weights.
+    assert models[1].count_params() == second.count_params()
+
+
+@pytest.mark.parametrize("build", [build for build in BUILDS if build is not shared])
+def test_a_model_of_a_new_process_is_left_as_it_is(build):
+    keras.backend.clear_session()
+    model = build()
+    assert with_stable_names(model) is model
+
+
+def test_the_model_itself_is_not_changed():
+    keras.backend.clear_session()
+    sequential()
+    model = sequential()
+    names, weights = [layer.name for layer in model.layers], model.get_weights()
+    copy = with_stable_names(model)
+    copy.set_weights([weight + 1 for weight in weights])
+    assert [layer.name for layer in model.layers] == names
+    for value, weight in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(value, weight)
+
+
+def test_names_of_the_users_own_are_kept_and_not_taken_twice():
+    keras.backend.clear_session()
+    plain()
+    inputs = keras.Input((3,), name="pixels")
+    x = layers.Dense(3, name="dense_of_mine")(layers.Dense(3)(inputs))
+    x = layers.ReLU(name="dense")(layers.Dense(3)(x))
+    model = keras.Model(inputs, layers.Dense(2, name="logits")(x), name="mine")
+    copy = with_stable_names(model)
+    assert copy.name == "mine"
+    assert [layer.name for layer in copy.layers] == [
+        "pixels", "dense_1", "dense_of_mine", "dense_2", "dense", "logits"
+    ]  # fmt: skip
+
+
+def test_frozen_layers_stay_frozen():
+    keras.backend.clear_session()
+    plain()
+    model = plain()
+    model.layers[1].trainable = False
+    copy = with_stable_names(model)
+    assert [layer.trainable for layer in copy.layers] == [True, False, True]

@@ -33,10 +33,11 @@ def run(tmp_path):
 
 def test_every_strategy_is_tried_with_settings_it_has(tool):
     tried = tool.candidates()
-    assert {name for name, _ in tried} == set(STRATEGIES)
+    # Slimming is for convolutional networks only.
+    assert {name for name, _ in tried} == set(STRATEGIES) - {"slimming"}
     for name, settings in tried:
-        assert set(settings) <= set(STRATEGIES[name].hyperparameters)
-        Experiment(calib=name, **settings)
+        found = Experiment.of(calib=name, **settings).settings
+        assert {key: found[key] for key in settings} == settings
     labels = [tool.label(name, settings) for name, settings in tried]
     assert len(set(labels)) == len(labels)
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lotcal_tf.config import flags
+from lotcal_tf import train
+from lotcal_tf.config.recipes import resolve
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +24,19 @@ def test_controls_and_the_other_optimizer_are_the_first_strategys(tool):
     assert [v.flags[0] for v in same] == ["--calib=none", "--calib=vwcc"] + 2 * ["--calib=none"]
 
 
+def experiment_of(chain):
+    """What the train command makes of a chain's flags."""
+    request = train.COMMAND.read(chain.flags)
+    return resolve(request.given, request.config)
+
+
 FLAGS = ["--model=lenet_10", "--levels=3", "--lr=0.1", "--prune_rate=0.4", "--epochs=2"]
 
 
 def test_what_a_ticket_brings_goes_to_the_search_only(tool):
     assert tool.for_transfer(FLAGS) == ["--levels=3", "--lr=0.1", "--epochs=2"]
+    kept = ["--calib_weight=0.1", "--set=gamma=2", "--config=a.toml"]
+    assert tool.for_transfer([*kept, "--dropout_at=head", "--gradient_of=loss"]) == kept
     for wrong in ("--epoch=3", "--epochs", "epochs"):
         with pytest.raises(SystemExit, match=f"^{wrong}: write --flag=value"):
             tool.for_transfer([wrong])
@@ -38,7 +47,7 @@ def test_the_train_command_takes_every_chain(tool, tmp_path):
     found = tool.searches(["none", "vwcc"], 2, "mnist", FLAGS)
     assert list(found) == [("none", 0), ("vwcc", 0), ("none", 1), ("vwcc", 1)]
     for (calib, seed), chain in found.items():
-        experiment = flags.parse("train", "", chain.flags)
+        experiment = experiment_of(chain)
         assert (experiment.dataset, experiment.calib, experiment.seed) == ("mnist", calib, seed)
         assert experiment.prune_rate == 0.4
         for level in range(4):
@@ -46,7 +55,7 @@ def test_the_train_command_takes_every_chain(tool, tmp_path):
     moved = tool.transfers(columns, 2, "digits", FLAGS, tmp_path)
     assert len({chain.name for chain in moved.values()}) == len(moved) == 2 * 5
     for (column, seed), chain in moved.items():
-        experiment = flags.parse("train", "", chain.flags)
+        experiment = experiment_of(chain)
         assert (experiment.dataset, experiment.calib, experiment.seed) == ("digits", "none", seed)
         strategy = "vwcc" if column == "vwcc" else "none"
         assert experiment.ticket == str(tmp_path / f"find-{strategy}-seed_{seed}")

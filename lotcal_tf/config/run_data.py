@@ -1,17 +1,42 @@
-"""The named data that a model is measured or exported on: its run's own, unless other data is named."""
+"""The named data that a model is measured or exported on: its run's own, unless other data is named.
+
+No TensorFlow here: the commands check what they are asked for before they import it.
+"""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config import registry
-from lotcal_tf.config.experiment import Experiment, check_together, recorded
+from lotcal_tf.config.experiment import FIELDS, Experiment, check_together, recorded
 from lotcal_tf.config.recipes import recipe_names, resolve
-from lotcal_tf.data import arrays, sources
-from lotcal_tf.data.splits import Part
+from lotcal_tf.config.run_directory import is_ticket, read_experiment
 from lotcal_tf.errors import UsageError
-from lotcal_tf.lottery.store import RunStore
+
+# The fields that say which examples there are, and how the metrics of predictions on them are computed.
+DATA_FIELDS = (
+    *(n for n, f in FIELDS.items() if f.metadata["section"] in ("Data", "Label noise")),
+    "ece_bins",
+    "seed",
+)
+
+
+def check_model(path: Path) -> None:
+    """Checks by names alone that a path is a ticket, a run, or a file of a registered format.
+
+    Raises:
+      UsageError: it is none of these.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or directory")
+    if registry.format_of(path) or is_ticket(path) or (path / "experiment.json").is_file():
+        return
+    raise UsageError(
+        f"{path} is not a model: give {registry.accepted_files()}, RUN/tickets/level_NN, or RUN for "
+        "its selected level"
+    )
 
 
 def recorded_fields(path: Path) -> dict[str, Any]:
@@ -23,12 +48,14 @@ def recorded_fields(path: Path) -> dict[str, Any]:
     whole = path.resolve()
     for directory in (whole, *whole.parents[1:2]):
         if (directory / "experiment.json").is_file():
-            found = RunStore(directory).experiment().get("experiment", {})
+            found = read_experiment(directory).get("experiment", {})
             return dict(found) if isinstance(found, dict) else {}
     return {}
 
 
-def data_experiment(path: Path, given: Mapping[str, Any], config: str | None = None) -> Experiment:
+def data_experiment(
+    path: Path, given: Mapping[str, Any], config: str | None = None, *, unseen: bool = False
+) -> Experiment:
     """The experiment whose data a model is measured or exported on.
 
     Args:
@@ -36,15 +63,24 @@ def data_experiment(path: Path, given: Mapping[str, Any], config: str | None = N
       given: fields set explicitly, by name. All others come from the run that the model lies in, so
         that its splits are those of its training.
       config: a recipe file that names other data.
+      unseen: whether the model is also measured on unseen data, which is read from `data_dir` even
+        where its own data is not.
 
     Raises:
       UsageError: no data is named, or a field is not valid.
     """
+    given = dict(given)
+    apart = {"data_dir": given.pop("data_dir")} if unseen and "data_dir" in given else {}
+    experiment = _data_experiment(path, given, config)
+    return dataclasses.replace(experiment, **apart)
+
+
+def _data_experiment(path: Path, given: Mapping[str, Any], config: str | None) -> Experiment:
     record = recorded_fields(path)
     named = {"dataset", "source"} & given.keys()
     own = not named or (named == {"dataset"} and given["dataset"] == record.get("dataset"))
     if config is None and own and record:
-        if arrays.is_fingerprint(record["source"]):
+        if _is_fingerprint(record["source"]):
             raise UsageError(
                 f"dataset is missing: {path} was trained on data that was passed as objects; name a data set "
                 "with --dataset, or pass the data to lotcal_tf.measure_model or export_ticket"
@@ -57,7 +93,9 @@ def data_experiment(path: Path, given: Mapping[str, Any], config: str | None = N
     # Other data: the run's draw of a validation split and its bins are kept.
     kept = {name: record[name] for name in ("seed", "ece_bins") if name in record} | dict(given)
     if config is None and "dataset" not in given:
-        return Experiment(**kept, dataset=given["source"])
+        experiment = Experiment(**kept, dataset=given["source"])
+        check_together(experiment, given)
+        return experiment
     return resolve(kept, config)
 
 
@@ -72,14 +110,6 @@ def unseen_experiment(name: str, experiment: Experiment) -> Experiment:
     return dataclasses.replace(other, data_dir=experiment.data_dir, memory_limit_mb=limit)
 
 
-def load_part(experiment: Experiment, split: str) -> Part:
-    """One split of named data, `val` or `test`; the test split alone where that can be had.
-
-    Raises:
-      UsageError: the data cannot be loaded, or has no such split.
-    """
-    alone = registry.source(experiment.source).load_test() if split == "test" else None
-    if alone is not None:
-        part: Part = alone(experiment)
-        return part
-    return sources.load(experiment).part(split)
+def _is_fingerprint(source: str) -> bool:
+    """Whether a recorded source is a digest of data passed as objects, see `data.arrays.fingerprint`."""
+    return re.fullmatch(r"[0-9a-f]{10}", source) is not None
