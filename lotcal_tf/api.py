@@ -64,9 +64,9 @@ def find_tickets(
       model: a tf_keras model, functional or sequential, maybe nested, that gives logits. Its weights
         are the initialisation; it is not changed. Without data: the name of a built-in network, as
         the command's `--model`; None: that of the recipe.
-      train: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs.
-      test: likewise; measured on, never used for selection. None: tables show validation metrics.
-      validation: likewise; None: drawn from train by seed (field `validation_size`).
+      train, test, validation: `(inputs, labels)` arrays, or unbatched `tf.data` pipelines of such pairs.
+        Without test, tables show validation metrics; it is never used for selection. validation=None:
+        drawn from train by seed (field `validation_size`).
       config: without a model: a recipe file, as the command's `--config`.
       callbacks: Keras callbacks; each level is one training run for them. One that needs single
         batches is refused, since many steps run inside one program. They do not enter the identity.
@@ -163,12 +163,12 @@ def export_ticket(
 
     Args:
       ticket: the ticket; or a run or its directory, of which `level` is exported.
-      directory: where to; an earlier export there is replaced. None, for a run: its `export/`, or
-        `export_level_NN/` for a numbered level.
+      directory: where to; None, for a run: its `export/`, or `export_level_NN/`. An earlier export
+        there is replaced.
       test, validation, train: as for `find_tickets`. Files are compared with the ticket on test; int8
         formats find ranges and temperature by validation (see `Run.validation`), int8_qat trains on
         train. test=None, for a run on named data: all three are that data.
-      level: of a run: a level's number, or `selected`.
+      level: of a run: its number, or `selected`.
       scaled: divide logits by the ticket's temperature; None: as the run's `export_logits` says.
       formats, encoding, output, tolerance, seconds, progress: see `deploy.export.export`.
       reuse: whether an earlier export of the ticket to these formats is returned as it is.
@@ -232,13 +232,12 @@ def measure_model(
       shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
       unseen: names of recipes or TFDS data sets; beside `test` inputs `(M, …)` of other tasks by name.
       input_range: of `test`: the largest value inputs can have; images are corrupted in [0, input_range].
-      progress: whether to show a bar on standard error, where that is a terminal.
+      progress: whether to show a bar, where standard error is a terminal.
       config: a recipe file that names the data.
       **fields: of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …
 
     Raises:
-      UsageError: model, data or an argument is not valid.
-      LotcalError: the model gives a value that is not finite.
+      UsageError, LotcalError: see `evaluation.measure.measure_opened`.
     """
     values = _data_fields(fields, named=test is None)
     opened = open_model(model.directory if isinstance(model, Run) else Path(model))
