@@ -19,6 +19,11 @@ SLOW = {"tensorflow", "tf_keras", "tensorflow_model_optimization", "tensorflow_d
 SLOW |= {"numpy", "scipy", "sklearn", "matplotlib"}
 
 
+def pytest_sessionfinish(session):
+    """Drops TensorFlow's notices, which pytest-xdist would print after pytest's closing line."""
+    session.config.pluginmanager.getplugin("capturemanager").read_global_capture()
+
+
 @pytest.fixture
 def tree():
     """tree(directory) → the content of every file below it, by path; None for a directory."""
