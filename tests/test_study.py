@@ -1,4 +1,4 @@
-"""The command on hand-made run directories; one tiny real run for the histograms."""
+"""The command on hand-made run directories, and on one tiny real run for the histograms."""
 
 import csv
 import json
@@ -73,17 +73,17 @@ def test_a_study_is_printed_and_written(call, runs, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == written
     assert done.out.splitlines()[-5:] == [f"  {out / name}" for name in written]
     text = (out / "study.md").read_text()
-    assert text.startswith("# Study\n\n2 chains of tiny, no label noise\n")
+    assert text.startswith("# Study\n\n2 runs of tiny, no label noise\n")
     assert all(f"]({name})" in text for name in written if name.endswith(".png"))
     assert "6,000" in done.out and "double descent" in done.out
     whole = json.loads((out / "study.json").read_text())
-    assert [row["best"]["weights"] for row in whole["chains"]] == [6000, 6000]
+    assert [row["best"]["weights"] for row in whole["runs"]] == [6000, 6000]
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert call(*runs, f"--out={out}").code == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_test_figures_choose_nothing(call, runs, tmp_path):
+def test_test_metrics_are_not_used_for_selection(call, runs, tmp_path):
     path = runs[0] / "metrics.csv"
     rows = [line.split(",") for line in path.read_text().splitlines()]
     place = rows[0].index("test_accuracy")
@@ -92,12 +92,12 @@ def test_test_figures_choose_nothing(call, runs, tmp_path):
     call(runs[0], "-o", tmp_path / "before")
     path.write_text("\n".join(",".join(row) for row in rows))
     call(runs[0], "-o", tmp_path / "after")
-    chains = []
+    found = []
     for name in ("before", "after"):
-        (chain,) = json.loads((tmp_path / name / "study.json").read_text())["chains"]
-        assert chain.pop("full") and chain.pop("best_figures")
-        chains.append(chain)
-    assert chains[0] == chains[1]
+        (run,) = json.loads((tmp_path / name / "study.json").read_text())["runs"]
+        assert run.pop("full") and run.pop("best_metrics")
+        found.append(run)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
@@ -107,19 +107,22 @@ def test_test_figures_choose_nothing(call, runs, tmp_path):
         (["-o", "{out}"], "no run is given"),
         (["{run}", "absent", "-o", "{out}"], "absent: no such directory"),
         (["{run}/metrics.csv", "-o", "{out}"], "metrics.csv: no such directory"),
-        (["{run}", "-o", "{run}/metrics.csv"], "--out={run}/metrics.csv: is no directory"),
+        (["{run}", "-o", "{run}/metrics.csv"], "--out={run}/metrics.csv: is not a directory"),
         (["{run}", "-o", "{run}/metrics.csv/x"], "--out={run}/metrics.csv/x: Not a directory"),
         (["{run}", "-o"], "o"),
         (["{run}", "-o", "{out}", "--epochs=3"], "'epochs'"),
         (["{run}", "-o", "{out}", "--config=a.toml"], "'config'"),
-        (["{run}", "-o", "{out}", "--data_dir=x"], "--data_dir=x: only means something with"),
+        (["{run}", "-o", "{out}", "--data_dir=x"], "'data_dir'"),
         (["{run}", "{run}", "-o", "{out}"], "are the same experiment"),
-        (["{run}", "{noisy}", "-o", "{out}"], "run_1 does not belong to {run}: label_noise is 0.2"),
+        (
+            ["{run}", "{noisy}", "-o", "{out}"],
+            "run_1 cannot be compared with {run}: label_noise is 0.2",
+        ),
         (["{run}", "{cut}", "-o", "{out}"], "run_2 is not finished: level 5 of 9 is missing"),
         (["{run}", "-o", "{out}", "--histograms"], "tickets/level_00 is missing"),
     ],
 )
-def test_a_wrong_request_is_told_in_one_line_and_writes_nothing(call, tmp_path, argv, words):
+def test_an_invalid_request_gives_one_line_and_writes_nothing(call, tmp_path, argv, words):
     places = {
         "run": write_run(tmp_path / "run_0"),
         "noisy": write_run(tmp_path / "run_1", seed=1, label_noise=0.2),
@@ -152,9 +155,10 @@ def test_a_write_that_fails_leaves_the_study_before_it(call, runs, tmp_path, mon
 
 
 def test_histograms_are_of_the_runs_own_tickets(call, tmp_path, determinism):
-    from lotcal_tf import measuring, metrics
+    from lotcal_tf import metrics
     from lotcal_tf.config.recipes import resolve
     from lotcal_tf.lottery.run import run_experiment
+    from lotcal_tf.lottery.ticket_files import read_predictions
 
     directory = tmp_path / "digits"
     flags = {
@@ -178,13 +182,11 @@ def test_histograms_are_of_the_runs_own_tickets(call, tmp_path, determinism):
     done = call(directory, "-o", tmp_path / "out", "--histograms")
     assert (done.code, done.err) == (0, [])
     assert (tmp_path / "out" / "confidence.png").stat().st_size > 1000
-    (chain,) = json.loads((tmp_path / "out" / "study.json").read_text())["chains"]
-    assert chain["best"]["level"] == 3
-    found = [chain[part]["test_wrong_confident"] for part in ("full", "best_figures")]
+    (run,) = json.loads((tmp_path / "out" / "study.json").read_text())["runs"]
+    assert run["best"]["level"] == 3
+    found = [run[part]["test_wrong_confident"] for part in ("full", "best_metrics")]
     assert found == pytest.approx([recorded[0], recorded[3]]) and recorded[0] > 0
-    (labels, logits), _ = measuring.predictions(
-        [directory / "tickets" / f"level_0{level}" for level in (0, 3)]
-    )
+    labels, logits = read_predictions(directory / "tickets" / "level_00", "test")
     assert metrics.accuracy(labels, logits) == pytest.approx(float(rows[0]["test_accuracy"]))
     assert np.asarray(logits).shape == (360, 10)
 
