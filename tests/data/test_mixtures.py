@@ -113,7 +113,7 @@ def test_the_recipe_over_fits_and_its_best_ticket_knows_the_truth_better(tmp_pat
     # The recipe's training; two large prunings instead of many small ones, so that it takes seconds.
     flags = {"dataset": "mixture", "prune_rate": 0.8, "levels": 2, "out": str(tmp_path / "run")}
     run = run_experiment(resolve(flags), progress=False)
-    dense, best = run.records[0], run.best.record
+    dense, best = run.records[0], run.selected.record
     assert best["level"] > 0
     assert dense["train_accuracy"] > 0.99, "the noise is learnt by heart"
     # 200 of 1 000 labels are redrawn, of which a quarter comes out as it was.
