@@ -346,6 +346,8 @@ def test_a_damaged_image_ends_the_run_before_anything_is_written(svhn, tmp_path)
     found = records(path)
     found[3] = unmake(found[3], (b"IDAT", 6), b"\xff\0" * 3)
     write_records(path, found)
-    with pytest.raises(UsageError, match="^the TFDS set svhn_cropped is damaged: train cannot be"):
+    with pytest.raises(
+        UsageError, match="^the TFDS data set svhn_cropped is damaged: train cannot be"
+    ):
         run_experiment(resolve(svhn), progress=False)
     assert not (tmp_path / "run").exists()
