@@ -45,10 +45,11 @@ REQUIRED = [
 ]
 
 EXTRAS = {
-    "ray": ["ray>=2.9,<3"],
     "test": [
+        "import-linter>=2.17,<3",
         "mypy>=2.4,<3",
         "pytest>=9,<10",
+        "pytest-xdist>=3.8,<4",
         "ruff>=0.17.6,<0.18",  # a new minor brings new rules
         "setuptools>=77",  # tests/test_packaging.py builds a wheel without a network
         "types-tabulate>=0.9,<1",
@@ -67,6 +68,7 @@ setup(
     python_requires=">=3.11",
     install_requires=REQUIRED,
     extras_require=EXTRAS,
+    entry_points={"console_scripts": ["lotcal-tf=lotcal_tf.__main__:main"]},
     # The recipes stand beside the package, where one reads and edits them; a wheel carries them
     # inside it. An editable install does not follow this map and finds ../configs instead.
     packages=[*find_packages(include=["lotcal_tf", "lotcal_tf.*"]), "lotcal_tf.configs"],

@@ -4,6 +4,7 @@ Each function here is also what the command of that kind calls.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lotcal_tf.config.experiment import (
     FIELDS,
     Experiment,
     check_together,
+    recorded,
     setting_fields,
 )
 from lotcal_tf.config.recipes import resolve
@@ -62,13 +64,12 @@ def find_tickets(
       model: a tf_keras model, functional or sequential, maybe nested, that gives logits. Its weights
         are the initialisation; it is not changed. Without data: the name of a built-in network, as
         the command's `--model`; None: that of the recipe.
-      train: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs.
-      test: likewise; measured on, never used for selection. None: tables show validation metrics.
-      validation: likewise; None: drawn from train by seed (field `validation_size`).
+      train, test, validation: `(inputs, labels)` arrays, or unbatched `tf.data` pipelines of such pairs.
+        Without test, tables show validation metrics; it is never used for selection. validation=None:
+        drawn from train by seed (field `validation_size`).
       config: without a model: a recipe file, as the command's `--config`.
-      callbacks: Keras callbacks, driven once per level at its beginning, its end and those of its
-        epochs. One that overrides `on_train_batch_begin` or `on_train_batch_end` is refused: many
-        steps run inside one program. Callbacks are no part of a run's identity.
+      callbacks: Keras callbacks; each level is one training run for them. One that needs single
+        batches is refused, since many steps run inside one program. They do not enter the identity.
       progress: whether to show a bar or lines on standard error.
       **fields: of `Experiment` (epochs, levels, prune_rate, calib, out, …) and hyperparameters of
         the strategy and the criterion. `calib` and `criterion` take a class too. Calling again with
@@ -84,34 +85,46 @@ def find_tickets(
     values = _texts(fields)
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
     values |= {name: custom.name_of(found) for name, found in classes.items()}
-    common: dict[str, Any] = {
-        "strategy": classes.get("calib"),
-        "criterion": classes.get("criterion"),
-        "callbacks": callbacks,
-        "progress": progress,
-    }
     given = any(data is not None for data in (train, test, validation))
-    if model is None and given:
-        raise UsageError("model is missing: pass a tf_keras model beside the data")
-    if model is None or (isinstance(model, str) and not given):
+    if not given and (model is None or isinstance(model, str)):
         named = {} if model is None else {"model": model}
-        experiment = resolve(values | named, _text(config))
-        _refuse_workers(experiment)
-        return run_experiment(experiment, **common)
-    if train is None or config is not None:
-        raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
+        experiment, task_of = resolve(values | named, _text(config)), None
+    else:
+        if model is None:
+            raise UsageError("model is missing: pass a tf_keras model beside the data")
+        if train is None or config is not None:
+            raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
+        count = classes_of(model)
+        experiment = _experiment(values)
+        dataset = _dataset(train, test, validation, experiment, count)
+        task_of = functools.partial(GivenTask, model=model, dataset=dataset)
+    if experiment.distribute == "multi_worker":
+        problem = "is for the train command: workers must meet before TensorFlow is first used"
+        raise FieldError("distribute", experiment.distribute, problem)
+    return run_experiment(
+        experiment,
+        task_of,
+        strategy=classes.get("calib"),
+        criterion=classes.get("criterion"),
+        callbacks=callbacks,
+        progress=progress,
+    )
+
+
+def _experiment(values: Mapping[str, Any]) -> Experiment:
+    """The experiment of a model and data that are passed as objects.
+
+    Raises:
+      FieldError: a field is not valid, or describes named data or a built-in network.
+    """
     for name, value in values.items():
         field = FIELDS.get(name) or setting_fields().get(name)
         if field is not None and field.metadata["named_only"]:
             problem = "describes named data or a built-in network; here both are passed as objects"
             raise FieldError(name, value, problem)
-    network: Any = model
-    count = classes_of(network)
     experiment = Experiment.of(**values)
     check_together(experiment, values)
-    _refuse_workers(experiment)
-    dataset = _dataset(train, test, validation, experiment, count)
-    return run_experiment(experiment, lambda e: GivenTask(e, network, dataset), **common)
+    return experiment
 
 
 def load_ticket(directory: str | Path) -> Ticket:
@@ -146,61 +159,36 @@ def export_ticket(
     config: str | Path | None = None,
     **fields: Any,
 ) -> Exported:
-    """Exports a ticket as files, each verified against it; see `deploy.export.export`.
+    """Exports a ticket as files, each verified against it.
 
     Args:
       ticket: the ticket; or a run or its directory, of which `level` is exported.
-      directory: where to; an earlier export there is replaced. None, for a run: its `export/`, or
-        `export_level_NN/` for a numbered level.
-      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs; the files are
-        compared with the ticket on them. None, for a run on named data: that data.
-      validation: likewise; int8 formats find their ranges and their temperature by them. `Run`
-        gives its own as `run.validation`.
-      train: likewise; quantisation-aware training runs over them.
-      level: of a run: a level's number, or `selected`.
-      formats: names of file formats.
-      encoding: dense, sparse, compact or compact_sparse for all files; None: the smallest of each.
-      output: `logits` or `probabilities`.
-      scaled: divide the logits by the ticket's temperature, so that their softmax is calibrated. None: as
-        the run's field `export_logits` says; a ticket alone is scaled.
-      tolerance: how far a file may be from its ticket.
-      seconds: how long each file's latency is measured; 0: not at all.
-      reuse: whether an earlier export of the same ticket to the same formats is returned as it is.
-      progress: called with a line for each step.
-      config: a recipe file that names other data for a run.
-      **fields: of `Experiment`, in place of what the run recorded: `ece_bins`, `export_logits`, and for
-        named data `data_dir`, `dataset`, …
+      directory: where to; None, for a run: its `export/`, or `export_level_NN/`. An earlier export
+        there is replaced.
+      test, validation, train: as for `find_tickets`. Files are compared with the ticket on test; int8
+        formats find ranges and temperature by validation (see `Run.validation`), int8_qat trains on
+        train. test=None, for a run on named data: all three are that data.
+      level: of a run: its number, or `selected`.
+      scaled: divide logits by the ticket's temperature; None: as the run's `export_logits` says.
+      formats, encoding, output, tolerance, seconds, progress: see `deploy.export.export`.
+      reuse: whether an earlier export of the ticket to these formats is returned as it is.
+      config, **fields: other data, and fields in place of what the run recorded.
 
     Raises:
-      UsageError: something does not fit; nothing was written.
-      ExportMismatch: a file is farther from its ticket than the tolerance; nothing is left.
+      UsageError, ExportMismatch: see `deploy.export.export`; nothing is left.
     """
     values = _data_fields(fields, config, "export_logits", named=test is None)
     request = _ExportRequest.of(ticket, level, directory)
-    recorded = {"ece_bins": request.ticket.record.get("ece_bins"), **request.recorded, **values}
-    kept = {name: recorded.get(name) for name in ("ece_bins", "export_logits")}
-    settings = Experiment(**{name: value for name, value in kept.items() if value is not None})
+    settings = request.settings(values)
     scaled = settings.export_logits == "scaled" if scaled is None else scaled
-    if reuse:
-        found = exported(request.ticket, request.directory, formats=formats, scaled=scaled)
-        if found is not None:
-            return found
+    if reuse and (found := request.earlier(formats, scaled)) is not None:
+        return found
     if test is None:
-        if request.store is None:
-            raise UsageError(
-                "test is missing: files are compared with the ticket on (inputs, labels)"
-            )
-        own = config is None and not values.keys() - {"ece_bins", "export_logits"}
-        if isinstance(ticket, Run) and own:
-            dataset = ticket.load()
-        else:
-            experiment = data_experiment(request.store.directory, values, _text(config))
-            progress(f"reading {experiment.dataset}")
-            dataset = sources.load(experiment)
-        examples = Examples.of(dataset, request.recorded["seed"])
+        examples = request.examples(ticket, _text(config), values, progress)
     else:
         classes = classes_of(request.ticket.dense())
         examples = Examples.given(test, validation, train, classes=classes)
+    store = request.store
     return export(
         request.ticket,
         request.directory,
@@ -211,8 +199,8 @@ def export_ticket(
         scaled=scaled,
         tolerance=tolerance,
         bins=settings.ece_bins,
-        dense=None if request.store is None else _read(request.store, 0).model(),
-        origin=None if request.store is None else request.store.experiment(),
+        dense=None if store is None else _read(store, 0).model(),
+        origin=None if store is None else store.experiment(),
         seconds=seconds,
         progress=progress,
     )
@@ -235,25 +223,21 @@ def measure_model(
     """Measures a ticket or an exported file.
 
     Args:
-      model: a file of a registered format, a SavedModel's directory, RUN/tickets/level_NN; or a run
-        or its directory, of which the selected ticket is measured.
-      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs. None: named
-        data, that of the model's run unless `fields` or `config` name other data. A ticket on its own
-        run's data is measured by the predictions stored with it, unless a field of the data is given.
-      split: of named data: `test`, or `val`, drawn as the run drew it and with its label noise.
+      model: a file, a SavedModel's directory, RUN/tickets/level_NN, or a run's selected ticket.
+      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline. None: the model's run's own
+        data, or what `fields` or `config` name. On its own data a ticket is measured by the
+        predictions stored with it.
+      split: of named data: `test`, or `val` as the run drew it, with its label noise.
       scaled: divide a ticket's logits by its temperature.
-      shifts: corruptions: gaussian_noise, blur, contrast; for images `(height, width, channels)`.
-      severities: of 1 … 5.
+      shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
       unseen: names of recipes or TFDS data sets; beside `test` inputs `(M, …)` of other tasks by name.
       input_range: of `test`: the largest value inputs can have; images are corrupted in [0, input_range].
-      progress: whether to show a bar on standard error, where that is a terminal.
+      progress: whether to show a bar, where standard error is a terminal.
       config: a recipe file that names the data.
-      **fields: of `Experiment`: `ece_bins` (default: that of the model's run), and for named data
-        `dataset`, `data_dir`, …
+      **fields: of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …
 
     Raises:
-      UsageError: model, data or an argument is not valid.
-      LotcalError: the model gives a value that is not finite.
+      UsageError, LotcalError: see `evaluation.measure.measure_opened`.
     """
     values = _data_fields(fields, config, named=test is None)
     opened = open_model(model.directory if isinstance(model, Run) else Path(model))
@@ -264,20 +248,20 @@ def measure_model(
         "severities": severities,
         "progress": progress,
     }
+    record = recorded_fields(opened.path)
     if test is not None:
-        kept = {"ece_bins": recorded_fields(opened.path).get("ece_bins", DEFAULT_BINS)}
-        bins = Experiment(**(kept | values)).ece_bins
+        bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
         part, others = _given_parts(opened, test, unseen, input_range)
         return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
     if scaled:
         opened.temperature()  # That there is none is reported before data is loaded.
-    experiment = data_experiment(opened.path, values, _text(config), unseen=bool(unseen))
-    if opened.ticket is not None and not (
-        shifts or unseen or config or values.keys() - {"ece_bins"}
-    ):
+    other = shifts or unseen or config or values.keys() - {"ece_bins"}
+    if opened.ticket is not None and record and not other:
+        own = recorded(record, **values)
         return measure_stored(
-            opened, data=experiment.dataset, split=split, bins=experiment.ece_bins, scaled=scaled
+            opened, data=own.dataset, split=split, bins=own.ece_bins, scaled=scaled
         )
+    experiment = data_experiment(opened.path, values, _text(config), unseen=bool(unseen))
     part = sources.load_part(experiment, split)
     others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in unseen}
     data, bins = experiment.dataset, experiment.ece_bins
@@ -339,10 +323,41 @@ class _ExportRequest:
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if directory is None else Path(directory), store)
 
-    @property
-    def recorded(self) -> dict[str, Any]:
-        """The fields of the run; {} where it is not known."""
-        return {} if self.store is None else dict(self.store.experiment()["experiment"])
+    def earlier(self, formats: Sequence[str], scaled: bool) -> Exported | None:
+        """An earlier export of the ticket to these formats; None if there is none."""
+        return exported(self.ticket, self.directory, formats=formats, scaled=scaled)
+
+    def examples(
+        self,
+        given: Ticket | Run | str | Path,
+        config: str | None,
+        fields: Mapping[str, Any],
+        progress: Callable[[str], None],
+    ) -> Examples:
+        """The named data of the run, or what fields name instead.
+
+        Raises:
+          UsageError: no data is named.
+        """
+        if self.store is None:
+            raise UsageError(
+                "test is missing: files are compared with the ticket on (inputs, labels)"
+            )
+        own = config is None and not fields.keys() - {"ece_bins", "export_logits"}
+        if isinstance(given, Run) and own:
+            dataset = given.load()
+        else:
+            experiment = data_experiment(self.store.directory, fields, config)
+            progress(f"reading {experiment.dataset}")
+            dataset = sources.load(experiment)
+        return Examples.of(dataset, self.store.experiment()["experiment"]["seed"])
+
+    def settings(self, given: Mapping[str, Any]) -> Experiment:
+        """An experiment with the bins and the output that were given, else with the run's own."""
+        known = {} if self.store is None else self.store.experiment()["experiment"]
+        known = {"ece_bins": self.ticket.record.get("ece_bins"), **known, **given}
+        kept = {name: known.get(name) for name in ("ece_bins", "export_logits")}
+        return Experiment(**{name: value for name, value in kept.items() if value is not None})
 
 
 def _read(store: RunStore, level: int) -> Ticket:
@@ -378,12 +393,6 @@ def _data_fields(
         if not named and name not in ("ece_bins", *others):
             raise FieldError(name, value, "describes named data; here data is passed as objects")
     return values
-
-
-def _refuse_workers(experiment: Experiment) -> None:
-    if experiment.distribute == "multi_worker":
-        problem = "is for the train command: workers must meet before TensorFlow is first used"
-        raise FieldError("distribute", experiment.distribute, problem)
 
 
 def _dataset(

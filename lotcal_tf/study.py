@@ -1,8 +1,8 @@
-"""Reads finished runs under label noise together: descent, best tickets, distance to the truth.
+"""Compares finished runs under label noise: double descent, best tickets, distance to the truth.
 
-Finds peak, sweet spot and best ticket of each chain from training and validation error alone, states
-what the chains say together, and draws it. Runs must agree in all but network, seed and difficulty.
-Writes study.json, study.md and the figures into the directory of --out.
+Finds the peak, the sweet spot and the best ticket of each run from its training and validation errors.
+Then prints tables and claims over all runs, and writes them with figures to the directory --out, as
+study.md and study.json. Runs may differ in network, seed and difficulty (mixture_clusters) only.
 """
 
 import json
@@ -15,10 +15,10 @@ from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.files import write_atomically
 
 if TYPE_CHECKING:
-    from lotcal_tf.analysis.runs import Chain
+    from lotcal_tf.analysis.runs import RecordedRun
 
 FLAGS = (
-    flags.Flag("out", "directory that the study is written to", short="o"),
+    flags.Flag("out", "directory to write the study to", short="o"),
     flags.Flag(
         "histograms",
         "also draw histograms of the confidence of full networks and best tickets on test data",
@@ -29,35 +29,33 @@ COMMAND = flags.Command("study", __doc__, FLAGS, (), "RUN…")
 
 
 def main(request: flags.Request) -> None:
-    """Reads the runs, prints what they say and writes it.
+    """Reads the runs, prints the study and writes it.
 
     Raises:
-      LotcalError: what went wrong, in one line; nothing is written then.
+      LotcalError: the request is invalid, or the study cannot be written.
     """
     own = request.own
     if not own["out"]:
-        raise UsageError(
-            "--out is missing: name the directory that the study is written to (-o DIR)"
-        )
+        raise UsageError("--out is missing: name the directory to write the study to (-o DIR)")
     out = Path(own["out"])
     if out.exists() and not out.is_dir():
         raise FieldError("out", out, "is not a directory")
     if not request.operands:
-        raise UsageError("no run is given: name run directories")
+        raise UsageError("no run is given: name at least one run directory")
     for name in request.operands:
         if not Path(name).is_dir():
             raise UsageError(f"{name}: no such directory")
-    # Only now: NumPy, SciPy and matplotlib take a while, usage errors are reported at once.
+    # Imported late: NumPy, SciPy and matplotlib take a while, and usage errors should not wait.
     from lotcal_tf.analysis import figures
     from lotcal_tf.analysis.page import page
     from lotcal_tf.analysis.runs import read_runs
     from lotcal_tf.analysis.study import Study
 
-    chains = read_runs([Path(name) for name in request.operands])
+    runs = read_runs([Path(name) for name in request.operands])
     files = {}
     if own["histograms"]:
-        chains, files["confidence.png"] = _histograms(chains)
-    study = Study(chains)
+        runs, files["confidence.png"] = _histograms(runs)
+    study = Study(runs)
     files |= figures.draw(study)
     text = page(study)
     pictures = "\n".join(f"![{name.removesuffix('.png')}]({name})\n" for name in sorted(files))
@@ -71,35 +69,35 @@ def main(request: flags.Request) -> None:
     except OSError as error:
         raise FieldError("out", out, f"{error.strerror}; choose another") from error
     print(text)
-    print("written:", *(str(out / name) for name in sorted(files)), sep="\n  ")
+    print("files written:", *(str(out / name) for name in sorted(files)), sep="\n  ")
 
 
-def _histograms(chains: "list[Chain]") -> "tuple[list[Chain], bytes]":
-    """The chains with the predictions of full networks and best tickets, and the histograms."""
+def _histograms(runs: "list[RecordedRun]") -> "tuple[list[RecordedRun], bytes]":
+    """Histograms of confidence from stored predictions; returns the runs with them filled in."""
     from lotcal_tf.analysis import figures
     from lotcal_tf.analysis.study import with_predictions
     from lotcal_tf.lottery.ticket_files import read_predictions
 
-    if all(chain.descent.best is None for chain in chains):
+    if all(run.descent.best is None for run in runs):
         raise UsageError("--histograms: no run has a best ticket")
     predicted: dict[str, list[Any]] = {}
     found = []
-    for chain in chains:
-        best = chain.descent.best
+    for run in runs:
+        best = run.descent.best
         if best is not None:
             try:
-                pair = [read_predictions(level_path(chain.directory, n), "test") for n in (0, best)]
+                pair = [read_predictions(level_path(run.directory, n), "test") for n in (0, best)]
             except DamagedTicket as error:
-                # What was asked for cannot be drawn; nothing that ran has failed.
+                # For a user who asks for it, a damaged ticket is a wrong argument.
                 raise UsageError(str(error)) from error
-            predicted.setdefault(chain.model, []).append(pair)
-            chain = with_predictions(chain, dict(zip((0, best), pair, strict=True)))
-        found.append(chain)
+            predicted.setdefault(run.model, []).append(pair)
+            run = with_predictions(run, dict(zip((0, best), pair, strict=True)))
+        found.append(run)
     return found, figures.confidences(predicted)
 
 
 def run(argv: list[str] | None = None) -> None:
-    """The command; leaves with its exit code."""
+    """Runs the command and exits with its exit code."""
     flags.run(COMMAND, main, argv)
 
 

@@ -11,9 +11,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# Processes of pytest-xdist share the processors: more threads in each would only wait.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 # What takes seconds to import; and what a command needs for its work, but not for its usage.
 SLOW = {"tensorflow", "tf_keras", "tensorflow_model_optimization", "tensorflow_datasets"}
 SLOW |= {"numpy", "scipy", "sklearn", "matplotlib"}
+
+
+def pytest_sessionfinish(session):
+    """Drops TensorFlow's notices, which pytest-xdist would print after pytest's closing line."""
+    session.config.pluginmanager.getplugin("capturemanager").read_global_capture()
 
 
 @pytest.fixture

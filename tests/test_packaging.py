@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {path.stem for path in (ROOT / "configs").glob("*.toml")}
 ASK = """
 import json
-from lotcal_tf import experiment, recipes
+from lotcal_tf.config import experiment, recipes
 print(json.dumps([experiment.__file__, str(recipes.recipe_directory().resolve()),
                   recipes.recipe_names()]))
 """
@@ -125,13 +125,11 @@ def test_editable_install_reads_the_checkouts_recipes(built, elsewhere):
 
 
 def test_plain_install_brings_all_that_is_imported(built):
-    required, extras = set(), set()
-    for line in re.findall(r"^Requires-Dist: (.+)$", metadata(built.wheel), re.MULTILINE):
-        name = re.match(r"[\w.-]+", line)[0].lower().replace("_", "-")
-        if "extra ==" not in line:
-            required.add(name)
-        elif re.search(r"extra == .ray\b", line):
-            extras.add(name)
+    required = {
+        re.match(r"[\w.-]+", line)[0].lower().replace("_", "-")
+        for line in re.findall(r"^Requires-Dist: (.+)$", metadata(built.wheel), re.MULTILINE)
+        if "extra ==" not in line
+    }
     distributions = packages_distributions()
     for path in sorted((ROOT / "lotcal_tf").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -145,10 +143,22 @@ def test_plain_install_brings_all_that_is_imported(built):
                 if name in sys.stdlib_module_names or name == "lotcal_tf":
                     continue
                 brought_by = {one.lower().replace("_", "-") for one in distributions.get(name, [])}
-                assert brought_by & required or name in extras, f"{path} imports {name}"
+                assert brought_by & required, f"{path} imports {name}"
 
 
-def test_version_is_told_once(built):
+def test_console_command_is_installed(built, elsewhere):
+    done = subprocess.run(
+        [built.installed / "bin" / "lotcal-tf", "train", "--no-such-flag"],
+        cwd=elsewhere,
+        env=os.environ | {"PYTHONPATH": str(built.installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no-such-flag" in done.stderr
+
+
+def test_version_is_written_once(built):
     from lotcal_tf import __version__
 
     assert f"\nVersion: {__version__}\n" in metadata(built.wheel)

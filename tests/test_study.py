@@ -67,17 +67,17 @@ def test_a_study_is_printed_and_written(call, runs, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == written
     assert done.out.splitlines()[-5:] == [f"  {out / name}" for name in written]
     text = (out / "study.md").read_text()
-    assert text.startswith("# Study\n\n2 chains of tiny, no label noise\n")
+    assert text.startswith("# Study\n\n2 runs of tiny, no label noise\n")
     assert all(f"]({name})" in text for name in written if name.endswith(".png"))
     assert "6,000" in done.out and "double descent" in done.out
     whole = json.loads((out / "study.json").read_text())
-    assert [row["best"]["weights"] for row in whole["chains"]] == [6000, 6000]
+    assert [row["best"]["weights"] for row in whole["runs"]] == [6000, 6000]
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert call(*runs, f"--out={out}").code == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_test_figures_choose_nothing(call, runs, tmp_path):
+def test_test_metrics_are_not_used_for_selection(call, runs, tmp_path):
     path = runs[0] / "metrics.csv"
     rows = [line.split(",") for line in path.read_text().splitlines()]
     place = rows[0].index("test_accuracy")
@@ -86,12 +86,12 @@ def test_test_figures_choose_nothing(call, runs, tmp_path):
     call(runs[0], "-o", tmp_path / "before")
     path.write_text("\n".join(",".join(row) for row in rows))
     call(runs[0], "-o", tmp_path / "after")
-    chains = []
+    found = []
     for name in ("before", "after"):
-        (chain,) = json.loads((tmp_path / name / "study.json").read_text())["chains"]
-        assert chain.pop("full") and chain.pop("best_figures")
-        chains.append(chain)
-    assert chains[0] == chains[1]
+        (run,) = json.loads((tmp_path / name / "study.json").read_text())["runs"]
+        assert run.pop("full") and run.pop("best_metrics")
+        found.append(run)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,10 @@ def test_test_figures_choose_nothing(call, runs, tmp_path):
         (["{run}", "-o", "{out}", "--config=a.toml"], "'config'"),
         (["{run}", "-o", "{out}", "--data_dir=x"], "'data_dir'"),
         (["{run}", "{run}", "-o", "{out}"], "are the same experiment"),
-        (["{run}", "{noisy}", "-o", "{out}"], "run_1 does not belong to {run}: label_noise is 0.2"),
+        (
+            ["{run}", "{noisy}", "-o", "{out}"],
+            "run_1 cannot be compared with {run}: label_noise is 0.2",
+        ),
         (["{run}", "{cut}", "-o", "{out}"], "run_2 is not finished: level 5 of 9 is missing"),
         (["{run}", "-o", "{out}", "--histograms"], "tickets/level_00 is not a ticket"),
     ],
@@ -177,9 +180,9 @@ def test_histograms_are_of_stored_predictions_and_need_no_tensorflow(digits_run,
     assert done.returncode == 0, done.stderr
     assert (out / "confidence.png").stat().st_size > 1000
     assert f"  {out / 'confidence.png'}" in done.stdout.splitlines()
-    (chain,) = json.loads((out / "study.json").read_text())["chains"]
-    assert chain["best"]["level"] == 2
-    found = [chain[part]["test_wrong_confident"] for part in ("full", "best_figures")]
+    (read,) = json.loads((out / "study.json").read_text())["runs"]
+    assert read["best"]["level"] == 2
+    found = [read[part]["test_wrong_confident"] for part in ("full", "best_metrics")]
     recorded = [digits_run.records[level]["test_wrong_confident"] for level in (0, 2)]
     assert found == recorded
 

@@ -1,13 +1,13 @@
-"""Reading one chain: interpolation threshold, peak, sweet spot, best ticket, collapse.
+"""Finds double descent in one pruning run: threshold, peak, sweet spot, best ticket, collapse.
 
-Under label noise the test error of a chain first rises while the network is still large enough to
-learn the noise by heart, then falls below where it began, and rises again when too little is left
-(sparse double descent: He et al. 2022, arXiv 2206.08684; Arora et al. 2023, arXiv 2306.12190). The rule
-here finds these places from training and validation error alone; test figures are never looked at.
+Under label noise, pruning first raises the test error, while the network is still large enough to
+memorise the noise. Then the error falls below that of the dense network, and it rises again when
+too few weights are left (sparse double descent: He et al. 2022, arXiv 2206.08684; Arora et al. 2023,
+arXiv 2306.12190). The rule uses training and validation errors only, never test metrics.
 
-All errors are those on the labels as they are trained and validated, noisy ones included. A label
-known to be wrong is an error of every level that learnt the task, so it tells no two of them apart:
-what chance there is in a level's error comes from the other labels.
+All errors are measured against the noisy labels. Every level that has learnt the task errs on the
+labels that the noise made wrong. These errors are common to all levels, so the standard error of a
+level covers the other labels only.
 """
 
 import dataclasses
@@ -18,30 +18,31 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-# A level interpolates where it gets no more than this share of its training labels wrong.
+# A level interpolates if its training error is at most this.
 INTERPOLATES = 0.01
-# A level over-fits where its training error is at most this share of its validation error.
+# A level over-fits if its training error is at most this share of its validation error.
 OVERFITS = 0.5
-# How sure a rise and a fall must be, over all pairs of levels of the chain together.
+# Confidence level of rises and falls, over all pairs of levels of a run together.
 CONFIDENCE = 0.95
-# A rise, a peak and a fall.
+# A peak has at least one level before it and one after it.
 SHORTEST = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Descent:
-    """What a chain shows, as numbers of its levels; None: it does not show it.
+    """The levels of a run at which its error changes direction; None where there is no such level.
 
     Attributes:
       threshold: interpolation threshold, the sparsest level that still interpolates.
-      threshold_is_bound: the chain ends before the threshold is passed.
-      peak: highest validation error among over-fitting levels, with a rise before and a fall after.
-      best: best ticket, lowest validation error after the peak.
-      best_is_bound: the chain ends within the sweet spot, so the best may be sparser.
-      sweet_spot: densest and sparsest level around the best within a standard error of it.
-      collapse: the level from which on validation error stays above the best's for sure.
-      lowest: lowest validation error of the whole chain, whatever its shape; not None.
-      verdict: the shape in words.
+      threshold_is_bound: whether the run still interpolates at its last level.
+      peak: an over-fitting level with a significant rise before it and a significant fall after it.
+      best: best ticket, the level with the lowest validation error after the peak.
+      best_is_bound: whether the run ends inside its sweet spot, so that a sparser level may be
+        better.
+      sweet_spot: densest and sparsest level around the best one within one standard error of it.
+      collapse: first level from which all levels are significantly worse than the best one.
+      lowest: level with the lowest validation error of the whole run; never None.
+      verdict: the shape of the curve in words.
     """
 
     threshold: int | None
@@ -55,80 +56,81 @@ class Descent:
     verdict: str
 
 
-def read_chain(
+def find_descent(
     train_error: ArrayLike,
     validation_error: ArrayLike,
     examples: int,
     wrong_labels: float = 0.0,
 ) -> Descent:
-    """Reads a chain.
+    """Finds the levels of a run at which its error changes direction.
+
+    Two levels differ significantly if their errors differ by more than `significant_difference`.
+    The peak is an over-fitting level that is significantly above a denser and a sparser level. Of
+    several such levels it is the one whose smaller difference is largest. A run without a peak whose
+    level 0 is significantly above its lowest level begins at its peak or after it; its lowest level
+    is its best ticket. Of equal levels the sparser one counts.
 
     Args:
-      train_error, validation_error: one a level, from dense to sparse, each in [0, 1].
-      examples: how many examples the validation error is taken over; gives its standard error.
+      train_error, validation_error: `(L,)`, one value per level from dense to sparse, in [0, 1].
+      examples: number of validation examples, for the standard error.
       wrong_labels: share of the validation labels known to be wrong, in [0, 1).
 
     Raises:
-      ValueError: the columns are empty, unequally long or hold values outside [0, 1]; `examples` is
-        below 1; `wrong_labels` is outside [0, 1).
-
-    The rule. Two levels differ for sure where their errors are further apart than chance would
-    bring any two levels of such a chain in all but 5 % of cases (`surely_apart`). The peak is the
-    over-fitting level with the largest of the smaller of its rise and its fall; both must be sure.
-    A chain without a peak whose level 0 is surely above its lowest begins at its peak or after it:
-    it has a best ticket, its lowest. Ties go to the sparser level.
+      ValueError: the columns are empty, differ in length or hold values outside [0, 1]; `examples`
+        is below 1; `wrong_labels` is outside [0, 1).
     """
     train, error = _checked(train_error), _checked(validation_error)
     if train.size != error.size:
-        raise ValueError(f"{train.size} training errors, {error.size} validation errors")
+        raise ValueError(
+            "train_error and validation_error must have the same length, "
+            f"got {train.size} and {error.size}"
+        )
     if examples < 1:
         raise ValueError(f"examples must be at least 1, got {examples}")
     if not 0 <= wrong_labels < 1:
         raise ValueError(f"wrong_labels must be in [0, 1), got {wrong_labels}")
     deviation = standard_error(error, examples, wrong_labels)
-    lowest = _lowest(error, 0)
     threshold = _last(train <= INTERPOLATES)
-    shown = functools.partial(
-        Descent,
+    empty = Descent(
         threshold=threshold,
         threshold_is_bound=threshold == error.size - 1,
-        lowest=lowest,
+        peak=None,
+        best=None,
+        best_is_bound=False,
+        sweet_spot=None,
+        collapse=None,
+        lowest=_lowest(error, 0),
+        verdict=f"too short: {error.size} levels, a peak needs at least {SHORTEST}",
     )
-    nothing = functools.partial(
-        shown, peak=None, best=None, best_is_bound=False, sweet_spot=None, collapse=None
-    )
-    if error.size < SHORTEST:
-        return nothing(
-            verdict=f"too short: {error.size} of at least {SHORTEST} levels, no peak can be told"
-        )
-    apart = surely_apart(deviation)
+    return empty if error.size < SHORTEST else _find_in_long_run(empty, train, error, deviation)
+
+
+def _find_in_long_run(
+    empty: Descent, train: np.ndarray, error: np.ndarray, deviation: np.ndarray
+) -> Descent:
+    """Fills in peak, best, sweet spot and collapse of a run with at least `SHORTEST` levels."""
+    apart = significant_difference(deviation)
     peak = _peak(train, error, apart)
     if peak is None and not _falls(error, apart):
-        return nothing(verdict=_without(train, error, apart))
-    best = lowest if peak is None else _lowest(error, peak + 1)
+        return dataclasses.replace(empty, verdict=_why_no_best(train, error, apart))
+    best = empty.lowest if peak is None else _lowest(error, peak + 1)
     sweet = _around(error, best, deviation[best], 0 if peak is None else peak + 1)
     is_bound = sweet[1] == error.size - 1
-    collapse = next(
-        (
-            i
-            for i in range(best + 1, error.size)
-            if (error[i:] - error[best] > apart[i:, best]).all()
-        ),
-        None,
+    worse = (
+        i for i in range(best + 1, error.size) if (error[i:] - error[best] > apart[i:, best]).all()
     )
-    words = (
-        "double descent"
-        if peak is not None
-        else "falls from the start: begins at its peak or after it"
-    )
+    words = "falls from level 0: begins at its peak or after it"
+    if peak is not None:
+        words = "double descent"
     if is_bound:
         words += "; ends before the error rises again, so the best is a bound"
-    return shown(
+    return dataclasses.replace(
+        empty,
         peak=peak,
         best=best,
         best_is_bound=is_bound,
         sweet_spot=sweet,
-        collapse=collapse,
+        collapse=next(worse, None),
         verdict=words,
     )
 
@@ -136,11 +138,11 @@ def read_chain(
 def standard_error(
     error: np.ndarray | float, examples: int, wrong_labels: float = 0.0
 ) -> np.ndarray:
-    """Standard error of an error in [0, 1] over so many examples, as far as levels can differ by it.
+    """Binomial standard error of validation errors in [0, 1], of the same shape.
 
-    Binomial, over the examples whose labels are not known to be wrong; all levels err on the others.
-    No error at all, or no right answer, is no proof of there being no chance: one example is taken
-    as wrong, or right.
+    It covers the examples whose labels are not known to be wrong, since all levels err on the
+    others. An error of 0 or 1 would have a standard error of 0; it counts as one wrong or one right
+    example instead.
     """
     right = 1 - wrong_labels
     least = min(1 / (right * examples), 0.5)
@@ -148,11 +150,11 @@ def standard_error(
     return np.sqrt(right * share * (1 - share) / examples)
 
 
-def surely_apart(deviation: np.ndarray) -> np.ndarray:
-    """How far apart each two levels `(L, L)` must be to differ for sure, by their standard errors.
+def significant_difference(deviation: np.ndarray) -> np.ndarray:
+    """The difference `(L, L)` from which two levels with standard errors `(L,)` differ significantly.
 
     Tukey's honest significant difference (Tukey–Kramer for unequal deviations): if all levels were
-    equally good, the largest of all differences would stay below it in 95 % of chains.
+    equally good, the largest difference of any two would stay below it in 95 % of runs.
     """
     squares = deviation**2
     return _studentized_range(deviation.size) * np.sqrt((squares[:, None] + squares[None, :]) / 2)
@@ -164,7 +166,7 @@ def _studentized_range(levels: int) -> float:
 
 
 def _peak(train: np.ndarray, error: np.ndarray, apart: np.ndarray) -> int | None:
-    """The over-fitting level that stands out most on both sides, if any surely does."""
+    """The over-fitting level whose smaller difference to both sides is largest and significant."""
     found: dict[int, float] = {}
     for level in range(1, error.size - 1):
         before, after = int(error[:level].argmin()), _lowest(error, level + 1)
@@ -172,31 +174,34 @@ def _peak(train: np.ndarray, error: np.ndarray, apart: np.ndarray) -> int | None
         sure = rise > apart[level, before] and fall > apart[level, after]
         if sure and train[level] <= OVERFITS * error[level]:
             found[level] = min(rise, fall)
-    # By the higher error where both sides tie, then the sparser.
+    # Of equal differences the higher error counts, then the sparser level.
     return max(found, key=lambda i: (found[i], error[i], i)) if found else None
 
 
 def _falls(error: np.ndarray, apart: np.ndarray) -> bool:
-    """Whether the error surely falls from level 0 to its lowest.
+    """Whether the error falls significantly from level 0 to its lowest value.
 
-    Level 0 alone: the highest of many levels is as likely an accident of training as a fall.
+    The fall starts at level 0: the highest of many levels may be high by chance.
     """
     lowest = _lowest(error, 0)
     return bool(error[0] - error[lowest] > apart[0, lowest])
 
 
-def _without(train: np.ndarray, error: np.ndarray, apart: np.ndarray) -> str:
-    """Why a chain that neither peaks nor falls has no best ticket."""
+def _why_no_best(train: np.ndarray, error: np.ndarray, apart: np.ndarray) -> str:
+    """Why a run without a peak and without a fall from level 0 has no best ticket."""
     if train[-1] <= INTERPOLATES:
-        return "no peak: ends before the interpolation threshold, give it more levels"
+        return "no peak: ends before the interpolation threshold; train more levels"
     lowest = _lowest(error, 0)
     if (error[lowest:] - error[lowest] > apart[lowest:, lowest]).any():
-        return "no peak: the error rises for sure, and did not fall for sure before"
-    return "no peak: no two levels surely differ"
+        return "no peak: the error rises significantly without a significant fall before"
+    return "no peak: no significant fall from level 0, no significant rise after the lowest level"
 
 
 def _around(error: np.ndarray, best: int, deviation: float, first: int) -> tuple[int, int]:
-    """The levels next to the best, from `first` on, within one standard error of it."""
+    """The densest and the sparsest level next to the best one within one standard error of it.
+
+    Levels before `first` do not count.
+    """
     near = error <= error[best] + deviation
     low = high = best
     while low > first and near[low - 1]:
@@ -207,7 +212,7 @@ def _around(error: np.ndarray, best: int, deviation: float, first: int) -> tuple
 
 
 def _lowest(error: np.ndarray, first: int) -> int:
-    """The level of the lowest error from `first` on, ties to the sparser."""
+    """The level with the lowest error from `first` on; of equal levels the sparsest."""
     return error.size - 1 - int(error[first:][::-1].argmin())
 
 
@@ -219,5 +224,5 @@ def _last(where: np.ndarray) -> int | None:
 def _checked(column: ArrayLike) -> np.ndarray:
     values = np.asarray(column, np.float64)
     if values.ndim != 1 or not values.size or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("errors must be a column of values in [0, 1]")
+        raise ValueError("errors must have shape (L,) with L >= 1 and values in [0, 1]")
     return values

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from lotcal_tf.analysis.runs import DIFFICULTY, Chain
+from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 from lotcal_tf.analysis.study import KL, OVERCONFIDENCE, Study
 from lotcal_tf.metrics import confidence
 
@@ -23,30 +23,31 @@ Predictions = tuple[np.ndarray, np.ndarray]
 
 
 def draw(study: Study) -> dict[str, bytes]:
-    """The figures that the study's columns allow, by file name."""
+    """Draws all figures for which the runs have columns; PNG files by name."""
     drawn = {"descent.png": descent(study), "best_size.png": best_size(study)}
-    if any(OVERCONFIDENCE in chain.columns or KL in chain.columns for chain in study.chains):
+    if any(OVERCONFIDENCE in run.columns or KL in run.columns for run in study.runs):
         drawn["truth.png"] = truth(study)
     return drawn
 
 
 def descent(study: Study) -> bytes:
-    """Test and train error against weights: a thin line a chain, dense networks joined by a thick one.
+    """Test and training error against remaining weights, with a row of panels per difficulty.
 
-    A row of panels for each difficulty. A ring marks each best ticket; an empty triangle a bound.
+    Each run is a thin line; a thick line joins the dense networks. A circle marks a best ticket, an
+    empty triangle a bound.
     """
-    groups = _by_difficulty(study.chains)
-    colors = _colors([chain.model for chain in study.chains])
+    groups = _by_difficulty(study.runs)
+    colors = _colors([run.model for run in study.runs])
     whole = Figure(figsize=(9.5, 3.1 * len(groups) + 0.7), layout="constrained")
     panels = whole.subplots(len(groups), 2, squeeze=False, sharex=True)
-    for number, (difficulty, chains) in enumerate(groups.items()):
+    for number, (difficulty, runs) in enumerate(groups.items()):
         row, last = panels[number], number == len(groups) - 1
         for axes, split in zip(row, ("test", "train"), strict=True):
-            for chain in chains:
-                color = colors[chain.model]
-                axes.plot(chain.weights, chain.error(split), color=color, lw=1, alpha=0.8)
-                _mark(axes, chain, chain.error(split), color)
-            dense = _dense(chains, split)
+            for run in runs:
+                color = colors[run.model]
+                axes.plot(run.weights, run.error(split), color=color, lw=1, alpha=0.8)
+                _mark(axes, run, run.error(split), color)
+            dense = _dense(runs, split)
             if len(dense) > 1:
                 axes.plot(*zip(*dense, strict=True), "o-", color=_DENSE, lw=3, ms=5, alpha=0.75)
             title = f"{split} error" + _at(difficulty)
@@ -57,33 +58,34 @@ def descent(study: Study) -> bytes:
 
 
 def best_size(study: Study) -> bytes:
-    """Best size against starting size, and against difficulty where there are several.
+    """Best size against starting size and, if there are several, against difficulty.
 
-    A point a chain, an empty triangle for a bound, a line through the means. Sizes have as long an
-    axis as starting sizes have: a size that depends on its start by nothing is flat to the eye.
+    Each run is a point, or an empty triangle for a bound; a line joins the means. The axis of best
+    sizes spans the same factor as that of starting sizes, so that sizes independent of their start
+    look flat.
     """
-    groups = _by_difficulty(study.chains)
+    groups = _by_difficulty(study.runs)
     several = len(groups) > 1
     whole = Figure(figsize=(9.5 if several else 5.6, 4.2), layout="constrained")
     panels = whole.subplots(1, 2 if several else 1, squeeze=False)[0]
     shades = _colors([_name(difficulty) for difficulty in groups])
-    for difficulty, chains in groups.items():
+    for difficulty, runs in groups.items():
         color = shades[_name(difficulty)]
-        _sizes(panels[0], chains, lambda c: c.start, color)
+        _sizes(panels[0], runs, lambda c: c.start, color)
     _weights_axis(panels[0], "weights of the dense network")
     panels[0].set(title="best ticket against starting size")
     if several:
         _key(panels[0], shades, DIFFICULTY)
-        colors = _colors([chain.model for chain in study.chains])
+        colors = _colors([run.model for run in study.runs])
         for model, color in colors.items():
-            chains = [chain for chain in study.chains if chain.model == model]
-            _sizes(panels[1], chains, lambda c: c.difficulty or 0.0, color)
+            runs = [run for run in study.runs if run.model == model]
+            _sizes(panels[1], runs, lambda c: c.difficulty or 0.0, color)
         panels[1].set(title="best ticket against difficulty", xlabel=DIFFICULTY)
         panels[1].set_xticks([difficulty or 0.0 for difficulty in groups])
         _key(panels[1], colors, "network")
-    if not any(chain.descent.best is not None for chain in study.chains):
+    if not any(run.descent.best is not None for run in study.runs):
         panels[0].text(
-            0.5, 0.5, "no chain has a best ticket", transform=panels[0].transAxes, ha="center"
+            0.5, 0.5, "no run has a best ticket", transform=panels[0].transAxes, ha="center"
         )
     low, high = panels[0].get_xlim()
     for axes in panels:
@@ -95,28 +97,28 @@ def best_size(study: Study) -> bytes:
 
 
 def _widened(limits: tuple[float, float], extent: float) -> tuple[float, float]:
-    """Limits of a logarithmic axis, moved apart alike until they are `extent` times each other."""
+    """Limits of a logarithmic axis, widened equally on both sides to span the factor `extent`."""
     low, high = limits
     aside = max(1.0, math.sqrt(extent * low / high))
     return low / aside, high * aside
 
 
 def truth(study: Study) -> bytes:
-    """KL(p* ‖ p) and over-confidence on the test split against density; a thin line a chain."""
+    """KL(p* ‖ p) and over-confidence on the test split against density; a thin line per run."""
     titles = {KL: "KL(p* ‖ p), nats", OVERCONFIDENCE: "over-confidence: confidence − accuracy"}
-    shown = {n: t for n, t in titles.items() if any(n in c.columns for c in study.chains)}
-    groups = _by_difficulty(study.chains)
-    colors = _colors([chain.model for chain in study.chains])
+    shown = {n: t for n, t in titles.items() if any(n in c.columns for c in study.runs)}
+    groups = _by_difficulty(study.runs)
+    colors = _colors([run.model for run in study.runs])
     size = (4.75 * len(shown) + 0.6, 3.1 * len(groups) + 0.7)
     whole = Figure(figsize=size, layout="constrained")
     panels = whole.subplots(len(groups), len(shown), squeeze=False, sharex=True)
-    for row, (difficulty, chains) in zip(panels, groups.items(), strict=True):
+    for row, (difficulty, runs) in zip(panels, groups.items(), strict=True):
         for axes, (name, title) in zip(row, shown.items(), strict=True):
-            for chain in chains:
-                if name in chain.columns:
-                    kept = 100 * chain.columns["density"]
-                    axes.plot(kept, chain.columns[name], color=colors[chain.model], lw=1, alpha=0.8)
-                    _mark(axes, chain, chain.columns[name], colors[chain.model], kept)
+            for run in runs:
+                if name in run.columns:
+                    kept = 100 * run.columns["density"]
+                    axes.plot(kept, run.columns[name], color=colors[run.model], lw=1, alpha=0.8)
+                    _mark(axes, run, run.columns[name], colors[run.model], kept)
             axes.axhline(0, color="0.6", lw=0.8)
             axes.set(xscale="log", title=title + _at(difficulty), xlabel="weights kept (%)")
             _plain(axes.xaxis)
@@ -127,11 +129,11 @@ def truth(study: Study) -> bytes:
 
 
 def confidences(predicted: Mapping[str, Sequence[tuple[Predictions, Predictions]]]) -> bytes:
-    """Histograms of confidence of full networks and their best tickets, right and wrong apart.
+    """Histograms of the confidence of full networks and best tickets, by right and wrong.
 
     Args:
-      predicted: by network, a pair a chain: labels `(N,)` and logits `(N, K)` of the full network,
-        and of the best ticket. Chains of one network are taken together.
+      predicted: by network, a pair for each run: the predictions of its full network and of its best
+        ticket, each as labels `(N,)` and logits `(N, K)`. Runs of one network share a histogram.
     """
     whole = Figure(figsize=(9.5, 2.6 * len(predicted) + 0.5), layout="constrained")
     panels = whole.subplots(len(predicted), 2, squeeze=False, sharex=True, sharey=True)
@@ -145,7 +147,7 @@ def confidences(predicted: Mapping[str, Sequence[tuple[Predictions, Predictions]
             )
             parts = [sure[classes == labels], sure[classes != labels]]
             weights = [np.full(part.size, 1 / labels.size) for part in parts]
-            # Beside each other, not stacked: on a logarithmic axis a stack's upper part is no share.
+            # Side by side: in a stack on a logarithmic axis, heights are not proportional to shares.
             axes.hist(
                 parts,
                 edges,
@@ -169,55 +171,55 @@ def confidences(predicted: Mapping[str, Sequence[tuple[Predictions, Predictions]
     return _png(whole)
 
 
-def _by_difficulty(chains: Sequence[Chain]) -> dict[float | None, list[Chain]]:
-    groups: dict[float | None, list[Chain]] = {}
-    for chain in chains:
-        groups.setdefault(chain.difficulty, []).append(chain)
+def _by_difficulty(runs: Sequence[RecordedRun]) -> dict[float | None, list[RecordedRun]]:
+    groups: dict[float | None, list[RecordedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.difficulty, []).append(run)
     return groups
 
 
-def _dense(chains: Sequence[Chain], split: str) -> list[tuple[float, float]]:
-    """The dense networks' weights and mean errors over seeds, by size."""
+def _dense(runs: Sequence[RecordedRun], split: str) -> list[tuple[float, float]]:
+    """Weights and mean error over seeds of the dense networks, ordered by size."""
     errors: dict[int, list[float]] = {}
-    for chain in chains:
-        errors.setdefault(chain.start, []).append(float(chain.error(split)[0]))
+    for run in runs:
+        errors.setdefault(run.start, []).append(float(run.error(split)[0]))
     return [(start, float(np.mean(found))) for start, found in sorted(errors.items())]
 
 
 def _mark(
-    axes: Axes, chain: Chain, values: np.ndarray, color: Any, places: np.ndarray | None = None
+    axes: Axes, run: RecordedRun, values: np.ndarray, color: Any, places: np.ndarray | None = None
 ) -> None:
-    best = chain.descent.best
+    best = run.descent.best
     if best is not None:
-        x = (chain.weights if places is None else places)[best]
-        bound = chain.descent.best_is_bound
+        x = (run.weights if places is None else places)[best]
+        bound = run.descent.best_is_bound
         shape, face = ("v", "none") if bound else ("o", "white")
         axes.plot(x, values[best], shape, color=color, ms=6, mfc=face, mew=1.5, zorder=5)
 
 
 def _sizes(
     axes: Axes,
-    chains: Sequence[Chain],
-    place: Callable[[Chain], float],
+    runs: Sequence[RecordedRun],
+    place: Callable[[RecordedRun], float],
     color: Any,
 ) -> None:
     sure: dict[float, list[float]] = {}
-    for chain in chains:
-        if chain.descent.best is None:
+    for run in runs:
+        if run.descent.best is None:
             continue
-        size = float(chain.weights[chain.descent.best])
-        if chain.descent.best_is_bound:
-            axes.plot(place(chain), size, "v", color=color, ms=6, mfc="none", mew=1.2)
+        size = float(run.weights[run.descent.best])
+        if run.descent.best_is_bound:
+            axes.plot(place(run), size, "v", color=color, ms=6, mfc="none", mew=1.2)
         else:
-            axes.plot(place(chain), size, "o", color=color, ms=4, alpha=0.6, mew=0)
-            sure.setdefault(place(chain), []).append(size)
+            axes.plot(place(run), size, "o", color=color, ms=4, alpha=0.6, mew=0)
+            sure.setdefault(place(run), []).append(size)
     means = [(x, float(np.mean(sizes))) for x, sizes in sorted(sure.items())]
     if means:
         axes.plot(*zip(*means, strict=True), "-", color=color, lw=1.8)
 
 
 def _colors(names: Sequence[str]) -> dict[str, Any]:
-    """A colour for each name, from dark to light in the order they come."""
+    """A colour for each name, from dark to light in the given order."""
     known = list(dict.fromkeys(names))
     scale = np.linspace(0.0, 0.85, max(len(known), 2))
     return {name: colormaps["viridis"](place) for name, place in zip(known, scale, strict=False)}
@@ -232,7 +234,7 @@ def _at(difficulty: float | None) -> str:
 
 
 def _count(value: float, place: int | None = None) -> str:
-    """25000 → `25k`."""
+    """A short label, e.g. `25k` for 25000."""
     for unit, letter in ((1e6, "M"), (1e3, "k")):
         if value >= unit:
             return f"{value / unit:g}{letter}"
@@ -240,7 +242,7 @@ def _count(value: float, place: int | None = None) -> str:
 
 
 def _plain(axis: Any) -> None:
-    """Plain numbers on a logarithmic axis: 1, 2, 5 of each decade where it is short."""
+    """Labels a logarithmic axis with plain numbers; the shorter it is, the more per decade."""
     low, high = sorted(axis.get_view_interval())
     extent = high / max(low, 1e-12)
     marks = (1, 1.5, 2, 3, 5, 7) if extent < 15 else (1, 2, 5) if extent < 3000 else (1,)
@@ -262,7 +264,7 @@ def _clean(axes: Axes) -> None:
 
 
 def _key(axes: Axes, colors: Mapping[str, Any], title: str) -> None:
-    """What the colours mean, below the panel, where it hides no point."""
+    """Puts the legend of the colours below the panel, where it hides no point."""
     lines = [Line2D([], [], color=color, lw=1.8, label=name) for name, color in colors.items()]
     axes.legend(
         handles=lines,
@@ -277,16 +279,14 @@ def _key(axes: Axes, colors: Mapping[str, Any], title: str) -> None:
 
 
 def _legend(whole: Figure, study: Study, colors: Mapping[str, Any], dense: bool) -> None:
-    starts = {chain.model: chain.start for chain in study.chains}
+    starts = {run.model: run.start for run in study.runs}
     lines = [
         Line2D([], [], color=color, lw=1.5, label=f"{model} ({starts[model]:,})")
         for model, color in colors.items()
     ]
     if dense:
         lines.append(Line2D([], [], color=_DENSE, lw=3, marker="o", label="dense networks"))
-    bounds = {
-        chain.descent.best_is_bound for chain in study.chains if chain.descent.best is not None
-    }
+    bounds = {run.descent.best_is_bound for run in study.runs if run.descent.best is not None}
     common: dict[str, Any] = {"color": "0.3", "lw": 0, "mew": 1.5, "ms": 6}
     if False in bounds:
         lines.append(Line2D([], [], marker="o", mfc="white", label="best ticket", **common))

@@ -1,38 +1,39 @@
-"""A study as text: what it found, chain by chain, starting size by starting size, claim by claim."""
+"""A study as text: a table of runs, a table of starting sizes, and the claims."""
 
 from collections.abc import Sequence
 
-from lotcal_tf.analysis.runs import DIFFICULTY, Chain
+from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 from lotcal_tf.analysis.statistics import Summary
 from lotcal_tf.analysis.study import (
     KL,
     OVERCONFIDENCE,
-    SURE_AND_WRONG,
+    WRONG_CONFIDENT,
     Cell,
     Comparison,
     Study,
     compare,
-    figure,
+    metric,
 )
 from lotcal_tf.tables import markdown
 
 
 def page(study: Study) -> str:
-    """The tables and the claims as Markdown, which reads as text too."""
+    """The tables and claims of a study as Markdown."""
     return "\n".join(
         [
-            _setting(study.chains),
+            _setting(study.runs),
             "",
-            _chain_table(study.chains),
+            _run_table(study.runs),
             "",
-            "Errors: 1 - accuracy, of validation on the labels as they are, noisy ones too. Threshold, peak "
-            "and best in weights, found by training and validation error alone. ≤: a bound, the chain ends there.",
+            "Errors are 1 - accuracy; validation errors count against the noisy labels. Threshold, peak and best "
+            "are given in weights; they are found from training and validation errors only. ≤ marks a bound: the "
+            "run ends there.",
             "",
-            *(f"- {chain.directory.name}: {chain.descent.verdict}" for chain in study.chains),
+            *(f"- {run.directory.name}: {run.descent.verdict}" for run in study.runs),
             "",
             _cell_table(study.cells()),
             "",
-            "Mean ± standard deviation over seeds (number of chains); full network → best ticket.",
+            "Mean ± standard deviation over seeds (number of runs). Metrics: full network → best ticket.",
             "",
             *_claims(study),
             "",
@@ -46,76 +47,72 @@ def _claims(study: Study) -> list[str]:
         at = "" if found.difficulty is None else f" at {DIFFICULTY}={found.difficulty:g}"
         what = f"- Spread of best sizes over {found.models} starting sizes{at} (max/min): "
         if found.of_means is None:
-            lines.append(f"{what}none, it takes two starting sizes with a best ticket")
+            lines.append(f"{what}none; it needs two starting sizes with a best ticket")
         else:
-            seeds = "" if found.by_seed is None else f"; each seed: {_short(found.by_seed)}"
-            lines.append(f"{what}{found.of_means:.2f} of means{seeds}")
+            seeds = "" if found.by_seed is None else f"; per seed: {_short(found.by_seed)}"
+            lines.append(f"{what}{found.of_means:.2f} of the means{seeds}")
     if study.has_difficulty:
         correlation = study.correlation()
         what = f"- Rank correlation of best size and {DIFFICULTY}: "
         if correlation.of_means is None:
-            lines.append(f"{what}none, {correlation.missing}")
+            lines.append(f"{what}none; {correlation.missing}")
         else:
             whole = correlation.of_means
             alone = (
-                f"; each starting size and seed: {_short(correlation.by_chain)}"
-                if correlation.by_chain
+                f"; per starting size and seed: {_short(correlation.by_start_and_seed)}"
+                if correlation.by_start_and_seed
                 else ""
             )
             lines.append(
                 f"{what}{whole.rho:+.2f} (p = {whole.p:.2g}) of the means of {correlation.models} starting "
                 f"size{'s' * (correlation.models != 1)} at {whole.n} difficulties{alone}"
             )
-    compared = compare(study.chains)
+    compared = compare(study.runs)
     if KL in compared:
         lines.append(f"- KL(best) / KL(full): {_short(compared[KL].ratio)}")
     if OVERCONFIDENCE in compared:
         lines.append(f"- Over-confidence: {_against(compared[OVERCONFIDENCE])}")
-    if SURE_AND_WRONG in compared:
+    if WRONG_CONFIDENT in compared:
         lines.append(
-            f"- Wrong predictions with confidence above 0.9: {_against(compared[SURE_AND_WRONG])}"
+            f"- Wrong predictions with confidence above 0.9: {_against(compared[WRONG_CONFIDENT])}"
         )
     return lines
 
 
-def _setting(chains: Sequence[Chain]) -> str:
-    first = chains[0]
+def _setting(runs: Sequence[RecordedRun]) -> str:
+    first = runs[0]
     noise = first.field("label_noise")
     words = "no label noise"
     if noise:
         words = f"{noise:.0%} {first.field('noise_kind')} label noise"
-        wrong = [c.wrong_labels["train"] for c in chains if "train" in c.wrong_labels]
+        wrong = [c.wrong_labels["train"] for c in runs if "train" in c.wrong_labels]
         if wrong:
             words += f" ({sum(wrong) / len(wrong):.2%} of the training labels wrong)"
-    plural = "s" * (len(chains) != 1)
-    return f"{len(chains)} chain{plural} of {first.field('dataset')}, {words}"
+    plural = "s" * (len(runs) != 1)
+    return f"{len(runs)} run{plural} of {first.field('dataset')}, {words}"
 
 
-def _chain_table(chains: Sequence[Chain]) -> str:
-    hard = any(chain.difficulty is not None for chain in chains)
+def _run_table(runs: Sequence[RecordedRun]) -> str:
+    hard = any(run.difficulty is not None for run in runs)
     head = ["network", *([DIFFICULTY] if hard else []), "seed", "weights", "threshold", "peak"]
     head += ["best", "kept", "val error", "test error", "test at peak", "test dense"]
     rows = []
-    for chain in chains:
-        found = chain.descent
+    for run in runs:
+        found = run.descent
         rows.append(
             [
-                chain.model,
-                *(
-                    [f"{chain.difficulty:g}" if chain.difficulty is not None else "–"]
-                    if hard
-                    else []
-                ),
-                str(chain.seed),
-                f"{chain.start:,}",
-                _weights(chain, found.threshold, found.threshold_is_bound),
-                _weights(chain, found.peak),
-                _weights(chain, found.best, found.best_is_bound),
-                _number(chain.figure("density", found.best), ".1%"),
-                _number(figure(chain, "val_error", found.best), ".4f"),
-                _number(figure(chain, "test_error", found.best), ".4f"),
-                _number(figure(chain, "test_error", found.peak), ".4f"),
-                _number(figure(chain, "test_error", 0), ".4f"),
+                run.model,
+                *([f"{run.difficulty:g}" if run.difficulty is not None else "–"] if hard else []),
+                str(run.seed),
+                f"{run.start:,}",
+                _weights(run, found.threshold, found.threshold_is_bound),
+                _weights(run, found.peak),
+                _weights(run, found.best, found.best_is_bound),
+                _number(run.metric("density", found.best), ".1%"),
+                _number(metric(run, "val_error", found.best), ".4f"),
+                _number(metric(run, "test_error", found.best), ".4f"),
+                _number(metric(run, "test_error", found.peak), ".4f"),
+                _number(metric(run, "test_error", 0), ".4f"),
             ]
         )
     return markdown([head, *rows])
@@ -127,14 +124,14 @@ def _cell_table(cells: Sequence[Cell]) -> str:
         "test_error": "test error",
         KL: "KL to the truth",
         OVERCONFIDENCE: "over-confidence",
-        SURE_AND_WRONG: "sure and wrong",
+        WRONG_CONFIDENT: "confident when wrong",
     }
     shown = {n: h for n, h in names.items() if any(n in cell.compared for cell in cells)}
     head = ["network", *([DIFFICULTY] if hard else []), "weights", "best size", *shown.values()]
     rows = []
     for cell in cells:
-        left = [f"{cell.bounds} bound"] if cell.bounds else []
-        left += [f"{cell.without} without"] if cell.without else []
+        left = [f"{cell.bounds} bound{'s' * (cell.bounds != 1)}"] if cell.bounds else []
+        left += [f"{cell.without} without a best"] if cell.without else []
         sizes = [_short(cell.sizes, ",.0f")] if cell.sizes else []
         rows.append(
             [
@@ -148,8 +145,8 @@ def _cell_table(cells: Sequence[Cell]) -> str:
     return markdown([head, *rows])
 
 
-def _weights(chain: Chain, level: int | None, bound: bool = False) -> str:
-    return "–" if level is None else f"{'≤ ' if bound else ''}{int(chain.weights[level]):,}"
+def _weights(run: RecordedRun, level: int | None, bound: bool = False) -> str:
+    return "–" if level is None else f"{'≤ ' if bound else ''}{int(run.weights[level]):,}"
 
 
 def _number(value: float | None, form: str) -> str:

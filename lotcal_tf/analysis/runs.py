@@ -1,4 +1,4 @@
-"""Finished runs as chains that belong together: read, checked, ordered."""
+"""Reads finished runs and checks that they can be compared."""
 
 import csv
 import dataclasses
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from lotcal_tf.analysis.descent import Descent, read_chain
+from lotcal_tf.analysis.descent import Descent, find_descent
 from lotcal_tf.config.experiment import FIELDS
 from lotcal_tf.errors import UsageError
 
-# The field that says how hard a task is: the one field of the data that may differ.
+# The difficulty of a task: the only field of the data in which runs of one study may differ.
 DIFFICULTY = "mixture_clusters"
-# Where chains start, and by which draw.
+# The fields in which runs of one study may differ.
 VARIED = ("model", "seed", DIFFICULTY)
 
 _NEEDED = ("level", "density", "weights", "train_accuracy", "val_accuracy", "test_accuracy")
@@ -24,16 +24,17 @@ Columns = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Chain:
-    """A finished run.
+class RecordedRun:
+    """A finished run as recorded in its directory.
 
     Attributes:
-      directory: where it lies.
-      fields: of its experiment, by name.
-      content: digests of what its fields only point to.
-      wrong_labels: realised share of wrong labels of each noisy split; empty: not recorded.
-      examples: of its validation split.
-      columns: of `metrics.csv`, each `(levels,)` and float64; NaN where a level has no such figure.
+      directory: the run directory.
+      fields: values of the experiment's fields, by name.
+      content: digests of the data that fields refer to, such as a ticket or custom code.
+      wrong_labels: share of wrong labels of each noisy split, by split; empty if not recorded.
+      examples: number of validation examples.
+      columns: the numeric columns of `metrics.csv` by name, each `(L,)` float64 with one value per
+        level; NaN where a cell is empty.
     """
 
     directory: Path
@@ -45,17 +46,17 @@ class Chain:
 
     @property
     def model(self) -> str:
-        """The network's name; of one study, what tells starting sizes apart."""
+        """The network's name; within a study it identifies the starting size."""
         return str(self.field("model"))
 
     @property
     def seed(self) -> int:
-        """The seed of every draw."""
+        """The experiment's seed."""
         return int(self.field("seed"))
 
     @property
     def difficulty(self) -> float | None:
-        """How hard the task is; None: the field means nothing for this data, or is not recorded."""
+        """The difficulty of the task; None if it does not apply to this data or is not recorded."""
         value = self.field(DIFFICULTY)
         only_with = FIELDS[DIFFICULTY].metadata["only_with"]
         applies = only_with.holds(self.field(only_with.field))
@@ -63,43 +64,43 @@ class Chain:
 
     @property
     def weights(self) -> np.ndarray:
-        """Non-zero kernel entries of each level."""
+        """Number of unpruned prunable weights of each level, `(L,)`."""
         return self.columns["weights"]
 
     @property
     def start(self) -> int:
-        """The dense network's weights."""
+        """Number of prunable weights of the dense network."""
         return int(self.weights[0])
 
     @functools.cached_property
     def descent(self) -> Descent:
-        """What the chain shows by training and validation error."""
+        """The levels at which the run's error changes direction."""
         wrong = self.wrong_labels.get("val", 0.0)
-        return read_chain(self.error("train"), self.error("val"), self.examples, wrong)
+        return find_descent(self.error("train"), self.error("val"), self.examples, wrong)
 
     def error(self, split: str) -> np.ndarray:
-        """1 - accuracy of each level on `train`, `val` or `test`."""
+        """Error of each level, 1 - accuracy, `(L,)`; `split` is `train`, `val` or `test`."""
         return 1 - self.columns[f"{split}_accuracy"]
 
     def field(self, name: str) -> Any:
-        """A field's value; its default where the run is older than the field."""
+        """The value of a field; its default if the run was made before the field existed."""
         default = FIELDS[name].default if name in FIELDS else None
         value = self.fields.get(name, default)
         return list(value) if isinstance(value, tuple) else value
 
-    def figure(self, name: str, level: int | None) -> float | None:
-        """A column's value of a level; None where there is none."""
+    def metric(self, name: str, level: int | None) -> float | None:
+        """The value of a column at a level; None if there is no such level, column or value."""
         if level is None or name not in self.columns:
             return None
         value = float(self.columns[name][level])
         return value if np.isfinite(value) else None
 
 
-def read_run(directory: Path) -> Chain:
-    """Reads a finished run's `experiment.json` and `metrics.csv`.
+def read_run(directory: Path) -> RecordedRun:
+    """Reads `experiment.json` and `metrics.csv` of a finished run.
 
     Raises:
-      UsageError: it is no run, is not finished, or its files are not what a run writes.
+      UsageError: the directory is not that of a finished run, or its files are damaged.
     """
     whole = _experiment(directory)
     columns = _columns(directory)
@@ -108,23 +109,23 @@ def read_run(directory: Path) -> Chain:
     missing = next((level for level in range(wanted) if level not in found), None)
     if missing is not None:
         raise UsageError(
-            f"{directory} is not finished: level {missing} of {wanted - 1} is missing; its own "
-            "command, given again, goes on there"
+            f"{directory} is not finished: level {missing} of {wanted - 1} is missing; continue it "
+            "with the command that started it"
         )
     if found != list(range(len(found))):
-        raise UsageError(f"{directory}/metrics.csv: its levels are not 0, 1, 2, …")
+        raise UsageError(f"{directory}/metrics.csv: column level must hold 0, 1, 2, … in order")
     for name in ("train_accuracy", "val_accuracy", "test_accuracy"):
         if not ((columns[name] >= 0) & (columns[name] <= 1)).all():
-            raise UsageError(f"{directory}/metrics.csv: {name} holds values outside [0, 1]")
+            raise UsageError(f"{directory}/metrics.csv: column {name} has values outside [0, 1]")
     if not (columns["weights"] > 0).all():
-        raise UsageError(f"{directory}/metrics.csv: weights holds values that are not above 0")
+        raise UsageError(f"{directory}/metrics.csv: column weights has values that are not above 0")
     try:
         examples = int(realised["examples"]["val"])
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
-            f"{directory}/experiment.json does not say realised.examples.val"
+            f"{directory}/experiment.json has no entry realised.examples.val"
         ) from error
-    return Chain(
+    return RecordedRun(
         directory=directory,
         fields=fields,
         content=whole.get("content", {}),
@@ -134,35 +135,38 @@ def read_run(directory: Path) -> Chain:
     )
 
 
-def read_runs(directories: Sequence[Path]) -> list[Chain]:
-    """Reads runs that belong together, ordered by difficulty, starting size and seed.
+def read_runs(directories: Sequence[Path]) -> list[RecordedRun]:
+    """Reads the runs of one study.
+
+    Returns:
+      The runs, ordered by difficulty, starting size and seed.
 
     Raises:
-      UsageError: there is none, one cannot be read, two are of one experiment, or one differs from
-        the first in more than network, seed and difficulty.
+      UsageError: no run is given, a run cannot be read, two runs are the same experiment, or a run
+        differs from the first one in a field other than network, seed and difficulty.
     """
     if not directories:
-        raise UsageError("no run is given: name run directories")
-    chains = [read_run(directory) for directory in directories]
-    first, *others = chains
+        raise UsageError("no run is given: name at least one run directory")
+    runs = [read_run(directory) for directory in directories]
+    first, *others = runs
     for other in others:
         differing = _differing(first, other)
         if differing:
             raise UsageError(
-                f"{other.directory} does not belong to {first.directory}: {'; '.join(differing)}"
+                f"{other.directory} cannot be compared with {first.directory}: {'; '.join(differing)}"
             )
-    known: dict[Any, Chain] = {}
-    for chain in chains:
-        same = known.setdefault((chain.model, chain.seed, chain.difficulty), chain)
-        if same is not chain:
+    known: dict[Any, RecordedRun] = {}
+    for run in runs:
+        same = known.setdefault((run.model, run.seed, run.difficulty), run)
+        if same is not run:
             raise UsageError(
-                f"{chain.directory} and {same.directory} are the same experiment; name it once"
+                f"{run.directory} and {same.directory} are the same experiment; name only one of them"
             )
-    return sorted(chains, key=lambda c: (c.difficulty or 0.0, c.start, c.model, c.seed))
+    return sorted(runs, key=lambda c: (c.difficulty or 0.0, c.start, c.model, c.seed))
 
 
-def _differing(first: Chain, other: Chain) -> list[str]:
-    """The fields, and digests, in which two runs differ and may not."""
+def _differing(first: RecordedRun, other: RecordedRun) -> list[str]:
+    """The fields and digests that differ between two runs although they must agree."""
     names = dict.fromkeys((*FIELDS, *first.fields, *other.fields))
     differing = [
         f"{name} is {other.field(name)}, not {first.field(name)}"
@@ -186,14 +190,16 @@ def _experiment(directory: Path) -> dict[str, Any]:
         whole = json.loads(path.read_text(encoding="utf-8"))
         int(whole["experiment"]["levels"])
     except FileNotFoundError as error:
-        raise UsageError(f"{directory} is no run directory: it has no experiment.json") from error
+        raise UsageError(
+            f"{directory} is not a run directory: it has no experiment.json"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read as a run's: {error!r}") from error
+        raise UsageError(f"{path} is not a run's experiment.json: {error!r}") from error
     return dict(whole)
 
 
 def _columns(directory: Path) -> dict[str, np.ndarray]:
-    """The columns that hold numbers; a text among them is no figure and is left out."""
+    """The numeric columns of `metrics.csv`; columns with text are left out."""
     path = directory / "metrics.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -209,5 +215,5 @@ def _columns(directory: Path) -> dict[str, np.ndarray]:
             continue
     for name in _NEEDED:
         if rows and (name not in columns or not np.isfinite(columns[name]).all()):
-            raise UsageError(f"{path} has no column {name} of numbers")
+            raise UsageError(f"{path}: column {name} is missing, or a value in it is not a number")
     return columns or {name: np.zeros(0) for name in _NEEDED}

@@ -1,4 +1,4 @@
-"""Figures over seeds: mean, deviation, interval, spread, rank correlation, paired differences."""
+"""Statistics over seeds: mean, deviation, interval, spread, rank correlation, paired difference."""
 
 import dataclasses
 import math
@@ -7,19 +7,19 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-# Up to so many pairs all their orders are gone through: 5040.
+# Up to this number of pairs, `p` is exact: 7 pairs have 5040 orders.
 _EXACT = 7
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Values of several seeds in short.
+    """Summary of the values of several seeds.
 
     Attributes:
-      n: how many.
-      mean: theirs.
-      sd: their standard deviation (ddof 1); None for one value.
-      low, high: 95 % interval of the mean by Student's t; None for one value.
+      n: number of values.
+      mean: mean of the values.
+      sd: standard deviation of the values (ddof 1); None for one value.
+      low, high: 95 % confidence interval of the mean by Student's t; None for one value.
     """
 
     n: int
@@ -31,7 +31,13 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True)
 class RankCorrelation:
-    """Spearman's: `rho` in [-1, 1] of `n` pairs; `p`, how often chance alone gives as much, two-sided."""
+    """Spearman's rank correlation.
+
+    Attributes:
+      n: number of pairs.
+      rho: correlation in [-1, 1].
+      p: two-sided p-value.
+    """
 
     n: int
     rho: float
@@ -39,7 +45,7 @@ class RankCorrelation:
 
 
 def summarise(values: Collection[float]) -> Summary | None:
-    """The values in short; None for none.
+    """Summarises values; None if there are none.
 
     Raises:
       ValueError: a value is not finite.
@@ -58,29 +64,32 @@ def summarise(values: Collection[float]) -> Summary | None:
 
 
 def spread(values: Collection[float]) -> float | None:
-    """Largest over smallest, 1 or more, of values above 0; None for fewer than two.
+    """Ratio of the largest to the smallest of values above 0; None for fewer than two values.
 
     Raises:
       ValueError: a value is 0 or less.
     """
     if any(not value > 0 for value in values):
-        raise ValueError("the spread is that of values above 0")
+        raise ValueError(f"values must be above 0, got {min(values)}")
     return max(values) / min(values) if len(values) > 1 else None
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> RankCorrelation | None:
-    """Spearman's rank correlation of pairs; None where one side is constant or pairs are below 3.
+    """Spearman's rank correlation; None for fewer than 3 pairs or if one side is constant.
 
-    Up to 7 pairs `p` is exact, over all orders of one side; above, by Student's t.
+    `p` is exact for up to 7 pairs, by permutation; above, it comes from Student's t.
+
+    Raises:
+      ValueError: `x` and `y` differ in length.
     """
     if len(x) != len(y):
-        raise ValueError(f"{len(x)} values against {len(y)}")
+        raise ValueError(f"x and y must have the same length, got {len(x)} and {len(y)}")
     if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
         return None
     found = stats.spearmanr(x, y)
     p = float(found.pvalue)
     if len(x) <= _EXACT:
-        # The t approximation takes a perfect order of five for a proof; 2 of its 120 orders are one.
+        # For five pairs in perfect order the t approximation gives p = 0; exact is 2 of 120 orders.
         exact = stats.permutation_test(
             (stats.rankdata(x),),
             lambda ranks, axis: _product(ranks, stats.rankdata(y), axis),
@@ -95,11 +104,11 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> RankCorrelation 
 def paired_difference(
     first: Mapping[Hashable, float], second: Mapping[Hashable, float]
 ) -> Summary | None:
-    """`first - second` pair by pair, of what both have under one key; None where that is nothing."""
+    """Summarises `first[key] - second[key]` over the keys of both; None without such keys."""
     return summarise([first[key] - second[key] for key in first if key in second])
 
 
 def _product(ranks: np.ndarray, others: np.ndarray, axis: int) -> np.ndarray:
-    """What orders pairings as the correlation of ranks does, without its constants."""
+    """The numerator of Spearman's correlation, which orders pairings as the correlation does."""
     centred = np.moveaxis(ranks, axis, -1) - others.mean()
     return np.asarray((centred * (others - others.mean())).sum(axis=-1))

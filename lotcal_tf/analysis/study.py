@@ -1,4 +1,4 @@
-"""A study: chains read together, its claims as numbers."""
+"""A study: the claims that several runs support together, as numbers."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lotcal_tf.analysis.runs import DIFFICULTY, Chain
+from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 from lotcal_tf.analysis.statistics import (
     RankCorrelation,
     Summary,
@@ -17,10 +17,10 @@ from lotcal_tf.analysis.statistics import (
 )
 from lotcal_tf.metrics import wrong_confident
 
-# So many difficulties make a rank correlation worth reporting.
+# A rank correlation is reported from this number of difficulties on.
 DIFFICULTIES = 5
-KL, OVERCONFIDENCE, SURE_AND_WRONG = "test_kl_true", "test_overconfidence", "test_wrong_confident"
-# What the full network and the best ticket are compared by.
+KL, OVERCONFIDENCE, WRONG_CONFIDENT = "test_kl_true", "test_overconfidence", "test_wrong_confident"
+# Metrics by which the full network and the best ticket are compared.
 COMPARED = (
     "test_error",
     KL,
@@ -29,13 +29,19 @@ COMPARED = (
     "test_excess_error",
     "test_ece",
     OVERCONFIDENCE,
-    SURE_AND_WRONG,
+    WRONG_CONFIDENT,
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A figure of full networks against that of their best tickets, chain by chain."""
+    """One metric of the full networks and of their best tickets, paired by run.
+
+    Attributes:
+      full, best: the metric over runs.
+      difference: best minus full, over runs.
+      ratio: best / full, over runs; None if a full network has 0.
+    """
 
     full: Summary
     best: Summary
@@ -45,18 +51,23 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The chains of one difficulty and one starting size; what differs is the seed.
+    """The runs of one difficulty and one starting size, which differ in their seed.
 
     Attributes:
-      sizes: of best tickets; bounds are left out, and counted.
-      bounds: chains that end in the sweet spot.
-      without: chains without a best ticket.
+      difficulty: of the task; None if the data has no difficulty.
+      model: name of the network.
+      start: prunable weights of the dense network.
+      runs: number of runs.
+      sizes: weights of the best tickets, without bounds; None if there are none.
+      bounds: number of runs that end inside their sweet spot, so that their best size is a bound.
+      without: number of runs without a best ticket.
+      compared: full networks and best tickets, by metric.
     """
 
     difficulty: float | None
     model: str
     start: int
-    chains: int
+    runs: int
     sizes: Summary | None
     bounds: int
     without: int
@@ -65,12 +76,13 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Largest over smallest best size over starting sizes, at one difficulty.
+    """Ratio of the largest to the smallest best size over starting sizes, at one difficulty.
 
     Attributes:
-      models: how many starting sizes have a best size.
-      of_means: of the sizes' means over seeds.
-      by_seed: of each seed by itself.
+      difficulty: of the task; None if the data has no difficulty.
+      models: number of starting sizes with a best size.
+      of_means: the ratio of the mean sizes over seeds; None for fewer than two starting sizes.
+      by_seed: the ratio within each seed, over seeds; None if no seed has two starting sizes.
     """
 
     difficulty: float | None
@@ -81,83 +93,83 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Correlation:
-    """Best size against difficulty.
+    """Rank correlation of best size and difficulty.
 
     Attributes:
-      difficulties: how many there are.
-      models: how many starting sizes have a best size at each of them.
-      of_means: of the mean best size of those starting sizes at each difficulty.
-      by_chain: rho of each starting size and seed by itself.
-      missing: why there is none; empty: there is.
+      difficulties: number of difficulties.
+      models: number of starting sizes with a best size at each difficulty.
+      of_means: correlation of the mean best size of these starting sizes at each difficulty.
+      by_start_and_seed: rho of each starting size and seed, over both.
+      missing: why `of_means` is None; empty otherwise.
     """
 
     difficulties: int
     models: int
     of_means: RankCorrelation | None
-    by_chain: Summary | None
+    by_start_and_seed: Summary | None
     missing: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Chains that belong together, see `runs.read_runs`, and what they say."""
+    """Runs that can be compared, as `runs.read_runs` returns them, and their claims."""
 
-    chains: Sequence[Chain]
+    runs: Sequence[RecordedRun]
 
     def cells(self) -> list[Cell]:
-        """Each difficulty and starting size."""
+        """One cell for each difficulty and starting size."""
         return [
             Cell(
-                difficulty=chains[0].difficulty,
-                model=chains[0].model,
-                start=chains[0].start,
-                chains=len(chains),
-                sizes=summarise(best_sizes(chains)),
-                bounds=sum(chain.descent.best_is_bound for chain in chains),
-                without=sum(chain.descent.best is None for chain in chains),
-                compared=compare(chains),
+                difficulty=runs[0].difficulty,
+                model=runs[0].model,
+                start=runs[0].start,
+                runs=len(runs),
+                sizes=summarise(best_sizes(runs)),
+                bounds=sum(run.descent.best_is_bound for run in runs),
+                without=sum(run.descent.best is None for run in runs),
+                compared=compare(runs),
             )
-            for chains in _grouped(self.chains, lambda c: (c.difficulty, c.model))
+            for runs in _grouped(self.runs, lambda c: (c.difficulty, c.model))
         ]
 
     def spreads(self) -> list[Spread]:
-        """Best sizes over starting sizes, at each difficulty."""
+        """The spread of best sizes over starting sizes, for each difficulty."""
         found = []
-        for chains in _grouped(self.chains, lambda c: c.difficulty):
+        for runs in _grouped(self.runs, lambda c: c.difficulty):
             means = [
                 summary.mean
-                for group in _grouped(chains, lambda c: c.model)
+                for group in _grouped(runs, lambda c: c.model)
                 if (summary := summarise(best_sizes(group)))
             ]
             seeds = [
                 ratio
-                for group in _grouped(chains, lambda c: c.seed)
+                for group in _grouped(runs, lambda c: c.seed)
                 if (ratio := spread(best_sizes(group)))
             ]
-            found.append(Spread(chains[0].difficulty, len(means), spread(means), summarise(seeds)))
+            found.append(Spread(runs[0].difficulty, len(means), spread(means), summarise(seeds)))
         return found
 
     def correlation(self) -> Correlation:
-        """Best sizes over difficulties."""
+        """The rank correlation of best size and difficulty."""
         sizes = [
             {
-                chains[0].difficulty: summary.mean
-                for chains in _grouped(own, lambda c: c.difficulty)
-                if (summary := summarise(best_sizes(chains)))
+                runs[0].difficulty: summary.mean
+                for runs in _grouped(own, lambda c: c.difficulty)
+                if (summary := summarise(best_sizes(runs)))
             }
-            for own in _grouped(self.chains, lambda c: c.model)
+            for own in _grouped(self.runs, lambda c: c.model)
         ]
-        difficulties = sorted({c.difficulty for c in self.chains if c.difficulty is not None})
+        difficulties = sorted({c.difficulty for c in self.runs if c.difficulty is not None})
         count = len(difficulties)
         if count < DIFFICULTIES:
-            missing = f"needs {DIFFICULTIES} difficulties, there are {count}"
+            missing = f"it needs at least {DIFFICULTIES} difficulties, and there are {count}"
             return Correlation(count, 0, None, None, missing)
-        # A mean over whatever has a best size would compare one starting size with another.
+        # Means must cover the same starting sizes at each difficulty to be comparable.
         whole = [found for found in sizes if set(found) == set(difficulties)]
         means = [float(np.mean([found[d] for found in whole])) for d in difficulties if whole]
         rhos = []
-        for chains in _grouped(self.chains, lambda c: (c.model, c.seed)):
-            own_sizes = {c.difficulty: size for c in chains if (size := best_size(c))}
+        for runs in _grouped(self.runs, lambda c: (c.model, c.seed)):
+            own_sizes = {c.difficulty: size for c in runs if (size := best_size(c))}
             alone = rank_correlation([d or 0.0 for d in own_sizes], list(own_sizes.values()))
             if len(own_sizes) >= DIFFICULTIES and alone is not None:
                 rhos.append(alone.rho)
@@ -170,72 +182,78 @@ class Study:
         return Correlation(count, len(whole), found, summarise(rhos), missing)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
+        """The content of `study.json`."""
         return {
             "difficulty_field": DIFFICULTY if self.has_difficulty else None,
-            "chains": [describe(chain) for chain in self.chains],
+            "runs": [describe(run) for run in self.runs],
             "cells": [dataclasses.asdict(cell) for cell in self.cells()],
             "claims": {
                 "spread": [dataclasses.asdict(found) for found in self.spreads()],
                 "rank_correlation": dataclasses.asdict(self.correlation()),
                 "full_against_best": {
-                    name: dataclasses.asdict(found) for name, found in compare(self.chains).items()
+                    name: dataclasses.asdict(found) for name, found in compare(self.runs).items()
                 },
             },
         }
 
     @property
     def has_difficulty(self) -> bool:
-        """Whether the data has the field that says how hard it is."""
-        return any(chain.difficulty is not None for chain in self.chains)
+        """Whether the runs' data has a difficulty."""
+        return any(run.difficulty is not None for run in self.runs)
 
 
-def best_size(chain: Chain) -> int | None:
-    """Weights of the best ticket; None where it has none or only a bound."""
-    found = chain.descent
+def best_size(run: RecordedRun) -> int | None:
+    """Weights of a run's best ticket; None if it has none, or only a bound."""
+    found = run.descent
     sure = found.best is not None and not found.best_is_bound
-    return int(chain.weights[found.best]) if sure else None
+    return int(run.weights[found.best]) if sure else None
 
 
-def best_sizes(chains: Sequence[Chain]) -> list[int]:
-    """`best_size` of the chains that have one."""
-    return [size for chain in chains if (size := best_size(chain)) is not None]
+def best_sizes(runs: Sequence[RecordedRun]) -> list[int]:
+    """The best sizes of the runs that have one."""
+    return [size for run in runs if (size := best_size(run)) is not None]
 
 
-def figure(chain: Chain, name: str, level: int | None) -> float | None:
-    """A figure of a level; `test_error`, `val_error` and `train_error` beside the columns."""
-    if name.endswith("_error") and name not in chain.columns:
-        accuracy = chain.figure(name.replace("_error", "_accuracy"), level)
+def metric(run: RecordedRun, name: str, level: int | None) -> float | None:
+    """A metric of a level: a column, or `test_error`, `val_error` or `train_error`; None without one."""
+    if name.endswith("_error") and name not in run.columns:
+        accuracy = run.metric(name.replace("_error", "_accuracy"), level)
         return None if accuracy is None else 1 - accuracy
-    return chain.figure(name, level)
+    return run.metric(name, level)
 
 
-def with_predictions(chain: Chain, predicted: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> Chain:
-    """The chain with the share of confident wrong predictions at some levels filled in.
+def with_predictions(
+    run: RecordedRun, predicted: Mapping[int, tuple[np.ndarray, np.ndarray]]
+) -> RecordedRun:
+    """Fills in the share of wrong predictions that are confident, at some levels of a run.
 
     Args:
-      chain: as read; runs of older versions have no such column.
+      run: the run; runs of older versions lack this column.
       predicted: by level, labels `(N,)` and logits `(N, K)` of the test split.
+
+    Returns:
+      A copy of the run with the column.
     """
-    column = chain.columns.get(SURE_AND_WRONG, np.full(chain.weights.size, np.nan)).copy()
+    column = run.columns.get(WRONG_CONFIDENT, np.full(run.weights.size, np.nan)).copy()
     for level, (labels, logits) in predicted.items():
         column[level] = wrong_confident(labels, logits)
-    return dataclasses.replace(chain, columns={**chain.columns, SURE_AND_WRONG: column})
+    return dataclasses.replace(run, columns={**run.columns, WRONG_CONFIDENT: column})
 
 
-def compare(chains: Sequence[Chain]) -> dict[str, Comparison]:
-    """Full network against best ticket, of every chain that names one, bounds too.
+def compare(runs: Sequence[RecordedRun]) -> dict[str, Comparison]:
+    """Compares full networks and best tickets, bounds included, by each metric of `COMPARED`.
 
-    A figure that no chain has at both is left out; a ratio is taken where no full network has 0.
+    A metric that no run has for both is left out. A ratio needs values above 0 for all full
+    networks.
     """
     found = {}
     for name in COMPARED:
         full: dict[Any, float] = {}
         best: dict[Any, float] = {}
-        for chain in chains:
-            dense, ticket = figure(chain, name, 0), figure(chain, name, chain.descent.best)
+        for run in runs:
+            dense, ticket = metric(run, name, 0), metric(run, name, run.descent.best)
             if dense is not None and ticket is not None:
-                full[chain.directory], best[chain.directory] = dense, ticket
+                full[run.directory], best[run.directory] = dense, ticket
         before, after = summarise(full.values()), summarise(best.values())
         difference = paired_difference(best, full)
         if before is None or after is None or difference is None:
@@ -246,46 +264,48 @@ def compare(chains: Sequence[Chain]) -> dict[str, Comparison]:
     return found
 
 
-def describe(chain: Chain) -> dict[str, Any]:
-    """One chain and its reading, as JSON can hold it."""
-    found = chain.descent
+def describe(run: RecordedRun) -> dict[str, Any]:
+    """The entry of one run in `study.json`."""
+    found = run.descent
     shown = {"threshold": found.threshold, "peak": found.peak, "best": found.best}
     shown |= {"collapse": found.collapse, "lowest": found.lowest}
     compared = ("train_error", "val_error", *COMPARED)
     return {
-        "run": str(chain.directory),
-        "dataset": chain.field("dataset"),
-        "label_noise": chain.field("label_noise"),
-        "noise_kind": chain.field("noise_kind"),
-        "wrong_labels": dict(chain.wrong_labels),
-        "difficulty": chain.difficulty,
-        "model": chain.model,
-        "seed": chain.seed,
-        "levels": len(chain.weights) - 1,
-        "weights": chain.start,
+        "run": str(run.directory),
+        "dataset": run.field("dataset"),
+        "label_noise": run.field("label_noise"),
+        "noise_kind": run.field("noise_kind"),
+        "wrong_labels": dict(run.wrong_labels),
+        "difficulty": run.difficulty,
+        "model": run.model,
+        "seed": run.seed,
+        "levels": len(run.weights) - 1,
+        "weights": run.start,
         "verdict": found.verdict,
         "threshold_is_bound": found.threshold_is_bound,
         "best_is_bound": found.best_is_bound,
-        "sweet_spot": [_place(chain, level) for level in found.sweet_spot or ()],
-        **{name: _place(chain, level) for name, level in shown.items()},
-        "full": {name: figure(chain, name, 0) for name in compared},
-        "best_figures": {name: figure(chain, name, found.best) for name in compared},
+        "sweet_spot": [_place(run, level) for level in found.sweet_spot or ()],
+        **{name: _place(run, level) for name, level in shown.items()},
+        "full": {name: metric(run, name, 0) for name in compared},
+        "best_metrics": {name: metric(run, name, found.best) for name in compared},
     }
 
 
-def _place(chain: Chain, level: int | None) -> dict[str, Any] | None:
+def _place(run: RecordedRun, level: int | None) -> dict[str, Any] | None:
     if level is None:
         return None
     return {
         "level": level,
-        "weights": int(chain.weights[level]),
-        "density": float(chain.columns["density"][level]),
+        "weights": int(run.weights[level]),
+        "density": float(run.columns["density"][level]),
     }
 
 
-def _grouped(chains: Sequence[Chain], key: Callable[[Chain], Any]) -> list[list[Chain]]:
-    """Chains of one key together, in the order the keys first come."""
-    groups: dict[Any, list[Chain]] = {}
-    for chain in chains:
-        groups.setdefault(key(chain), []).append(chain)
+def _grouped(
+    runs: Sequence[RecordedRun], key: Callable[[RecordedRun], Any]
+) -> list[list[RecordedRun]]:
+    """Runs grouped by a key, in the order in which the keys first occur."""
+    groups: dict[Any, list[RecordedRun]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
     return list(groups.values())

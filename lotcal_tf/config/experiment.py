@@ -28,7 +28,9 @@ _metrics = functools.partial(declared, section="Metrics")
 _run = functools.partial(declared, section="Run", identity=False)
 
 _OF_MIXTURE = OnlyWith("source", lambda v: v == "mixture", "--dataset=mixture")
-_OF_FILES = OnlyWith("source", lambda v: registry.source(v).from_files, "a TFDS data set")
+_OF_FILES = OnlyWith(
+    "source", lambda v: registry.source(v).from_files, "data that is read from files"
+)
 _OF_LOCAL = OnlyWith("scope", lambda v: v == "local", "--scope=local")
 _OF_SGD = OnlyWith("optimizer", lambda v: v == "sgd", "--optimizer=sgd")
 
@@ -50,7 +52,7 @@ class Experiment:
     )
     data_dir: str | None = _data(
         None,
-        "directory of the TFDS data",
+        "directory of the data, as TFDS keeps it",
         main=True,
         only_with=_OF_FILES,
         identity=False,
@@ -436,3 +438,26 @@ def recorded(record: Mapping[str, Any], **given: Any) -> Experiment:
     """
     known = {name: value for name, value in record.items() if name in FIELDS}
     return Experiment(**{**known, "settings": record.get("settings", {}), **given})
+
+
+def by_section(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What `experiment.json` records, by section: what a result depends on and what applies.
+
+    Args:
+      record: the fields by name; empty: nothing is recorded.
+
+    Raises:
+      FieldError: a value is not valid.
+    """
+    found: dict[str, dict[str, Any]] = {section: {} for section in fields.SECTIONS}
+    if not record:
+        return found
+    experiment = recorded(record)
+    for name, field in FIELDS.items():
+        if field.metadata["identity"] and unmet_condition(field, experiment) is None:
+            found[field.metadata["section"]][name] = getattr(experiment, name)
+    known = setting_fields()
+    for name, value in experiment.settings.items():
+        section = known[name].metadata["section"] if name in known else "Calibration"
+        found[section][name] = value
+    return found

@@ -101,6 +101,11 @@ class Command:
         config = values["config"].value if "dataset" in self.fields else None
         return Request(given, config, own, rest)
 
+    def flag_of(self, field: str) -> str:
+        """What a field's name and value follow on the command line: `--`, or `--set=`."""
+        known = {*self._given(), *(flag.name for flag in self.own), "config", "set"}
+        return "--set=" if self.takes_experiment and field not in known else "--"
+
     def _given(self) -> dict[str, "dataclasses.Field[Any]"]:
         """The fields and hyperparameters that have a flag here."""
         found = {name: FIELDS[name] for name in self.fields}
@@ -175,6 +180,10 @@ class Request:
 
 def _settings(texts: Sequence[str]) -> dict[str, str]:
     """The values of `--set`."""
+    names = [text.partition("=")[0] for text in texts]
+    for name in names:
+        if names.count(name) > 1:
+            raise FieldError("set", name, "is given more than once")
     for text in texts:
         if not text.partition("=")[0].isidentifier() or "=" not in text:
             raise FieldError("set", text, "write --set=NAME=VALUE, e.g. --set=gamma=2")
@@ -232,7 +241,7 @@ def run(
     except KeyboardInterrupt:
         code = _report(command, interrupted, INTERRUPTED)
     except FieldError as error:
-        code = _report(command, f"--{error}", WRONG)
+        code = _report(command, f"{command.flag_of(error.field)}{error}", WRONG)
     except UsageError as error:
         code = _report(command, str(error), WRONG)
     except LotcalError as error:

@@ -1,4 +1,4 @@
-"""A dataset from NumPy arrays or `tf.data` pipelines, checked before anything is made of it."""
+"""Builds a dataset from NumPy arrays or `tf.data` pipelines, and checks every example of it."""
 
 import hashlib
 from typing import Any
@@ -20,81 +20,103 @@ from lotcal_tf.data.splits import (
 from lotcal_tf.errors import UsageError
 
 _MB = 1 << 20
-_CHECK = 1000  # examples of a stream that are looked at together
+_CHECK = 1000  # Examples of a stream that are checked at once.
 
 
-# A broken record is quoted in TensorFlow's message, which then is no text.
+# TensorFlow quotes a broken record in its message, which then is not valid UTF-8.
 _FAILURES = (tf.errors.OpError, UnicodeDecodeError)
 
 
 class UnreadableExample(UsageError):
-    """A pipeline fails.
+    """A pipeline raised an error while it was read.
 
     Attributes:
-      split, example: where; examples count from 0.
+      split: name of the split.
+      example: number of the first example that cannot be read, from 0.
     """
 
     def __init__(self, split: str, example: int, reason: str) -> None:
-        """Builds the line that says where and why."""
         super().__init__(f"{split} cannot be read from example {example} on: {reason}")
         self.split, self.example = split, example
 
 
 def is_pair(data: Any) -> bool:
-    """Whether data are two of something, as `(inputs, labels)` are; what these hold is not looked at."""
+    """Whether data is a tuple or list of two elements, whatever these are."""
     return isinstance(data, tuple | list) and len(data) == 2
 
 
 def check_arrays(
     inputs: Any, labels: Any, *, split: str, classes: int, first: int = 0
 ) -> tuple[NDArray, NDArray]:
-    """Checks one split's arrays.
+    """Checks the arrays of one split.
 
     Args:
       inputs: `(N, …)` numbers.
-      labels: `(N,)` whole numbers in [0, classes); `(N, 1)` is taken as `(N,)`.
-      split: its name, for messages.
-      classes: how many.
-      first: the number of the first example, for messages.
+      labels: `(N,)` integers in [0, classes); `(N, 1)` is accepted too.
+      split: name of the split, for messages.
+      classes: number of classes.
+      first: number of the first example, for messages.
 
     Returns:
-      The inputs as uint8 or float32, the labels as int32.
+      The inputs as uint8 (if they are uint8) or float32, and the labels `(N,)` as int32.
 
     Raises:
-      UsageError: lengths differ, the split is empty, a value is not finite, a label is no class.
+      UsageError: the arrays differ in length or are empty, an input is not finite, or a label is not
+        one of the classes.
     """
-    try:
-        inputs, labels = np.asarray(inputs), np.asarray(labels)
-    except ValueError as error:
-        raise UsageError(f"{split} is no pair of arrays: {error}") from error
+    inputs, labels = _array(inputs, f"{split} inputs"), _array(labels, f"{split} labels")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise UsageError(
-            f"{split} labels have shape {labels.shape}: one whole number an example is needed "
-            "(one-hot labels: labels.argmax(-1))"
+            f"{split} labels have shape {labels.shape}: shape (N,) with one integer per example is "
+            "needed; of one-hot labels take labels.argmax(-1)"
         )
-    # Before their number is asked for: None or a generator becomes an array that has none.
     if inputs.dtype.kind not in "uif":
         raise UsageError(f"{split} inputs are of type {inputs.dtype}: numbers are needed")
     if len(inputs) != len(labels):
         raise UsageError(
-            f"{split} has {len(inputs)} inputs and {len(labels)} labels: they must be as many"
+            f"{split} has {len(inputs)} inputs and {len(labels)} labels: one label per input is needed"
         )
     if not len(labels):
-        raise UsageError(f"{split} is empty")
+        raise UsageError(f"{split} is empty: at least one example is needed")
     kind = np.uint8 if inputs.dtype == np.uint8 else np.float32
-    with np.errstate(over="ignore"):  # What float32 cannot hold is infinity, and told as such.
+    with np.errstate(over="ignore"):  # Values too large for float32 become infinite.
         inputs = inputs.astype(kind, copy=False)
-    if kind is np.float32 and not np.isfinite(inputs).all():  # Bytes always are.
+    if kind is np.float32 and not np.isfinite(inputs).all():
         bad = first + int(np.argmax(~np.isfinite(inputs).reshape(len(inputs), -1).all(1)))
-        raise UsageError(f"{split} inputs hold NaN or infinity, first in example {bad}")
-    if labels.dtype.kind not in "buif" or not np.array_equal(labels, np.floor(labels)):
-        raise UsageError(f"{split} labels are of type {labels.dtype}: whole numbers are needed")
-    if labels.min() < 0 or labels.max() >= classes:
-        bad = labels[(labels < 0) | (labels >= classes)][0]
-        raise UsageError(f"{split} has a label {bad}: labels must be 0 … {classes - 1}")
+        raise UsageError(
+            f"{split} inputs hold NaN or infinity, first in example {bad}: finite float32 numbers are "
+            "needed"
+        )
+    _check_labels(labels, split, classes)
     return inputs, labels.astype(np.int32)
+
+
+def _array(given: Any, name: str) -> NDArray:
+    """An array with an axis of examples."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:  # Nested lists of unequal lengths.
+        raise UsageError(f"{name} do not form an array: {error}") from error
+    if not array.ndim:  # NumPy puts generators, None and datasets into an array without axes.
+        raise UsageError(
+            f"{name} are of type {type(given).__name__}: an array with one entry per example is needed"
+        )
+    return array
+
+
+def _check_labels(labels: NDArray, split: str, classes: int) -> None:
+    """Raises UsageError for labels `(N,)` that are not integers in [0, classes)."""
+    valid = f"labels must be 0 … {classes - 1}"
+    if labels.dtype.kind not in "buif":
+        raise UsageError(
+            f"{split} labels are of type {labels.dtype}: {valid}; "
+            "of class names take np.unique(labels, return_inverse=True)[1]"
+        )
+    wrong = (labels != np.floor(labels)) | (labels < 0) | (labels >= classes)
+    if wrong.any():
+        raise UsageError(f"{split} has a label {labels[wrong][0]}: {valid}")
 
 
 def from_arrays(
@@ -108,18 +130,18 @@ def from_arrays(
     half: str = "whole",
     input_range: float = 1.0,
 ) -> Dataset:
-    """A dataset that stays in memory.
+    """Builds a dataset that stays in memory.
 
     Args:
-      train, test, validation: pairs of inputs and labels, see `check_arrays`. Without validation
-        it is cut from train by seed; never from test.
-      classes: how many.
+      train, test, validation: pairs `(inputs, labels)`, see `check_arrays`. Without `validation`,
+        validation examples are drawn from `train` by seed, never from `test`.
+      classes: number of classes.
       validation_size, seed: see `validation_members`.
-      half: `whole`, or the half of train that is kept, see `half_members`.
-      input_range: the largest value inputs can take.
+      half: `whole`, or the half of `train` to keep, see `half_members`.
+      input_range: largest value that inputs can take.
 
     Raises:
-      UsageError: the data are not what they should be.
+      UsageError: the data is invalid.
     """
     inputs, labels = check_arrays(*train, split="train", classes=classes)
     if half != "whole":
@@ -156,14 +178,22 @@ def from_pipelines(
     half: str = "whole",
     input_range: float = 1.0,
 ) -> Dataset:
-    """A dataset from unbatched `tf.data` pipelines of `(input, label)`; read once to check them.
+    """Builds a dataset from unbatched `tf.data` pipelines of `(input, label)` pairs.
 
-    What fits into `memory_limit_mb` is kept in memory; anything larger streams. A pipeline must
-    give the same examples in the same order each time it is read. The rest: see `from_arrays`.
+    Every pipeline is read once to check its examples. The dataset stays in memory if all inputs
+    together fit into `memory_limit_mb`, otherwise it streams. A pipeline must give the same examples
+    in the same order every time it is read.
+
+    Args:
+      train, test, validation: pipelines; without `validation`, validation examples are drawn from
+        `train` by seed.
+      memory_limit_mb: in units of 2**20 bytes.
+      shuffle_buffer: examples over which a streamed epoch is shuffled.
+      classes, validation_size, seed, half, input_range: see `from_arrays`.
 
     Raises:
-      UnreadableExample: a pipeline fails.
-      UsageError: the data are not what they should be.
+      UnreadableExample: a pipeline raised an error while it was read.
+      UsageError: the data is invalid.
     """
     given = {"train": train, "validation": validation, "test": test}
     counts: dict[str, int] = {}
@@ -212,11 +242,11 @@ def part_of_test(
     shuffle_buffer: int = 1,
     input_range: float = 1.0,
 ) -> Part:
-    """One split without the others: arrays or a pipeline, checked as above.
+    """Builds one split without the others, from arrays or a pipeline.
 
     Args:
-      test: a pair of inputs and labels, or an unbatched `tf.data` pipeline of such pairs.
-      split: its name, for messages.
+      test: a pair `(inputs, labels)`, or an unbatched `tf.data` pipeline of such pairs.
+      split: name of the split, for messages.
       classes, memory_limit_mb, shuffle_buffer, input_range: see `from_pipelines`.
 
     Raises:
@@ -229,12 +259,15 @@ def part_of_test(
     elif is_pair(test):
         pair = check_arrays(*test, split=split, classes=classes)
     else:
-        raise UsageError(f"{split} must be a pair (inputs, labels), or a tf.data pipeline")
+        raise UsageError(
+            f"{split} is of type {type(test).__name__}: it must be a pair (inputs, labels), or a tf.data pipeline "
+            "(of a generator: tf.data.Dataset.from_generator)"
+        )
     return Part(classes, ResidentSplit.of(*pair), input_range)
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A digest of every example of a dataset: what identifies data that has no name."""
+    """A digest of all examples of a dataset; it identifies data without a name."""
     digest = hashlib.sha256()
     for name, split in dataset.named_splits().items():
         digest.update(name.encode())
@@ -245,40 +278,33 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def _check_shapes(shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raises UsageError where a split's examples have another shape than train's."""
+    """Raises UsageError if the inputs of a split differ in shape from those of train."""
     for split, shape in shapes.items():
         if shape != shapes["train"]:
             raise UsageError(
-                f"{split} inputs have shape {shape} an example, train {shapes['train']}"
+                f"{split} inputs have shape {shape} per example: {shapes['train']} is needed, as in train"
             )
 
 
 def _read(
     data: "tf.data.Dataset", split: str, classes: int, room: int
 ) -> tuple[int, tuple[NDArray, NDArray] | None, int]:
-    """Reads a pipeline once, checking every example.
+    """Reads a pipeline once and checks every example.
 
     Args:
-      data, split, classes: see `check_arrays`.
-      room: bytes that may be kept.
+      data: the pipeline.
+      split, classes: see `check_arrays`.
+      room: bytes of inputs that may be kept.
 
     Returns:
-      How many examples there are; the arrays, None where they did not fit; the room left, below 0
-      where they did not fit.
+      The number of examples; the arrays, or None if they did not fit; the bytes left, below 0 if
+      they did not fit.
     """
-    spec = data.element_spec
-    tensors = isinstance(spec, tuple) and all(isinstance(part, tf.TensorSpec) for part in spec)
-    if not (tensors and len(spec) == 2 and spec[1].shape.rank == 0):
-        raise UsageError(
-            f"the {split} pipeline gives {spec}: unbatched (input, label) pairs are needed "
-            "(dataset.unbatch())"
-        )
-    if not spec[0].shape.is_fully_defined():
-        raise UsageError(
-            f"the {split} pipeline's inputs have shape {spec[0].shape}: a full one is needed"
-        )
+    _check_elements(data.element_spec, split, classes)
     if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise UsageError(f"the {split} pipeline never ends: leave out its repeat()")
+        raise UsageError(
+            f"the {split} pipeline never ends: a finite one is needed; leave out its repeat()"
+        )
     count = 0
     kept: list[tuple[NDArray, NDArray]] = []
     try:
@@ -291,7 +317,7 @@ def _read(
     except _FAILURES as error:
         raise UnreadableExample(split, _failing(data, count), first_line(error)) from error
     if not count:
-        raise UsageError(f"{split} is empty")
+        raise UsageError(f"{split} is empty: at least one example is needed")
     if room < 0:
         return count, None, room
     arrays = (
@@ -301,8 +327,74 @@ def _read(
     return count, arrays, room
 
 
+def _check_elements(spec: Any, split: str, classes: int) -> None:
+    """Raises UsageError if a pipeline does not give `(input, label)` pairs of single examples."""
+    needed = "unbatched (input, label) pairs are needed"
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        given, remedy = _not_pairs(spec)
+        raise UsageError(f"the {split} pipeline gives {given}: {needed}; {remedy}")
+    for part, name in zip(spec, ("inputs", "labels"), strict=True):
+        if not isinstance(part, tf.TensorSpec):
+            raise UsageError(
+                f"the {split} pipeline gives {name} as {_structure(part)}: one dense tensor is needed; select or "
+                "build it with dataset.map"
+            )
+    inputs, labels = spec[0].shape, spec[1].shape
+    if labels.rank != 0:
+        given = f"inputs of shape {inputs} and labels of shape {labels}"
+        remedies = _label_remedies(inputs, labels, classes)
+        raise UsageError(f"the {split} pipeline gives {given}: {needed}; {remedies}")
+    if not inputs.is_fully_defined():
+        raise UsageError(
+            f"the {split} pipeline gives inputs of shape {inputs}: one fully known shape is needed; resize, crop "
+            "or pad inputs of different shapes, or state the shape by tf.ensure_shape in a map (of a generator: "
+            "by its output_signature)"
+        )
+
+
+def _not_pairs(spec: Any) -> tuple[str, str]:
+    """What a pipeline gives in place of pairs, and how to change it."""
+    if isinstance(spec, dict):
+        remedy = "dataset.map(lambda e: (e[INPUT], e[LABEL])) with the names of both"
+        return f"dictionaries with the keys {', '.join(map(repr, spec))}", remedy
+    if isinstance(spec, tuple) and len(spec) == 3:
+        remedy = "sample weights are not supported yet: dataset.map(lambda x, y, weight: (x, y))"
+        return "3-tuples", remedy
+    if isinstance(spec, tuple):
+        return f"{len(spec)}-tuples", "map each example to its input and its label"
+    return "inputs without labels", "zip it with the labels: tf.data.Dataset.zip((inputs, labels))"
+
+
+def _structure(part: Any) -> str:
+    if isinstance(part, dict):
+        return f"a dictionary with the keys {', '.join(map(repr, part))}"
+    if isinstance(part, tuple | list):
+        return f"a {type(part).__name__} of {len(part)}"
+    return f"a {type(part).__name__.removesuffix('Spec')}"
+
+
+def _label_remedies(inputs: "tf.TensorShape", labels: "tf.TensorShape", classes: int) -> str:
+    """How to turn labels into scalars: all remedies that their shape allows."""
+    if labels.rank is None:
+        return (
+            "state the label's shape by tf.ensure_shape(label, []) in a map (of a generator: by its "
+            "output_signature)"
+        )
+    size = labels[0]
+    batched = inputs.rank is None or bool(inputs.rank and inputs[0] == size)
+    found = ["it is batched: call dataset.unbatch()"] if batched else []
+    if labels.rank == 1 and size == 1:
+        found.append("a label has an axis of size 1: dataset.map(lambda x, y: (x, tf.squeeze(y)))")
+    elif labels.rank == 1 and size == classes:
+        found.append("labels are one-hot: dataset.map(lambda x, y: (x, tf.argmax(y)))")
+    if not found:
+        return f"map each label to one integer in 0 … {classes - 1}"
+    # Shapes alone cannot distinguish, say, three examples from one label over three classes.
+    return found[0] if len(found) == 1 else "; or ".join(f"if {remedy}" for remedy in found)
+
+
 def _failing(data: "tf.data.Dataset", first: int) -> int:
-    """The number of the example a pipeline fails at; `first` where it does not fail again."""
+    """The number of the example at which a pipeline fails; `first` if it does not fail again."""
     count = 0
     try:
         for _ in data:

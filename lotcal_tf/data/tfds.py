@@ -1,4 +1,4 @@
-"""Image classification sets of TensorFlow Datasets, by name."""
+"""Image classification data sets of TensorFlow Datasets (TFDS), by name."""
 
 import contextlib
 import re
@@ -11,24 +11,26 @@ import numpy as np
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.arrays import UnreadableExample, from_pipelines, part_of_test
 from lotcal_tf.data.splits import Dataset, Part
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import FieldError, UsageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-# Examples that are decoded at once: more than processors, so that none of them waits for work.
+# Examples that are decoded in parallel: more than processors, so that none of them is idle.
 _DECODED = 16
 
 
 def load(experiment: Experiment) -> Dataset:
-    """The set `experiment.source`, from `experiment.data_dir` or TFDS's own place.
+    """Loads the data set `experiment.source` from `experiment.data_dir`.
 
-    With a `data_dir` nothing is downloaded; without, TFDS downloads what it lacks.
+    With a `data_dir`, nothing is downloaded. Without one, TFDS uses its default directory and
+    downloads the data set if needed.
 
     Raises:
-      UsageError: the directory does not hold the set, TFDS does not know it or cannot download it,
-        it is no classification set with train and test splits, or an example cannot be read.
+      FieldError: `data_dir` does not contain the data set.
+      UsageError: TFDS cannot provide the data set, it is not a classification data set with splits
+        train and test, or an example cannot be read.
     """
     with _pipelines(experiment, ("train", "test")) as ((train, test), classes):
         return from_pipelines(
@@ -45,10 +47,10 @@ def load(experiment: Experiment) -> Dataset:
 
 
 def load_test(experiment: Experiment) -> Part:
-    """The test split of a set; it needs no other, as `cifar10_corrupted` has none.
+    """Loads the test split of a data set, which needs no other, e.g. `cifar10_corrupted`.
 
     Raises:
-      UsageError: see `load`; a train split is not asked for.
+      FieldError, UsageError: see `load`; a train split is not required.
     """
     with _pipelines(experiment, ("test",)) as ((test,), classes):
         return part_of_test(
@@ -63,7 +65,10 @@ def load_test(experiment: Experiment) -> Part:
 def _pipelines(
     experiment: Experiment, splits: tuple[str, ...]
 ) -> Iterator[tuple[list["tf.data.Dataset"], int]]:
-    """Pipelines of the splits, and the number of classes; damage found in them is told by its file."""
+    """Gives the pipelines of the splits and the number of classes.
+
+    If an example cannot be read inside the `with` block, the error names the file that holds it.
+    """
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
@@ -72,16 +77,18 @@ def _pipelines(
     missing = [split for split in splits if split not in info.splits]
     if missing or not info.supervised_keys:
         raise UsageError(
-            f"the TFDS set {experiment.source} has splits {', '.join(info.splits) or 'none'} and supervised keys "
-            f"{info.supervised_keys}: it must have {', '.join(splits)} and (input, label)"
+            f"the TFDS data set {experiment.source} has splits {', '.join(info.splits) or 'none'} and supervised keys "
+            f"{info.supervised_keys}: splits {', '.join(splits)} and keys (input, label) are needed"
         )
     label = info.features[info.supervised_keys[1]]
     if not getattr(label, "num_classes", None):
-        raise UsageError(f"the TFDS set {experiment.source} has no class labels: {label}")
-    # Files in their own order: a stream must give the same examples at every reading. No cache of
-    # TFDS's: what fits into memory is kept there once, and what streams should not be.
+        raise UsageError(
+            f"the TFDS data set {experiment.source} has labels {label}: a ClassLabel with a number of classes is needed"
+        )
+    # Files are read in order, since a stream must give the same examples every time. TFDS caches
+    # nothing: data that fits in memory is kept there by the split, and other data must not be kept.
     read = tfds.ReadConfig(
-        options=_untuned(),
+        options=_without_autotune(),
         interleave_cycle_length=1,
         try_autocache=False,
         num_parallel_calls_for_decode=_DECODED,
@@ -93,14 +100,15 @@ def _pipelines(
     try:
         yield pipelines, label.num_classes
     except UnreadableExample as error:
+        file = _file(info.splits[error.split], error.example)
         raise UsageError(
-            f"the TFDS set {experiment.source} is damaged: {error}; it lies in "
-            f"{_file(info.splits[error.split], error.example)}; have TFDS prepare it anew"
+            f"the TFDS data set {experiment.source} is damaged: {error}; file: {file}; delete {file.parent} and let "
+            "TFDS prepare it again"
         ) from error
 
 
-def _untuned() -> "tf.data.Options":
-    """Small images are decoded sooner than tf.data finds out how many to decode at once."""
+def _without_autotune() -> "tf.data.Options":
+    """Options without autotuning, which takes longer than the decoding of small images."""
     import tensorflow as tf
 
     options = tf.data.Options()
@@ -109,18 +117,18 @@ def _untuned() -> "tf.data.Options":
 
 
 def _file(split: "tfds.core.SplitInfo", example: int) -> Path:
-    """The file that holds an example of a split, read in the files' order."""
+    """The file that holds an example of a split, counted in the order of the files."""
     ends = np.cumsum(split.shard_lengths)
     return Path(split.filepaths[min(np.searchsorted(ends, example, "right"), len(ends) - 1)])
 
 
 def _input_range(pipeline: "tf.data.Dataset") -> float:
-    """The largest value of bytes; what is no integer counts as scaled."""
+    """255 for integer inputs; other inputs are taken as scaled to [0, 1]."""
     return 255.0 if pipeline.element_spec[0].dtype.is_integer else 1.0
 
 
 def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":
-    """A builder whose data is prepared."""
+    """The builder of a data set whose files are prepared."""
     import tensorflow_datasets as tfds
 
     name, given = experiment.source, experiment.data_dir
@@ -129,9 +137,9 @@ def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":
             builder = tfds.builder(name)
             builder.download_and_prepare()
         except Exception as error:
-            # TFDS raises whatever its sources and the network raise.
+            # TFDS passes on all errors of its sources and of the network.
             raise UsageError(
-                f"TFDS cannot provide {name}: {_first_line(error)} (data you have already: --data_dir=DIR)"
+                f"TFDS cannot provide {name}: {_first_line(error)}; if the data is on disk, give --data_dir=DIR"
             ) from error
         return builder
     directory = Path(given).expanduser()
@@ -140,31 +148,55 @@ def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":
         f"data_dir='{given}')\""
     )
     if not directory.is_dir():
-        raise UsageError(f"--data_dir={given}: no such directory; {download}")
-    # From files: the set's own code, slow to import, is not needed to read it.
-    prepared = (directory / name.replace(":", "/")).glob("**/dataset_info.json")
-    versions = sorted((path.parent for path in prepared), key=lambda path: _numbers(path.name))
+        raise FieldError("data_dir", given, f"no such directory; {download}")
+    versions = _versions(directory, name)
     if not versions:
+        root = _root(directory, name)
+        if root:
+            problem = f"is inside the TFDS data set {name}; give the directory that contains it"
+            raise FieldError("data_dir", given, f"{problem}: --data_dir={root}")
         found = ", ".join(sorted(path.name for path in directory.iterdir())[:12]) or "nothing"
-        raise UsageError(
-            f"--data_dir={given}: no TFDS set {name} in it, there is {found}; {download}"
+        raise FieldError(
+            "data_dir", given, f"no TFDS set {name} in it, there is {found}; {download}"
         )
     configs = sorted({path.parent.name for path in versions})
     if len(configs) > 1:
-        raise UsageError(
-            f"--data_dir={given}: {name} has the configurations {', '.join(configs)} in it; name one: "
-            f"--source={name}/{configs[0]}"
+        raise FieldError(
+            "data_dir",
+            given,
+            f"{name} has the configurations {', '.join(configs)} in it; name one: --source={name}/{configs[0]}",
         )
     try:
+        # From its files: the code of a data set is slow to import and not needed for reading.
         return tfds.builder_from_directory(versions[-1])
     except Exception as error:
         raise UsageError(
-            f"{versions[-1]} does not hold a readable TFDS set: {_first_line(error)}"
+            f"{versions[-1]} does not hold a readable TFDS data set: {_first_line(error)}"
         ) from error
 
 
+def _versions(directory: Path, name: str) -> list[Path]:
+    """The prepared versions of a data set in a TFDS directory, the latest one last."""
+    prepared = (directory / name.replace(":", "/")).glob("**/dataset_info.json")
+    return sorted((path.parent for path in prepared), key=lambda path: _numbers(path.name))
+
+
+def _root(directory: Path, name: str) -> Path | None:
+    """The TFDS directory of a data set that `directory` is inside of; None if it is not."""
+    place = directory.absolute()
+    # At most as deep as DIR/NAME/CONFIG/VERSION.
+    return next(
+        (
+            path.parent
+            for path in (place, *place.parents[:2])
+            if path.name == re.split("[:/]", name)[0] and _versions(path.parent, name)
+        ),
+        None,
+    )
+
+
 def _numbers(version: str) -> list[int]:
-    """`3.0.10` as numbers, so that it comes after `3.0.9`."""
+    """The numbers of a version, by which `3.0.10` is later than `3.0.9`."""
     return [int(part) for part in re.findall(r"\d+", version)]
 
 

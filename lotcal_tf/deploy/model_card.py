@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lotcal_tf.config.experiment import by_section
 from lotcal_tf.deploy.report_tables import FILE_WORDS, LAYER_WORDS, by_file, file_cells, layer_cells
 from lotcal_tf.formats.outputs import PROBABILITIES
 from lotcal_tf.metrics.bins import BinStatistics
@@ -16,22 +17,12 @@ from lotcal_tf.tables import markdown, percent
 
 TEXT, JSON, DIAGRAM = "model_card.md", "model_card.json", "reliability.png"
 
-# Fields of an experiment by section; all others are in the section Training.
-_OF_DATA = (
-    *("dataset", "source", "half", "validation_size", "augment", "input_mean", "input_std"),
-    *("label_noise", "noise_kind", "noise_map"),
-)
-_OF_STRATEGY = (
-    *("calib", "calib_weight", "passes", "dropout_rate", "dropout_at", "mixup_a", "prior"),
-    *("nba_bins", "nba_width", "prune_rate", "output_prune_rate", "scope", "exclude", "rewind"),
-    *("ticket", "control"),
-)
-_OF_PLACES = ("data_dir", "out", "memory_limit_mb", "distribute", "levels", "export_logits")
+# Realised values of a run, by section; those not listed here are about the data.
+_REALISED = {
+    "Training": ("steps_per_epoch", "plan", "replicas"),
+    "Density": ("parameters", "kernels", "prunable", "remaining_at_start"),
+}
 _OF_DENSITY = ("level", "density", "remaining", "prunable", "weights")
-# Likewise for realised values; those not listed here are about the data.
-_REALISED_IN_TRAINING = ("steps_per_epoch", "plan", "replicas")
-_REALISED_IN_STRATEGY = ("hyperparameters",)
-_REALISED_IN_DENSITY = ("parameters", "kernels", "prunable", "remaining_at_start")
 _METRICS = {"accuracy": "accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
 
 
@@ -106,16 +97,19 @@ def _range(facts: Mapping[str, Any], template: str) -> str:
 def _text(facts: Mapping[str, Any], limits: Sequence[str]) -> str:
     experiment, record = facts["experiment"], facts["record"]
     title = " · ".join(str(experiment[key]) for key in ("dataset", "model") if experiment.get(key))
-    elsewhere = _REALISED_IN_TRAINING + _REALISED_IN_STRATEGY + _REALISED_IN_DENSITY
-    named = _OF_DATA + _OF_STRATEGY + _OF_PLACES
-    data = facts["data"]
+    data, recorded = facts["data"], by_section(experiment)
+    elsewhere = [name for names in _REALISED.values() for name in names]
+    realised = {section: _chosen(data, names) for section, names in _REALISED.items()}
+    realised["Data"] = _others(data, elsewhere)
+    recorded["Run"] |= recorded.pop("Metrics")  # settings of measuring; the section has the results
+    described = {
+        section: _pairs(values | realised.pop(section, {})) for section, values in recorded.items()
+    }
+    if not experiment:
+        described["Run"] = "Not recorded."
     sections = {
-        "Data": _pairs(_chosen(experiment, _OF_DATA) | _others(data, elsewhere)),
-        "Training": _pairs(_others(experiment, named) | _chosen(data, _REALISED_IN_TRAINING)),
-        "Strategy": _pairs(
-            _chosen(experiment, _OF_STRATEGY) | _chosen(data, _REALISED_IN_STRATEGY)
-        ),
-        "Density": _pairs(_chosen(data, _REALISED_IN_DENSITY) | _chosen(record, _OF_DENSITY)),
+        **{name: body for name, body in described.items() if body},
+        "Density": _pairs(realised["Density"] | _chosen(record, _OF_DENSITY)) or "Not recorded.",
         "Metrics": _metrics(facts),
         "Parity": _parity(facts["parity"]),
         "Sizes and latency": _sizes(facts["sparsity_report"]),
@@ -254,7 +248,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
         for name, v in values.items()
         if v is not None and v not in ("", [], {}, ())
     ]
-    return markdown([["", ""], *rows], [""]) if rows else "Not recorded."
+    return markdown([["", ""], *rows], [""]) if rows else ""
 
 
 def _text_of(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Gradients of whole data sets with respect to a network's masked weights, for pruning criteria."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,34 +18,80 @@ from lotcal_tf.pruning import masking
 _BATCH = 500
 
 
-def gradient(
-    of: str,
-    network: "keras.Model",
-    dataset: Dataset,
-    predict: Callable[[Split], tuple[NDArray, NDArray]],
-    bins: int,
-) -> dict[str, NDArray]:
-    """The gradient with respect to each masked weight, by path; dropout is off.
+class Gradients:
+    """Gradients with respect to each masked weight, dropout off; compiled once for all levels.
 
     Args:
-      of: `loss`, the mean cross-entropy on the training data; `validation_nll`, that on the
-        validation data; or `calibration`, Σ_m n_m/N · (conf_m − acc_m)² over equal-width bins of
-        confidence on the validation data, with each example's bin held fixed.
-      network: wrapped, with weights and masks set.
+      network: wrapped; its weights and masks when a gradient is asked for count.
       dataset: its training and validation data are read.
       predict: labels and logits of a split, with the network as it is.
       bins: of the calibration error.
-
-    Raises:
-      ValueError: `of` is none of these.
     """
-    if of == "calibration":
-        labels, logits = predict(dataset.validation)
-        return _mean_gradient(network, dataset.validation, *_gap_weights(labels, logits, bins))
-    splits = {"loss": dataset.train, "validation_nll": dataset.validation}
-    if of not in splits:
-        raise ValueError(f"gradient of {of!r}: choose one of loss, calibration, validation_nll")
-    return _mean_gradient(network, splits[of])
+
+    def __init__(
+        self,
+        network: "keras.Model",
+        dataset: Dataset,
+        predict: Callable[[Split], tuple[NDArray, NDArray]],
+        bins: int,
+    ) -> None:
+        self.dataset, self.predict, self.bins = dataset, predict, bins
+        self._names = list(masking.mask_variables(network))
+        variables = masking.weight_variables(network)
+        kernels = [variables[name] for name in self._names]
+
+        def step(
+            inputs: "tf.Tensor", classes: "tf.Tensor", of_loss: "tf.Tensor", of_p: "tf.Tensor"
+        ) -> Any:
+            """The gradients of Σ_i of_loss_i · (−log p_i[class_i]) + of_p_i · p_i[class_i]."""
+            with tf.GradientTape() as tape:
+                logits = tf.cast(network(tf.cast(inputs, tf.float32), training=False), tf.float32)
+                losses = cross_entropy(classes, logits)
+                total = tf.reduce_sum(of_loss * losses + of_p * tf.exp(-losses))
+            return tape.gradient(total, kernels)
+
+        self._step = tf.function(step, reduce_retracing=True)
+
+    def __call__(self, of: str) -> dict[str, NDArray]:
+        """The gradient, by path.
+
+        Args:
+          of: `loss`, the mean cross-entropy on the training data; `validation_nll`, that on the
+            validation data; or `calibration`, Σ_m n_m/N · (conf_m − acc_m)² over equal-width bins of
+            confidence on the validation data, with each example's bin held fixed.
+
+        Raises:
+          ValueError: `of` is none of these.
+        """
+        splits = {"loss": self.dataset.train, "validation_nll": self.dataset.validation}
+        if of == "calibration":
+            labels, logits = self.predict(self.dataset.validation)
+            return self._mean(self.dataset.validation, *_gap_weights(labels, logits, self.bins))
+        if of not in splits:
+            raise ValueError(f"gradient of {of!r}: choose one of loss, calibration, validation_nll")
+        return self._mean(splits[of])
+
+    def _mean(
+        self,
+        split: Split,
+        scale: NDArray[np.float32] | None = None,
+        classes: NDArray[np.int32] | None = None,
+    ) -> dict[str, NDArray]:
+        """The mean over a split's examples; of scale · p[class] where these are given."""
+        sums: list[Any] = [0.0] * len(self._names)
+        first = 0
+        for inputs, labels in split.in_order(_BATCH):
+            rows = slice(first, first + len(labels))
+            truth = labels if classes is None else tf.constant(classes[rows])
+            zeros, ones = np.zeros(len(labels), np.float32), np.ones(len(labels), np.float32)
+            factors = (ones, zeros) if scale is None else (zeros, scale[rows])
+            parts = self._step(inputs, truth, *map(tf.constant, factors))
+            sums = [
+                total + part.numpy().astype(np.float64)
+                for total, part in zip(sums, parts, strict=True)
+            ]
+            first += len(labels)
+        return {name: total / first for name, total in zip(self._names, sums, strict=True)}
 
 
 def _gap_weights(
@@ -58,34 +105,3 @@ def _gap_weights(
     gaps = np.nan_to_num(metrics.prediction_bins(labels, logits, bins=bins).gap)
     places = bin_index(confidence, bins)
     return (2 * gaps[places]).astype(np.float32), predicted.astype(np.int32)
-
-
-def _mean_gradient(
-    network: "keras.Model",
-    split: Split,
-    weights: NDArray[np.float32] | None = None,
-    classes: NDArray[np.int32] | None = None,
-) -> dict[str, NDArray]:
-    """The mean gradient of −log p[label]; with weights of weight × p[class] instead."""
-    masks = masking.mask_variables(network)
-    variables = masking.weight_variables(network)
-    kernels = [variables[name] for name in masks]
-
-    @tf.function(reduce_retracing=True)
-    def step(inputs: "tf.Tensor", labels: "tf.Tensor", scale: "tf.Tensor") -> "list[tf.Tensor]":
-        with tf.GradientTape() as tape:
-            logits = tf.cast(network(tf.cast(inputs, tf.float32), training=False), tf.float32)
-            each = cross_entropy(labels, logits)
-            total = tf.reduce_sum(each if weights is None else scale * tf.exp(-each))
-        return list(tape.gradient(total, kernels))
-
-    sums = [np.zeros(kernel.shape, np.float64) for kernel in kernels]
-    first = 0
-    for inputs, labels in split.in_order(_BATCH):
-        rows = slice(first, first + len(labels))
-        truth = labels if classes is None else tf.constant(classes[rows])
-        scale = tf.ones(len(labels)) if weights is None else tf.constant(weights[rows])
-        for total, part in zip(sums, step(inputs, truth, scale), strict=True):
-            total += part.numpy()
-        first += len(labels)
-    return {name: total / first for name, total in zip(masks, sums, strict=True)}

@@ -11,7 +11,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset, Split
 from lotcal_tf.errors import UsageError
-from lotcal_tf.lottery.gradients import gradient
+from lotcal_tf.lottery.gradients import Gradients
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.criteria import Criterion, State
@@ -38,7 +38,7 @@ class Pruner:
         predict: Callable[[Split], tuple[NDArray, NDArray]],
     ) -> None:
         self.experiment, self.network = experiment, network
-        self.dataset, self.predict = dataset, predict
+        self._gradients = Gradients(network, dataset, predict, experiment.ece_bins)
         self.criterion = criterion(**experiment.settings_of(criterion.Hyperparameters))
         self.output = masking.output_layer(network)
 
@@ -87,14 +87,16 @@ class Pruner:
                 masking.assign_masks(self.network, whole)
                 return self.network
 
+            def gradient(of: str) -> "dict[str, NDArray]":
+                network()
+                return self._gradients(of)
+
             state = State(
                 weights=masked_start(before.trained, whole),
                 masks=masks,
                 rewind=before.rewind,
                 network=network,
-                gradient=lambda of: gradient(
-                    of, network(), self.dataset, self.predict, self.experiment.ece_bins
-                ),
+                gradient=gradient,
                 seed=self.experiment.seed,
                 level=before.level,
                 round=next(rounds),

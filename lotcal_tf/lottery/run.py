@@ -9,7 +9,7 @@ from typing import Any
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import deterministic, keras
 from lotcal_tf.config import custom, registry
-from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.experiment import Experiment, check_together
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.progress import ProgressBar, table
@@ -98,6 +98,7 @@ def run_experiment(
     trained_by: type[Strategy] = _method("calib", experiment.calib, strategy, Strategy)
     pruned_by: type[Criterion] = _method("criterion", experiment.criterion, criterion, Criterion)
     experiment = experiment.with_methods(trained_by.Hyperparameters, pruned_by.Hyperparameters)
+    check_together(experiment, {})  # settings of custom methods are known only now
     workers = cluster.of(experiment.distribute)
     if task_of is None:
         task_of = TicketTask if experiment.ticket else NamedTask

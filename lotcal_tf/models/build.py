@@ -54,17 +54,8 @@ def build_model(
     family, arguments = registry.model(name)
     if family.smallest:
         check_images(name, shape, family.smallest)
-    channels = shape[-1] if len(shape) == 3 else 1
-    if len(input_mean) not in (0, 1, channels):
-        problem = f"the inputs have {channels} channel(s): give one value, or one a channel"
-        raise FieldError("input_mean", tuple(input_mean), problem)
-    mean, std = (list(input_mean) or [0.0]), (list(input_std) or [1.0])
-    scale = [1.0 / (input_range * s) for s in std]
-    offset = [-m / s for m, s in zip(mean, std, strict=True)]
-    inputs = keras.Input(tuple(shape), name="inputs")
-    x = inputs
-    if any(s != 1.0 for s in scale) or any(offset):
-        x = keras.layers.Rescaling(_single(scale), _single(offset), name="scaling")(x)
+    x = inputs = keras.Input(tuple(shape), name="inputs")
+    x = _scaled(x, input_range, input_mean, input_std)
     factor, mode, distribution = INITIALIZERS[initializer]
 
     def draw() -> "keras.initializers.Initializer":
@@ -81,6 +72,22 @@ def build_model(
 
     logits = family.load()(x, classes, draw, dropout, **arguments)
     return redraw(keras.Model(inputs, logits, name=name), seed, "initial")
+
+
+def _scaled(
+    x: "keras.KerasTensor", input_range: float, mean: Sequence[float], std: Sequence[float]
+) -> "keras.KerasTensor":
+    """Inputs divided by their range and standardised, where that changes them."""
+    channels = x.shape[-1] if len(x.shape) == 4 else 1
+    if len(mean) not in (0, 1, channels):
+        problem = f"the inputs have {channels} channel(s): give one value, or one per channel"
+        raise FieldError("input_mean", tuple(mean), problem)
+    mean, std = (list(mean) or [0.0]), (list(std) or [1.0])
+    scale = [1.0 / (input_range * s) for s in std]
+    offset = [-m / s for m, s in zip(mean, std, strict=True)]
+    if all(s == 1.0 for s in scale) and not any(offset):
+        return x
+    return keras.layers.Rescaling(_single(scale), _single(offset), name="scaling")(x)
 
 
 def _single(numbers: list[float]) -> float | list[float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lotcal_tf.analysis.runs import DIFFICULTY, Chain
+from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 
 # Error on noisy labels, by weights: a peak at 36 000, a valley at 6 000, ruin below 1 000.
 PLACES = np.log([100, 400, 2_000, 6_000, 14_000, 36_000, 90_000, 300_000])
@@ -16,7 +16,7 @@ TRAINED = [0.90, 0.60, 0.24, 0.18, 0.15, 0.03, 0.00, 0.00]
 
 
 def curve(weights, shift=1.0):
-    """Training and validation error at so many weights; `shift` moves the curve to larger ones."""
+    """Training and validation error at given weights; `shift` moves the curve to larger ones."""
     at = np.log(np.asarray(weights) / shift)
     return np.interp(at, PLACES, TRAINED), np.interp(at, PLACES, ERRORS)
 
@@ -68,8 +68,8 @@ def write_run(
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Writes a run of that name."""
+def written_run(tmp_path):
+    """written_run(name, …) writes a run directory of that name."""
     return lambda name, **given: write_run(tmp_path / name, **given)
 
 
@@ -78,8 +78,8 @@ ERROR = [0.30, 0.40, 0.25, 0.20, 0.65]  # the best is level 3
 
 
 @pytest.fixture
-def chain():
-    """chain(sizes) → a chain with a best ticket of `sizes[3]` weights, given five sizes."""
+def recorded_run():
+    """recorded_run(sizes) → a run with a best ticket of `sizes[3]` weights, given five sizes."""
 
     def make(sizes, model="net", seed=0, difficulty=None, **columns):
         levels = len(sizes)
@@ -96,16 +96,16 @@ def chain():
         name = f"{model}-{seed}-{difficulty}-{levels}"
         if difficulty is None:
             fields["source"] = "tiny"
-        return Chain(Path(name), fields, {}, {}, 6000, arrays)
+        return RecordedRun(Path(name), fields, {}, {}, 6000, arrays)
 
     return make
 
 
 @pytest.fixture
-def sized(chain):
-    """sized(best) → a chain of five levels whose best ticket has so many weights."""
+def sized(recorded_run):
+    """sized(best) → a run of five levels whose best ticket has `best` weights."""
 
     def make(best, start=1000, **given):
-        return chain([start, 800, 600, best, 10], **given)
+        return recorded_run([start, 800, 600, best, 10], **given)
 
     return make

@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 
 from lotcal_tf.analysis import descent
-from lotcal_tf.analysis.descent import read_chain
+from lotcal_tf.analysis.descent import find_descent
 
-# The shape of a published chain: light, critical, sweet, collapsed.
+# The shape of a published run: light, critical, sweet, collapsed.
 TRAIN = [0.0, 0.0, 0.0, 0.005, 0.03, 0.09, 0.15, 0.17, 0.18, 0.18, 0.20, 0.30, 0.60]
 ERROR = [0.30, 0.30, 0.31, 0.33, 0.36, 0.30, 0.25, 0.22, 0.21, 0.205, 0.22, 0.32, 0.62]
 EXAMPLES = 6000
 
 
-def test_a_whole_chain():
-    found = read_chain(TRAIN, ERROR, EXAMPLES)
+def test_a_whole_run():
+    found = find_descent(TRAIN, ERROR, EXAMPLES)
     assert (found.threshold, found.threshold_is_bound) == (3, False)
     assert (found.peak, found.best, found.lowest) == (4, 9, 9)
     # One standard error of 0.205 over 6000 is 0.0052: level 8 (0.21) is within, 10 (0.22) is not.
     assert (found.sweet_spot, found.best_is_bound) == ((8, 9), False)
-    # Two errors near 0.25 surely differ from about 0.027 on: 0.22 does not, 0.32 does.
+    # Errors near 0.25 differ significantly from about 0.027 on: 0.22 does not, 0.32 does.
     assert found.collapse == 11
     assert found.verdict == "double descent"
 
@@ -26,38 +26,38 @@ def test_a_whole_chain():
 @pytest.mark.parametrize(
     ("levels", "words"),
     [
-        (2, "too short: 2 of at least 3 levels"),
+        (2, "too short: 2 levels, a peak needs at least 3"),
         (4, "no peak: ends before the interpolation threshold"),
-        (5, "no peak: the error rises for sure, and did not fall for sure before"),
+        (5, "no peak: the error rises significantly without a significant fall before"),
     ],
 )
-def test_a_chain_cut_before_the_fall_has_no_peak(levels, words):
-    found = read_chain(TRAIN[:levels], ERROR[:levels], EXAMPLES)
+def test_a_run_cut_before_the_fall_has_no_peak(levels, words):
+    found = find_descent(TRAIN[:levels], ERROR[:levels], EXAMPLES)
     assert found.peak is found.best is found.sweet_spot is found.collapse is None
     assert not found.best_is_bound
     assert words in found.verdict
 
 
-def test_a_chain_that_ends_in_the_sweet_spot_gives_a_bound():
-    found = read_chain(TRAIN[:10], ERROR[:10], EXAMPLES)
+def test_a_run_that_ends_in_the_sweet_spot_gives_a_bound():
+    found = find_descent(TRAIN[:10], ERROR[:10], EXAMPLES)
     assert (found.peak, found.best, found.best_is_bound, found.collapse) == (4, 9, True, None)
     assert "the best is a bound" in found.verdict
     # Also where chance made the level before the end the lowest.
-    found = read_chain(TRAIN[:10], [*ERROR[:8], 0.205, 0.2052], EXAMPLES)
+    found = find_descent(TRAIN[:10], [*ERROR[:8], 0.205, 0.2052], EXAMPLES)
     assert (found.best, found.best_is_bound) == (8, True)
-    # Past the sweet spot, though not collapsed for sure, it is no bound.
-    found = read_chain(TRAIN[:11], ERROR[:11], EXAMPLES)
+    # Past the sweet spot it is not a bound, even without a significant collapse.
+    found = find_descent(TRAIN[:11], ERROR[:11], EXAMPLES)
     assert (found.best, found.best_is_bound, found.collapse) == (9, False, None)
 
 
-def test_a_chain_that_begins_at_the_peak_has_a_best_and_no_peak():
-    found = read_chain(TRAIN[4:], ERROR[4:], EXAMPLES)
+def test_a_run_that_begins_at_the_peak_has_a_best_and_no_peak():
+    found = find_descent(TRAIN[4:], ERROR[4:], EXAMPLES)
     assert (found.peak, found.threshold, found.best, found.collapse) == (None, None, 5, 7)
     assert "begins at its peak or after it" in found.verdict
 
 
-def test_a_chain_that_interpolates_to_its_end_bounds_the_threshold():
-    found = read_chain([0.0] * 6, [0.30, 0.33, 0.36, 0.30, 0.22, 0.21], EXAMPLES)
+def test_a_run_that_interpolates_to_its_end_bounds_the_threshold():
+    found = find_descent([0.0] * 6, [0.30, 0.33, 0.36, 0.30, 0.22, 0.21], EXAMPLES)
     assert (found.threshold, found.threshold_is_bound) == (5, True)
     assert (found.peak, found.best, found.best_is_bound) == (2, 5, True)
 
@@ -66,27 +66,29 @@ def test_a_bump_in_the_collapse_is_no_peak():
     # The error of a network with too few weights jumps about; it does not over-fit there.
     train = [0.0, 0.0, 0.05, 0.1, 0.5, 0.8, 0.5, 0.9]
     error = [0.2, 0.2, 0.2, 0.2, 0.5, 0.8, 0.5, 0.9]
-    found = read_chain(train, error, EXAMPLES)
+    found = find_descent(train, error, EXAMPLES)
     assert found.peak is found.best is None
-    assert found.verdict == "no peak: the error rises for sure, and did not fall for sure before"
+    assert (
+        found.verdict == "no peak: the error rises significantly without a significant fall before"
+    )
 
 
 def test_the_best_lies_after_the_peak_even_if_the_dense_network_is_better():
     error = [0.10, 0.10, 0.20, 0.30, 0.15, 0.14, 0.30]
-    found = read_chain([0, 0, 0, 0.02, 0.1, 0.12, 0.3], error, EXAMPLES)
+    found = find_descent([0, 0, 0, 0.02, 0.1, 0.12, 0.3], error, EXAMPLES)
     assert (found.peak, found.best, found.lowest) == (3, 5, 1)
 
 
 def test_ties_go_to_the_sparser():
     error = [0.30, 0.36, 0.36, 0.25, 0.20, 0.22, 0.20, 0.30]
-    found = read_chain([0, 0, 0.01, 0.1, 0.15, 0.15, 0.15, 0.3], error, EXAMPLES)
+    found = find_descent([0, 0, 0.01, 0.1, 0.15, 0.15, 0.15, 0.3], error, EXAMPLES)
     assert (found.peak, found.best, found.sweet_spot) == (2, 6, (6, 6))
 
 
-def test_surely_apart_by_hand():
+def test_significant_difference_by_hand():
     # Two levels: the range of two normal values exceeds 1.96 sqrt(2) deviations in 5 % of cases.
     deviations = np.sqrt([0.25 / 100, 0.16 / 100])
-    apart = descent.surely_apart(deviations)
+    apart = descent.significant_difference(deviations)
     q = 1.959963984540054 * np.sqrt(2)
     assert apart[0, 0] == pytest.approx(q * deviations[0], rel=1e-6)
     wanted = q * np.sqrt((deviations**2).mean())
@@ -127,35 +129,35 @@ def test_wrong_labels_that_levels_share_are_no_chance():
 def test_a_fall_that_shared_wrong_labels_would_hide_is_seen():
     train = [0.2, 0.2, 0.2, 0.21, 0.22, 0.3]
     error = [0.255, 0.245, 0.235, 0.228, 0.230, 0.27]
-    assert read_chain(train, error, 3500).best is None
-    found = read_chain(train, error, 3500, wrong_labels=0.18)
+    assert find_descent(train, error, 3500).best is None
+    found = find_descent(train, error, 3500, wrong_labels=0.18)
     assert (found.peak, found.best) == (None, 3)
 
 
-def test_a_flat_chain_over_wrong_labels_has_no_best_either():
+def test_a_flat_run_over_wrong_labels_has_no_best_either():
     flat = seeds_of(np.full(26, 0.25), 5000, 400, wrong=0.18)
-    found = [read_chain([0.02] * 26, e, 5000, wrong_labels=0.18) for e in flat]
-    assert sum(chain.best is not None for chain in found) <= 33  # as below, without them
+    found = [find_descent([0.02] * 26, e, 5000, wrong_labels=0.18) for e in flat]
+    assert sum(run.best is not None for run in found) <= 33  # as below, without them
 
 
-def test_a_flat_chain_has_no_peak_whatever_the_seed():
-    # Over 26 levels, all over-fitting: 5 % of chains may have one pair that surely differs, fewer
+def test_a_flat_run_has_no_peak_whatever_the_seed():
+    # Over 26 levels, all over-fitting: 5 % of runs may have one pair that surely differs, fewer
     # of them a rise and a fall. Of 400, 20 at most on average; 33 is three deviations more.
     flat = np.full(26, 0.3)
-    found = [read_chain([0.02] * 26, e, EXAMPLES) for e in seeds_of(flat, EXAMPLES, 400)]
-    assert sum(chain.best is not None for chain in found) <= 33
+    found = [find_descent([0.02] * 26, e, EXAMPLES) for e in seeds_of(flat, EXAMPLES, 400)]
+    assert sum(run.best is not None for run in found) <= 33
 
 
-def test_a_chain_is_read_alike_whatever_the_seed():
-    found = [read_chain(TRAIN, error, EXAMPLES) for error in seeds_of(ERROR, EXAMPLES, 200)]
-    assert {chain.peak for chain in found} == {4}
-    assert {chain.best for chain in found} <= {7, 8, 9, 10}
-    assert {chain.collapse for chain in found} <= {10, 11}  # both lie above the best
+def test_a_run_is_read_alike_whatever_the_seed():
+    found = [find_descent(TRAIN, error, EXAMPLES) for error in seeds_of(ERROR, EXAMPLES, 200)]
+    assert {run.peak for run in found} == {4}
+    assert {run.best for run in found} <= {7, 8, 9, 10}
+    assert {run.collapse for run in found} <= {10, 11}  # both lie above the best
 
 
 def test_only_a_rise_that_noise_cannot_make_is_a_peak():
     # The same curve over 60 examples: a standard error is 0.06, the rise of 0.06 says nothing.
-    found = read_chain(TRAIN, ERROR, 60)
+    found = find_descent(TRAIN, ERROR, 60)
     assert found.peak is found.best is None
 
 
@@ -169,12 +171,12 @@ def test_only_a_rise_that_noise_cannot_make_is_a_peak():
         ([0.1], [0.1], 0),
     ],
 )
-def test_what_is_no_chain_is_refused(train, error, examples):
+def test_invalid_columns_are_refused(train, error, examples):
     with pytest.raises(ValueError):
-        read_chain(train, error, examples)
+        find_descent(train, error, examples)
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.0, np.nan])
 def test_a_share_of_wrong_labels_outside_its_range_is_refused(wrong):
     with pytest.raises(ValueError, match="wrong_labels"):
-        read_chain(TRAIN, ERROR, EXAMPLES, wrong)
+        find_descent(TRAIN, ERROR, EXAMPLES, wrong)

@@ -17,9 +17,15 @@ def shape(png):
     return pixels.shape[:2]
 
 
-def test_figures_of_one_task(run):
+def test_figures_of_one_task(written_run):
     study = Study(
-        read_runs([run("a"), run("b", start=90_000), run("c", levels=18, fields={"seed": 1})])
+        read_runs(
+            [
+                written_run("a"),
+                written_run("b", start=90_000),
+                written_run("c", levels=18, fields={"seed": 1}),
+            ]
+        )
     )
     drawn = figures.draw(study)
     assert list(drawn) == ["descent.png", "best_size.png", "truth.png"]
@@ -28,11 +34,12 @@ def test_figures_of_one_task(run):
     assert figures.draw(study) == drawn
 
 
-def test_each_difficulty_has_a_row_of_panels(run):
-    chains = [
-        run(f"d{d}", fields={"source": "mixture", DIFFICULTY: d}, levels=20) for d in (1, 2, 3)
+def test_each_difficulty_has_a_row_of_panels(written_run):
+    runs = [
+        written_run(f"d{d}", fields={"source": "mixture", DIFFICULTY: d}, levels=20)
+        for d in (1, 2, 3)
     ]
-    one, three = Study(read_runs(chains[:1])), Study(read_runs(chains))
+    one, three = Study(read_runs(runs[:1])), Study(read_runs(runs))
     assert shape(figures.descent(three))[0] > 2 * shape(figures.descent(one))[0]
     assert shape(figures.best_size(three))[1] > 1.5 * shape(figures.best_size(one))[1]
 
@@ -43,21 +50,27 @@ def test_the_axis_of_sizes_is_widened_alike_on_both_sides():
 
 
 @pytest.mark.parametrize("levels", [0, 1, 5])
-def test_chains_without_a_best_ticket_are_drawn_too(run, levels):
+def test_runs_without_a_best_ticket_are_drawn_too(written_run, levels):
     left_out = ("test_kl_true", "test_overconfidence")
-    study = Study(read_runs([run("a", levels=levels, columns=left_out)]))
-    assert study.chains[0].descent.best is None
+    study = Study(read_runs([written_run("a", levels=levels, columns=left_out)]))
+    assert study.runs[0].descent.best is None
     drawn = figures.draw(study)
     assert list(drawn) == ["descent.png", "best_size.png"]
     for png in drawn.values():
         shape(png)
 
 
-def test_dense_networks_are_joined_by_their_means(run):
-    chains = read_runs([run("a"), run("b", fields={"seed": 1}, shift=2.0), run("c", start=10_000)])
-    first, second = figures._dense(chains, "test")
+def test_dense_networks_are_joined_by_their_means(written_run):
+    runs = read_runs(
+        [
+            written_run("a"),
+            written_run("b", fields={"seed": 1}, shift=2.0),
+            written_run("c", start=10_000),
+        ]
+    )
+    first, second = figures._dense(runs, "test")
     assert (first[0], second[0]) == (10_000, 300_000)
-    errors = [c.error("test")[0] for c in chains if c.start == 300_000]
+    errors = [c.error("test")[0] for c in runs if c.start == 300_000]
     assert second[1] == pytest.approx(np.mean(errors)) and errors[0] != errors[1]
 
 

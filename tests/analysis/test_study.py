@@ -1,4 +1,4 @@
-"""The claims against hand calculation on chains whose figures are made up."""
+"""The claims against hand calculation on runs with made-up metrics."""
 
 import json
 
@@ -8,16 +8,16 @@ import pytest
 from lotcal_tf.analysis.study import Study, best_size, compare, describe, with_predictions
 
 
-def test_spread_over_starting_sizes_by_hand(chain, sized):
+def test_spread_over_starting_sizes_by_hand(recorded_run, sized):
     study = Study(
         [
             sized(100, model="a", seed=0),
             sized(200, model="a", seed=1),
             sized(300, model="b", start=2000, seed=0),
             sized(300, model="b", start=2000, seed=1),
-            # A bound and a chain without a peak count as neither.
-            chain([4000, 3000, 2000, 1000], model="c", seed=0),
-            chain([4000, 3000], model="c", seed=1),
+            # A bound and a run without a peak count as neither.
+            recorded_run([4000, 3000, 2000, 1000], model="c", seed=0),
+            recorded_run([4000, 3000], model="c", seed=1),
         ]
     )
     (found,) = study.spreads()
@@ -28,7 +28,7 @@ def test_spread_over_starting_sizes_by_hand(chain, sized):
     a, b, c = study.cells()
     assert (a.sizes.n, a.sizes.mean, a.bounds, a.without) == (2, 150, 0, 0)
     assert (b.sizes.mean, b.sizes.sd) == (300, 0)
-    assert (c.sizes, c.chains, c.bounds, c.without) == (None, 2, 1, 1)
+    assert (c.sizes, c.runs, c.bounds, c.without) == (None, 2, 1, 1)
 
 
 def test_a_spread_takes_two_starting_sizes(sized):
@@ -47,20 +47,22 @@ def test_rank_correlation_over_difficulties_by_hand(sized):
     assert (found.difficulties, found.models, found.missing) == (5, 1, "")
     assert found.of_means.rho == pytest.approx(9.5 / np.sqrt(10 * 9.5))
     # Each seed by itself: 0.9 and 1.
-    assert (found.by_chain.n, found.by_chain.mean) == (2, pytest.approx(0.95))
+    assert (found.by_start_and_seed.n, found.by_start_and_seed.mean) == (2, pytest.approx(0.95))
 
 
 def test_four_difficulties_are_too_few(sized):
     found = Study([sized(100 * d, difficulty=d) for d in range(1, 5)]).correlation()
-    assert found.of_means is found.by_chain is None
-    assert found.missing == "needs 5 difficulties, there are 4"
+    assert found.of_means is found.by_start_and_seed is None
+    assert found.missing == "it needs at least 5 difficulties, and there are 4"
 
 
-def test_a_starting_size_without_a_best_size_somewhere_has_no_part_in_the_correlation(chain, sized):
+def test_a_starting_size_without_a_best_size_somewhere_has_no_part_in_the_correlation(
+    recorded_run, sized
+):
     small = [sized(100 * d, difficulty=d) for d in range(1, 6)]
     # Of a larger start there are larger best sizes, but at three difficulties alone.
     large = [sized(9000 - d, model="large", start=20_000, difficulty=d) for d in (1, 2, 3)]
-    large += [chain([20_000, 800], model="large", difficulty=d) for d in (4, 5)]
+    large += [recorded_run([20_000, 800], model="large", difficulty=d) for d in (4, 5)]
     found = Study(small + large).correlation()
     assert found.models == 1 and found.of_means.rho == pytest.approx(1)
     found = Study(large + small[:2]).correlation()
@@ -68,21 +70,21 @@ def test_a_starting_size_without_a_best_size_somewhere_has_no_part_in_the_correl
     assert found.missing == "no starting size has a best ticket at each of the 5 difficulties"
 
 
-def test_full_against_best_is_taken_chain_by_chain(chain, sized):
+def test_full_against_best_is_taken_run_by_run(recorded_run, sized):
     kl = "test_kl_true"
-    chains = [
+    runs = [
         sized(100, seed=0, **{kl: [0.4, 1, 1, 0.1, 9]}),
         sized(100, seed=1, **{kl: [0.6, 1, 1, 0.3, 9]}),
         sized(100, seed=2),  # does not know the truth
-        chain([1000, 800], seed=3, **{kl: [7, 7]}),  # has no best ticket
+        recorded_run([1000, 800], seed=3, **{kl: [7, 7]}),  # has no best ticket
     ]
-    found = compare(chains)[kl]
+    found = compare(runs)[kl]
     assert (found.full.n, found.full.mean, found.best.mean) == (2, 0.5, pytest.approx(0.2))
     assert found.ratio.mean == pytest.approx((0.25 + 0.5) / 2)
     assert found.ratio.sd == pytest.approx(0.25 / np.sqrt(2))
     assert (found.difference.mean, found.difference.sd) == (pytest.approx(-0.3), pytest.approx(0))
-    assert compare(chains)["test_error"].full.n == 3
-    assert "test_tv_true" not in compare(chains)
+    assert compare(runs)["test_error"].full.n == 3
+    assert "test_tv_true" not in compare(runs)
 
 
 def test_no_ratio_to_a_full_network_that_has_0(sized):
@@ -101,8 +103,8 @@ def test_predictions_fill_in_what_an_older_run_has_no_column_for(sized):
     assert "test_wrong_confident" not in before.columns
 
 
-def test_a_bound_is_no_best_size(chain):
-    bound = chain([1000, 800, 600, 100])
+def test_a_bound_is_no_best_size(recorded_run):
+    bound = recorded_run([1000, 800, 600, 100])
     assert bound.descent.best == 3 and bound.descent.best_is_bound
     assert best_size(bound) is None
     assert describe(bound)["best"] == {"level": 3, "weights": 100, "density": 0.1}
@@ -112,7 +114,7 @@ def test_everything_is_json(sized):
     study = Study([sized(100), sized(200, model="b", start=2000)])
     whole = json.loads(json.dumps(study.as_dict(), allow_nan=False))
     assert whole["difficulty_field"] is None
-    assert [row["best"]["weights"] for row in whole["chains"]] == [100, 200]
-    assert whole["chains"][0]["best_figures"]["test_error"] == pytest.approx(0.1)
-    assert whole["chains"][0]["best_figures"]["test_kl_true"] is None
+    assert [row["best"]["weights"] for row in whole["runs"]] == [100, 200]
+    assert whole["runs"][0]["best_metrics"]["test_error"] == pytest.approx(0.1)
+    assert whole["runs"][0]["best_metrics"]["test_kl_true"] is None
     assert whole["claims"]["spread"][0]["of_means"] == 2

@@ -1,5 +1,6 @@
 """What every strategy of the catalog must do; a new row is tested here by being a row."""
 
+import contextlib
 import json
 import math
 import re
@@ -13,9 +14,9 @@ from lotcal_tf.api import export_ticket, find_tickets
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
-from lotcal_tf.config.registry import STRATEGIES
+from lotcal_tf.config.registry import FORMATS, STRATEGIES
 from lotcal_tf.data import digits
-from lotcal_tf.formats import saved_model, tflite
+from lotcal_tf.errors import UsageError
 from lotcal_tf.models.build import build_model
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import step_seed
@@ -34,12 +35,21 @@ def dataset():
     return digits.load(experiment("none"))
 
 
+def build(name, **dropout):
+    """A built-in network that the strategy takes: 64 → 12 → 10, or one with BatchNorm."""
+    for model in ("lenet_12", "resnet8_4"):
+        network = build_model(model, (8, 8, 1), 10, seed=5, input_range=16.0, **dropout)
+        with contextlib.suppress(UsageError):
+            STRATEGIES[name].load()(network)
+            return network
+    raise AssertionError(f"no network of these tests suits {name}")
+
+
 def make_network(name, pruned=0.5):
-    """64 → 12 → 10 of the catalog, as the strategy asks for it; a share of each kernel is pruned."""
-    hyper = STRATEGIES[name].hyperparameters
+    """A network as the strategy asks for it; a share of each kernel is pruned."""
+    hyper = vars(STRATEGIES[name].hyperparameters())
     dropout = {key: hyper[key] for key in ("dropout_rate", "dropout_at") if key in hyper}
-    model = build_model("lenet_12", (8, 8, 1), 10, seed=5, input_range=16.0, **dropout)
-    network = masking.wrap(model)
+    network = masking.wrap(build(name, **dropout))
     rng = np.random.default_rng(0)
     weights = masking.weight_variables(network)
     masks = {
@@ -53,8 +63,7 @@ def make_network(name, pruned=0.5):
 
 
 def make_strategy(name):
-    row = STRATEGIES[name]
-    strategy = row.load()(make_network(name), **row.hyperparameters)
+    strategy = STRATEGIES[name].load()(make_network(name))
     strategy.compile(optimizer=keras.optimizers.SGD(1.0))
     return strategy
 
@@ -100,10 +109,12 @@ def test_batch_wide_tells_whether_devices_can_share_a_batch(name, dataset):
     """The gradient of a batch is the mean of its halves' unless the loss relates its examples."""
     row = STRATEGIES[name]
     # A rate that drops nothing: the passes are there, and draw nothing that could differ.
-    hyper = {**row.hyperparameters, "dropout_rate": 1e-6}
-    if "calib_weight" in row.hyperparameters:
-        hyper["calib_weight"] = 1.0  # The term's nature counts here, however little the row takes.
-    model = build_model("lenet_12", (8, 8, 1), 10, seed=5, input_range=16.0, dropout_rate=1e-6)
+    known = vars(row.hyperparameters())
+    # The term's nature counts here, however small its default weight.
+    hyper = {n: v for n, v in {"dropout_rate": 1e-6, "calib_weight": 1.0}.items() if n in known}
+    model = build(name, dropout_rate=1e-6)
+    for layer in model.layers:  # BatchNorm relates examples too, whatever the loss.
+        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
     inputs, labels = next(dataset.train.in_order(60))
 
     def gradient(rows):
@@ -120,19 +131,19 @@ def test_batch_wide_tells_whether_devices_can_share_a_batch(name, dataset):
 
 
 @each_strategy
-@pytest.mark.parametrize("scale", [1.0, 1e5])
-def test_loss_and_gradients_are_finite(name, scale, dataset):
+@pytest.mark.parametrize("largest", [None, 2e4])
+def test_loss_and_gradients_are_finite(name, largest, dataset):
     strategy = make_strategy(name)
-    logits = masking.weight_variables(strategy.network)["logits/kernel"]
-    logits.assign(logits * scale)
-    if scale > 1:
-        assert np.abs(strategy(next(dataset.train.in_order(60))[0])).max() > 1e4
+    if largest:
+        logits = masking.weight_variables(strategy.network)["logits/kernel"]
+        now = np.abs(strategy(next(dataset.train.in_order(60))[0])).max()
+        logits.assign(logits * (largest / now))
     before = masking.values(strategy.network)
     assert np.isfinite(step(strategy, dataset)["loss"])
     # Plain descent with rate 1: the weights' change is the gradient.
     for path, after in masking.values(strategy.network).items():
         assert np.isfinite(after).all(), path
-        if scale == 1:
+        if not largest:
             assert (after != before[path]).any(), path
 
 
@@ -188,9 +199,9 @@ def test_pruned_weights_stay_exactly_zero(name, trained):
 
 @each_strategy
 def test_the_rows_hyperparameters_arrive(name):
-    defaults = STRATEGIES[name].hyperparameters
-    assert experiment(name).hyperparameters == defaults
-    assert dict(make_strategy(name).hyper) == defaults
+    defaults = STRATEGIES[name].hyperparameters()
+    assert experiment(name).settings == vars(defaults)
+    assert make_strategy(name).hyper == defaults
 
 
 def blobs(count, seed):
@@ -200,13 +211,21 @@ def blobs(count, seed):
     return (centres[labels] + rng.normal(size=(count, 8))).astype("float32"), labels
 
 
-def find(calib, out):
-    """Two levels of a tiny network of one's own with dropout."""
+def tiny_network():
+    """With all that a strategy may need: dropout, and a convolution with BatchNorm behind it."""
     keras.utils.set_random_seed(1)
+    layers = keras.layers
     x = given = keras.Input((8,), name="inputs")
-    x = keras.layers.Dense(8, activation="relu", name="hidden")(x)
-    x = keras.layers.Dropout(0.2, name="dropout")(x)
-    model = keras.Model(given, keras.layers.Dense(3, name="logits")(x), name="tiny")
+    x = layers.Reshape((2, 2, 2), name="image")(x)
+    x = layers.Conv2D(8, 2, name="hidden")(x)
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(momentum=0.8, name="norm")(x))
+    x = layers.Dropout(0.2, name="dropout")(layers.Flatten(name="flatten")(x))
+    return keras.Model(given, layers.Dense(3, name="logits")(x), name="tiny")
+
+
+def find(calib, out):
+    """Two levels of a tiny network."""
+    model = tiny_network()
     fields = {"epochs": 4, "levels": 1, "lr": 0.03, "batch_size": 10, "plan": "graph"}
     return find_tickets(
         model, blobs(80, 0), blobs(30, 1), calib=calib, out=out, progress=False, **fields
@@ -218,8 +237,8 @@ def test_from_data_to_exported_files(name, tmp_path):
     run = find(name, tmp_path / "run")
     recorded = json.loads((run.directory / "experiment.json").read_text())
     assert recorded["experiment"]["calib"] == name
-    defaults = json.loads(json.dumps(dict(STRATEGIES[name].hyperparameters)))
-    assert recorded["realised"]["hyperparameters"] == defaults
+    defaults = json.loads(json.dumps(vars(STRATEGIES[name].hyperparameters())))
+    assert recorded["experiment"]["settings"] == defaults
     ticket, inputs = run.ticket(1), blobs(30, 1)[0]
     assert all(math.isfinite(v) for v in ticket.record.values() if isinstance(v, float))
     assert ticket.density == (64 + 24 - 13 - 2) / (64 + 24)
@@ -230,8 +249,9 @@ def test_from_data_to_exported_files(name, tmp_path):
         ticket, tmp_path / "export", blobs(30, 1), formats=formats, encoding="dense", seconds=0
     ).files
     wanted = plain(inputs) / ticket.record["temperature"]
-    for read, name in ((saved_model.Runner, "saved_model"), (tflite.Runner, "float32")):
-        np.testing.assert_allclose(read(files[name])(inputs), wanted, rtol=1e-4, atol=1e-5)
+    for kind in formats:
+        found = FORMATS[kind].load().runner(files[kind])(inputs)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 README = Path(__file__).resolve().parents[2] / "README.md"

@@ -80,6 +80,7 @@ def test_settings_of_custom_methods_are_repeated_flags(run):
     assert request.given == {"gamma": "2", "names": "a=b,c", "passes": "3"}
     (experiment,) = run("--calib=mine:Focal", "--set=gamma=2").reached
     assert experiment.settings == {"gamma": "2"}
+    assert "more than once" in refused(run("--set=gamma=2", "--set=gamma=3"))
     for wrong in ("gamma", "=2", "a b=2"):
         assert refused(run(f"--set={wrong}")).startswith(f"train: --set={wrong}: write --set=NAME=")
 
@@ -313,10 +314,19 @@ def failing(error):
 def test_every_error_has_its_exit_code_and_one_line(run, kind):
     # Whatever the constructor takes; a message may quote several lines of somebody else's.
     error = kind.__new__(kind, "it went\nwrong")
+    error.field = "epochs"  # of a FieldError
     result = run(main=failing(error))
     assert result.code == (2 if issubclass(kind, errors.UsageError) else 1)
     flag = "--" if kind is errors.FieldError else ""
     assert (result.out, result.err) == ("", [f"train: {flag}it went wrong"])
+
+
+@pytest.mark.parametrize(
+    ("field", "prefix"), [("epochs", "--"), ("passes", "--"), ("config", "--"), ("gamma", "--set=")]
+)
+def test_an_error_names_the_flag_that_sets_the_field(run, field, prefix):
+    result = run(main=failing(errors.FieldError(field, 3, "must be less")))
+    assert result.err == [f"train: {prefix}{field}=3: must be less"]
 
 
 def test_interruption_is_130_and_says_how_to_go_on(run):

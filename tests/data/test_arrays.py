@@ -1,4 +1,4 @@
-"""Data of a user's own: what is refused, what is cut where, what stays in memory."""
+"""A user's arrays and pipelines: what is refused, how validation is split off, what stays in memory."""
 
 import numpy as np
 import pytest
@@ -65,23 +65,32 @@ def with_value(value, place, count=10):
 
 X, Y = examples(4)
 BAD_PAIRS = {
-    "lengths": ((X, Y[:3]), "train has 4 inputs and 3 labels: they must be as many"),
+    "lengths": ((X, Y[:3]), "train has 4 inputs and 3 labels: one label per input is needed"),
     "empty": ((X[:0], Y[:0]), "train is empty"),
     "no lists": (([], []), "train is empty"),
     "too high": ((X, [0, 1, 2, 3]), r"train has a label 3: labels must be 0 … 2"),
     "negative": ((X, [0, 1, -1, 2]), r"train has a label -1: labels must be 0 … 2"),
-    "one-hot": ((X, np.eye(3)[Y]), r"shape \(4, 3\): one whole number .*labels\.argmax\(-1\)"),
-    "fractions": ((X, [0.0, 0.5, 1.0, 2.0]), "labels are of type float64: whole numbers are"),
-    "NaN label": ((X, [0.0, np.nan, 1.0, 2.0]), "labels are of type float64: whole numbers are"),
+    "one-hot": ((X, np.eye(3)[Y]), r"shape \(4, 3\): shape \(N,\) .*labels\.argmax\(-1\)"),
+    "fractions": ((X, [0.0, 0.5, 1.0, 2.0]), "train has a label 0.5: labels must be 0 … 2"),
+    "NaN label": ((X, [0.0, np.nan, 1.0, 2.0]), "train has a label nan: labels must be 0 … 2"),
     "endless label": ((X, [0, np.inf, 1, 2]), "label inf: labels must be 0 … 2"),
-    "names": ((X, ["cat", "dog", "cat", "eel"]), "labels are of type <U3: whole numbers are"),
+    "names": (
+        (X, ["cat", "dog", "cat", "eel"]),
+        "labels are of type <U3: labels must be 0 … 2; of class names take ",
+    ),
     "NaN": (with_value(np.nan, 6), "inputs hold NaN or infinity, first in example 6"),
     "infinity": (with_value(-np.inf, 0), "inputs hold NaN or infinity, first in example 0"),
     "too large for float32": (with_value(1e39, 9), "NaN or infinity, first in example 9"),
     "texts": ((["a", "b"], [0, 1]), "inputs are of type <U1: numbers are needed"),
     "complex": ((X * 1j, Y), "inputs are of type complex64: numbers are needed"),
-    "nothing": ((None, Y), "inputs are of type object: numbers are needed"),
-    "ragged": (([[1.0], [1.0, 2.0]], [0, 1]), "train is no pair of arrays: .*inhomogeneous"),
+    "nothing": ((None, Y), "inputs are of type NoneType: an array with one entry per example"),
+    "generator": (
+        (iter(X), Y),
+        "inputs are of type .*iterator: an array with one entry per example",
+    ),
+    "labels of a generator": ((X, (y for y in Y)), "train labels are of type generator: an array"),
+    "objects": (([None, None], [0, 1]), "inputs are of type object: numbers are needed"),
+    "ragged": (([[1.0], [1.0, 2.0]], [0, 1]), "train inputs do not form an array: .*inhomogeneous"),
 }
 
 
@@ -98,7 +107,7 @@ def test_a_bad_split_is_named(name):
     with pytest.raises(UsageError, match=f"^{name} has a label 9"):
         arrays_dataset(examples(9), **{name: (X, [0, 1, 2, 9])})
     with pytest.raises(
-        UsageError, match=rf"^{name} inputs have shape \(1,\) an example, train \(2"
+        UsageError, match=rf"^{name} inputs have shape \(1,\) per example: \(2,\) is needed"
     ):
         arrays_dataset(examples(9), **{name: (X[:, :1], Y)})
 
@@ -114,7 +123,7 @@ def test_images_stay_bytes_and_other_inputs_become_float32(dtype, kept):
 
 
 @pytest.mark.parametrize("labels", [Y[:, None], Y.astype(float), Y.astype(np.uint8), Y.tolist()])
-def test_labels_in_other_clothes(labels):
+def test_labels_of_other_types_and_shapes_are_accepted(labels):
     np.testing.assert_array_equal(check_arrays(X, labels, split="train", classes=3)[1], Y)
 
 
@@ -126,7 +135,7 @@ def test_validation_is_cut_from_train_and_never_from_test():
     assert numbers_in(dataset.test) == list(range(100, 120))
 
 
-def test_another_seed_cuts_otherwise():
+def test_another_seed_draws_another_validation_split():
     cuts = [numbers_in(arrays_dataset(examples(40), seed=s).validation) for s in (0, 0, 1)]
     assert cuts[0] == cuts[1] != cuts[2]
 
@@ -187,7 +196,7 @@ def test_a_stream_has_the_half_that_memory_has(half, dtype, validation):
     assert streamed.train.count == resident.train.count
 
 
-def test_a_pipeline_that_fails_is_told_with_the_place():
+def test_a_failing_pipeline_is_reported_with_the_place():
     def give(number):
         tf.debugging.assert_less(number, np.int64(1234), "the disk\nis full")
         return tf.cast([number], tf.float32), number % 3
@@ -234,17 +243,66 @@ def shapeless():
     return tf.data.Dataset.from_generator(lambda: [(X, 0)], output_signature=signature)
 
 
-late = with_value(np.nan, 1203, count=1500)  # beyond the first thousand, which are read together
+def unspecified():
+    return tf.data.Dataset.from_generator(lambda: [(X, 0)], output_types=(tf.float32, tf.int32))
+
+
+def wide(count):
+    """Inputs with a leading axis of that size, as batches have one."""
+    return np.zeros((4, count, 2), np.float32)
+
+
+late = with_value(np.nan, 1203, count=1500)  # beyond the first thousand, which are checked at once
+UNBATCH = r"needed; it is batched: call dataset\.unbatch\(\)$"
+ARGMAX = r"needed; labels are one-hot: dataset\.map\(lambda x, y: \(x, tf\.argmax\(y\)\)\)$"
+SQUEEZE = (
+    r"needed; a label has an axis of size 1: dataset\.map\(lambda x, y: \(x, tf\.squeeze\(y\)\)\)$"
+)
+EITHER = r"needed; if it is batched: call dataset\.unbatch\(\); or if "
 BAD_PIPELINES = {
-    "batched": (pairs(X, Y).batch(2), r"unbatched \(input, label\) pairs .*dataset\.unbatch\(\)"),
-    "one-hot": (pairs(X, np.eye(3)[Y]), "unbatched"),
-    "no labels": (tf.data.Dataset.from_tensor_slices(X), "unbatched"),
-    "triples": (pairs(X, Y, Y), "unbatched"),
-    "dictionaries": (pairs({"image": X}, Y), "unbatched"),
-    "named": (tf.data.Dataset.from_tensor_slices({"image": X, "label": Y}), "unbatched"),
-    "no shape": (shapeless(), r"inputs have shape \(None, 2\): a full one is needed"),
-    "empty": (pairs(X, Y).take(0), "train is empty"),
-    "endless": (pairs(X, Y).repeat(), r"never ends: leave out its repeat\(\)"),
+    "batched": (pairs(X, Y).batch(2), UNBATCH),
+    "batches of one size": (pairs(X, Y).batch(4, drop_remainder=True), UNBATCH),
+    "batches of one-hot labels": (pairs(X, np.eye(3)[Y]).batch(2), UNBATCH),
+    "one-hot": (pairs(X, np.eye(3)[Y]), ARGMAX),
+    "one-hot or batched": (pairs(wide(3), np.eye(3)[Y]), EITHER + r"labels are one-hot: .*argmax"),
+    "an axis of one": (pairs(X, Y[:, None]), SQUEEZE),
+    "batches of one": (
+        pairs(X, Y).batch(1, drop_remainder=True),
+        EITHER + "a label has an axis of",
+    ),
+    "vectors": (pairs(X, np.zeros((4, 5))), "needed; map each label to one integer in 0 … 2$"),
+    "no labels": (tf.data.Dataset.from_tensor_slices(X), "gives inputs without labels: .* zip it"),
+    "triples": (
+        pairs(X, Y, Y),
+        r"gives 3-tuples: .*; sample weights are not supported yet: .*: \(x, y\)\)$",
+    ),
+    "quadruples": (
+        pairs(X, Y, Y, Y),
+        "gives 4-tuples: unbatched .* are needed; map each example to",
+    ),
+    "dictionaries": (
+        pairs({"image": X}, Y),
+        "gives inputs as a dictionary with the keys 'image': one dense tensor is needed; select",
+    ),
+    "pairs of labels": (
+        pairs(X, (Y, Y)),
+        "gives labels as a tuple of 2: one dense tensor is needed",
+    ),
+    "ragged": (
+        pairs(tf.ragged.constant([[1.0], [1.0, 2.0]]), Y[:2]),
+        "inputs as a RaggedTensor: one",
+    ),
+    "named": (
+        tf.data.Dataset.from_tensor_slices({"image": X, "label": Y}),
+        r"gives dictionaries with the keys 'image', 'label': .*; dataset\.map\(lambda e: \(e\[INPUT",
+    ),
+    "no shape": (shapeless(), r"inputs of shape \(None, 2\): one fully known shape is needed; "),
+    "no label shape": (unspecified(), r"tf\.ensure_shape\(label, \[\]\) .*output_signature"),
+    "empty": (pairs(X, Y).take(0), "train is empty: at least one example is needed"),
+    "endless": (
+        pairs(X, Y).repeat(),
+        r"never ends: a finite one is needed; leave out its repeat\(\)",
+    ),
     "texts": (pairs(np.array(["a", "b"]), Y[:2]), "inputs are of type object: numbers are needed"),
     "label": (pairs(X, Y + 1), "train has a label 3: labels must be 0 … 2"),
     "NaN": (pairs(*late), "NaN or infinity, first in example 1203"),
@@ -262,7 +320,9 @@ def test_bad_pipelines_are_refused_in_one_line(pipeline, message, limit):
 
 @pytest.mark.parametrize("limit", [100, 0])
 def test_pipelines_of_other_shapes_are_refused(limit):
-    with pytest.raises(UsageError, match=r"^test inputs have shape \(1,\) an example, train \(2"):
+    with pytest.raises(
+        UsageError, match=r"^test inputs have shape \(1,\) per example: \(2,\) is needed"
+    ):
         pipelines_dataset(examples(9), (X[:, :1], Y), limit=limit)
 
 
@@ -299,7 +359,11 @@ def test_a_test_split_that_comes_alone_is_checked():
     for test, message in (
         ((inputs, labels + 1), "test has a label 3: labels must be 0 … 2"),
         ((inputs[:5], labels), "test has 5 inputs and 20 labels"),
-        (inputs, r"test must be a pair \(inputs, labels\), or a tf.data pipeline"),
+        (inputs, r"test is of type ndarray: it must be a pair \(inputs, labels\), or a tf.data"),
+        (
+            zip(inputs, labels, strict=True),
+            r"test is of type zip: .* tf\.data\.Dataset\.from_generator",
+        ),
         (tf.data.Dataset.from_tensor_slices((inputs, labels + 1)), "test has a label 3"),
     ):
         with pytest.raises(UsageError, match=message):

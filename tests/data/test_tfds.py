@@ -12,7 +12,7 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.data import tfds as tfds_source
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.run import run_experiment
 
 SHAPE = (4, 4, 3)  # as SVHN's, smaller
@@ -143,13 +143,13 @@ def test_tfds_finds_the_checksums_it_downloads_by():
 
 
 def refuse(*names):
-    raise OSError("no route to host\nand a long story")
+    raise OSError("no route to host\nand more text")
 
 
 @pytest.mark.parametrize(
     ("error", "said"), [(refuse, "no route to host"), (lambda _: 1 // 0, "division")]
 )
-def test_what_tfds_cannot_provide_is_told_in_one_line(monkeypatch, error, said):
+def test_what_tfds_cannot_provide_is_reported_in_one_line(monkeypatch, error, said):
     monkeypatch.setattr(tfds, "builder", error)
     with pytest.raises(UsageError, match=rf"^TFDS cannot provide tiny_svhn: .*{said}") as caught:
         load(None)
@@ -168,7 +168,30 @@ def test_a_directory_without_the_set_is_shown_with_the_remedy(data_dir, tmp_path
         load(tmp_path)
 
 
-def test_a_directory_that_is_none_is_told_with_the_remedy(tmp_path):
+@pytest.mark.parametrize("deeper", ["tiny_svhn", "tiny_svhn/1.0.0"])
+@pytest.mark.parametrize("source", ["tiny_svhn", "tiny_svhn:1.0.0"])
+def test_a_directory_inside_the_set_is_corrected(data_dir, deeper, source, monkeypatch):
+    words = f"is inside the TFDS data set {source}; give the .*: --data_dir={data_dir}$"
+    with pytest.raises(FieldError, match=words) as error:
+        load(data_dir / deeper, source=source)
+    assert str(error.value).startswith(f"data_dir={data_dir / deeper}: ")
+    monkeypatch.chdir(data_dir / deeper)
+    with pytest.raises(FieldError, match=words):
+        load(".", source=source)
+
+
+def test_a_directory_inside_a_configuration_is_corrected(data_dir, tmp_path):
+    shutil.copytree(data_dir / "tiny_svhn", tmp_path / "tiny_svhn" / "sharp")
+    with pytest.raises(FieldError, match=f"--data_dir={tmp_path}$"):
+        load(tmp_path / "tiny_svhn" / "sharp" / "1.0.0", source="tiny_svhn/sharp")
+
+
+def test_a_directory_inside_another_set_is_not(data_dir):
+    with pytest.raises(FieldError, match="no TFDS set mnist in it, there is 1.0.0; to download"):
+        load(data_dir / "tiny_svhn", source="mnist")
+
+
+def test_a_missing_directory_is_reported_with_the_remedy(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "absent", tmp_path / "file"):
         with pytest.raises(UsageError, match="no such directory; to download it: python -c") as e:
@@ -194,15 +217,17 @@ def test_a_test_split_needs_no_train_split(data_dir, tmp_path, limit):
         assert (part.classes, part.input_range, part.split.shape) == (4, 255.0, SHAPE)
         assert contents(part.split) == contents(whole.test) == members(images(10, 100))
     write(tmp_path / "other", splits=("train",))
-    with pytest.raises(UsageError, match=r"has splits train .*must have test and \(input"):
+    with pytest.raises(
+        UsageError, match=r"has splits train .*: splits test and keys \(input, label\) are needed"
+    ):
         tfds_source.load_test(experiment(tmp_path / "other"))
 
 
 UNFIT = {
-    "no test": ({"splits": ("train",)}, "has splits train .*must have train, test"),
-    "no pairs": ({"keys": None}, "supervised keys None: it must have train, test and"),
-    "no classes": ({"label": tfds.features.Scalar(np.int64)}, "has no class labels"),
-    "no one shape": ({"image": tfds.features.Image()}, r"\(None, None, 3\): a full one"),
+    "no test": ({"splits": ("train",)}, "has splits train .*: splits train, test and keys"),
+    "no pairs": ({"keys": None}, "supervised keys None: splits train, test and keys"),
+    "no classes": ({"label": tfds.features.Scalar(np.int64)}, "has labels .*: a ClassLabel with"),
+    "no one shape": ({"image": tfds.features.Image()}, r"\(None, None, 3\): one fully known shape"),
 }
 
 
@@ -248,7 +273,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize(("damage", "reason"), DAMAGE.values(), ids=DAMAGE)
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_damaged_example_is_told_with_its_file(tmp_path, damage, reason, split):
+def test_a_damaged_example_is_reported_with_its_file(tmp_path, damage, reason, split):
     write(tmp_path)
     (path,) = tmp_path.rglob(f"*-{split}.tfrecord*")
     found = records(path)
@@ -256,11 +281,13 @@ def test_a_damaged_example_is_told_with_its_file(tmp_path, damage, reason, split
     write_records(path, found)
     with pytest.raises(UsageError) as error:
         load(tmp_path)
-    line = f"the TFDS set tiny_svhn is damaged: {split} cannot be read from example 7 on: "
-    assert re.fullmatch(f"{line}.*{reason}.*; it lies in {path}; have TFDS .*", str(error.value))
+    line = f"the TFDS data set tiny_svhn is damaged: {split} cannot be read from example 7 on: "
+    assert re.fullmatch(
+        f"{line}.*{reason}.*; file: {path}; delete {path.parent} and let TFDS .*", str(error.value)
+    )
 
 
-def test_damage_in_a_later_file_is_told_with_that_file(tmp_path):
+def test_damage_in_a_later_file_is_reported_with_that_file(tmp_path):
     write(tmp_path)
     (path,) = tmp_path.rglob("*-train.tfrecord*")
     found = records(path)
@@ -272,11 +299,11 @@ def test_damage_in_a_later_file_is_told_with_that_file(tmp_path):
     text = info.read_text()
     assert '"30"' in text
     info.write_text(text.replace('"30"', '"12", "18"'))
-    with pytest.raises(UsageError, match=rf"from example 20 on: .* in {names[1]};"):
+    with pytest.raises(UsageError, match=rf"from example 20 on: .* file: {names[1]};"):
         load(tmp_path)
 
 
-def test_a_file_that_was_cut_short_is_told(tmp_path):
+def test_a_file_that_was_cut_short_is_reported(tmp_path):
     write(tmp_path)
     (path,) = tmp_path.rglob("*-train.tfrecord*")
     path.write_bytes(path.read_bytes()[:-10])
@@ -319,6 +346,8 @@ def test_a_damaged_image_ends_the_run_before_anything_is_written(svhn, tmp_path)
     found = records(path)
     found[3] = unmake(found[3], (b"IDAT", 6), b"\xff\0" * 3)
     write_records(path, found)
-    with pytest.raises(UsageError, match="^the TFDS set svhn_cropped is damaged: train cannot be"):
+    with pytest.raises(
+        UsageError, match="^the TFDS data set svhn_cropped is damaged: train cannot be"
+    ):
         run_experiment(resolve(svhn), progress=False)
     assert not (tmp_path / "run").exists()

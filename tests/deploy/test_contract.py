@@ -19,7 +19,17 @@ SHAPE, CLASSES = (16, 16, 3), 4
 INPUTS = np.random.default_rng(0).integers(0, 256, size=(9, *SHAPE)).astype("float32")
 
 
-@pytest.fixture(scope="module", params=registry.MODELS)
+# Converting 18 and 19 layers takes long; `resnet8_4` and the formats' own tests have the same parts.
+DEEP = {"resnet18", "vgg19"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.full] if name in DEEP else [])
+        for name in registry.MODELS
+    ],
+)
 def ticket(request):
     """Half of each kernel pruned; BatchNorm's weights and statistics are not those it begins with."""
     name = registry.MODELS[request.param].example or request.param

@@ -11,7 +11,8 @@ import pytest
 from matplotlib.image import imread
 
 from lotcal_tf.compat import keras
-from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.experiment import FIELDS, Experiment
+from lotcal_tf.config.fields import SECTIONS
 from lotcal_tf.deploy import model_card
 from lotcal_tf.deploy.latency import Latency
 from lotcal_tf.deploy.sparsity_report import DENSE, FileRow, LayerRow, SparsityReport
@@ -19,6 +20,9 @@ from lotcal_tf.formats.tflite import Float32
 from lotcal_tf.metrics import prediction_bins
 from lotcal_tf.metrics.reliability import reliability_diagram
 
+EXPERIMENT = Experiment.of(
+    dataset="blobs", seed=31, rewind="epoch:2", lr=0.003, calib="vwcc", passes=3
+)
 LABELS = np.array([0, 1, 1, 2, 0, 2])
 LOGITS = np.array([[3, 1, 0], [0, 2, 1], [2, 1, 0], [0, 1, 3], [1, 0, 0], [0, 1, 1.5]])
 
@@ -44,7 +48,7 @@ def facts():
     ]  # fmt: skip
     file = {"temperature": 2.5, "bytes": 1600, "zeros": 14, "ticket": metrics(0)}
     return {
-        "experiment": Experiment(dataset="blobs", seed=31, rewind="epoch:2", lr=0.003).as_dict(),
+        "experiment": EXPERIMENT.as_dict(),
         "data": {
             "examples": {"train": 1237, "val": 200, "test": 360},
             "input_shape": [4, 2],
@@ -107,9 +111,7 @@ def section(text, name):
 
 def test_sections_in_their_order(written):
     assert re.findall(r"^## (.*)$", written(), re.MULTILINE) == [
-        "Data",
-        "Training",
-        "Strategy",
+        *[name for name in SECTIONS if name != "Metrics"],
         "Density",
         "Metrics",
         "Parity",
@@ -124,8 +126,10 @@ def test_sections_in_their_order(written):
     ("name", "rows"),
     [
         ("Data", ["| dataset | blobs |", "| examples | train 1237, val 200, test 360 |"]),
-        ("Training", ["| lr | 0.003 |", "| seed | 31 |", "| plan | xla |"]),
-        ("Strategy", ["| calib | none |", "| rewind | epoch:2 |"]),
+        ("Training", ["| lr | 0.003 |", "| plan | xla |"]),
+        ("Calibration", ["| calib | vwcc |", "| passes | 3 |", "| dropout_rate | 0.1 |"]),
+        ("Pruning", ["| rewind | epoch:2 |", "| criterion | magnitude |"]),
+        ("Run", ["| seed | 31 |"]),
         ("Density", ["| density | 0.512 |", "| prunable | 66 |"]),
         ("Metrics", ["| ticket_float32.tflite | 98.22 % | 0.0087 | 0.0545 | 0.0266 |"]),
         ("Parity", ["| 3.1e-06 | 98.12 % → 98.22 % | 0.0077 → 0.0087 |", "| 14 | – | 98.12 % →"]),
@@ -141,15 +145,19 @@ def test_each_section_shows_its_facts(written, name, rows):
     assert len(widths) == 1, "a table whose rows differ in their number of cells"
 
 
-def test_every_field_of_an_experiment_has_one_place(written):
-    text = re.sub(" +", " ", written().partition("\n## Metrics\n")[0])
-    first = {line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")}
-    fields = Experiment(dataset="blobs", seed=31, rewind="epoch:2", lr=0.003).as_dict()
-    places = {"data_dir", "out", "memory_limit_mb", "distribute", "levels", "export_logits"}
-    for name, value in fields.items():
-        shown = name not in places and value is not None and value not in ("", [])
-        assert (f"| {name}" in first) == shown, name
-        assert text.count(f"\n| {name} | ") <= 1
+def test_the_card_lists_each_field_that_applies_and_no_other(written):
+    text = re.sub(" +", " ", written().partition("\n## Density\n")[0])
+    shown = re.findall(r"^\| (\w+) \| ", text, re.MULTILINE)
+    realised = {"plan"}  # what the field came to
+    shown = [name for name in shown if name in FIELDS.keys() - realised]
+    assert len(set(shown)) == len(shown)
+    result_depends_on = {n for n, f in FIELDS.items() if f.metadata["identity"]}
+    absent = {name for name in FIELDS if name not in shown}
+    # What is empty has nothing to say; what depends on another field's value means nothing here.
+    empty = {n for n in FIELDS if getattr(EXPERIMENT, n) in (None, "", ())}
+    void = {"momentum", "lr_drop_factor", "control", "noise_kind", "count"}
+    void |= {name for name in FIELDS if name.startswith("mixture_")}
+    assert absent == (set(FIELDS) - result_depends_on) | empty | void
 
 
 def test_confidence_is_explained_by_temperature_and_error(written, facts):
@@ -216,7 +224,8 @@ def test_a_ticket_of_no_known_run_still_has_its_card(written, facts):
     facts["parity"]["split"] = "val"
     text = written()
     assert text.startswith("# A ticket, level 2\n")
-    assert section(text, "Training").strip() == section(text, "Data").strip() == "Not recorded."
+    assert section(text, "Run").strip() == "Not recorded."
+    assert not section(text, "Data")
     assert "one of its classes to any input" in text and "seed" not in section(text, "Limits")
     assert "360 examples of the val split" in text and "test split" not in text
     assert "shape any×2. The file" in text

@@ -152,16 +152,16 @@ def test_table_shows_every_level_and_marks_the_best():
     nlls = {0: 0.1, 1: 0.6, 2: 0.5, 3: 0.7}
     records = [RECORD | {"level": level, "val_nll": nll} for level, nll in nlls.items()]
     title, head, *rows = table(records).splitlines()
-    assert title == "figures of the test split; ECE in 15 bins"
+    assert title == "metrics of the test split before temperature scaling; ECE in 15 bins"
     assert " ".join(head.split()) == "level kept weights accuracy ECE NLL Brier val NLL"
     assert [row.split()[0] for row in rows] == ["0", "1", "2", "3"]
-    assert [row.split()[0] for row in rows if row.endswith("<- best")] == ["2"]
-    shown = "2 51.2 % 12,345 97.22 % 0.0123 0.5000 0.2500 0.5000 <- best"
+    assert [row.split()[0] for row in rows if row.endswith("<- selected")] == ["2"]
+    shown = "2 51.2 % 12,345 97.22 % 0.0123 0.5000 0.2500 0.5000 <- selected"
     assert " ".join(rows[2].split()) == shown
-    assert len({len(row.removesuffix("  <- best")) for row in [head, *rows]}) == 1
+    assert len({len(row.removesuffix("  <- selected")) for row in [head, *rows]}) == 1
 
 
 def test_table_without_a_test_split_shows_validation():
     title, _, row = table([NO_TEST | {"level": 0}]).splitlines()
-    assert title.startswith("figures of the val split")
-    assert "90.00 %" in row and "0.1250" in row and row.endswith("<- best")
+    assert title.startswith("metrics of the val split")
+    assert "90.00 %" in row and "0.1250" in row and row.endswith("<- selected")

@@ -48,7 +48,6 @@ def test_realised_figures_by_hand(chain):
         "remaining_at_start": 48 + 18,
         "plan": "graph",
         "replicas": 1,
-        "hyperparameters": {},
     }
 
 

@@ -26,6 +26,7 @@ from lotcal_tf.lottery.ticket import Ticket, wrap_for_training
 from lotcal_tf.metrics import conditional
 from lotcal_tf.models import resnet
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.criteria import Magnitude
 from lotcal_tf.pruning.rewind import masked_start
 from lotcal_tf.training.compiled_loop import MAX_STEPS_PER_CALL
 from lotcal_tf.training.trainer import Trainer
@@ -37,12 +38,13 @@ KERNELS = {HIDDEN: 48, OUTPUT: 18}
 # 18 - 1.8, 16 - 1.6, 14 - 1.4.
 HIDDEN_LEFT, OUTPUT_LEFT = [48, 38, 30, 24], [18, 16, 14, 13]
 
+GLOBAL = {"scope": "global", "exclude_output": True}
 SGD = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01}
 CHAINS = {
     "init": {"rewind": "init", "scope": "local", "plan": "graph"},
-    "late": {"rewind": "step:4", "scope": "global", "plan": "xla"},
+    "late": {"rewind": "step:4", **GLOBAL, "plan": "xla"},
     "random": {"rewind": "random", "scope": "local", "plan": "graph", **SGD},
-    "none": {"rewind": "none", "scope": "global", "plan": "graph"},
+    "none": {"rewind": "none", **GLOBAL, "plan": "graph"},
 }
 every_chain = pytest.mark.parametrize("kind", CHAINS)
 
@@ -72,7 +74,9 @@ def test_figures_against_noise_and_truth_are_those_of_the_test_predictions(
     noisy = (next(dataset.test.in_order(100))[1].numpy() + 1) % 3
     known = dataclasses.replace(dataset, truth=truth, noisy_test_labels=noisy)
     fields = {"epochs": 1, "batch_size": 10, "levels": 0, "ece_bins": 7}
-    search = Search(Experiment(**fields), network, known, CrossEntropy, RunStore(tmp_path))
+    search = Search(
+        Experiment(**fields), network, known, CrossEntropy, Magnitude, RunStore(tmp_path)
+    )
     search.store.begin({"run_id": "tiny"})
     search.run()
     record = search.store.read(0).record
@@ -157,7 +161,7 @@ def residual_network():
     inputs = keras.Input((8,), name="inputs")
     image = keras.layers.Reshape((2, 2, 2), name="image")(inputs)
     draw = functools.partial(keras.initializers.GlorotNormal, seed=3)
-    logits = resnet.build("resnet8_2", image, 3, draw, lambda place, x: x)
+    logits = resnet.build(image, 3, draw, lambda place, x: x, depth=8, width=2)
     return keras.Model(inputs, logits, name="residual")
 
 
@@ -166,7 +170,8 @@ def test_batchnorms_statistics_are_rewound_with_the_weights(
     begin, dataset, tmp_path, monkeypatch, rewind
 ):
     network = residual_network()
-    fields = {"levels": 1, "epochs": 1, "scope": "global", "exclude": ("*_shortcut",)} | SGD
+    fields = {"levels": 1, "epochs": 1, "scope": "global", "exclude_output": True} | SGD
+    fields |= {"exclude": ("*_shortcut",)}
     chain = begin(tmp_path, start=network, rewind=rewind, **fields).run()
     norms = [name for name in chain.starts[1] if "moving_" in name]
     assert len(norms) == 2 * (7 + 2)  # A mean and a variance of each convolution, shortcuts too.
@@ -346,11 +351,13 @@ def test_ties_go_in_model_order_whatever_order_a_file_gave_the_tensors_in(begin,
     x = inputs = keras.Input((8,))
     for name, width in widths.items():
         x = keras.layers.Dense(width, kernel_initializer="ones", name=name)(x)
-    search = begin(tmp_path, start=keras.Model(inputs, x), scope="global").search
+    search = begin(
+        tmp_path, start=keras.Model(inputs, x), scope="global", exclude_output=True
+    ).search
     backwards = dict(reversed(search.initial_masks.items()))
     assert list(backwards) == ["a/kernel", "z/kernel"]
     equal = Ticket(0, search.architecture, backwards, search.initial, search.initial, record={})
-    masks = search.prune(equal).masks
+    masks = search.pruner.prune(equal).masks
     # round(0.2 x (24 + 6)) = 6 of equal size go: the first six places of the first tensor.
     assert masks["a/kernel"].all()
     assert np.flatnonzero(~masks["z/kernel"].ravel()).tolist() == [0, 1, 2, 3, 4, 5]
@@ -528,7 +535,7 @@ def test_rewinding_past_the_end_of_a_level_is_refused_before_anything_is_written
 
 def test_a_network_with_nothing_to_prune_is_refused(begin, tmp_path):
     with pytest.raises(UsageError, match="nothing is left to prune"):
-        begin(tmp_path / "run", scope="global", exclude=("hidden",))
+        begin(tmp_path / "run", **GLOBAL, exclude=("hidden",))
     assert not (tmp_path / "run").exists()
 
 
@@ -549,7 +556,7 @@ def test_global_pruning_of_a_ticket_from_a_local_run_leaves_its_output_layer(
     chains, begin, tmp_path
 ):
     source = chains("init").store.read(1)
-    chain = begin(tmp_path, start=[source], levels=1, scope="global", plan="graph").run()
+    chain = begin(tmp_path, start=[source], levels=1, **GLOBAL, plan="graph").run()
     after = chain.store.read(1)
     assert bits({OUTPUT: after.masks[OUTPUT]}) == bits({OUTPUT: source.masks[OUTPUT]})
     assert after.masks[HIDDEN].sum() == 30  # 38 - round(7.6)

@@ -258,6 +258,7 @@ def test_another_run_is_refused_by_the_fields_that_differ(store):
 
 
 def test_predictions_are_read_by_themselves(store):
+    store.save(make_ticket())
     path = store.save(make_ticket(1))
     labels, logits = read_predictions(path, "test")
     np.testing.assert_array_equal(labels, [1, 2, 3])

@@ -28,6 +28,7 @@ from lotcal_tf.lottery.transfer import (
 from lotcal_tf.models.build import build_model
 from lotcal_tf.models.stateless_dropout import StatelessDropout, StrategyDropout
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.criteria import Magnitude
 from lotcal_tf.pruning.rewind import masked_start
 
 HIDDEN, OUTPUT = "hidden/kernel", "logits/kernel"
@@ -70,7 +71,7 @@ def search_from(run, data, out, **fields):
     experiment = Experiment(ticket=str(run), **FIELDS | {"levels": 2} | fields)
     store = RunStore(out)
     tickets = Transfer(Sources(str(run)), experiment, data)
-    search = Search(experiment, tickets, data, CrossEntropy, store)
+    search = Search(experiment, tickets, data, CrossEntropy, Magnitude, store)
     store.begin({"run_id": "transfer"})
     return search
 
@@ -294,8 +295,8 @@ def test_a_run_in_progress_says_so(begin, tmp_path):
 def test_no_ticket_no_level_and_damage_are_told(run, tmp_path):
     (tmp_path / "empty" / "tickets").mkdir(parents=True)
     for path, line in {
-        tmp_path: "is no ticket: give RUN/tickets/level_NN, or RUN",
-        run / "tickets": "is no ticket: give RUN/tickets/level_NN, or RUN",
+        tmp_path: "is not a ticket: give RUN/tickets/level_NN, or RUN",
+        run / "tickets": "is not a ticket: give RUN/tickets/level_NN, or RUN",
         tmp_path / "empty": "no finished level yet",
     }.items():
         with pytest.raises(FieldError, match=line):
