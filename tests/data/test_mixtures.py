@@ -37,8 +37,8 @@ def test_as_many_as_there_are_corners_can_be_placed_and_no_more():
     with pytest.raises(FieldError) as caught:
         load(mixture_classes=5, mixture_clusters=2, mixture_dimensions=3)
     assert str(caught.value) == (
-        "mixture_classes=5: cannot be placed: with 2 clusters each they need 10 corners, a cube of "
-        "3 dimensions has 8"
+        "mixture_classes=5: 2 clusters per class need 10 corners, and a cube of 3 dimensions has 8; "
+        "reduce mixture_classes or mixture_clusters, or raise mixture_dimensions"
     )
 
 
@@ -115,7 +115,7 @@ def test_the_recipe_over_fits_and_its_best_ticket_knows_the_truth_better(tmp_pat
     run = run_experiment(resolve(flags), progress=False)
     dense, best = run.records[0], run.selected.record
     assert best["level"] > 0
-    assert dense["train_accuracy"] > 0.99, "the noise is learnt by heart"
+    assert dense["train_accuracy"] > 0.99, "the noise is memorised"
     # 200 of 1 000 labels are redrawn, of which a quarter comes out as it was.
     assert best["train_accuracy"] < 0.9
     assert dense["test_kl_true"] >= 2 * best["test_kl_true"]
