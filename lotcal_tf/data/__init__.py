@@ -1,1 +1,1 @@
-"""Datasets: where examples come from, how validation is cut, in memory or as a stream."""
+"""Data sets: sources, splits in memory or streamed, halves, label noise, corruptions."""

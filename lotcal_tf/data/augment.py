@@ -1,7 +1,7 @@
-"""Random changes of training images, inside the compiled step and before anything else of it.
+"""Random augmentation of training images, at the start of the compiled training step.
 
-What is changed how is a function of the step's seed and the example's place in its batch: a run
-that is resumed changes alike, and so do several workers that share a batch.
+The change of an image is a function of the step's seed and of the image's index in the batch. So a
+resumed run repeats it, and several workers that share a batch agree on it.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,18 +10,18 @@ import tensorflow as tf
 
 from lotcal_tf.seeds import random_bits
 
-# Changes images `(N, H, W, C)`, unscaled, by one draw an image; type and shape stay.
+# Takes unscaled images `(N, H, W, C)` and one draw per image; keeps type and shape.
 Augmentation = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 
 PADDING = 4
 
 
 def draw(seed: "tf.Tensor", count: int) -> "tf.Tensor":
-    """64 random bits for each example of a batch.
+    """Draws 64 random bits for each example of a batch.
 
     Args:
-      seed: int32 `(2,)`, of the step.
-      count: examples of all workers together; a worker's own are its rows of what is drawn.
+      seed: int32 `(2,)`, the seed of the step.
+      count: examples of all workers together. Each worker uses the draws of its own rows.
 
     Returns:
       int64 `(count,)`.
@@ -30,14 +30,17 @@ def draw(seed: "tf.Tensor", count: int) -> "tf.Tensor":
 
 
 def crop_flip(images: "tf.Tensor", draws: "tf.Tensor") -> "tf.Tensor":
-    """Pads 4 pixels of 0 around, crops the size back at a random place, flips one half of them.
+    """Pads by 4 pixels, crops to the original size at a random place, and flips half of the images.
 
-    0 is black in images as they come, before they are scaled. All 9 · 9 places and both directions
+    Padding is 0, i.e. black, since images are not scaled yet. All 9 · 9 places and both directions
     are equally likely (He et al. 2016, section 4.2).
 
     Args:
-      images: `(N, H, W, C)`, of known size.
+      images: `(N, H, W, C)`; H, W and C must be static.
       draws: int64 `(N,)`, see `draw`.
+
+    Returns:
+      Images of the same shape and type.
     """
     places = 2 * PADDING + 1
     height, width, channels = images.shape[1:]
@@ -48,7 +51,7 @@ def crop_flip(images: "tf.Tensor", draws: "tf.Tensor") -> "tf.Tensor":
     columns = left + tf.where(flipped, across[::-1], across)
     margin = [PADDING, PADDING]
     padded = tf.pad(images, [[0, 0], margin, margin, [0, 0]])
-    # One gather of whole pixels: each image as a list of them.
+    # A single gather of whole pixels, from each image as a list of pixels.
     wide = width + 2 * PADDING
     pixels = tf.reshape(padded, [-1, (height + 2 * PADDING) * wide, channels])
     return tf.gather(pixels, rows[:, :, None] * wide + columns[:, None, :], batch_dims=1)

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1 797 images of 8x8 with values 0 … 16, no network needed."""
+"""Scikit-learn's handwritten digits: 1 797 images of 8x8 pixels with values 0 … 16, no download."""
 
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.arrays import from_arrays
@@ -9,7 +9,7 @@ TEST_SIZE = 360
 
 
 def load(experiment: Experiment) -> Dataset:
-    """The digits; the set has no test split of its own: 360 images are one, the same for every seed."""
+    """Loads the digits; 360 fixed images, the same for every seed, are the test split."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

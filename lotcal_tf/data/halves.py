@@ -1,8 +1,8 @@
-"""Two halves of a training set, fixed for ever: each class in two, by what its examples are.
+"""Splits a training set into two fixed halves with equal classes, by the content of its examples.
 
-The examples of a class are ranked by the SHA-256 of their values as they are read: an image's
-pixels, decoded. The lower half is `a`, the rest `b`. The order of files, the version of a library
-and the seed have no part in it. Other pixels, as of images stored anew with loss, are other examples.
+The examples of each class are sorted by the SHA-256 of their values, e.g. the decoded pixels of an
+image. The lower half is `a`, the rest `b`. So the halves do not depend on file order, library
+versions or the seed. They do depend on the pixels, which lossy compression changes.
 """
 
 import hashlib
@@ -15,14 +15,14 @@ Blocks = Iterable[tuple[NDArray, NDArray]]
 
 
 def half_members(examples: Blocks, half: str) -> NDArray[np.bool_]:
-    """Which examples of a training set belong to one of its halves.
+    """Finds the examples of one half of a training set.
 
     Args:
-      examples: all of them, in pieces of inputs `(N, …)`, uint8 or float32, and labels `(N,)`.
-      half: `a` or `b`. Of a class of odd size `a` has the one more.
+      examples: all examples, in blocks of inputs `(N, …)`, uint8 or float32, and labels `(N,)`.
+      half: `a` or `b`. If a class has an odd number of examples, `a` has one more.
 
     Returns:
-      Boolean, in the order of the examples.
+      Boolean `(count,)`, True for members, in the order of the examples.
     """
     keys = [
         (int(label), hashlib.sha256(example.tobytes()).digest())

@@ -1,9 +1,9 @@
-"""A mixture of Gaussians whose true conditionals p*(k | x) are exact for every x; no network needed.
+"""A generated mixture of Gaussians, whose true conditionals p*(k | x) are known for every x.
 
-Each of K classes is made of `mixture_clusters` Gaussians of one deviation, whose centres are corners
-of the cube {-1, 1}^d. The more clusters a class has, the more its border turns about: that is how
-hard the task is. Classes are equally likely, and so are the clusters of one. Corners and examples are
-the same for every seed, which cuts validation and draws label noise as of any other set.
+Each of K classes consists of `mixture_clusters` Gaussians of one standard deviation, centred at
+corners of the cube {-1, 1}^d. The more clusters a class has, the harder the task. Classes are equally
+likely, and so are the clusters of a class. Centres and examples are the same for every seed; the seed
+splits off validation data and draws label noise.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ _Values = NDArray[np.float64]
 
 
 def load(experiment: Experiment) -> Dataset:
-    """The mixture of the fields `mixture_…`, with the truth of its test split.
+    """Generates the mixture of the fields `mixture_…`, with the true conditionals of its test split.
 
     Raises:
-      FieldError: there are fewer corners than clusters.
+      FieldError: the cube has fewer corners than there are clusters.
     """
     classes, clusters = experiment.mixture_classes, experiment.mixture_clusters
     dimensions = experiment.mixture_dimensions
     if classes * clusters > 2**dimensions:
         problem = (
-            f"cannot be placed: with {clusters} clusters each they need {classes * clusters} corners, a cube of "
-            f"{dimensions} dimensions has {2**dimensions}"
+            f"{clusters} clusters per class need {classes * clusters} corners, and a cube of {dimensions} dimensions "
+            f"has {2**dimensions}; reduce mixture_classes or mixture_clusters, or raise mixture_dimensions"
         )
         raise FieldError("mixture_classes", classes, problem)
     centres = corners(classes, clusters, dimensions)
@@ -50,27 +50,27 @@ def load(experiment: Experiment) -> Dataset:
         seed=experiment.seed,
         half=experiment.half,
     )
-    # A Gaussian has no largest value.
+    # Gaussian inputs have no largest value.
     return dataclasses.replace(dataset, input_range=None, truth=conditional(centres, test[0]))
 
 
 def corners(classes: int, clusters: int, dimensions: int) -> _Values:
-    """The clusters' centres, `(classes, clusters, dimensions)`: corners, all different, -1 or 1."""
+    """The centres of the clusters, `(classes, clusters, dimensions)`: distinct corners of -1 and 1."""
     source, chosen = generator(0, f"mixture/corners/{dimensions}"), dict[int, None]()
     while len(chosen) < classes * clusters:
         chosen[int(source.integers(2**dimensions))] = None
     bits = np.array(list(chosen))[:, None] >> np.arange(dimensions) & 1
-    # Round after round, one cluster a class: an easier task's centres are some of a harder one's.
+    # One cluster per class in turn, so that an easier task uses a subset of a harder task's centres.
     return np.swapaxes((2.0 * bits - 1.0).reshape(clusters, classes, dimensions), 0, 1)
 
 
 def draw(centres: _Values, count: int, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Examples `(count, d)` and their classes `(count,)`.
+    """Draws examples `(count, d)` and their classes `(count,)`.
 
     Args:
-      centres: see `corners`.
-      count: how many.
-      split: names the draw.
+      centres: `(K, clusters, d)`, see `corners`.
+      count: number of examples.
+      split: name of the split; each split has its own seed.
     """
     classes, clusters, dimensions = centres.shape
     source = generator(0, f"mixture/{split}", classes, clusters)
@@ -81,10 +81,10 @@ def draw(centres: _Values, count: int, split: str) -> tuple[NDArray[np.float32],
 
 
 def conditional(centres: _Values, inputs: NDArray[np.floating]) -> _Values:
-    """p*(k | x) of each input, `(N, K)`: its class's share of the density there."""
+    """The true conditionals p*(k | x), `(N, K)`: each class's share of the density at x."""
     classes, clusters, dimensions = centres.shape
     means = centres.reshape(-1, dimensions)
-    # Corners are equally far from 0: of their squared distances to x only -2 x · centre differs.
+    # All corners have the same norm, so only -2 x · centre of the squared distance differs.
     exponents = inputs.astype(np.float64) @ means.T / DEVIATION**2
     densities = scipy.special.logsumexp(exponents.reshape(-1, classes, clusters), axis=2)
     shares: _Values = scipy.special.softmax(densities, axis=1)

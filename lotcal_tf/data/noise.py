@@ -1,7 +1,7 @@
-"""Label noise: training and validation labels made wrong at a known rate; test labels stay clean.
+"""Label noise: changes training and validation labels at a given rate; test labels stay clean.
 
-Noise is applied once, to the labels alone: no step of training knows of it. Of n labels exactly
-round(rate · n) are noisy, halves up; which ones, and what becomes of them, are draws of the seed.
+Noise is applied once, before training. Of n labels exactly round(rate · n) are noisy (halves are
+rounded up). The seed determines which labels these are and what they become.
 """
 
 import dataclasses
@@ -18,12 +18,14 @@ from lotcal_tf.seeds import generator
 
 
 def with_label_noise(dataset: Dataset, experiment: Experiment) -> Dataset:
-    """The dataset as `label_noise`, `noise_kind` and `noise_map` want it; as it is without noise.
+    """Applies `label_noise`, `noise_kind` and `noise_map` of an experiment to a data set.
 
-    Its test labels stay; beside them there are noisy ones, and what is known of the truth.
+    Returns:
+      The data set with noisy training and validation labels. Its test labels stay clean; noisy test
+      labels and the true conditionals are added. Without noise, the data set itself.
 
     Raises:
-      FieldError: the map is none of the dataset's classes.
+      FieldError: `noise_map` does not map the classes of the data set.
     """
     rate, classes = experiment.label_noise, dataset.classes
     if not rate:
@@ -32,7 +34,8 @@ def with_label_noise(dataset: Dataset, experiment: Experiment) -> Dataset:
         maps = label_maps(experiment.noise_kind, classes, experiment.noise_map)
     except ValueError as error:
         problem = (
-            f"the data has {classes} classes: give so many of 0 … {classes - 1}, the image of each"
+            f"the data has {classes} classes: give {classes} of the numbers 0 … {classes - 1}, the "
+            "class that each class is changed to"
         )
         raise FieldError("noise_map", experiment.noise_map, problem) from error
     clean = {name: _labels(split) for name, split in dataset.named_splits().items()}
@@ -61,14 +64,17 @@ def with_label_noise(dataset: Dataset, experiment: Experiment) -> Dataset:
 def noisy_labels(
     labels: NDArray[np.int32], rate: float, maps: NDArray[np.int64], seed: int, split: str
 ) -> NDArray[np.int32]:
-    """Labels of which exactly round(rate · n) have gone through one of `maps`, drawn by seed.
+    """Changes exactly round(rate · n) of n labels, each by a randomly chosen map.
 
     Args:
       labels: `(n,)`, clean.
-      rate: in [0, 1).
+      rate: share of noisy labels, in [0, 1).
       maps: `(M, K)`, see `label_maps`.
-      seed: the experiment's.
-      split: whose labels these are; each split draws by itself.
+      seed: the experiment's seed.
+      split: name of the split; each split has its own draws.
+
+    Returns:
+      `(n,)` noisy labels.
     """
     draw = generator(seed, f"label_noise/{split}")
     places = draw.permutation(len(labels))[: half_up(rate * len(labels))]

@@ -1,4 +1,4 @@
-"""The data that an experiment names: from its source, with its label noise."""
+"""Loads the data of an experiment."""
 
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import Experiment
@@ -7,11 +7,11 @@ from lotcal_tf.data.splits import Dataset, Part
 
 
 def load(experiment: Experiment) -> Dataset:
-    """The dataset `experiment.source`, its labels as the experiment wants them.
+    """Loads the data set `experiment.source` and applies the experiment's label noise.
 
     Raises:
-      UsageError: the source does not give what is asked of it.
-      FieldError: the noise does not fit the data's classes.
+      UsageError: the source cannot provide the data.
+      FieldError: `noise_map` does not fit the classes of the data.
     """
     dataset: Dataset = registry.source(experiment.source).load()(experiment)
     return with_label_noise(dataset, experiment)

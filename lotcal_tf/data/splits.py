@@ -1,8 +1,8 @@
-"""One split of a dataset, in memory or streamed, and the cut of a validation split.
+"""Splits of a data set, in memory or streamed, and the choice of validation examples.
 
-Both kinds give blocks of whole batches in a shuffled order for training, and batches in order for
-measuring; nothing above needs to know which kind it holds. Several workers walk through the same
-order: each takes its rows of every batch.
+Both kinds of split give blocks of whole batches in a shuffled order for training, and batches in
+order for evaluation, so that callers need not distinguish them. Several workers follow the same
+order; each takes its rows of every batch.
 """
 
 import dataclasses
@@ -19,64 +19,59 @@ from lotcal_tf.seeds import generator, named_seed
 
 Block = tuple["tf.Tensor", "tf.Tensor"]
 
-# What a file says that is broken, cut short or gone; what a lost worker says is none of them.
+# Errors of damaged, truncated or missing files. Errors of a lost worker are others.
 _UNREADABLE = (
     tf.errors.DataLossError,
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
     tf.errors.UnknownError,
-    UnicodeDecodeError,  # A broken record is quoted in TensorFlow's message, which then is no text.
+    UnicodeDecodeError,  # TensorFlow quotes a broken record, which need not be valid UTF-8.
 )
 
 
 class Split(Protocol):
-    """Labelled examples.
-
-    Attributes:
-      count: how many.
-      shape: of one example's inputs.
-    """
+    """Labelled examples."""
 
     @property
     def count(self) -> int:
-        """How many examples."""
+        """The number of examples."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one example's inputs."""
+        """The shape of the inputs of one example."""
 
     def block_steps(self, batch_size: int, most: int) -> int:
-        """How many batches a block of `shuffled` holds; the last block may hold fewer."""
+        """The number of batches per block of `shuffled`; the last block may have fewer."""
 
     def shuffled(
         self, batch_size: int, most: int, seed: tuple[int, int], worker: int = 0, workers: int = 1
     ) -> Iterator[Block]:
-        """One epoch in the order that `seed` names, as blocks of whole batches.
+        """Gives one epoch in a shuffled order, as blocks of whole batches.
 
-        What is over at the epoch's end, less than a batch, is left out.
+        An incomplete batch at the end of the epoch is dropped.
 
         Args:
-          batch_size: examples of all workers together.
-          most: batches a block at most, where the split does not lie in memory.
-          seed: names the order; the same at any number of workers.
-          worker, workers: of each batch only rows [worker · n / workers, (worker + 1) · n / workers)
-            are given, rounded down.
+          batch_size: examples per batch of all workers together.
+          most: maximal number of batches per block, for splits that are not in memory.
+          seed: determines the order, which does not depend on the number of workers.
+          worker, workers: of each batch of n examples, only the rows from worker · n / workers to
+            (worker + 1) · n / workers are given, both rounded down.
         """
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
-        """Every example once, in batches; the last may be smaller."""
+        """Gives every example once, in batches; the last batch may be smaller."""
 
     def relabelled(self, labels: NDArray[np.int32]) -> "Split":
-        """The same examples with other labels `(count,)`, in the order of `in_order`."""
+        """Returns the same examples with other labels `(count,)`, in the order of `in_order`."""
 
     def data(self) -> Any:
-        """The examples as a caller gives them: a pair of arrays, or an unbatched pipeline."""
+        """Returns the examples as a pair of arrays, or as an unbatched pipeline."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ResidentSplit:
-    """A split that lies in the device's memory, in the type it came in (images: one byte a value).
+    """A split in the memory of the device; images stay uint8.
 
     Attributes:
       inputs: `(N, …)`.
@@ -88,58 +83,58 @@ class ResidentSplit:
 
     @classmethod
     def of(cls, inputs: NDArray, labels: NDArray) -> "ResidentSplit":
-        """Puts arrays on the device."""
+        """Copies arrays to the device."""
         return cls(tf.constant(inputs), tf.constant(labels, tf.int32))
 
     @property
     def count(self) -> int:
-        """How many examples."""
+        """The number of examples."""
         return int(self.inputs.shape[0])
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one example's inputs."""
+        """The shape of the inputs of one example."""
         return tuple(self.inputs.shape[1:])
 
     def block_steps(self, batch_size: int, most: int) -> int:
-        """All of them: the whole epoch is one block."""
+        """All batches of an epoch: the whole epoch is one block."""
         return self.count // batch_size
 
     def shuffled(
         self, batch_size: int, most: int, seed: tuple[int, int], worker: int = 0, workers: int = 1
     ) -> Iterator[Block]:
-        """The whole epoch, gathered once in a new order: each batch is then one piece of memory."""
+        """Gives the whole epoch as one block, gathered so that each batch is contiguous in memory."""
         whole = self.count // batch_size * batch_size
         order = _order(self.count, seed)[:whole].reshape(-1, batch_size)
         places = tf.constant(order[:, share(batch_size, worker, workers)].ravel(), tf.int32)
         yield tf.gather(self.inputs, places), tf.gather(self.labels, places)
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
-        """Every example once, in batches; the last may be smaller."""
+        """Gives every example once, in batches; the last batch may be smaller."""
         for start in range(0, self.count, batch_size):
             yield self.inputs[start : start + batch_size], self.labels[start : start + batch_size]
 
     def relabelled(self, labels: NDArray[np.int32]) -> "ResidentSplit":
-        """The same inputs with other labels."""
+        """Returns the same inputs with other labels."""
         return ResidentSplit(self.inputs, tf.constant(labels, tf.int32))
 
     def data(self) -> tuple[NDArray, NDArray]:
-        """Inputs and labels."""
+        """Returns inputs and labels as arrays."""
         return self.inputs.numpy(), self.labels.numpy()
 
 
 @dataclasses.dataclass(frozen=True)
 class StreamedSplit:
-    """A split too large for memory: a `tf.data` pipeline that is read anew every epoch.
+    """A split too large for memory: a `tf.data` pipeline that is read again in every epoch.
 
-    Every worker reads all of it, since which rows are its own is known only once they are shuffled;
-    it keeps only those. Both ways to read it raise LotcalError where it can be read no more.
+    Every worker reads the whole pipeline, since its rows are known only after shuffling. `shuffled`
+    and `in_order` raise LotcalError if the pipeline cannot be read any more.
 
     Attributes:
       examples: unbatched `(input, label)` pairs, in the same order at every reading.
-      count: how many.
-      buffer: examples that one epoch's order is shuffled over; one that holds them all gives the
-        order that a `ResidentSplit` gives.
+      count: number of examples.
+      buffer: examples over which an epoch is shuffled. If it holds all examples, the order is that
+        of a `ResidentSplit`.
     """
 
     examples: "tf.data.Dataset"
@@ -148,17 +143,17 @@ class StreamedSplit:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one example's inputs."""
+        """The shape of the inputs of one example."""
         return tuple(self.examples.element_spec[0].shape)
 
     def block_steps(self, batch_size: int, most: int) -> int:
-        """As many as asked for."""
+        """The number of batches per block: `most`, or all of an epoch if it has fewer."""
         return min(most, self.count // batch_size)
 
     def shuffled(
         self, batch_size: int, most: int, seed: tuple[int, int], worker: int = 0, workers: int = 1
     ) -> Iterator[Block]:
-        """One epoch, shuffled over the buffer, a block being prepared while one is trained on."""
+        """Gives one epoch, shuffled over the buffer; the next block is prepared in the background."""
         rows = share(batch_size, worker, workers)
 
         def own(part: "tf.Tensor") -> "tf.Tensor":
@@ -171,12 +166,12 @@ class StreamedSplit:
         yield from _read(blocks.map(lambda *block: tuple(map(own, block))))
 
     def _in_new_order(self, seed: tuple[int, int]) -> "tf.data.Dataset":
-        """The examples, shuffled. A pipeline of its own an epoch: nothing is left of the last one."""
+        """Returns a new pipeline that gives the examples in shuffled order."""
         if self.buffer >= self.count:
             order = tf.constant(_order(self.count, seed))
             everything = self.examples.batch(self.count)
             return everything.map(lambda *all: tuple(tf.gather(p, order) for p in all)).unbatch()
-        # Not `Dataset.shuffle`, which mixes the process's global seed into the one it is given.
+        # `Dataset.shuffle` would mix the global seed of the process into the given seed.
         spec = self.examples.element_spec
         order = tf.raw_ops.ShuffleDataset(
             input_dataset=tf.data.experimental.to_variant(self.examples),
@@ -190,28 +185,28 @@ class StreamedSplit:
         return tf.data.experimental.from_variant(order, spec)
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
-        """Every example once, in batches; the last may be smaller."""
+        """Gives every example once, in batches; the last batch may be smaller."""
         yield from _read(self.examples.batch(batch_size))
 
     def relabelled(self, labels: NDArray[np.int32]) -> "StreamedSplit":
-        """The same stream; its examples take their labels by their number."""
+        """Returns the same stream with other labels, in the order of the examples."""
         given = tf.data.Dataset.from_tensor_slices(labels)
         examples = tf.data.Dataset.zip((self.examples, given)).map(lambda old, new: (old[0], new))
         return dataclasses.replace(self, examples=examples)
 
     def data(self) -> "tf.data.Dataset":
-        """The pipeline."""
+        """Returns the unbatched pipeline."""
         return self.examples
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One split by itself, with what measuring on it needs.
+    """One split of a data set, for evaluation.
 
     Attributes:
-      classes: of the task; labels are 0 … classes − 1.
+      classes: number of classes; labels are 0 … classes − 1.
       split: the examples.
-      input_range: the largest value inputs can take.
+      input_range: largest value that inputs can take.
     """
 
     classes: int
@@ -221,17 +216,17 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A classification task.
+    """The data of a classification task.
 
     Attributes:
-      classes: how many; labels are 0 … classes − 1.
-      train, validation, test: its splits; test is None where a user has none.
-      input_range: the largest value inputs can take; a model divides by it. None: not known, as
-        of a user's own data.
-      truth: p*(k | x) of each test example, `(N, K)`, for labels drawn as training's are; None where
-        it is not known.
-      noisy_test_labels: `(N,)`, the test labels with training's noise; None without noise.
-      wrong_labels: the share of each split's labels that noise has made wrong, by its name.
+      classes: number of classes; labels are 0 … classes − 1.
+      train, validation, test: the splits; test may be None.
+      input_range: largest value that inputs can take, by which built-in models divide; None if it is
+        unknown.
+      truth: true conditionals p*(k | x) of the test examples, `(N, K)`, for labels with the noise of
+        the training labels; None if they are unknown.
+      noisy_test_labels: `(N,)` test labels with the noise of the training labels; None without noise.
+      wrong_labels: share of labels that the noise made wrong, by the name of the split.
     """
 
     classes: int
@@ -244,19 +239,19 @@ class Dataset:
     wrong_labels: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def named_splits(self) -> dict[str, Split]:
-        """The splits there are, as `train`, `val`, `test`."""
+        """The splits by their names `train`, `val` and `test`; a missing test split is left out."""
         splits: dict[str, Split | None]
         splits = {"train": self.train, "val": self.validation, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
     def part(self, name: str) -> Part:
-        """One split by itself.
+        """One split of the data set.
 
         Args:
           name: `train`, `val` or `test`.
 
         Raises:
-          UsageError: there is none of that name.
+          UsageError: the data set has no such split.
         """
         splits = self.named_splits()
         if name not in splits:
@@ -265,18 +260,18 @@ class Dataset:
 
 
 def _read(blocks: "tf.data.Dataset") -> Iterator[Block]:
-    """The blocks of a stream; damage since it was checked is told in a line."""
+    """Gives the blocks of a stream; reports files damaged since the check in one line."""
     try:
         yield from blocks.prefetch(1)
     except _UNREADABLE as error:
         raise LotcalError(
-            f"the data was read whole before, and now cannot be: {first_line(error)}; mend its "
-            "files, then give the same command again"
+            "the data cannot be read any more, although it could be read at the start: "
+            f"{first_line(error)}; repair its files, then run the same command again"
         ) from error
 
 
 def first_line(error: Exception) -> str:
-    """What TensorFlow says of an error, without the names of its nodes."""
+    """The first line of a TensorFlow error, without the names of graph nodes."""
     message = getattr(error, "message", "") or "the record is broken"
     nodes = (
         r"\{\{.*?\}\}|Error in user-defined function .* with iterator: \S+:|\[Op:.*?\]| name: ?$"
@@ -285,38 +280,38 @@ def first_line(error: Exception) -> str:
 
 
 def _order(count: int, seed: tuple[int, int]) -> NDArray[np.int64]:
-    """The order that `seed` names, of all `count` examples."""
+    """The shuffled order of `count` examples, a function of the seed."""
     return np.random.Generator(np.random.Philox(key=list(seed))).permutation(count)
 
 
 def share(batch_size: int, worker: int, workers: int) -> slice:
-    """A worker's rows of a batch, see `Split.shuffled`."""
+    """The rows of a batch that belong to a worker, see `Split.shuffled`."""
     return slice(worker * batch_size // workers, (worker + 1) * batch_size // workers)
 
 
 def validation_members(count: int, size: int | None, seed: int) -> NDArray[np.bool_]:
-    """Which training examples are validation examples, drawn by seed.
+    """Chooses by seed which training examples become validation examples.
 
     Args:
-      count: training examples before the cut.
-      size: validation examples; None for a tenth, rounded down, at least one.
-      seed: the experiment's.
+      count: number of training examples before the split.
+      size: number of validation examples; None for a tenth, rounded down, but at least one.
+      seed: the experiment's seed.
 
     Returns:
-      `(count,)` boolean with exactly `size` True.
+      `(count,)` boolean, True for `size` validation examples.
 
     Raises:
-      FieldError: nothing would be left for training.
+      FieldError: `size` leaves no training or no validation example.
     """
     size = max(1, count // 10) if size is None else size
     if not 0 < size < count:
-        problem = f"the training data has {count} examples, and both parts need some"
-        raise FieldError("validation_size", size, problem)
+        valid = f"it must be 1 … {count - 1}" if count > 1 else "at least 2 are needed"
+        raise FieldError("validation_size", size, f"there are {count} training examples: {valid}")
     members = np.zeros(count, bool)
     members[generator(seed, "validation").permutation(count)[:size]] = True
     return members
 
 
 def shuffle_seed(seed: int, level: int, epoch: int) -> tuple[int, int]:
-    """The seed of one epoch's order."""
+    """The seed of the order of one epoch."""
     return named_seed(seed, "shuffle", level, epoch)

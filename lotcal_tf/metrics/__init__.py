@@ -1,4 +1,4 @@
-"""Metrics of classifiers and their diagrams; NumPy and SciPy only."""
+"""Metrics of classifiers and reliability diagrams, without TensorFlow."""
 
 from lotcal_tf.metrics.classification import (
     CONFIDENT,

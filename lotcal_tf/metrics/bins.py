@@ -1,24 +1,25 @@
-"""Bins of confidence: what calibration errors sum and the reliability diagram shows."""
+"""Bins of confidence, from which calibration errors and reliability diagrams are computed."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# A confidence that is a bin's edge on paper (1/5, or softmax of log 0.6 and log 0.4) can come out
-# of exp and log some 1e-16 above it. So much is forgiven; float32 logits resolve only 1e-7.
+# A confidence that equals a bin's edge exactly (1/5, or softmax of log 0.6 and log 0.4) may be about
+# 1e-16 above it after exp and log. The tolerance is far below the 1e-7 that float32 logits resolve.
 _EDGE_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class BinStatistics:
-    """What happened in each of M bins of confidence.
+    """Counts, mean confidence and accuracy of M bins of confidence.
 
     Attributes:
-        edges: `(M + 1,)`, ascending; bin m is (edges[m], edges[m + 1]], the first one closed.
+        edges: `(M + 1,)`, ascending; bin m is (edges[m], edges[m + 1]], the first one also includes
+            its lower edge.
         counts: `(M,)`, number of examples |B_m|.
-        confidence: `(M,)`, mean confidence conf(B_m) in [0, 1], NaN where the bin is empty.
-        accuracy: `(M,)`, share of correct predictions acc(B_m) in [0, 1], NaN where it is empty.
+        confidence: `(M,)`, mean confidence conf(B_m) in [0, 1], NaN for empty bins.
+        accuracy: `(M,)`, share of correct predictions acc(B_m) in [0, 1], NaN for empty bins.
     """
 
     edges: NDArray[np.float64]
@@ -28,33 +29,33 @@ class BinStatistics:
 
     @property
     def gap(self) -> NDArray[np.float64]:
-        """conf(B_m) - acc(B_m), `(M,)` in [-1, 1]: above 0 is overconfident, NaN is empty."""
+        """conf(B_m) - acc(B_m), `(M,)` in [-1, 1]: above 0 is over-confident, NaN for empty bins."""
         return self.confidence - self.accuracy
 
     @property
     def expected_gap(self) -> float:
-        """Sum over m of |B_m|/N * |acc(B_m) - conf(B_m)|, in [0, 1]; empty bins add 0."""
+        """Sum over m of |B_m|/N * |acc(B_m) - conf(B_m)|, in [0, 1]; empty bins count 0."""
         return float(np.nansum(self.counts * np.abs(self.gap)) / self.counts.sum())
 
     @property
     def maximum_gap(self) -> float:
-        """The largest |acc(B_m) - conf(B_m)| of a bin that is not empty, in [0, 1]."""
+        """The largest |acc(B_m) - conf(B_m)| of the non-empty bins, in [0, 1]."""
         return float(np.nanmax(np.abs(self.gap)))
 
 
 def bin_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) -> BinStatistics:
     """Counts, mean confidence and accuracy in bins of equal width on (0, 1], closed on the right.
 
-    A confidence of 1 is in the last bin, one on an edge (within 1e-12) in the lower bin, and 0,
-    which a softmax's maximum never is, in the first: no example is dropped.
+    No example is dropped: a confidence on an edge (within 1e-12) falls into the lower bin, 1 into the
+    last one, and 0 into the first one.
 
     Args:
-        correct: `(N,)` of 0 and 1 (or booleans), whether the event came true; N >= 1.
-        confidence: `(N,)` in [0, 1], the probability given to it.
-        bins: M >= 1.
+        correct: `(N,)` of 0 and 1 (or booleans), whether the predicted event occurred; N >= 1.
+        confidence: `(N,)` in [0, 1], the predicted probability of the event.
+        bins: number of bins M >= 1.
 
     Raises:
-        ValueError: arguments of other shapes or ranges.
+        ValueError: an argument has another shape or range.
     """
     hits, conf = _checked_events(correct, confidence)
     bins = _checked_bins(bins)
@@ -71,22 +72,22 @@ def bin_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) -> BinS
 
 
 def bin_index(confidence: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
-    """The bin of `bin_statistics` that each confidence is in, `(N,)` from 0 to `bins` - 1."""
-    # So many inner edges lie below the confidence.
+    """The bin of each confidence in `bin_statistics`, `(N,)` from 0 to `bins` - 1."""
+    # The index of the bin is the number of inner edges below the confidence.
     return np.searchsorted(_edges(bins)[1:-1] + _EDGE_TOLERANCE, confidence, side="left")
 
 
 def _edges(bins: int) -> NDArray[np.float64]:
-    # Not linspace: that multiplies by a rounded step, and its 3/5 is 0.6000000000000001.
+    # linspace multiplies by a rounded step: its 3/5 is 0.6000000000000001.
     return np.arange(bins + 1) / bins
 
 
 def equal_mass_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) -> BinStatistics:
-    """Like `bin_statistics`, in bins that hold equally many examples, as near as N allows.
+    """Like `bin_statistics`, in bins whose numbers of examples differ by at most one.
 
-    Equal confidences may fall into neighbouring bins, and nothing tells which of them belongs where:
-    each counts with the accuracy they have together, so that the order given means nothing.
-    The edges are the lowest confidence of each bin, and 1.
+    Equal confidences may fall into neighbouring bins. Each of them counts with their mean accuracy, so
+    that the order of the examples does not matter. The edges are the lowest confidence of each bin,
+    and 1. There are at most N bins.
     """
     hits, conf = _checked_events(correct, confidence)
     _, tied = np.unique(conf, return_inverse=True)
@@ -114,7 +115,7 @@ def _checked_events(
         )
     if not np.isin(hits, (0.0, 1.0)).all():
         raise ValueError("correct must hold only 0 and 1, or booleans, got other values")
-    if not ((conf >= 0.0) & (conf <= 1.0)).all():  # also refuses NaN
+    if not ((conf >= 0.0) & (conf <= 1.0)).all():  # False for NaN, too.
         raise ValueError(f"confidence must lie in [0, 1], got {conf.min()} to {conf.max()}")
     return hits, conf
 

@@ -1,10 +1,9 @@
-"""Accuracy, NLL, Brier score and calibration error of predictions, in NumPy and float64.
+"""Accuracy, NLL, Brier score and calibration errors of predictions, in NumPy and float64.
 
-Every metric is a pure function `(labels, logits, *, ...)`: labels `(N,)` integers in [0, K) (`nll`
-and `brier` also take distributions `(N, K)`, as mixup makes them),
-logits `(N, K)` finite reals, N >= 1, K >= 2, with p = softmax(logits). Anything else raises
-ValueError before a figure is computed. Predictions of several stochastic passes are averaged as
-probabilities first; their logarithm serves as logits.
+Every metric is a pure function of labels `(N,)`, integers in [0, K), and logits `(N, K)`, finite, with
+N >= 1 and K >= 2. `nll` and `brier` also take labels as distributions `(N, K)`, e.g. those of mixup.
+p denotes softmax(logits). Other arguments raise ValueError. For several stochastic passes, average
+their probabilities and pass the logarithm as logits.
 """
 
 import numpy as np
@@ -13,31 +12,31 @@ from numpy.typing import ArrayLike, NDArray
 from lotcal_tf.metrics.bins import BinStatistics, bin_statistics, equal_mass_statistics
 
 DEFAULT_BINS = 15
-CONFIDENT = 0.9  # above it a prediction counts as confident
+CONFIDENT = 0.9  # A prediction above this confidence counts as confident.
 
 
 def accuracy(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Share of examples whose predicted class is the label, in [0, 1]; ties as in `confidence`."""
+    """Share of examples whose predicted class (see `confidence`) is the label, in [0, 1]."""
     y, z = _checked(labels, logits)
     return float(np.mean(z.argmax(axis=1) == y))
 
 
 def nll(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Negative log-likelihood, mean of -log p[y] in nats, in [0, inf); finite for logits +-1e4."""
+    """Negative log-likelihood: mean of -log p[y] in nats, in [0, inf); finite for logits of ±1e4."""
     return float(_example_nll(labels, logits).mean())
 
 
 def nll_standard_error(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Standard error of `nll` in nats: deviation of -log p[y] (ddof 1) / sqrt(N); 0.0 for N = 1."""
+    """Standard error of `nll` in nats: standard deviation (ddof 1) / sqrt(N); 0 for N = 1."""
     losses = _example_nll(labels, logits)
     return float(losses.std(ddof=1) / np.sqrt(losses.size)) if losses.size > 1 else 0.0
 
 
 def brier(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Brier score, mean over examples of sum_k (p_k - 1[k = y])^2, in [0, 2].
+    """Brier score: mean over examples of sum_k (p_k - 1[k = y])^2, in [0, 2].
 
     Brier, "Verification of forecasts expressed in terms of probability", 1950, eq. 2.
-    `tfp.stats.brier_score` returns sum_k p_k^2 - 2 p_y an example, which is this minus 1.
+    `tfp.stats.brier_score` returns sum_k p_k^2 - 2 p_y per example, which is smaller by 1.
     """
     truth, z = _checked_distribution(labels, logits)
     return float(np.mean(np.sum((np.exp(log_softmax(z)) - truth) ** 2, axis=1)))
@@ -47,21 +46,21 @@ def ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> fl
     """Expected calibration error of the predicted class, in [0, 1].
 
     Sum over bins of |B_m|/N * |acc(B_m) - conf(B_m)|: Naeini et al. 2015; Guo et al. 2017 (arXiv
-    1706.04599), eq. 3. It depends on `bins` (see `bin_statistics`): record it beside the figure.
+    1706.04599), eq. 3. It depends on `bins` (see `bin_statistics`), so report both together.
     """
     return prediction_bins(labels, logits, bins=bins).expected_gap
 
 
 def adaptive_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
-    """ECE in bins of equally many examples, in [0, 1] (Nixon et al. 2019, arXiv 1904.01685)."""
+    """ECE in bins of equal numbers of examples, in [0, 1] (Nixon et al. 2019, arXiv 1904.01685)."""
     predicted, y, conf = _predictions(labels, logits)
     return equal_mass_statistics(predicted == y, conf, bins).expected_gap
 
 
 def classwise_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
-    """Mean over the classes k of the ECE of p_k against 1[y = k], in [0, 1].
+    """Mean over classes k of the ECE of p_k for the event y = k, in [0, 1].
 
-    Kull et al. 2019 (arXiv 1910.12656), eq. 3: every probability counts, not the highest alone.
+    All probabilities count, not only the highest (Kull et al. 2019, arXiv 1910.12656, eq. 3).
     """
     y, z = _checked(labels, logits)
     p = np.minimum(np.exp(log_softmax(z)), 1.0)
@@ -70,12 +69,12 @@ def classwise_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_B
 
 
 def mce(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
-    """Maximum calibration error: the largest gap of a bin, in [0, 1] (Guo et al. 2017, eq. 5)."""
+    """Maximum calibration error: largest gap of a bin, in [0, 1] (Guo et al. 2017, eq. 5)."""
     return prediction_bins(labels, logits, bins=bins).maximum_gap
 
 
 def overconfidence(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Mean confidence minus accuracy, in [-1, 1]: above 0 the network claims too much."""
+    """Mean confidence minus accuracy, in [-1, 1]; above 0 the network is over-confident."""
     predicted, y, conf = _predictions(labels, logits)
     return float(conf.mean() - np.mean(predicted == y))
 
@@ -83,8 +82,9 @@ def overconfidence(labels: ArrayLike, logits: ArrayLike) -> float:
 def aurc(labels: ArrayLike, logits: ArrayLike) -> float:
     """Area under the risk-coverage curve, in [0, 1] (Geifman & El-Yaniv 2017, arXiv 1705.08500).
 
-    The mean over n = 1 … N of the error among the n most confident examples: low where confidence
-    ranks right before wrong. Examples of equal confidence share the error they have together.
+    Mean over n = 1 … N of the error among the n most confident examples. It is low if right
+    predictions have higher confidence than wrong ones. Examples of equal confidence count with their
+    mean error.
     """
     predicted, y, conf = _predictions(labels, logits)
     wrong = (predicted != y).astype(np.float64)
@@ -96,14 +96,14 @@ def aurc(labels: ArrayLike, logits: ArrayLike) -> float:
 
 
 def wrong_confident(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Share of the wrong predictions whose confidence is above 0.9, in [0, 1]; 0.0 where none is wrong."""
+    """Share of wrong predictions with confidence above 0.9, in [0, 1]; 0 if no prediction is wrong."""
     predicted, y, conf = _predictions(labels, logits)
     wrong = predicted != y
     return float(np.mean(conf[wrong] > CONFIDENT)) if wrong.any() else 0.0
 
 
 def measure(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> dict[str, float]:
-    """All of the above by name, `nll_standard_error` as `nll_se`; `bins` bins where there are any."""
+    """All of the above by name (`nll_standard_error` as `nll_se`), with `bins` bins where they apply."""
     return {
         "accuracy": accuracy(labels, logits),
         "nll": nll(labels, logits),
@@ -120,7 +120,7 @@ def measure(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -
 
 
 def log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
-    """Log-probabilities `(N, K)`, each in (-inf, 0], of logits `(N, K)`; finite for +-1e4."""
+    """Log-probabilities `(N, K)` in (-inf, 0] of logits `(N, K)`; finite for logits of ±1e4."""
     z = _checked_logits(logits)
     shifted: NDArray[np.float64] = z - z.max(axis=1, keepdims=True)
     log_sum: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -128,9 +128,9 @@ def log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
 
 
 def confidence(logits: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Predicted class `(N,)`, ties to the lowest index, and its probability `(N,)` in [1/K, 1]."""
+    """Predicted class `(N,)`, of equal ones the first, and its probability `(N,)` in [1/K, 1]."""
     z = _checked_logits(logits)
-    # max_k p_k is exp(0) over the sum: n equal logits far above the rest give 1/n to the last bit.
+    # max_k p_k is exp(0) / sum, so n equal logits far above the others give exactly 1/n.
     highest = 1.0 / np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1)
     return z.argmax(axis=1), highest
 
@@ -138,7 +138,7 @@ def confidence(logits: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64
 def prediction_bins(
     labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS
 ) -> BinStatistics:
-    """`bin_statistics` of the predicted classes: what `ece` sums and the diagram shows."""
+    """`bin_statistics` of the predicted classes, used by `ece`, `mce` and the reliability diagram."""
     predicted, y, conf = _predictions(labels, logits)
     return bin_statistics(predicted == y, conf, bins)
 
@@ -146,7 +146,7 @@ def prediction_bins(
 def _predictions(
     labels: ArrayLike, logits: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Predicted classes, labels, confidences."""
+    """Predicted classes, labels and confidences, `(N,)` each."""
     y, z = _checked(labels, logits)
     predicted, conf = confidence(z)
     return predicted, y, conf
@@ -170,7 +170,7 @@ def _checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
 def _checked_distribution(
     labels: ArrayLike, logits: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Labels as distributions `(N, K)`: one-hot where they are classes."""
+    """Labels as distributions `(N, K)` (class labels as one-hot), and logits."""
     given = np.asarray(labels)
     if given.ndim == 1:
         y, z = _checked(given, logits)

@@ -1,4 +1,4 @@
-"""The reliability diagram: accuracy against confidence, bin by bin, as an image."""
+"""Reliability diagrams: accuracy against confidence in each bin, as an image."""
 
 import textwrap
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Opaque, and told apart by the colour-blind (Okabe and Ito's palette, lightened).
+# Okabe and Ito's palette for the colour-blind, lightened.
 ACCURACY_COLOR = "#4c8fc4"
 OVERCONFIDENT_COLOR = "#f0a878"
 UNDERCONFIDENT_COLOR = "#8fd0b5"
@@ -31,35 +31,34 @@ def reliability_diagram(
 ) -> NDArray[np.uint8]:
     """Draws the reliability diagram of the predicted classes.
 
-    A bar is the accuracy of a bin, the coloured piece between it and the bin's mean confidence
-    the gap, and their mean weighted by the counts below is the ECE. A bin without examples is
-    hatched, so that it cannot be taken for an accuracy of 0. After Guo et al. 2017 (arXiv
-    1706.04599), fig. 1.
+    Each bar shows the accuracy of a bin, and a coloured piece the gap to the bin's mean confidence.
+    The mean of the gaps, weighted by the counts shown below, is the ECE. Empty bins are hatched to
+    distinguish them from an accuracy of 0. After Guo et al. 2017 (arXiv 1706.04599), fig. 1.
 
     Args:
         labels: `(N,)` integers in [0, K).
         logits: `(N, K)`, finite.
         bins: number of bins of equal width on (0, 1], at least 1.
-        title: plain text over the diagram, of at most two lines; what does not fit is cut.
+        title: plain text above the diagram; it is cut after two lines.
 
     Returns:
         `(480, 480, 3)` uint8, RGB.
 
     Raises:
-        ValueError: as the metrics do, on arguments of other shapes or ranges.
+        ValueError: an argument has another shape or range.
     """
     return bins_diagram(prediction_bins(labels, logits, bins=bins), title=title)
 
 
 def bins_diagram(statistics: BinStatistics, *, title: str = "") -> NDArray[np.uint8]:
-    """Draws the reliability diagram of bins that were counted before; see `reliability_diagram`."""
-    # Not at the top: importing matplotlib is slow. Not pyplot: that keeps figures and picks a GUI.
+    """Draws the reliability diagram of given bins; see `reliability_diagram`."""
+    # Imported here because matplotlib is slow to import. pyplot would keep figures and choose a GUI.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     inches = _PIXELS / _DOTS_PER_INCH
     figure = Figure(figsize=(inches, inches), dpi=_DOTS_PER_INCH, facecolor="white")
-    canvas: Any = FigureCanvasAgg(figure)  # matplotlib leaves its methods untyped
+    canvas: Any = FigureCanvasAgg(figure)  # Its methods have no types.
     _draw(figure, statistics, title)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -90,7 +89,7 @@ def _draw(figure: "Figure", statistics: BinStatistics, title: str) -> None:
     )  # fmt: skip
     centred: dict[str, Any] = {"x": 0.5, "ha": "center", "va": "center", "color": _TEXT_COLOR}
     lines = textwrap.wrap(title, width=68 if len(title) > 52 else 52, max_lines=2, placeholder="…")
-    # parse_math: a title is data, and a $ in it must not be read as TeX.
+    # parse_math=False: a $ in a title must not start TeX.
     figure.text(y=0.957, s="\n".join(lines), size=8.5 if len(title) > 52 else 11, weight="bold",
                 parse_math=False, **centred)  # fmt: skip
     figure.text(y=0.902, s=_caption(statistics), size=9, **centred)
@@ -101,7 +100,7 @@ def _draw_gaps(axes: "Axes", statistics: BinStatistics) -> None:
     empty = statistics.counts == 0
 
     def bars(where: NDArray[np.bool_], bottom: _Heights, top: _Heights, **style: Any) -> None:
-        if where.any():  # else the legend would name what is not there
+        if where.any():  # Otherwise the legend would name bars that do not exist.
             outline = {"edgecolor": "white", "linewidth": _outline(statistics)}
             keywords: dict[str, Any] = outline | style
             axes.bar(edges[:-1][where], (top - bottom)[where], np.diff(edges)[where],
@@ -112,10 +111,10 @@ def _draw_gaps(axes: "Axes", statistics: BinStatistics) -> None:
     bars(empty, floor, ceiling, color="#fafafa", edgecolor=_EMPTY_COLOR, hatch="///", linewidth=0.0,
          label="no examples")  # fmt: skip
     bars(~empty, floor, accuracy, color=ACCURACY_COLOR)
-    over, under = gap > 0, gap < 0  # neither where NaN
+    over, under = gap > 0, gap < 0  # Both False for NaN.
     bars(over, accuracy, statistics.confidence, color=OVERCONFIDENT_COLOR, label="overconfident")
     bars(under, statistics.confidence, accuracy, color=UNDERCONFIDENT_COLOR, label="underconfident")
-    # The height that is measured, whichever side the gap lies on, and there even where it is 0.
+    # Marks the accuracy also where it is 0 or below the confidence.
     axes.hlines(accuracy[~empty], edges[:-1][~empty], edges[1:][~empty], color=_CAP_COLOR,
                 linewidth=1.8, clip_on=False, zorder=3, label="accuracy")  # fmt: skip
 
@@ -131,7 +130,7 @@ def _draw_counts(axes: "Axes", statistics: BinStatistics) -> None:
 
 
 def _outline(statistics: BinStatistics) -> float:
-    # A white outline sets wide bars apart and would swallow narrow ones.
+    # A white outline separates wide bars, but would hide narrow ones.
     return 0.7 if statistics.counts.size <= 30 else 0.0
 
 

@@ -1,6 +1,6 @@
-"""How sure a network is of what it was never taught: its confidence on another task's images.
+"""Confidence of a network on images of another task, whose classes it does not know.
 
-Hendrycks & Gimpel 2017 (arXiv 1610.02136): the highest probability as a detector of such images.
+Hendrycks & Gimpel 2017 (arXiv 1610.02136) use the highest probability to detect such images.
 """
 
 import numpy as np
@@ -10,9 +10,10 @@ from lotcal_tf.metrics.classification import confidence
 
 
 def auroc(known: ArrayLike, unseen: ArrayLike) -> float:
-    """Area under the ROC curve of a score that ought to be higher on what is known, in [0, 1].
+    """Area under the ROC curve of a score that should be higher for known examples, in [0, 1].
 
-    The share of pairs (known, unseen) in which the known one scores higher; ties count half.
+    It is the share of pairs (known, unseen) in which the known example has the higher score; equal
+    scores count half.
 
     Args:
       known: `(N,)` finite scores, N >= 1.
@@ -21,7 +22,7 @@ def auroc(known: ArrayLike, unseen: ArrayLike) -> float:
     Raises:
       ValueError: a score is not finite, or there are none.
     """
-    # Here: its import takes a second, and usage errors are answered faster than that.
+    # Imported here because it takes a second, and usage errors should not wait for it.
     from sklearn.metrics import roc_auc_score
 
     positive, negative = np.asarray(known, np.float64), np.asarray(unseen, np.float64)
@@ -33,16 +34,16 @@ def auroc(known: ArrayLike, unseen: ArrayLike) -> float:
 
 
 def measure_unseen(known_logits: ArrayLike, unseen_logits: ArrayLike) -> dict[str, float]:
-    """Confidence on a set of another task, beside that on the known test set.
+    """Compares the confidence on a data set of another task with that on the known test split.
 
     Args:
-      known_logits: `(N, K)`.
-      unseen_logits: `(M, K)`; whatever classes those images have, none is among the K.
+      known_logits: `(N, K)` logits of known examples.
+      unseen_logits: `(M, K)` logits of examples that belong to none of the K classes.
 
     Returns:
-      `confidence`, the mean on the unseen ones, in [1/K, 1]; nothing is right there, so all of it
-      that is above 1/K is claimed too much. `known_confidence`, the mean on the known ones.
-      `auroc` of the confidence, known against unseen: 0.5 where it tells nothing apart.
+      `confidence`: mean confidence on unseen examples, in [1/K, 1]; 1/K is ideal, since all of these
+      predictions are wrong. `known_confidence`: mean confidence on known examples. `auroc`: that of
+      the confidence, known against unseen; 0.5 means that it does not distinguish them.
     """
     _, known = confidence(known_logits)
     _, unseen = confidence(unseen_logits)

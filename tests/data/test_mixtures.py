@@ -37,8 +37,8 @@ def test_as_many_as_there_are_corners_can_be_placed_and_no_more():
     with pytest.raises(FieldError) as caught:
         load(mixture_classes=5, mixture_clusters=2, mixture_dimensions=3)
     assert str(caught.value) == (
-        "mixture_classes=5: cannot be placed: with 2 clusters each they need 10 corners, a cube of "
-        "3 dimensions has 8"
+        "mixture_classes=5: 2 clusters per class need 10 corners, and a cube of 3 dimensions has 8; "
+        "reduce mixture_classes or mixture_clusters, or raise mixture_dimensions"
     )
 
 

@@ -142,5 +142,7 @@ def test_without_test_data_there_is_no_truth():
 @pytest.mark.parametrize("image", [(1, 0), (1, 2, 3, 4, 5), (0,) * 6, ()])
 def test_a_map_of_other_classes_is_refused(image):
     wrong = Experiment(label_noise=0.2, noise_kind="asymmetric", noise_map=image)
-    with pytest.raises(FieldError, match=r"^noise_map=.*: the data has 5 classes: give so many"):
+    with pytest.raises(
+        FieldError, match=r"^noise_map=.*: the data has 5 classes: give 5 of the numbers 0 … 4"
+    ):
         with_label_noise(plain(), wrong)

@@ -190,7 +190,7 @@ def test_the_cut_is_drawn_by_seed():
 
 @pytest.mark.parametrize(("count", "size"), [(10, 10), (10, 11), (10, 0), (10, -1), (1, None)])
 def test_a_cut_that_leaves_nothing_is_refused(count, size):
-    with pytest.raises(UsageError, match=rf"has {count} examples, and both parts need some"):
+    with pytest.raises(UsageError, match=rf"there are {count} training examples: "):
         validation_members(count, size, 0)
 
 
@@ -213,7 +213,7 @@ def test_a_part_is_one_split_with_what_measuring_needs():
     ("damage", "reason"), [("broken", "corrupted record"), ("gone", r"stream\.tfrecord")]
 )
 @pytest.mark.parametrize("buffer", [3, 1000])
-def test_a_stream_that_is_damaged_after_it_was_read_is_told_in_one_line(
+def test_a_stream_that_is_damaged_after_it_was_read_is_reported_in_one_line(
     tmp_path, damage, reason, buffer
 ):
     path = tmp_path / "stream.tfrecord"
@@ -234,7 +234,7 @@ def test_a_stream_that_is_damaged_after_it_was_read_is_told_in_one_line(
         content[-5] ^= 1  # the last record's only byte, before its checksum
         path.write_bytes(content)
     for reading in (split.shuffled(4, 1, SEED), split.in_order(3)):
-        told = f"^the data was read whole before, and now cannot be: .*{reason}.*; mend its"
-        with pytest.raises(LotcalError, match=told) as error:
+        message = f"^the data cannot be read any more, .*: .*{reason}.*; repair its files"
+        with pytest.raises(LotcalError, match=message) as error:
             list(reading)
         assert "\n" not in str(error.value)

@@ -131,8 +131,8 @@ def test_extreme_logits_stay_finite():
     "truth",
     [[[0.5, 0.6]], [[1.5, -0.5]], [0.5, 0.5], [[1.0]], np.ones((0, 2)), [[np.nan, 1.0]]],
 )
-def test_what_is_no_conditional_is_refused(truth):
-    with pytest.raises(ValueError, match="a conditional must"):
+def test_invalid_conditionals_are_refused(truth):
+    with pytest.raises(ValueError, match="conditionals must"):
         conditional.measure(truth, [[0.0, 0.0]])
 
 
