@@ -5,6 +5,7 @@ outputs. Links in the repository name files; here they are changed to the pages 
 """
 
 import base64
+import dataclasses
 import json
 import posixpath
 import re
@@ -15,8 +16,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from lotcal_tf.config import fields
-from lotcal_tf.config.experiment import FIELDS, setting_fields, setting_owners
+from lotcal_tf.config import fields, registry
+from lotcal_tf.config.experiment import FIELDS, setting_fields
 
 ROOT = Path(__file__).resolve().parents[2]
 # Files outside docs/ and their places on the site.
@@ -28,6 +29,9 @@ OUTSIDE = {
 }
 # The target of a Markdown link or image, unless it is a URL or an anchor of the same page.
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+# Code with an escaped pipe in it.
+CODE_IN_TABLE = re.compile(r"`[^`\n]*\\\|[^`\n]*`")
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -43,6 +47,8 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Changes links to files of the repository into links to their pages; fills in the fields."""
+    if page.file.src_uri.startswith("results/"):
+        page.meta["hide"] = ["toc"]  # their tables need the width
     place = page.file.src_uri
     made_from = {made: name for name, made in OUTSIDE.items()}
     source = made_from.get(place, f"docs/{place}")
@@ -56,6 +62,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
     if place == "api/fields.md":
         markdown += field_tables()
+    # GitHub wants a pipe escaped in the code of a table; here the backslash would be shown.
+    markdown = CODE_IN_TABLE.sub(lambda code: code[0].replace(r"\|", "|"), markdown)
     return LINK.sub(link, markdown)
 
 
@@ -95,21 +103,35 @@ def notebook(name: str, content: dict[str, Any]) -> dict[str, str | bytes]:
 
 def field_tables() -> str:
     """The fields of an experiment by section, and the hyperparameters, as Markdown tables."""
-    own = setting_fields()
-    lines: list[str] = []
-    for section in fields.SECTIONS:
-        rows = [f for f in (*FIELDS.values(), *own.values()) if f.metadata["section"] == section]
-        lines += ["", f"## {section}", "", "| field | default | |", "|---|---|---|"]
-        for field in rows:
-            default = json.dumps(fields.as_json(field.default), ensure_ascii=False)
-            about = [field.metadata["help"]]
-            if field.metadata["choices"]:
-                about.append(", ".join(f"`{choice}`" for choice in field.metadata["choices"]))
-            if field.name in own:
-                default, owners = "by method", setting_owners()[field.name]
-                about.append("of " + ", ".join(f"`{owner}`" for owner in owners))
-            text = "; ".join(about).replace("|", r"\|")
-            lines.append(
-                f"| `{field.name}` | `{default}` | {text} |".replace("`by method`", "by method")
-            )
-    return "\n".join(lines) + "\n"
+    rows: dict[str, list[str]] = {section: [] for section in fields.SECTIONS}
+    for field in FIELDS.values():
+        rows[field.metadata["section"]].append(_row(field, shown(field.default)))
+    for field in setting_fields().values():
+        rows[field.metadata["section"]].append(_row(field, _defaults(field.name)))
+    lines = ["", "| field | default | meaning |", "|---|---|---|"]
+    return "".join(
+        "\n".join(["", f"## {section}", *lines, *found, ""]) for section, found in rows.items()
+    )
+
+
+def _row(field: "dataclasses.Field[Any]", default: str) -> str:
+    meaning = field.metadata["help"]
+    if choices := field.metadata["choices"]:
+        meaning += "; one of " + ", ".join(f"`{choice}`" for choice in choices)
+    return f"| `{field.name}` | {default} | {meaning.replace('|', '&#124;')} |"
+
+
+def _defaults(name: str) -> str:
+    """The default of a hyperparameter for each method that has it."""
+    methods = {**registry.STRATEGIES, **registry.CRITERIA}
+    kinds = {method: fields.fields_of(row.hyperparameters) for method, row in methods.items()}
+    found = [
+        f"{method}: {shown(own[name].default)}" for method, own in kinds.items() if name in own
+    ]
+    return "<br>".join(found)
+
+
+def shown(value: Any) -> str:
+    """A default as a flag takes it; a dash if there is none."""
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return "–" if value is None or not text else f"`{text}`"
