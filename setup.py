@@ -45,6 +45,14 @@ REQUIRED = [
 ]
 
 EXTRAS = {
+    "docs": [
+        "ipykernel>=7.4,<8",  # with nbclient: runs docs/tour.ipynb anew
+        "mkdocs>=1.6.1,<2",
+        "mkdocs-material>=9.8,<10",
+        "mkdocstrings[python]>=1.0.8,<2",
+        "nbclient>=0.11,<0.12",
+        "ruff>=0.17.6,<0.18",  # formats the signatures of the API pages
+    ],
     "test": [
         "import-linter>=2.17,<3",
         "mypy>=2.4,<3",
@@ -55,6 +63,7 @@ EXTRAS = {
         "types-tabulate>=0.9,<1",
     ],
 }
+EXTRAS["test"] += EXTRAS["docs"]  # the tests build the site
 
 setup(
     name="lotcal_tf",
