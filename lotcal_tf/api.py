@@ -62,8 +62,7 @@ def find_tickets(
 
     Args:
       model: a tf_keras model, functional or sequential, maybe nested, that gives logits. Its weights
-        are the initialisation; it is not changed. Without data: the name of a built-in network, as
-        the command's `--model`; None: that of the recipe.
+        are the initialisation; it is not changed. Without data: a built-in network's name, or None.
       train, test, validation: `(inputs, labels)` arrays, or unbatched `tf.data` pipelines of such pairs.
         Without test, tables show validation metrics; it is never used for selection. validation=None:
         drawn from train by seed (field `validation_size`).
@@ -72,8 +71,8 @@ def find_tickets(
         batches is refused, since many steps run inside one program. They do not enter the identity.
       progress: whether to show a bar or lines on standard error.
       **fields: of `Experiment` (epochs, levels, prune_rate, calib, out, …) and hyperparameters of
-        the strategy and the criterion. `calib` and `criterion` take a class too. Calling again with
-        the same ones continues an interrupted run.
+        the strategy and the criterion; `calib` and `criterion` take classes too. Calling again
+        continues an interrupted run.
 
     Returns:
       The run, with its tickets.
@@ -163,8 +162,7 @@ def export_ticket(
 
     Args:
       ticket: the ticket; or a run or its directory, of which `level` is exported.
-      directory: where to; None, for a run: its `export/`, or `export_level_NN/`. An earlier export
-        there is replaced.
+      directory: where to; None, for a run: its `export/`, or `export_level_NN/`.
       test, validation, train: as for `find_tickets`. Files are compared with the ticket on test; int8
         formats find ranges and temperature by validation (see `Run.validation`), int8_qat trains on
         train. test=None, for a run on named data: all three are that data.
@@ -188,7 +186,6 @@ def export_ticket(
     else:
         classes = classes_of(request.ticket.dense())
         examples = Examples.given(test, validation, train, classes=classes)
-    store = request.store
     return export(
         request.ticket,
         request.directory,
@@ -199,8 +196,7 @@ def export_ticket(
         scaled=scaled,
         tolerance=tolerance,
         bins=settings.ece_bins,
-        dense=None if store is None else _read(store, 0).model(),
-        origin=None if store is None else store.experiment(),
+        **request.origin(),
         seconds=seconds,
         progress=progress,
     )
@@ -322,6 +318,12 @@ class _ExportRequest:
         ticket = _read(store, number)
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if directory is None else Path(directory), store)
+
+    def origin(self) -> dict[str, Any]:
+        """The dense network and the record of the run, where it is known."""
+        if self.store is None:
+            return {}
+        return {"dense": _read(self.store, 0).model(), "origin": self.store.experiment()}
 
     def earlier(self, formats: Sequence[str], scaled: bool) -> Exported | None:
         """An earlier export of the ticket to these formats; None if there is none."""

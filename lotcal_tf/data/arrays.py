@@ -1,5 +1,6 @@
 """Builds a dataset from NumPy arrays or `tf.data` pipelines, and checks every example of it."""
 
+import functools
 import hashlib
 from typing import Any
 
@@ -196,9 +197,7 @@ def from_pipelines(
       UsageError: the data is invalid.
     """
     given = {"train": train, "validation": validation, "test": test}
-    counts: dict[str, int] = {}
-    pairs: dict[str, Any] = {}
-    room = memory_limit_mb * _MB
+    counts, pairs, room = dict[str, int](), dict[str, Any](), memory_limit_mb * _MB
     for name, data in given.items():
         pairs[name] = None
         if data is not None:
@@ -216,10 +215,7 @@ def from_pipelines(
             input_range=input_range,
         )
     pairs.clear()
-
-    def streamed(data: "tf.data.Dataset", count: int) -> Split:
-        return _streamed(data, count, shuffle_buffer)
-
+    streamed = functools.partial(_streamed, shuffle_buffer=shuffle_buffer)
     count = counts["train"]
     if half != "whole":
         blocks = train.map(_typed).batch(_CHECK).as_numpy_iterator()
