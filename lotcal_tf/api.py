@@ -74,9 +74,6 @@ def find_tickets(
         the strategy and the criterion; `calib` and `criterion` take classes too. Calling again
         continues an interrupted run.
 
-    Returns:
-      The run, with its tickets.
-
     Raises:
       UsageError: data, model or a field is not valid; nothing was written.
       TrainingDiverged: a loss was not finite; finished levels are kept.
@@ -164,16 +161,16 @@ def export_ticket(
       ticket: the ticket; or a run or its directory, of which `level` is exported.
       directory: where to; None, for a run: its `export/`, or `export_level_NN/`.
       test, validation, train: as for `find_tickets`. Files are compared with the ticket on test; int8
-        formats find ranges and temperature by validation (see `Run.validation`), int8_qat trains on
-        train. test=None, for a run on named data: all three are that data.
+        formats take ranges and temperature from validation (see `Run.validation`), int8_qat trains
+        on train. test=None, for a run on named data: that data.
       level: of a run: its number, or `selected`.
-      scaled: divide logits by the ticket's temperature; None: as the run's `export_logits` says.
-      formats, encoding, output, tolerance, seconds, progress: see `deploy.export.export`.
-      reuse: whether an earlier export of the ticket to these formats is returned as it is.
+      scaled: divide logits by the temperature; None: as the run's `export_logits` says.
+      formats … progress: see `deploy.export.export`.
+      reuse: return an earlier export of the ticket to these formats, if there is one.
       config, **fields: other data, and fields in place of what the run recorded.
 
     Raises:
-      UsageError, ExportMismatch: see `deploy.export.export`; nothing is left.
+      UsageError, ExportMismatch: see there; nothing is left.
     """
     values = _data_fields(fields, config, "export_logits", named=test is None)
     request = _ExportRequest.of(ticket, level, directory)
@@ -184,8 +181,7 @@ def export_ticket(
     if test is None:
         examples = request.examples(ticket, _text(config), values, progress)
     else:
-        classes = classes_of(request.ticket.dense())
-        examples = Examples.given(test, validation, train, classes=classes)
+        examples = Examples.given(test, validation, train, classes=request.classes)
     return export(
         request.ticket,
         request.directory,
@@ -318,6 +314,11 @@ class _ExportRequest:
         ticket = _read(store, number)
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if directory is None else Path(directory), store)
+
+    @property
+    def classes(self) -> int:
+        """How many classes the ticket has."""
+        return classes_of(self.ticket.dense())
 
     def origin(self) -> dict[str, Any]:
         """The dense network and the record of the run, where it is known."""

@@ -193,8 +193,7 @@ def from_pipelines(
       classes, validation_size, seed, half, input_range: see `from_arrays`.
 
     Raises:
-      UnreadableExample: a pipeline raised an error while it was read.
-      UsageError: the data is invalid.
+      UsageError: the data is invalid, or a pipeline raised an error (UnreadableExample).
     """
     given = {"train": train, "validation": validation, "test": test}
     counts, pairs, room = dict[str, int](), dict[str, Any](), memory_limit_mb * _MB
