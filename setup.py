@@ -44,15 +44,17 @@ REQUIRED = [
     "tqdm>=4.66,<5",
 ]
 
+DOCS = [
+    "ipykernel>=7.4,<8",  # with nbclient: tools/tour.py runs docs/tour.ipynb
+    "mkdocs>=1.6.1,<2",
+    "mkdocs-material>=9.8,<10",
+    "mkdocstrings[python]>=1.0.8,<2",
+    "nbclient>=0.11,<0.12",
+    "ruff>=0.17.6,<0.18",  # formats the signatures of the API pages
+]
+
 EXTRAS = {
-    "docs": [
-        "ipykernel>=7.4,<8",  # with nbclient: runs docs/tour.ipynb anew
-        "mkdocs>=1.6.1,<2",
-        "mkdocs-material>=9.8,<10",
-        "mkdocstrings[python]>=1.0.8,<2",
-        "nbclient>=0.11,<0.12",
-        "ruff>=0.17.6,<0.18",  # formats the signatures of the API pages
-    ],
+    "docs": DOCS,
     "test": [
         "import-linter>=2.17,<3",
         "mypy>=2.4,<3",
@@ -61,9 +63,10 @@ EXTRAS = {
         "ruff>=0.17.6,<0.18",  # a new minor brings new rules
         "setuptools>=77",  # tests/test_packaging.py builds a wheel without a network
         "types-tabulate>=0.9,<1",
+        *DOCS,  # the tests build the site
     ],
+    "docs": DOCS,
 }
-EXTRAS["test"] += EXTRAS["docs"]  # the tests build the site
 
 setup(
     name="lotcal_tf",

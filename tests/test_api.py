@@ -380,7 +380,7 @@ REFUSED = {
     "all labels noisy": ({"label_noise": 1.0}, r"label_noise=1.0: must lie in \[0, 1\)"),
     "momentum": ({"momentum": 0.9}, "momentum=0.9: applies only with --optimizer=sgd"),
     "frozen": ({"model": frozen_model}, "model 'tiny' is frozen"),
-    "validation": ({"validation_size": 100}, "validation_size=100: .* has 100 examples"),
+    "validation": ({"validation_size": 100}, "validation_size=100: .* 100 training examples"),
     "softmax": ({"model": softmax_model}, "ends in a softmax, logits are needed: leave out"),
     "Keras 3": ({"model": keras_3_model}, "Keras 3 model; .*import tf_keras as keras"),
     "subclassed": ({"model": Subclassed}, "Subclassed is a subclassed model"),
