@@ -54,7 +54,6 @@ DOCS = [
 ]
 
 EXTRAS = {
-    "docs": DOCS,
     "test": [
         "import-linter>=2.17,<3",
         "mypy>=2.4,<3",
