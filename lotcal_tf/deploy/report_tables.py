@@ -78,4 +78,6 @@ def report_text(report: Mapping[str, Any]) -> str:
         for file, rows in by_file(report["layers"]).items()
     ]
     files = tables.plain(file_cells(report["files"]), FILE_WORDS)
-    return "\n\n".join([*layers, f"latency of one example on {report['machine']}\n{files}"])
+    timed = any(row["latency"] for row in report["files"])
+    title = f"latency of one example on {report['machine']}" if timed else "files"
+    return "\n\n".join([*layers, f"{title}\n{files}"])

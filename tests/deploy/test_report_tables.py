@@ -50,3 +50,9 @@ def test_as_text_every_table_stands_under_what_it_is_of():
     lines = files.splitlines()
     assert lines[0] == "latency of one example on a machine, 2 processors"
     assert [line.split("  ")[0] for line in lines[2:]] == [DENSE, "a.tflite", "saved_model"]
+
+
+def test_no_latency_is_announced_where_none_was_measured():
+    files = [{**row, "latency": {}} for row in REPORT["files"]]
+    *_, last = report_text({**REPORT, "files": files}).split("\n\n")
+    assert last.splitlines()[0] == "files"
