@@ -293,7 +293,7 @@ REFUSED = {
     "scope": ({"scope": "nowhere"}, "scope=nowhere: choose one of local, global"),
     "batch too large": ({"batch_size": 91}, "batch_size=91: the training split has 90 examples"),
     "rewind too late": ({"rewind": "step:9"}, "rewind=step:9: a level has 9 steps"),
-    "excluded": ({"exclude": "hidden0"}, r"exclude=hidden0: none of .* near it come hidden_0"),
+    "excluded": ({"exclude": "hidden0"}, r"exclude=hidden0: none of .* similar names: hidden_0"),
     "all excluded": ({"exclude": "hidden_0,logits"}, "nothing is left to prune: exclude"),
     "strategy": ({"calib": "mixup2"}, "calib=mixup2: choose one of none"),
     "no hyperparameter": ({"calib": "vwcc", "passes": 1}, "passes=1: must be at least 2"),
