@@ -1,27 +1,28 @@
-"""What can go wrong for a user, as exceptions whose text is the one line they read.
+"""The exceptions of this package; their text is the line that a user reads.
 
-The commands turn each into an exit code: `UsageError` 2, any other `LotcalError` 1.
+Commands print it and exit with code 2 for `UsageError` and code 1 for any other `LotcalError`.
 """
 
 
 class LotcalError(Exception):
-    """Base of every error this package raises on purpose; the message says what to do."""
+    """Base class of all errors for users; the message says what to do."""
 
 
 class UsageError(LotcalError, ValueError):
-    """The request cannot be carried out as asked: a flag, a recipe, data or a model is wrong."""
+    """A request is invalid: a flag, a recipe, data or a model."""
 
 
 class FieldError(UsageError):
-    """A field of an `Experiment` holds a value it cannot have.
+    """A field of an experiment, or another flag, has an invalid value.
+
+    The message is `field=value: problem`.
 
     Attributes:
-      field: the field's name, which is also its flag's.
-      value: what was asked for.
+      field: name of the field and of its flag.
+      value: the invalid value.
     """
 
     def __init__(self, field: str, value: object, problem: str) -> None:
-        """Builds the line `field=value: problem`."""
         super().__init__(f"{field}={value}: {problem}")
         self.field = field
         self.value = value
@@ -31,25 +32,24 @@ class TrainingDiverged(LotcalError, ArithmeticError):
     """The loss of a training step was not finite.
 
     Attributes:
-      level, epoch, step: where; each counts from 0, the step from the start of the level's schedule.
+      level, epoch, step: position in the run, counted from 0; steps count from the start of the level.
     """
 
     def __init__(self, level: int, epoch: int, step: int) -> None:
-        """Builds the line that names level, epoch and step."""
         super().__init__(
             f"the loss is not finite at level {level}, epoch {epoch}, step {step}: lower the "
-            "learning rate (lr) or look for broken inputs; finished levels are kept"
+            "learning rate (lr) or check the inputs; finished levels are kept"
         )
         self.level, self.epoch, self.step = level, epoch, step
 
 
 class WorkerLost(LotcalError):
-    """A process of a distributed run did not come, or went away before the end."""
+    """A process of a distributed run did not start, or ended too early."""
 
 
 class DamagedTicket(LotcalError):
-    """A stored ticket's files do not match their checksums, or are missing."""
+    """Files of a stored ticket are missing or do not match their checksums."""
 
 
 class ExportMismatch(LotcalError):
-    """An exported file does not compute what the ticket computes; nothing was left behind."""
+    """An exported file is not within tolerance of its ticket; no file was kept."""

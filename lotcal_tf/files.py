@@ -1,4 +1,4 @@
-"""Files and directories that are replaced completely or not at all. No TensorFlow here."""
+"""Writes files and directories completely or not at all, without TensorFlow."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def flush(path: Path) -> None:
-    """Brings a file's or a directory's content to the disk."""
+    """Flushes a file or directory to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -18,7 +18,7 @@ def flush(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there with all its content, or as it was before."""
+    """Writes a file; after an error it is as it was before."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -35,10 +35,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(directory: Path) -> Iterator[tuple[Path, Path]]:
-    """Gives two new directories: the content of a directory, and scratch space.
+    """Replaces a directory at the end of the `with` block; after an error it is as it was before.
 
-    At the end of the `with` block, the first one replaces `directory`. After an error, `directory`
-    is as it was before. The scratch space is always removed.
+    Gives two new directories: one for the new content, and one for temporary files, which is always
+    removed.
 
     Args:
       directory: may exist; its parents are created.
@@ -66,10 +66,10 @@ def replacing(directory: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def parts(path: Path) -> list[Path]:
-    """A file itself; of a directory all files in it, sorted."""
+    """The files of a directory at any depth, sorted; of a file, the file itself."""
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files of a directory."""
+    """Size of a file or of all files of a directory, in bytes."""
     return sum(part.stat().st_size for part in parts(path))

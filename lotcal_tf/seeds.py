@@ -1,7 +1,7 @@
 """Stateless, named seeds: every random draw of a run is a function of (seed, use, indices).
 
-No generator is carried from one draw to the next, so a run that is resumed at any level draws
-exactly what an uninterrupted one draws.
+No generator keeps state between draws, so a run that is resumed at any level draws exactly the same
+numbers as an uninterrupted one.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ _STEP_SEED: contextvars.ContextVar["tf.Tensor | None"] = contextvars.ContextVar(
 
 
 def named_seed(seed: int, use: str, *indices: int) -> tuple[int, int]:
-    """Derives the seed of one use of randomness.
+    """Derives the seed of one random draw.
 
     Args:
       seed: the experiment's seed.
-      use: what is drawn, e.g. `"shuffle"`; different names give unrelated draws.
-      *indices: where in the run, e.g. level and epoch.
+      use: name of the draw, e.g. `"shuffle"`; different names give independent draws.
+      *indices: position in the run, e.g. level and epoch.
 
     Returns:
-      Two integers in [0, 2**31), the form TensorFlow's stateless functions take.
+      Two integers in [0, 2**31), as TensorFlow's stateless functions take them.
     """
     text = "/".join([str(seed), use, *map(str, indices)])
     digest = hashlib.sha256(text.encode()).digest()
@@ -39,16 +39,19 @@ def named_seed(seed: int, use: str, *indices: int) -> tuple[int, int]:
 
 
 def generator(seed: int, use: str, *indices: int) -> np.random.Generator:
-    """A NumPy generator at the start of the stream that `named_seed` names."""
+    """A new NumPy generator (Philox) with the seed of `named_seed`."""
     return np.random.Generator(np.random.Philox(key=list(named_seed(seed, use, *indices))))
 
 
 @contextlib.contextmanager
 def step_seed(seed: "tf.Tensor") -> Iterator[None]:
-    """Makes `seed`, an int32 tensor of shape (2,), the seed of the training step traced inside.
+    """Sets the seed of the training step that is traced or run inside the `with` block.
 
-    Layers and strategies that draw within the step ask `draw_seed` for a seed of their own; the
-    tensor is found when the step is traced, so it costs no state and nothing at run time.
+    Layers and strategies derive the seeds of their draws from it by `draw_seed`. The lookup happens
+    while the step is traced, so it needs no state and no time at run time.
+
+    Args:
+      seed: int32 `(2,)`.
     """
     token = _STEP_SEED.set(seed)
     try:
@@ -58,10 +61,13 @@ def step_seed(seed: "tf.Tensor") -> Iterator[None]:
 
 
 def draw_seed(use: str) -> "tf.Tensor":
-    """The seed, an int32 tensor of shape (2,), of one use of randomness within the current step.
+    """The seed of one random draw in the current training step, int32 `(2,)`.
+
+    Args:
+      use: name of the draw; different names give independent draws.
 
     Raises:
-      RuntimeError: outside `step_seed`, where a draw could not be repeated.
+      RuntimeError: there is no training step, i.e. it is called outside `step_seed`.
     """
     seed = _STEP_SEED.get()
     if seed is None:
@@ -73,13 +79,11 @@ def draw_seed(use: str) -> "tf.Tensor":
 
 
 def random_bits(seed: "tf.Tensor", count: "int | tf.Tensor") -> "tf.Tensor":
-    """64 random bits each, uint64 `(count,)`, a function of the seed, int32 `(2,)`, alone.
-
-    Philox by name: it gives the same numbers compiled and not. `auto_select` does not, and is far
-    slower; draws of 32 bits take several times as long as of 64.
-    """
+    """Draws random bits, uint64 `(count,)`, as a function of the seed, int32 `(2,)`, only."""
     import tensorflow as tf
 
+    # Philox gives the same numbers with and without compilation; `auto_select` does not, and is far
+    # slower. Draws of 32 bits take several times as long as draws of 64.
     return tf.random.stateless_uniform(
         [count], seed, minval=None, maxval=None, dtype=tf.uint64, alg="philox"
     )

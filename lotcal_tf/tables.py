@@ -1,4 +1,4 @@
-"""Text for people: tables and percentages. No TensorFlow here."""
+"""Tables and percentages as text, without TensorFlow."""
 
 from collections.abc import Collection, Sequence
 
@@ -8,27 +8,27 @@ Rows = Sequence[Sequence[str]]
 
 
 def plain(rows: Rows, words: Collection[str] = ()) -> str:
-    """A table to read in a terminal.
+    """A table for the terminal.
 
     Args:
-      rows: of cells, the head first.
-      words: heads of columns that stand to the left, as the first one does; the others are figures.
+      rows: the rows of cells; the first row is the header.
+      words: headers of the columns to align left; the first column always is, others align right.
     """
     return _table(rows, words, "plain")
 
 
 def markdown(rows: Rows, words: Collection[str] = ()) -> str:
-    """A table for a page; arguments as for `plain`."""
+    """A Markdown table; arguments as for `plain`."""
     return _table([[cell.replace("|", "\\|") for cell in row] for row in rows], words, "pipe")
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """0.9731 → `97.3 %`."""
+    """A share as a percentage, e.g. `97.3 %` for 0.9731."""
     return f"{100 * share:.{digits}f} %"
 
 
 def _table(rows: Rows, words: Collection[str], form: str) -> str:
     head, *others = rows
     sides = ["right" if i and name not in words else "left" for i, name in enumerate(head)]
-    # Cells are text: `1,234` and `0.10` stay as they are.
+    # disable_numparse keeps cells such as `1,234` and `0.10` as they are.
     return tabulate(others, head, form, colalign=sides, disable_numparse=True)

@@ -1,16 +1,16 @@
-"""Times one training step of ours beside a floor and beside what people use, in one run.
+"""Compares the time of a training step with a lower bound and with other training loops.
 
-    python tools/bench.py --data_dir=DIR      (real MNIST; without it, noise of its shape)
-    python tools/bench.py --strategies        every strategy beside `none`
-    python tools/bench.py --resnet            ResNet-20, batch 128, CIFAR-10 (or noise of its shape) beside Keras `fit`
-    python tools/bench.py --head              a convolutional network, dropout before the classifier only
-    python tools/bench.py --memory            memory of T passes, dropout at the head or in blocks
-    python tools/bench.py --chain             16 levels of 5 epochs: what is not steps, and memory
+    python tools/bench.py --data_dir=DIR      on MNIST; without --data_dir, on noise of its shape
+    python tools/bench.py --strategies        all strategies, compared with `none`
+    python tools/bench.py --resnet            ResNet-20 on CIFAR-10 (or noise of its shape), compared with Keras `fit`
+    python tools/bench.py --head              a convolutional network with dropout before the classifier only
+    python tools/bench.py --memory            memory of T passes, with dropout at the head or in blocks
+    python tools/bench.py --run               a pruning run of 16 levels with 5 epochs: time outside steps, memory
 
-Unless said otherwise every contender trains LeNet-300-100, batch 60, Adam. They are timed in turn,
-round after round, so that a machine that drifts, drifts for all; what counts are the ratios of
-medians. The floor is a hand-written loop of the same mathematics, masks included, whose epoch is
-one XLA program on pure tensors. Contenders whose library is missing are left out.
+By default, all contenders train LeNet-300-100 with batches of 60 and Adam. They are timed in turn, over
+several rounds, so that a slow phase of the machine affects all of them. Compare ratios of medians. The
+lower bound ("floor") is a hand-written loop of the same computation, masks included, in which an epoch is
+one XLA program. Contenders whose library is not installed are left out.
 """
 
 import argparse
@@ -48,10 +48,10 @@ from lotcal_tf.training.trainer import Trainer
 import tensorflow as tf  # isort: skip  (after compat, which picks Keras)
 
 BATCH, RATE = 60, 1.2e-3
-Contender = Callable[[], int]  # runs some steps, says how many
+Contender = Callable[[], int]  # Runs some steps and returns their number.
 
-# Convolutional contenders: of CIFAR-10 as many examples as make this many steps, and a ninth of
-# them for validation, as the recipe has 5 000 beside 45 000.
+# Convolutional contenders train on the examples of this number of steps, and validate on a ninth of
+# that number, as in the recipe (45 000 and 5 000 examples).
 CONVOLUTIONAL: dict[str, Any] = {
     "batch_size": 128,
     "optimizer": "sgd",
@@ -62,7 +62,7 @@ CONVOLUTIONAL_STEPS = 36
 
 
 def data(data_dir: str | None) -> tuple[Experiment, Dataset]:
-    """MNIST, or noise of its shape."""
+    """Loads MNIST, or makes noise of its shape."""
     experiment = resolve({"dataset": "mnist", "data_dir": data_dir, "epochs": 1, "lr": RATE})
     if data_dir:
         return experiment, registry.source("mnist").load()(experiment)
@@ -75,7 +75,7 @@ def data(data_dir: str | None) -> tuple[Experiment, Dataset]:
 
 
 def images(data_dir: str | None, steps: int) -> Dataset:
-    """CIFAR-10, or noise of its shape: `steps` batches to train on, a ninth of them to validate."""
+    """Loads CIFAR-10, or makes noise of its shape: `steps` training batches, and a ninth for validation."""
     size = CONVOLUTIONAL["batch_size"]
     counts = {"train": steps * size, "validation": steps * size // 9}
     if data_dir is None:
@@ -99,7 +99,7 @@ def images(data_dir: str | None, steps: int) -> Dataset:
 def ours(
     dataset: Dataset, calib: str = "none", model: str = "lenet_300_100", **given: Any
 ) -> Contender:
-    """An epoch as a level trains it: shuffling, feeding, masks, training and validation metrics."""
+    """An epoch as a level trains it, including shuffling, masks, and training and validation metrics."""
     fields = {"dataset": "mnist", "calib": calib, "model": model, "epochs": 1, "lr": RATE}
     experiment = resolve(fields | given)
     settings = experiment.settings
@@ -118,7 +118,7 @@ def ours(
 
 
 def floor(dataset: Dataset) -> Contender:
-    """The same mathematics by hand: an epoch is one XLA program on pure tensors."""
+    """The same computation by hand; an epoch is one XLA program on pure tensors."""
     split = dataset.train
     assert isinstance(split, ResidentSplit)
     steps = split.count // BATCH
@@ -171,7 +171,7 @@ def floor(dataset: Dataset) -> Contender:
 
 
 def keras_fit(dataset: Dataset, prunable: bool = False) -> Contender:
-    """Keras `fit` as people write it, with or without TFMOT's wrappers."""
+    """Keras `fit` as usually written, with or without TFMOT's pruning wrappers."""
     split = dataset.train
     assert isinstance(split, ResidentSplit)
     x = split.inputs.numpy().astype("float32") / 255.0
@@ -195,9 +195,9 @@ def keras_fit(dataset: Dataset, prunable: bool = False) -> Contender:
 def convolutional_fit(
     dataset: Dataset, model: str, pipeline: bool = False, steps_per_execution: int = 1
 ) -> Contender:
-    """Keras `fit` of the plain network, not compiled by XLA, which is slower for convolutions here.
+    """Keras `fit` of the unmasked network, without XLA, which is slower for convolutions on this CPU.
 
-    It does what a level of ours does: an epoch in a new order, then the validation split.
+    Like a level of this package, it trains one shuffled epoch, then evaluates the validation split.
     """
     split, held_out = dataset.train, dataset.validation
     assert isinstance(split, ResidentSplit) and isinstance(held_out, ResidentSplit)
@@ -227,7 +227,7 @@ def convolutional_fit(
 
 
 def torch_eager(dataset: Dataset) -> Contender:
-    """PyTorch, eager, masked, data in memory, indices drawn by batch."""
+    """Eager PyTorch with masks and data in memory; batches are drawn by index."""
     import torch
 
     split = dataset.train
@@ -255,8 +255,8 @@ def torch_eager(dataset: Dataset) -> Contender:
     return run
 
 
-def chain(experiment: Experiment, dataset: Dataset) -> None:
-    """Runs a whole chain and prints its time beside that of its steps alone, and its memory."""
+def pruning_run(experiment: Experiment, dataset: Dataset) -> None:
+    """Carries out a pruning run; prints its time, the time of its steps alone, and its memory."""
     experiment = dataclasses.replace(experiment, levels=15, epochs=5)
     model = build_model("lenet_300_100", (28, 28, 1), 10, seed=0, input_range=255.0)
     strategy = registry.STRATEGIES[experiment.calib].load()
@@ -273,7 +273,7 @@ def chain(experiment: Experiment, dataset: Dataset) -> None:
             begun = time.perf_counter()
             watch.gaps.append(begun - watch.last)
             result = run(*arguments)
-            result[1].numpy()  # waits for the steps
+            result[1].numpy()  # Waits for the steps.
             watch.last = time.perf_counter()
             watch.in_steps += watch.last - begun
             return result
@@ -285,11 +285,10 @@ def chain(experiment: Experiment, dataset: Dataset) -> None:
         wall = time.perf_counter() - begun
     level_gaps = sorted(watch.gaps, reverse=True)[: experiment.levels]
     print(
-        f"chain of {experiment.levels + 1} levels: {wall:.1f} s; steps alone {watch.in_steps:.1f} s"
+        f"run of {experiment.levels + 1} levels: {wall:.1f} s; steps alone {watch.in_steps:.1f} s"
     )
-    print(
-        f"chain / steps {wall / watch.in_steps:.2f}; compiled {search.trainer.loop.compilations} time"
-    )
+    print(f"run / steps {wall / watch.in_steps:.2f}")
+    print(f"compilations: {search.trainer.loop.compilations}")
     print(f"longest pauses between steps (evaluate, prune, rewind, save): {level_gaps[0]:.2f} s,")
     print(f"  median of the {len(level_gaps)} longest {statistics.median(level_gaps):.2f} s")
     print(
@@ -299,7 +298,7 @@ def chain(experiment: Experiment, dataset: Dataset) -> None:
 
 
 class Watch:
-    """An observer that notes memory in MB after each level."""
+    """An observer that records the memory after each level, in units of 2**20 bytes."""
 
     def __init__(self) -> None:
         self.memory: list[float] = []
@@ -307,39 +306,43 @@ class Watch:
         self.last, self.in_steps = 0.0, 0.0
 
     def on_start(self, total_steps: int, done: Any) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     def on_time_estimate(self, seconds: float) -> None:
         """Does nothing."""
 
     def on_progress(self, progress: Any) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     def on_level(self, ticket: Any, predictions: Any) -> None:
-        """Notes the memory in use."""
+        """Records the memory in use."""
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.memory.append(pages * resource.getpagesize() / (1 << 20))
 
     def on_end(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
 
 def main() -> None:
-    """Prints ms a step of each contender, and the ratios."""
+    """Prints milliseconds per step of each contender, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", help="TFDS's directory, with MNIST in it")
+    parser.add_argument("--data_dir", help="TFDS directory that contains MNIST or CIFAR-10")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--chain", action="store_true", help="time a whole chain instead")
+    # --chain is the former name of --run.
+    parser.add_argument("--run", "--chain", action="store_true", help="time a whole pruning run")
     parser.add_argument("--strategies", action="store_true", help="compare the strategies")
-    parser.add_argument("--resnet", action="store_true", help="ResNet-20 beside Keras fit")
-    parser.add_argument("--head", action="store_true", help="vwcc with dropout at the head alone")
+    parser.add_argument("--resnet", action="store_true", help="compare ResNet-20 with Keras fit")
+    parser.add_argument("--head", action="store_true", help="vwcc with dropout at the head only")
     parser.add_argument(
-        "--model", default="resnet20", help="of --resnet and --head: a network of the catalog"
+        "--model", default="resnet20", help="built-in network for --resnet, --head and --memory"
     )
     parser.add_argument(
-        "--steps", type=int, default=CONVOLUTIONAL_STEPS, help="of an epoch of --resnet and --head"
+        "--steps",
+        type=int,
+        default=CONVOLUTIONAL_STEPS,
+        help="steps per epoch for --resnet, --head and --memory",
     )
-    parser.add_argument("--memory", action="store_true", help="memory of T passes")
+    parser.add_argument("--memory", action="store_true", help="compare the memory of T passes")
     arguments = parser.parse_args()
     if arguments.memory:
         memory(arguments.model, arguments.steps)
@@ -350,11 +353,13 @@ def main() -> None:
         compare(f"{arguments.model}, batch 128", rows, arguments.rounds)
         return
     experiment, dataset = data(arguments.data_dir)
-    if arguments.chain:
-        chain(experiment, dataset)
+    if arguments.run:
+        pruning_run(experiment, dataset)
         return
     if arguments.strategies:
-        rows = {name: ours(dataset, name) for name in registry.STRATEGIES}
+        # slimming needs convolutions.
+        names = [name for name in registry.STRATEGIES if name != "slimming"]
+        rows = {name: ours(dataset, name) for name in names}
         compare("LeNet-300-100, batch 60, T = 5", rows, arguments.rounds)
         return
     rows = {
@@ -369,19 +374,19 @@ def main() -> None:
 
 
 def resnet_rows(dataset: Dataset, model: str) -> dict[str, Contender]:
-    """A convolutional network of ours, masked, and plain Keras with each of its own settings."""
+    """A masked convolutional network, and Keras `fit` of the unmasked one with several settings."""
     rows = {"ours, masked": ours(dataset, model=model, **CONVOLUTIONAL)}
     augmented = CONVOLUTIONAL | {"augment": "crop_flip"}
     rows["ours, masked, crop and flip"] = ours(dataset, model=model, **augmented)
     for pipeline in (False, True):
         for steps in (1, 16):
-            name = f"Keras fit, {'tf.data' if pipeline else 'arrays'}, {steps} steps an execution"
+            name = f"Keras fit, {'tf.data' if pipeline else 'arrays'}, {steps} steps per execution"
             rows[name] = convolutional_fit(dataset, model, pipeline, steps)
     return rows
 
 
 def head_rows(dataset: Dataset, model: str) -> dict[str, Contender]:
-    """What T = 5 passes cost where they share all but the classifier."""
+    """The cost of T = 5 passes that share all layers but the classifier."""
     fields = CONVOLUTIONAL | {"passes": 5, "dropout_at": "head"}
     return {
         "none": ours(dataset, "none", model, **CONVOLUTIONAL),
@@ -390,18 +395,18 @@ def head_rows(dataset: Dataset, model: str) -> dict[str, Contender]:
 
 
 def memory(model: str, steps: int) -> None:
-    """Peak memory of processes that train with T passes, and with a batch T times as large."""
+    """Prints the peak memory of training with T passes, and with batches T times as large."""
     passes = {"passes": 5}
     rows: dict[str, dict[str, Any]] = {
         "none": {},
         "vwcc, T = 5, dropout before the classifier": {"calib": "vwcc", "dropout_at": "head"},
         "vwcc, T = 5, dropout after each stage": {"calib": "vwcc", "dropout_at": "blocks"},
-        "none, a batch five times as large": {"batch_size": 5 * CONVOLUTIONAL["batch_size"]},
+        "none, batches five times as large": {"batch_size": 5 * CONVOLUTIONAL["batch_size"]},
     }
     print(f"| {model}, batch 128 | peak memory, MB |\n|---|---|")
     for name, fields in rows.items():
         fields = CONVOLUTIONAL | (passes if "calib" in fields else {}) | fields
-        # A process of its own each: what one has taken, the next would find.
+        # Separate processes, since a process keeps the memory that it has allocated.
         process = multiprocessing.get_context("spawn").Process(
             target=_print_peak, args=(name, model, steps, fields)
         )
@@ -416,8 +421,8 @@ def _print_peak(name: str, model: str, steps: int, fields: dict[str, Any]) -> No
 
 
 def compare(title: str, contenders: dict[str, Contender], rounds: int) -> None:
-    """Times the contenders in turn, round after round; prints ratios to the first."""
-    for run in contenders.values():  # tracing and compiling
+    """Times the contenders in turn over several rounds, and prints ratios to the first contender."""
+    for run in contenders.values():  # Tracing and compilation are not timed.
         run()
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
@@ -427,7 +432,7 @@ def compare(title: str, contenders: dict[str, Contender], rounds: int) -> None:
             times[name].append((time.perf_counter() - begun) / steps * 1e3)
         print(f"round {number + 1} of {rounds} done", flush=True)
     first = next(iter(contenders))
-    print(f"\n| {title} | ms a step (min, median, max) | it / {first} | {first} / it |")
+    print(f"\n| {title} | ms per step (min, median, max) | it / {first} | {first} / it |")
     print("|---|---|---|---|")
     for name, t in times.items():
         middle = statistics.median(t)
@@ -436,7 +441,7 @@ def compare(title: str, contenders: dict[str, Contender], rounds: int) -> None:
             f"| {name} | {min(t):.2f}, {middle:.2f}, {max(t):.2f} | {ratio:.2f} | {1 / ratio:.2f} |"
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\npeak memory of this whole comparison {peak:.0f} MB")
+    print(f"\npeak memory of the whole comparison {peak:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python tools/compare_runs.py runs/before runs/after
 
-Times are ignored, and so are columns that only one of the runs has; those are listed. Exit code 0:
-identical; 1: a difference, one line each.
+Times are ignored, and so are columns that only one run has; these are listed. The exit code is 0 if
+the runs are identical, otherwise 1. Each difference is printed in one line.
 """
 
 import argparse
@@ -20,7 +20,7 @@ TENSORS = ("masks", "rewind", "trained")
 
 
 def differences(first: Path, second: Path) -> Iterator[str]:
-    """One line for each difference between two runs."""
+    """Gives one line for each difference between two runs."""
     yield from _tables(first, second)
     levels = [{path.name for path in run.glob("tickets/level_*")} for run in (first, second)]
     for level in sorted(levels[0] ^ levels[1]):
@@ -61,7 +61,7 @@ def _tables(first: Path, second: Path) -> Iterator[str]:
             continue
         columns = [set(rows[0]) if rows else set() for rows in (here, there)]
         for column in sorted(columns[0] ^ columns[1]):
-            print(f"{name}: ignored, in one run only: {column}")
+            print(f"{name}: column {column} is in one run only and is ignored")
         for number, (a, b) in enumerate(zip(here, there, strict=True)):
             for column in sorted((columns[0] & columns[1]) - TIMES):
                 if a[column] != b[column]:
@@ -69,7 +69,7 @@ def _tables(first: Path, second: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Prints the differences; exits with 1 where there are any."""
+    """Prints the differences and exits with code 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("first", type=Path)
     parser.add_argument("second", type=Path)

@@ -1,4 +1,4 @@
-"""Compares the exports of one run: size, latency, accuracy and ECE of the files of each level.
+"""Prints a table of the exports of a run: size, latency, accuracy and ECE of each file.
 
 python tools/deployment.py RUN/export_level_*
 """
@@ -18,7 +18,7 @@ HEAD = (
 
 
 def rows(directory: Path) -> list[list[str]]:
-    """The rows of one export: the dense network, then each file."""
+    """The rows of one export: first the dense network, then each file."""
     card = _json(directory / "model_card.json")
     sizes = {row["file"]: row for row in card["sparsity_report"]["files"]}
     parity = {row["file"]: row for row in card["parity"]["files"].values()}
@@ -46,7 +46,7 @@ def rows(directory: Path) -> list[list[str]]:
 
 
 def table(directories: Sequence[Path]) -> str:
-    """The rows of several exports as Markdown."""
+    """The rows of several exports as a Markdown table."""
     found = [row for directory in directories for row in rows(directory)]
     return markdown([HEAD, *found], words=HEAD[:3])
 

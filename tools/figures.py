@@ -1,7 +1,7 @@
-"""Draws a run's accuracy and calibration error against the share of weights kept, and its table.
+"""Draws accuracy and calibration error of a run against the share of weights kept, or prints a table.
 
-python tools/figures.py RUN --png docs/results/mnist_chain.png     the picture
-python tools/figures.py RUN                                        the table, as Markdown
+python tools/figures.py RUN --png docs/results/mnist_chain.png     draws the figure
+python tools/figures.py RUN                                        prints the table as Markdown
 """
 
 import argparse
@@ -15,13 +15,13 @@ Rows = list[dict[str, str]]
 
 
 def read(run: Path) -> Rows:
-    """The rows of a run's `metrics.csv`."""
+    """Reads `metrics.csv` of a run, one row per level."""
     with (run / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def markdown(rows: Rows) -> str:
-    """The test split's figures as a Markdown table."""
+    """The test metrics of each level as a Markdown table."""
     lines = [
         f"| level | kept | weights | accuracy | ECE ({rows[0]['ece_bins']} bins) | NLL | Brier |",
         "|---:|---:|---:|---:|---:|---:|---:|",
@@ -50,7 +50,7 @@ def _panel(axes: Axes, kept: list[float], values: list[float], title: str, color
 
 
 def draw(rows: Rows, path: Path) -> None:
-    """Draws the two panels."""
+    """Draws accuracy and ECE in two panels."""
     kept = [100 * float(row["density"]) for row in rows]
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -62,10 +62,12 @@ def draw(rows: Rows, path: Path) -> None:
 
 
 def main() -> None:
-    """Draws, or prints the table."""
+    """Draws the figure or prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--png", type=Path, help="draw here instead of printing the table")
+    parser.add_argument(
+        "--png", type=Path, help="draw a figure to this file instead of printing the table"
+    )
     arguments = parser.parse_args()
     rows = read(arguments.run)
     if arguments.png:

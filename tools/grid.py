@@ -1,8 +1,9 @@
-"""Runs the train command over a grid: every combination of some flags' values, a chain each.
+"""Runs the train command over a grid, i.e. for every combination of the values of some flags.
 
 python tools/grid.py --over=model=lenet_50_20,lenet_100_20 --over=seed=0,1,2 --dataset=mixture --out=DIR
 
-Other flags go to every chain. A chain is called after its values; what is finished is not run again.
+Other flags are passed to every command. Run directories are named after the values. Finished runs are
+not trained again.
 """
 
 import argparse
@@ -10,18 +11,18 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from chains import Chain, run_all
+from train_commands import TrainCommand, run_all
 
 
-def grid(over: Sequence[str], flags: Sequence[str]) -> list[Chain]:
-    """The chains of a grid, the last flag's values going fastest.
+def grid(over: Sequence[str], flags: Sequence[str]) -> list[TrainCommand]:
+    """The commands of a grid; values of the last flag change fastest.
 
     Args:
-      over: `flag=value,value,…` each.
-      flags: of every chain.
+      over: texts `flag=value,value,…`.
+      flags: the flags of every command.
 
     Raises:
-      SystemExit: one of `over` names no flag or no value.
+      SystemExit: a text in `over` has no flag or no value.
     """
     axes = []
     for text in over:
@@ -30,15 +31,20 @@ def grid(over: Sequence[str], flags: Sequence[str]) -> list[Chain]:
             raise SystemExit(f"--over={text}: write --over=flag=value,value")
         axes.append([f"{name}={value}" for value in values.split(",")])
     return [
-        Chain("-".join(point).replace("=", "_"), [*flags, *(f"--{flag}" for flag in point)])
+        TrainCommand("-".join(point).replace("=", "_"), [*flags, *(f"--{flag}" for flag in point)])
         for point in itertools.product(*axes)
     ]
 
 
 def main() -> None:
-    """Runs the chains and prints their directories."""
+    """Runs the commands and prints their run directories."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--over", action="append", required=True, help="flag=value,value")
+    parser.add_argument(
+        "--over",
+        action="append",
+        required=True,
+        help="a flag and its values: flag=value,value",
+    )
     parser.add_argument("--out", type=Path, required=True)
     given, flags = parser.parse_known_args()
     for directory in run_all(grid(given.over, flags), given.out):

@@ -1,14 +1,13 @@
-"""Compares the strategies of the catalog, or settings of one, by chains of the train command.
+"""Compares the built-in strategies, or their hyperparameters, over many pruning runs.
 
     python tools/strategies.py search --dataset=mnist --data_dir=DIR --out=runs/search
     python tools/strategies.py table --dataset=mnist --data_dir=DIR --out=runs/table --seeds=3
 
-`search` tries the settings of `GRID` and ranks them by validation data alone: the lowest mean
-validation NLL of the levels between 21 % and 3.6 % kept, among settings whose mean validation
-accuracy there is within 0.2 points of `none`'s. `table` runs the same strategies with their default
-hyperparameters and prints test figures, mean ± standard deviation over the seeds. A chain is one process
-on one core, as many beside each other as there are cores; a chain that is finished is not run
-again, so an interrupted call continues.
+`search` tries the settings of `GRID` and ranks them by validation data only: the lowest mean
+validation NLL over the levels between 21 % and 3.6 % kept, among settings whose mean validation
+accuracy there is at most 0.2 points below that of `none`. `table` runs every strategy with its default
+hyperparameters and prints test metrics, mean ± standard deviation over seeds. Each pruning run is one
+process on one core. Finished runs are not trained again, so an interrupted call can be continued.
 """
 
 import argparse
@@ -18,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chains import Chain, Row, cell, read, run_all
+from train_commands import Row, TrainCommand, cell, read, run_all
 
 from lotcal_tf.tables import markdown
 
 Settings = Mapping[str, Any]
 
-# `slimming` is not among them: it trains convolutional networks only, and for speed.
+# `slimming` is missing: it needs convolutions, which LeNet-300-100 does not have.
 GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "none": {},
     "vwcc": {"dropout_rate": [0.05, 0.1, 0.2]},
@@ -35,11 +34,11 @@ GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "nba": {"calib_weight": [0.03, 0.1, 0.3, 1.0]},
 }
 KEPT = {"100 %": 1.0, "21 %": 0.21, "13.5 %": 0.135, "3.6 %": 0.036}
-FIGURES = ("accuracy", "ece", "nll", "brier", "ece_scaled", "nll_scaled")
+METRICS = ("accuracy", "ece", "nll", "brier", "ece_scaled", "nll_scaled")
 
 
 def candidates() -> list[tuple[str, Settings]]:
-    """Every strategy of the grid with every combination of its settings."""
+    """All strategies of the grid with all combinations of their settings."""
     return [
         (name, dict(zip(grid, values, strict=True)))
         for name, grid in GRID.items()
@@ -48,26 +47,26 @@ def candidates() -> list[tuple[str, Settings]]:
 
 
 def label(calib: str, settings: Settings) -> str:
-    """`lwcc calib_weight=0.1`."""
+    """A strategy and its settings as text, e.g. `lwcc calib_weight=0.1`."""
     return " ".join([calib, *(f"{name}={value}" for name, value in settings.items())])
 
 
-def chain(calib: str, settings: Settings, common: Sequence[str]) -> Chain:
-    """The chain of a strategy with its settings."""
+def train_command(calib: str, settings: Settings, common: Sequence[str]) -> TrainCommand:
+    """The train command of a strategy with its settings."""
     flags = [f"--{name}={value}" for name, value in settings.items()]
     name = label(calib, settings).replace(" ", "-").replace("=", "_")
-    return Chain(name, [f"--calib={calib}", *flags, *common])
+    return TrainCommand(name, [f"--calib={calib}", *flags, *common])
 
 
 def mean(levels: Sequence[Row], column: str) -> float:
-    """The mean of a column."""
+    """The mean of a column over levels."""
     return statistics.mean(float(row[column]) for row in levels)
 
 
-def search(chains: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
-    """The ranking of the settings, as Markdown; the chosen one of each strategy is marked."""
+def search(trials: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
+    """The ranking of the settings as Markdown; the chosen settings of each strategy are marked."""
     levels: dict[tuple[str, str], list[Row]] = {}
-    for (calib, settings), run in zip(chains, runs, strict=True):
+    for (calib, settings), run in zip(trials, runs, strict=True):
         tried = {name: value for name, value in settings.items() if name != "seed"}
         own = levels.setdefault((calib, label(calib, tried)), [])
         own += [r for r in read(run) if 0.035 <= float(r["density"]) <= 0.215]
@@ -83,35 +82,35 @@ def search(chains: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
 
 
 def at(density: float, levels: Sequence[Row]) -> Row:
-    """The level of that density, to a tenth of it.
+    """The level whose density is nearest to the given one.
 
     Raises:
-      SystemExit: there is none.
+      SystemExit: no level is within 10 % of the density.
     """
     nearest = min(levels, key=lambda r: abs(float(r["density"]) - density))
     if abs(float(nearest["density"]) - density) > 0.1 * density:
-        raise SystemExit(f"no level near {density:.1%} kept: take more --levels")
+        raise SystemExit(f"no level near {density:.1%} kept: choose more --levels")
     return nearest
 
 
-def table(chains: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
-    """Test figures of each strategy at the densities of `KEPT`, as Markdown tables."""
+def table(trials: Sequence[tuple[str, Settings]], runs: Sequence[Path]) -> str:
+    """Test metrics of each strategy at the densities of `KEPT`, as one Markdown table per metric."""
     parts = []
-    for figure in FIGURES:
-        lines = [[figure, *KEPT]]
-        for calib in dict.fromkeys(calib for calib, _ in chains):
-            own = [read(run) for (c, _), run in zip(chains, runs, strict=True) if c == calib]
+    for metric in METRICS:
+        lines = [[metric, *KEPT]]
+        for calib in dict.fromkeys(calib for calib, _ in trials):
+            own = [read(run) for (c, _), run in zip(trials, runs, strict=True) if c == calib]
             cells = []
             for density in KEPT.values():
-                values = [float(at(density, rows)[f"test_{figure}"]) for rows in own]
-                cells.append(cell(figure, values))
+                values = [float(at(density, rows)[f"test_{metric}"]) for rows in own]
+                cells.append(cell(metric, values))
             lines.append([calib, *cells])
         parts.append(markdown(lines))
     return "\n\n".join(parts)
 
 
 def main() -> None:
-    """Runs the chains and prints the tables."""
+    """Trains all settings and prints the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("search", "table"))
     parser.add_argument("--dataset", default="mnist")
@@ -126,10 +125,10 @@ def main() -> None:
     if given.data_dir:
         common.append(f"--data_dir={given.data_dir}")
     base = candidates() if given.what == "search" else [(name, {}) for name in GRID]
-    chains: list[tuple[str, Settings]]
-    chains = [(c, {**s, "seed": seed}) for seed in range(given.seeds) for c, s in base]
-    runs = run_all([chain(c, s, common) for c, s in chains], given.out)
-    print((search if given.what == "search" else table)(chains, runs))
+    trials: list[tuple[str, Settings]]
+    trials = [(c, {**s, "seed": seed}) for seed in range(given.seeds) for c, s in base]
+    runs = run_all([train_command(c, s, common) for c, s in trials], given.out)
+    print((search if given.what == "search" else table)(trials, runs))
 
 
 if __name__ == "__main__":

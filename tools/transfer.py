@@ -1,13 +1,14 @@
-"""Makes the tables of docs/results/transfer.md: tickets of one dataset trained on another.
+"""Computes the tables of docs/results/transfer.md: tickets of one data set, trained on another.
 
     python tools/transfer.py --source=cifar10a --target=cifar10b --strategies=none,vwcc,lwcc_si \\
         --seeds=3 --out=runs/transfer --model=resnet20_8 --levels=6 --epochs=20 --data_dir=DIR
 
-For each strategy and seed tickets are found on the source, then every level of them trains on the
-target, by `--calib` (`same`: by the strategy that found it). Those of the first strategy are also
-compared with the controls, and moved to `--other_optimizer`. Every flag this tool does not know
-goes to the train command; what a ticket brings, or says how to prune, to the search only. A chain is one
-process on one core; what is finished is not run again, so an interrupted call continues.
+For each strategy and seed, a run on the source finds tickets, and a transfer trains every level of them
+on the target with the strategy `--calib` (`same`: the strategy that found the tickets). The tickets of
+the first strategy are also compared with the controls and trained with `--other_optimizer`. All other
+flags are passed to the train command; flags for pruning, and those that a ticket determines, to the
+search only. Each run is one process on one core. Finished runs are not trained again, so an
+interrupted call can be continued.
 """
 
 import argparse
@@ -17,29 +18,35 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from chains import Chain, cell, read, run_all
+from train_commands import TrainCommand, cell, read, run_all
 
 from lotcal_tf.config.experiment import FIELDS, setting_fields
 
-FIGURES = ("accuracy", "ece", "nll")
+METRICS = ("accuracy", "ece", "nll")
 CONTROLS = ("random_mask", "redrawn_weights")
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One column of the tables: whose tickets, and how they are trained on the target."""
+    """One column of the tables.
+
+    Attributes:
+      column: its header.
+      strategy: the strategy that found the tickets.
+      flags: flags of the training on the target.
+    """
 
     column: str
     strategy: str
     flags: tuple[str, ...]
 
     def name(self, seed: int) -> str:
-        """What its run of a seed is called."""
+        """The name of the run with a seed."""
         return "-".join(["to", *self.column.replace(",", "").split(), f"seed_{seed}"])
 
 
 def variants(strategies: Sequence[str], calib: str, other_optimizer: str) -> list[Variant]:
-    """The columns: a transfer a strategy; of the first one the controls and the other optimizer."""
+    """The columns: one per strategy; for the first one also the controls and the other optimizer."""
     first = strategies[0]
     trained = {name: f"--calib={name if calib == 'same' else calib}" for name in strategies}
     found = [Variant(name, name, (trained[name],)) for name in strategies]
@@ -54,10 +61,10 @@ def variants(strategies: Sequence[str], calib: str, other_optimizer: str) -> lis
 
 
 def for_transfer(flags: Sequence[str]) -> list[str]:
-    """The flags of the search that also mean something where every level has its ticket.
+    """The flags of the search that also apply to a transfer, where each level has a given ticket.
 
     Raises:
-      SystemExit: something is no `--flag=value` of the train command.
+      SystemExit: a text is not a `--flag=value` of the train command.
     """
     kept = []
     known = {**setting_fields(), **FIELDS}
@@ -74,16 +81,16 @@ def for_transfer(flags: Sequence[str]) -> list[str]:
 
 
 def overridden(flags: Sequence[str], by: Sequence[str]) -> list[str]:
-    """`flags` and then `by`, each flag once: its last value."""
+    """`flags` followed by `by`, each flag with its last value only."""
     return list({flag.partition("=")[0]: flag for flag in [*flags, *by]}.values())
 
 
 def searches(
     strategies: Sequence[str], seeds: int, source: str, flags: Sequence[str]
-) -> dict[tuple[str, int], Chain]:
-    """The chains that find tickets, by strategy and seed."""
+) -> dict[tuple[str, int], TrainCommand]:
+    """The train commands that find tickets, by strategy and seed."""
     return {
-        (name, seed): Chain(
+        (name, seed): TrainCommand(
             f"find-{name}-seed_{seed}",
             [f"--dataset={source}", f"--calib={name}", f"--seed={seed}", *flags],
         )
@@ -94,10 +101,10 @@ def searches(
 
 def transfers(
     columns: Sequence[Variant], seeds: int, target: str, flags: Sequence[str], out: Path
-) -> dict[tuple[str, int], Chain]:
-    """The chains that train the tickets on the target, by column and seed."""
+) -> dict[tuple[str, int], TrainCommand]:
+    """The train commands that train tickets on the target, by column and seed."""
     return {
-        (variant.column, seed): Chain(
+        (variant.column, seed): TrainCommand(
             variant.name(seed),
             overridden(
                 [f"--dataset={target}", f"--seed={seed}", *for_transfer(flags)],
@@ -110,20 +117,20 @@ def transfers(
 
 
 def tables(runs: Mapping[tuple[str, int], Path]) -> str:
-    """Test figures by level and column, mean ± standard deviation over seeds, as Markdown."""
+    """Test metrics by level and column, mean ± standard deviation over seeds, as Markdown tables."""
     rows = {key: read(run) for key, run in runs.items()}
     columns = list(dict.fromkeys(column for column, _ in rows))
     levels = range(min(map(len, rows.values())))
     parts = []
-    for figure in FIGURES:
-        lines = [f"| {figure}: kept | {' | '.join(columns)} |", "|---:|" + "---:|" * len(columns)]
+    for metric in METRICS:
+        lines = [f"| {metric}: kept | {' | '.join(columns)} |", "|---:|" + "---:|" * len(columns)]
         for level in levels:
             kept = statistics.mean(float(own[level]["density"]) for own in rows.values())
             cells = [
                 cell(
-                    figure,
+                    metric,
                     [
-                        float(own[level][f"test_{figure}"])
+                        float(own[level][f"test_{metric}"])
                         for (c, _), own in rows.items()
                         if c == column
                     ],
@@ -136,16 +143,20 @@ def tables(runs: Mapping[tuple[str, int], Path]) -> str:
 
 
 def main() -> None:
-    """Runs the chains and prints the tables."""
+    """Runs searches and transfers, and prints the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--source", default="cifar10a")
     parser.add_argument("--target", default="cifar10b")
-    parser.add_argument("--strategies", default="none", help="separated by commas")
-    parser.add_argument("--calib", default="none", help="on the target; same: what found it")
+    parser.add_argument("--strategies", default="none", help="strategies, separated by commas")
+    parser.add_argument(
+        "--calib",
+        default="none",
+        help="strategy on the target; same: the strategy that found the tickets",
+    )
     parser.add_argument(
         "--other_optimizer",
         default="--optimizer=adam --lr=0.0012",
-        help="flags of the last column; empty: none",
+        help="flags of the last column; empty: no such column",
     )
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)

@@ -1,1 +1,1 @@
-"""Calibration strategies: how a step trains, and the losses it trains with."""
+"""Calibration: strategies that train for it, their losses, and temperature scaling."""

@@ -1,9 +1,9 @@
-"""The strategies' losses as pure functions of labels and logits.
+"""The losses of the strategies, as pure functions of labels and logits.
 
-Labels are `(N,)` whole numbers in [0, K); logits are `(N, K)`, or `(T, N, K)` where T stochastic
-passes of the same batch are asked for. All is computed in float32 through log-softmax and finite
-for logits of ±1e4. A weight that depends on the prediction is a constant to the gradient: else a
-network could lower its loss by lowering the weight.
+Labels are integers `(N,)` in [0, K). Logits are `(N, K)`, or `(T, N, K)` for T stochastic passes of a
+batch. Losses are computed in float32 by log-softmax and are finite for logits of ±1e4. Weights that
+depend on the prediction (α, β) get no gradient; otherwise a network could lower its loss by lowering
+the weight.
 """
 
 import math
@@ -17,10 +17,10 @@ def cross_entropy(labels: "tf.Tensor", logits: "tf.Tensor") -> "tf.Tensor":
 
     Args:
       labels: `(N,)` classes, or `(N, K)` distributions over them.
-      logits: `(N, K)`; any dimensions before these are kept.
+      logits: `(…, N, K)`.
 
     Returns:
-      `(N,)` float32, 0 or more.
+      `(…, N)` float32, 0 or more.
     """
     log_p = _log_softmax(logits)
     return -tf.reduce_sum(_distribution(labels, log_p) * log_p, -1)
@@ -29,19 +29,20 @@ def cross_entropy(labels: "tf.Tensor", logits: "tf.Tensor") -> "tf.Tensor":
 def vwcc(labels: "tf.Tensor", logits: "tf.Tensor") -> "tf.Tensor":
     """Variance-weighted confidence calibration (Seo et al., CVPR 2019; arXiv 2002.03875).
 
-    Of each pass, (1 − α)·CE + α·KL(U‖p), where α = 1 − mean_t Σ_k √(p̄_k p_tk) is the passes'
-    normalised variance: one minus their mean Bhattacharyya coefficient with their mean p̄.
+    The loss of each pass is (1 − α)·CE + α·KL(U‖p), with the uniform distribution U. The normalised
+    variance α = 1 − mean_t Σ_k √(p̄_k p_tk) is 1 minus the mean Bhattacharyya coefficient between
+    the passes and their mean p̄.
 
     Args:
       labels: `(N,)`.
       logits: `(T, N, K)`.
 
     Returns:
-      `(N,)` float32, the mean over the passes.
+      `(N,)` float32, the mean over passes.
     """
     log_p = _log_softmax(logits)
     agreement = tf.reduce_sum(tf.exp((_log_mean(log_p, 0) + log_p) / 2), -1)
-    # Rounding can take agreement past 1, where passes are identical.
+    # For identical passes, rounding can make the agreement larger than 1.
     alpha = tf.stop_gradient(tf.clip_by_value(1 - tf.reduce_mean(agreement, 0), 0.0, 1.0))
     losses = (1 - alpha) * cross_entropy(labels, logits) + alpha * _from_uniform(log_p)
     return tf.reduce_mean(losses, 0)
@@ -56,16 +57,17 @@ def mda(
 ) -> "tf.Tensor":
     """Marginal distribution alignment (Arazo et al. 2019; arXiv 2002.03875).
 
-    mean CE + w·Σ_k q_k log(q_k / p̄_k): the batch's mean prediction p̄ is drawn to the prior q.
+    mean CE + w·Σ_k q_k log(q_k / p̄_k), which pulls the mean prediction p̄ of a batch towards the
+    prior q.
 
     Args:
       labels: `(N,)`.
       logits: `(N, K)`.
       weight: w, 0 or more.
-      prior: q, K shares that add up to 1; empty: uniform.
+      prior: q, K shares that add up to 1; empty for uniform.
 
     Returns:
-      A scalar, float32.
+      A float32 scalar.
     """
     log_p = _log_softmax(logits)
     classes = log_p.shape[-1]
@@ -78,8 +80,8 @@ def mda(
 def lwcc(labels: "tf.Tensor", logits: "tf.Tensor", *, weight: float = 0.3) -> "tf.Tensor":
     """Likelihood-weighted confidence calibration (arXiv 2002.03875).
 
-    CE + w·β·KL(U‖p), where β is 1 for a wrong prediction and 1 − confidence for a right one: what
-    the network is unsure of or wrong about is drawn to the uniform distribution.
+    CE + w·β·KL(U‖p), where β is 1 for a wrong prediction and 1 − confidence for a right one. It pulls
+    wrong or unsure predictions towards the uniform distribution U.
 
     Args:
       labels: `(N,)`.
@@ -118,20 +120,20 @@ def nba(
     bins: int = 10,
     width: float = 0.02,
 ) -> "tf.Tensor":
-    """Normalised bin assignment (arXiv 2002.03875): few confidences in the extreme bins.
+    """Normalised bin assignment (arXiv 2002.03875): penalises confidences in the extreme bins.
 
-    mean CE + w·Σ_m v_m n_m / N, where n_m are the `soft_counts` of the confidences and
-    v_m = (2 c_m − 1)², of the bin's centre c_m, is 0 in the middle and almost 1 at the ends.
+    mean CE + w·Σ_m v_m n_m / N with the `soft_counts` n_m of the confidences. The weight of a bin with
+    centre c_m is v_m = (2 c_m − 1)², i.e. 0 in the middle and almost 1 at the ends.
 
     Args:
       labels: `(N,)`.
       logits: `(N, K)`.
       weight: w, 0 or more.
-      bins: M.
-      width: of the bins' soft edges, in units of confidence, above 0.
+      bins: number of bins M.
+      width: width of the soft edges of the bins, in units of confidence, above 0.
 
     Returns:
-      A scalar, float32.
+      A float32 scalar.
     """
     confidence = tf.exp(tf.reduce_max(_log_softmax(logits), -1))
     shares = soft_counts(confidence, bins=bins, width=width) / tf.cast(
@@ -144,19 +146,19 @@ def nba(
 
 
 def soft_counts(confidence: "tf.Tensor", *, bins: int, width: float) -> "tf.Tensor":
-    """A histogram with a gradient: the counts of M equal bins on [0, 1], their edges blurred.
+    """A differentiable histogram: counts in M bins of equal width on [0, 1] with soft edges.
 
     Args:
       confidence: `(N,)` in [0, 1].
-      bins: M.
-      width: of the sigmoid that stands for an edge; as it goes to 0, so does the blur.
+      bins: number of bins M.
+      width: width of the sigmoid at each edge, above 0; smaller is closer to exact counts.
 
     Returns:
-      `(M,)` float32; they add up to N.
+      `(M,)` float32, which add up to N.
     """
     edges = tf.range(1, bins, dtype=tf.float32) / bins
     above = tf.sigmoid((confidence[:, None] - edges) / width)
-    # The outermost bins reach to infinity, so that nothing falls beside them.
+    # The outermost bins extend to infinity, so that all confidences count.
     ones, zeros = tf.ones_like(confidence[:, None]), tf.zeros_like(confidence[:, None])
     above = tf.concat([ones, above, zeros], -1)
     return tf.reduce_sum(above[:, :-1] - above[:, 1:], 0)
@@ -167,7 +169,7 @@ def _log_softmax(logits: "tf.Tensor") -> "tf.Tensor":
 
 
 def _log_mean(log_p: "tf.Tensor", axis: int) -> "tf.Tensor":
-    """log of the mean probability along an axis."""
+    """Logarithm of the mean probability along an axis."""
     count = tf.cast(tf.shape(log_p)[axis], tf.float32)
     return tf.reduce_logsumexp(log_p, axis) - tf.math.log(count)
 

@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes confidence fit, found on validation data."""
+"""Temperature scaling: one number that calibrates predictions, fitted on validation data."""
 
 import math
 
@@ -8,22 +8,24 @@ from scipy.optimize import minimize_scalar
 
 from lotcal_tf import metrics
 
-# Beyond these a fit says nothing but "never" or "always": perfectly separated validation data.
+# Bounds of the temperature, reached for example if all validation predictions are right.
 LOWEST, HIGHEST = 0.01, 100.0
 
 
 def fit_temperature(labels: NDArray[np.integer], logits: NDArray[np.floating]) -> float:
-    """The T > 0 for which softmax(logits / T) has the lowest NLL (Guo et al. 2017, sec. 4.2).
+    """Fits the temperature T for which softmax(logits / T) has the lowest NLL.
+
+    Guo et al. 2017 (arXiv 1706.04599), section 4.2.
 
     Args:
-      labels: `(N,)`, of the validation split.
-      logits: `(N, K)`.
+      labels: `(N,)` labels of the validation split.
+      logits: `(N, K)` logits of the validation split.
 
     Returns:
-      T in [0.01, 100]; the bounds are reached only where no finite T is best.
+      T in [0.01, 100].
     """
     logits = np.asarray(logits, np.float64)
-    # In log T: scale does not matter, and NLL has one valley in 1/T and so in log T.
+    # NLL is convex in 1/T, so it has a single minimum in log T, where the tolerance is relative to T.
     found = minimize_scalar(
         lambda log_t: metrics.nll(labels, logits / math.exp(log_t)),
         bounds=(math.log(LOWEST), math.log(HIGHEST)),

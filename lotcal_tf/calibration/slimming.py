@@ -1,16 +1,16 @@
-"""`slimming`: drives whole channels to zero, for networks that are really smaller and faster.
+"""`slimming`: drives whole channels to zero, so that exported networks are smaller and faster.
 
-A pruned network is faster where whole channels are dead, and magnitude pruning alone leaves few.
+A pruned network is faster if whole channels are dead, and magnitude pruning leaves few of these.
 Network slimming (Liu et al. 2017, arXiv 1708.06519) adds the L1 norm of BatchNorm's scales to the
-loss. That shrinks all scales of a layer alike, which the next BatchNorm undoes. Here a layer pays for
-how many of its scales are in use, which a common factor does not change: (Σ|γ|)² / Σγ², between 1 and
-the number of channels (Hoyer-square: Yang et al. 2020, arXiv 1908.09979). The product of two layers'
-numbers is the cost of the convolution between them, as in MorphNet (Gordon et al. 2018, arXiv
-1711.06798). The kernels of channels that fall out of use are decayed, so that pruning removes their
-weights first.
+loss. That shrinks all scales of a layer equally, which the next BatchNorm reverses. Here the loss
+contains the effective number of scales in a layer, which does not depend on a common factor:
+(Σ|γ|)² / Σγ², between 1 and the number of channels (Hoyer-square: Yang et al. 2020, arXiv
+1908.09979). The cost of a convolution is the product of these numbers before and after it, as in
+MorphNet (Gordon et al. 2018, arXiv 1711.06798). The kernels of channels with small scales decay, so
+that pruning removes their weights first.
 
-It is meant for chains of convolutions, each followed by a BatchNorm; a branch's channels are priced
-by the convolution before it.
+The strategy is meant for sequences of convolutions that are each followed by a BatchNorm. In a branch,
+the cost of a convolution takes its inputs from the previous convolution in layer order.
 """
 
 from dataclasses import dataclass
@@ -24,18 +24,18 @@ from lotcal_tf.calibration.strategy import Logs, Strategy
 from lotcal_tf.config import hyperparameters
 from lotcal_tf.errors import UsageError
 
-# A scale below this share of its layer's mean counts as partly out of use, a scale of 0 as wholly.
+# Kernels decay for scales below this share of their layer's mean; the smaller the scale, the more.
 WORTHLESS = 0.1
 
 
 @dataclass(frozen=True)
 class Block:
-    """A convolution and the BatchNorm behind it.
+    """A convolution and the BatchNorm that follows it.
 
     Attributes:
       kernel: `(height, width, inputs, channels)`.
-      scales: BatchNorm's, `(channels,)`.
-      places: in the convolution's output map.
+      scales: γ of the BatchNorm, `(channels,)`.
+      places: number of pixels in the output of the convolution.
     """
 
     kernel: "tf.Variable"
@@ -44,10 +44,10 @@ class Block:
 
 
 def blocks(network: Any) -> list[Block]:
-    """The network's convolutions with a BatchNorm behind them, in order; masked ones too.
+    """The convolutions of a network that are followed by a BatchNorm, masked or not, in layer order.
 
     Raises:
-      UsageError: there is none.
+      UsageError: the network has none.
     """
     found, kernel = [], None
     for layer in network.layers:
@@ -59,21 +59,24 @@ def blocks(network: Any) -> list[Block]:
             found.append(Block(kernel, layer.gamma, height * width))
             kernel = None
     if not found:
-        raise UsageError("slimming needs BatchNorm behind convolutions: the network has none")
+        raise UsageError(
+            f"calib=slimming: model {network.name!r} has no convolution followed by BatchNorm, and at least one is "
+            "needed; choose another model or strategy"
+        )
     return found
 
 
 def effective(scales: Any) -> "tf.Tensor":
-    """The share of `(channels,)` scales that count: 1 where all are alike, 1 / channels for one."""
+    """The effective share of scales `(channels,)`: 1 if all are equal, 1 / channels if one is not 0."""
     sizes = tf.abs(scales)
     squares = tf.reduce_sum(sizes**2) + 1e-12
     return tf.reduce_sum(sizes) ** 2 / squares / float(scales.shape[0])
 
 
 def cost(network: Any) -> "tf.Tensor":
-    """What the channels that count cost, of what all would: 0 to 1.
+    """The cost of the effective channels relative to that of all channels, in (0, 1].
 
-    Half of it multiplications, which latency goes by, and half of it weights, which bytes go by.
+    Half of it is multiplications, which determine latency, and half is weights, which determine size.
     """
     found = blocks(network)
     weights = np.array([np.prod(block.kernel.shape) for block in found], "float64")
@@ -85,7 +88,7 @@ def cost(network: Any) -> "tf.Tensor":
 
 
 def worthless(network: Any) -> "tf.Tensor":
-    """The squared kernels of channels whose scales count less, each by how much less."""
+    """The sum of squared kernels of channels with small scales, with a weight in [0, 1] per channel."""
     sums = []
     for block in blocks(network):
         sizes = tf.abs(tf.stop_gradient(tf.convert_to_tensor(block.scales)))
@@ -95,10 +98,10 @@ def worthless(network: Any) -> "tf.Tensor":
 
 
 class Slimming(Strategy):
-    """Cross-entropy plus the network's cost and the decay of unused kernels; logs `cost` too.
+    """Cross-entropy plus the network's cost and the decay of unused kernels; also logs `cost`.
 
     Raises:
-      UsageError: no convolution of the network has a BatchNorm behind it.
+      UsageError: no convolution of the network is followed by a BatchNorm.
     """
 
     Hyperparameters = hyperparameters.Slimming
@@ -106,10 +109,10 @@ class Slimming(Strategy):
 
     def __init__(self, network: Any, **given: Any) -> None:
         super().__init__(network, **given)
-        blocks(network)  # Here, so that it is refused before anything is trained.
+        blocks(network)  # Raises before training starts.
 
     def train_step(self, data: Any) -> Logs:
-        """One step; see `Strategy.train_step`."""
+        """See `Strategy.train_step`."""
         inputs, labels = data
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)

@@ -16,7 +16,7 @@ class CrossEntropy(Strategy):
     """Minimises the batch's mean cross-entropy."""
 
     def train_step(self, data: Any) -> Logs:
-        """One step; see `Strategy.train_step`."""
+        """See `Strategy.train_step`."""
         inputs, labels = data
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
@@ -30,7 +30,7 @@ class VarianceWeighted(Strategy):
     Hyperparameters = hyperparameters.Vwcc
 
     def train_step(self, data: Any) -> Logs:
-        """One step; see `Strategy.train_step`."""
+        """See `Strategy.train_step`."""
         inputs, labels = data
         with tf.GradientTape() as tape:
             logits = self.stochastic(inputs)
@@ -39,16 +39,16 @@ class VarianceWeighted(Strategy):
 
 
 class Mixup(Strategy):
-    """Cross-entropy of λx_i + (1 − λ)x_j against λy_i + (1 − λ)y_j (Zhang et al. 2017).
+    """Cross-entropy of λx_i + (1 − λ)x_j with labels λy_i + (1 − λ)y_j (arXiv 1710.09412).
 
-    The pairs come from a permutation of the batch, and each example has its own λ ~ Beta(a, a).
+    Pairs come from a random permutation of the batch; each example has its own λ ~ Beta(a, a).
     """
 
     Hyperparameters = hyperparameters.Mixup
-    batch_wide = True  # An example of one device may be mixed with one of another.
+    batch_wide = True  # An example may be mixed with one on another device.
 
     def train_step(self, data: Any) -> Logs:
-        """One step; see `Strategy.train_step`."""
+        """See `Strategy.train_step`."""
         inputs, labels = data
         inputs, labels = self.mix(inputs, tf.one_hot(labels, self.network.output_shape[-1]))
         with tf.GradientTape() as tape:
@@ -57,20 +57,23 @@ class Mixup(Strategy):
         return self.descend(tape, loss, labels, logits)
 
     def mix(self, inputs: "tf.Tensor", labels: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-        """Mixes a batch with itself, permuted.
+        """Mixes each example of a batch with another one.
 
         Args:
           inputs: `(N, …)` float.
-          labels: `(N, K)` float.
+          labels: `(N, K)` float, e.g. one-hot.
+
+        Returns:
+          Mixed inputs and labels of the same shapes.
         """
         count = inputs.shape[0]
         keys = random_bits(draw_seed("mixup/pairs"), count)
         order = tf.argsort(tf.bitcast(keys, tf.int64))
-        # The quantile of a uniform draw: `Beta.sample` gives other numbers compiled than not.
+        # Beta draws are quantiles of uniform ones: `Beta.sample` gives other numbers if compiled.
         bits = random_bits(draw_seed("mixup/share"), count)
         bits = tf.bitwise.right_shift(bits, tf.constant(40, tf.uint64))
         uniform = (tf.cast(tf.bitcast(bits, tf.int64), tf.float32) + 0.5) / 2.0**24
-        # Here: TFP takes a second to import, and needs `compat` to be imported before.
+        # Imported here because TFP takes a second, and `compat` must be imported before it.
         import tensorflow_probability as tfp
 
         share = tfp.distributions.Beta(self.hyper.mixup_a, self.hyper.mixup_a).quantile(uniform)
@@ -86,7 +89,7 @@ class MarginalDistributionAlignment(Strategy):
     """Minimises `losses.mda`.
 
     Raises:
-      FieldError: the prior has another number of classes than the network.
+      FieldError: the prior does not have one share per class of the network.
     """
 
     Hyperparameters = hyperparameters.Mda
@@ -96,11 +99,13 @@ class MarginalDistributionAlignment(Strategy):
         super().__init__(network, **given)
         prior, classes = self.hyper.prior, network.output_shape[-1]
         if prior and len(prior) != classes:
-            problem = f"the data has {classes} classes: give one share for each"
+            problem = (
+                f"has {len(prior)} shares, and the data has {classes} classes: give one per class"
+            )
             raise FieldError("prior", prior, problem)
 
     def train_step(self, data: Any) -> Logs:
-        """One step; see `Strategy.train_step`."""
+        """See `Strategy.train_step`."""
         inputs, labels = data
         hyper = self.hyper
         with tf.GradientTape() as tape:
@@ -116,7 +121,7 @@ class LikelihoodWeighted(Strategy):
     Hyperparameters = hyperparameters.Lwcc
 
     def train_step(self, data: Any) -> Logs:
-        """One step; see `Strategy.train_step`."""
+        """See `Strategy.train_step`."""
         inputs, labels = data
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
@@ -131,7 +136,7 @@ class LikelihoodWeightedStochastic(Strategy):
     Hyperparameters = hyperparameters.LwccSi
 
     def train_step(self, data: Any) -> Logs:
-        """One step; see `Strategy.train_step`."""
+        """See `Strategy.train_step`."""
         inputs, labels = data
         with tf.GradientTape() as tape:
             logits = self.stochastic(inputs)
@@ -146,7 +151,7 @@ class NormalisedBinAssignment(Strategy):
     Hyperparameters = hyperparameters.Nba
 
     def train_step(self, data: Any) -> Logs:
-        """One step; see `Strategy.train_step`."""
+        """See `Strategy.train_step`."""
         inputs, labels = data
         settings = {
             "weight": self.hyper.calib_weight,

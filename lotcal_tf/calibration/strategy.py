@@ -1,7 +1,7 @@
-"""What every calibration strategy is: a Keras model around a network, with a `train_step`.
+"""The base class of calibration strategies: a Keras model that trains a network by its `train_step`.
 
-A strategy of one's own overrides `train_step` alone: compute the logits, a loss, and hand both to
-`descend`. It knows nothing of masks, pruning or levels; the network brings the masks.
+A custom strategy only overrides `train_step`: it computes logits and a loss, and passes both to
+`descend`. Strategies do not handle masks or levels; masks are part of the network.
 """
 
 from typing import Any
@@ -17,23 +17,23 @@ Logs = dict[str, "tf.Tensor"]
 
 
 class Strategy(keras.Model):
-    """Trains a network that gives logits.
+    """Trains a network.
 
     Args:
-      network: takes a batch of inputs, gives logits `(N, K)`.
-      **given: hyperparameters, by the names of the fields of `Hyperparameters`.
+      network: takes a batch of inputs and returns logits `(N, K)`.
+      **given: hyperparameters, by the field names of `Hyperparameters`.
 
     Attributes:
-      hyper: the hyperparameters, a record of `Hyperparameters`.
+      hyper: the hyperparameters, an instance of `Hyperparameters`.
       Hyperparameters: a dataclass whose fields all have defaults.
-      log_names: the names of the scalars that `train_step` returns; they are averaged over the
-        steps of an epoch. A strategy that logs more extends the tuple; `NAME` stands in
-        `history.csv` and TensorBoard as `train_NAME`.
-      batch_wide: whether the loss is more than a mean over examples: a batch cannot then be shared
-        out among several devices. A strategy of that kind sets it to True.
+      log_names: names of the scalars that `train_step` returns; they are averaged over the steps of an
+        epoch. A strategy that logs more extends the tuple. In `history.csv` and TensorBoard, `NAME`
+        is called `train_NAME`.
+      batch_wide: True if the loss is not a mean over examples, so that several devices cannot share
+        a batch.
 
     Raises:
-      FieldError: a hyperparameter is not valid.
+      FieldError: a hyperparameter is unknown or invalid.
     """
 
     Hyperparameters: type = NoHyperparameters
@@ -48,32 +48,34 @@ class Strategy(keras.Model):
         self._passes = None if passes is None else Passes(network, passes)
 
     def call(self, inputs: "tf.Tensor", training: bool | None = None) -> "tf.Tensor":
-        """The network's logits, float32."""
+        """Returns the network's logits as float32."""
         return tf.cast(self.network(inputs, training=training), tf.float32)
 
     def train_step(self, data: Any) -> Logs:
-        """One step on a batch `(inputs, labels)`; to be overridden.
+        """Trains on a batch `(inputs, labels)`; every strategy overrides it.
 
         Returns:
           A scalar for each of `log_names`.
 
         Raises:
-          TypeError: a strategy does not override this.
+          TypeError: the strategy does not override this method.
         """
         raise TypeError(f"{type(self).__name__} must override train_step")
 
     def stochastic(self, inputs: "tf.Tensor") -> "tf.Tensor":
-        """The logits `(T, N, K)` of T passes, each with dropout masks of its own.
+        """Returns the logits `(T, N, K)` of T passes, each with its own dropout masks.
 
         Raises:
           TypeError: the strategy's hyperparameters have no `passes`.
         """
         if self._passes is None:
-            raise TypeError(f"{type(self).__name__} was given no `passes`: it is not stochastic")
+            raise TypeError(
+                f"{type(self).__name__}: its Hyperparameters must have a field `passes`"
+            )
         return tf.cast(self._passes(inputs), tf.float32)
 
     def penalty(self) -> "tf.Tensor":
-        """The sum of the losses that the network's own layers add (regularisers); 0 without any."""
+        """Returns the sum of the losses that the network's layers add, e.g. by regularisers."""
         return tf.add_n(
             [tf.cast(loss, tf.float32) for loss in self.network.losses] or [tf.constant(0.0)]
         )
@@ -81,20 +83,20 @@ class Strategy(keras.Model):
     def descend(
         self, tape: "tf.GradientTape", loss: "tf.Tensor", labels: "tf.Tensor", logits: "tf.Tensor"
     ) -> Logs:
-        """Takes the optimizer's step down the loss, the mean of all devices' where there are several.
+        """Applies the gradient of the loss, averaged over devices, by the optimizer.
 
         Args:
-          tape: what recorded the loss.
+          tape: the tape that recorded the loss.
           loss: a scalar.
           labels: `(N,)` classes, or `(N, K)` distributions over them.
-          logits: `(N, K)`, for the accuracy that is logged; of `(T, N, K)` the mean prediction.
+          logits: `(N, K)`, or `(T, N, K)` whose mean prediction counts; for the logged accuracy.
 
         Returns:
-          `loss` and `accuracy` of this batch, before the step.
+          `loss` and `accuracy` of this batch before the step.
         """
         variables = self.network.trainable_variables
         gradients = mean_over_replicas(tape.gradient(loss, variables))
-        # The optimizer would add up what the devices give it, weight decay too.
+        # The optimizer would sum the gradients of all devices, and apply weight decay on each.
         self.optimizer.apply_gradients(
             zip(gradients, variables, strict=True), skip_gradients_aggregation=True
         )
@@ -106,10 +108,10 @@ class Strategy(keras.Model):
 
 
 def mean_over_replicas(values: Any) -> Any:
-    """The mean of each value over the devices that share a step; the values themselves on one.
+    """Averages values over the devices that share a step; on one device, returns them unchanged.
 
     Args:
-      values: tensors, alone or nested in lists and dictionaries; None where there is none.
+      values: a tensor, or nested lists and dictionaries of tensors and None.
     """
     replica = tf.distribute.get_replica_context()
     if replica.num_replicas_in_sync == 1:

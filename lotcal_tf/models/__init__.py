@@ -1,1 +1,1 @@
-"""Networks: those of the catalog, how weights are drawn, the dropout that can be replayed."""
+"""Networks: built-in families, initial weights, checks of models, stateless dropout."""

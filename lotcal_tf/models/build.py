@@ -1,4 +1,4 @@
-"""A model of the catalog for one dataset: input layer, scaling of the inputs, network."""
+"""Builds a built-in model for a data set: input layer, scaling of the inputs, network."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from lotcal_tf.models.checks import check_images
 from lotcal_tf.models.initial import redraw
 from lotcal_tf.models.stateless_dropout import StrategyDropout
 
-# Kaiming normal is not truncated here, as in the papers (Keras's `he_normal` is).
+# Arguments of VarianceScaling. As in the papers, Kaiming normal is not truncated; Keras's `he_normal` is.
 INITIALIZERS = {
     "glorot_normal": (1.0, "fan_avg", "truncated_normal"),
     "glorot_uniform": (1.0, "fan_avg", "uniform"),
@@ -32,24 +32,25 @@ def build_model(
     dropout_rate: float = 0.0,
     dropout_at: str = "blocks",
 ) -> "keras.Model":
-    """Builds a model that takes examples as the dataset gives them and returns logits.
+    """Builds a model that takes the raw inputs of a data set and returns logits.
 
-    Scaling is part of the model, so a ticket and a file made from it take raw inputs too.
+    Scaling is part of the model, so that tickets and exported files also take raw inputs.
 
     Args:
-      name: of the catalog, e.g. `lenet_300_100`.
-      shape: of one example.
-      classes: how many.
-      seed: of the initial weights.
+      name: name of the model, e.g. `lenet_300_100`.
+      shape: shape of one example.
+      classes: number of classes.
+      seed: seed of the initial weights.
       initializer: a name of `INITIALIZERS`.
-      input_range: the inputs' largest possible value; they are divided by it.
-      input_mean, input_std: of the inputs so scaled; one value, or one a channel. Empty: none.
-      dropout_rate: of the dropout that is put in; 0: none.
-      dropout_at: `blocks`, after each of them, or `head`, before the classifier only.
+      input_range: largest value that inputs can take; inputs are divided by it.
+      input_mean, input_std: mean and standard deviation of the inputs after this division; one value,
+        or one per channel. Empty: inputs are not standardised.
+      dropout_rate: rate of the dropout layers to insert, in [0, 1); 0 inserts none.
+      dropout_at: `blocks`: after each block; `head`: before the classifier only.
 
     Raises:
-      FieldError: the network needs images, or larger ones; or mean and deviation do not fit the
-        inputs' channels.
+      FieldError: the network needs images, or larger images; or mean and standard deviation do not
+        fit the channels of the inputs.
     """
     family, arguments = registry.model(name)
     if family.smallest:
@@ -66,8 +67,8 @@ def build_model(
     def dropout(place: str, x: "keras.KerasTensor") -> "keras.KerasTensor":
         if not dropout_rate or place != ("block" if dropout_at == "blocks" else "head"):
             return x
-        # Masks are drawn by the layer's name: one that Keras made up would depend on the models
-        # that the process has built before.
+        # The seed of a mask depends on the layer's name. An automatic name would depend on the models
+        # built before in this process.
         return StrategyDropout(dropout_rate, name=f"dropout_{next(numbers)}")(x)
 
     logits = family.load()(x, classes, draw, dropout, **arguments)
@@ -77,7 +78,7 @@ def build_model(
 def _scaled(
     x: "keras.KerasTensor", input_range: float, mean: Sequence[float], std: Sequence[float]
 ) -> "keras.KerasTensor":
-    """Inputs divided by their range and standardised, where that changes them."""
+    """Divides inputs by their range and standardises them; no layer is added if nothing changes."""
     channels = x.shape[-1] if len(x.shape) == 4 else 1
     if len(mean) not in (0, 1, channels):
         problem = f"the inputs have {channels} channel(s): give one value, or one per channel"

@@ -1,4 +1,4 @@
-"""Whether a model can be pruned and measured: the mistakes people make, each named with its fix."""
+"""Checks whether a model can be pruned and evaluated; each error names the fix."""
 
 from collections.abc import Sequence
 
@@ -11,55 +11,58 @@ from lotcal_tf.models.keras_graph import check_walkable
 
 
 def classes_of(model: "keras.Model") -> int:
-    """How many classes a model tells apart.
+    """The number of classes of a model, from its output shape.
 
     Raises:
-      UsageError: it is no tf_keras model (a Keras 3 one, say) with one output of logits.
+      UsageError: it is not a tf_keras model (but e.g. a Keras 3 model), or it does not have one output
+        of shape (examples, classes) with at least two classes.
     """
     if not isinstance(model, keras.Model):
         kinds = [kind.__module__ for kind in type(model).__mro__]
         if any(kind == "keras" or kind.startswith("keras.") for kind in kinds):
             raise UsageError(
-                "this is a Keras 3 model; pruning works on legacy Keras: build it with "
-                "`import tf_keras as keras` instead of `import keras` (or tf.keras)"
+                "the model is a Keras 3 model; a tf_keras model is needed: build it with "
+                "`import tf_keras as keras` instead of `import keras` or `tf.keras`"
             )
-        raise UsageError(f"a tf_keras model is needed, this is a {type(model).__name__}")
+        raise UsageError(f"the model is of type {type(model).__name__}: a tf_keras model is needed")
     check_walkable(model)
     shape = model.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
         raise UsageError(
-            f"model {model.name!r} gives {shape}: one output of logits (examples, classes) is needed"
+            f"model {model.name!r} has output shape {shape}: one output of logits (examples, classes) with at "
+            "least 2 classes is needed"
         )
     return int(shape[-1])
 
 
 def check_images(name: str, shape: Sequence[int], smallest: int = 1) -> None:
-    """Whether a convolutional model of the catalog can take examples of a shape.
+    """Checks that a built-in convolutional model can take examples of a shape.
 
     Args:
-      name: the model's.
-      shape: of one example, without the batch.
-      smallest: the least height and width it can take.
+      name: name of the model.
+      shape: shape of one example, without the batch axis.
+      smallest: smallest height and width that the model can take, in pixels.
 
     Raises:
-      FieldError: they are no images `(height, width, channels)`, or too small.
+      FieldError: the examples are not images `(height, width, channels)`, or they are too small.
     """
     given = "x".join(map(str, shape))
     if len(shape) != 3:
         problem = (
-            f"takes images (height, width, channels); the data's examples are of shape {given}"
+            f"takes images (height, width, channels), and the data has examples of shape {given}"
         )
         raise FieldError("model", name, f"{problem}: choose a lenet")
     if min(shape[:2]) < smallest:
-        problem = f"needs images of {smallest}x{smallest} or more; the data's are {given}"
+        problem = f"needs images of {smallest}x{smallest} or more, and the data has {given}"
         raise FieldError("model", name, f"{problem}: choose another model")
 
 
 def check_outputs(model: "keras.Model", examples: "tf.Tensor", classes: int) -> None:
-    """Tries the model on some examples `(N, …)`.
+    """Runs a model on some examples `(N, …)` and checks its outputs.
 
     Raises:
-      UsageError: it cannot take them, gives another number of classes, or gives probabilities.
+      UsageError: the model cannot take the examples, has another number of outputs than there are
+        classes, or gives probabilities.
     """
     examples = tf.cast(examples, tf.float32)
     try:
@@ -71,11 +74,12 @@ def check_outputs(model: "keras.Model", examples: "tf.Tensor", classes: int) -> 
         ) from error
     if outputs.shape[-1] != classes:
         raise UsageError(
-            f"model {model.name!r} gives {outputs.shape[-1]} outputs, the data has {classes} classes"
+            f"model {model.name!r} gives {outputs.shape[-1]} outputs, and the data has {classes} classes: give its "
+            f"last layer {classes} units"
         )
-    # Logits that are all positive and add up to 1 for every example happen to nobody.
+    # Logits are hardly ever all positive with sum 1 for every example.
     if (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1.0, atol=1e-4):
         raise UsageError(
-            f"model {model.name!r} ends in a softmax, logits are needed: leave out the activation of "
-            "its last layer (Dense(classes), not Dense(classes, activation='softmax'))"
+            f"model {model.name!r} gives probabilities, logits are needed: leave out the softmax at its end "
+            "(Dense(classes), not Dense(classes, activation='softmax'))"
         )

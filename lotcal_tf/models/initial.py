@@ -1,4 +1,4 @@
-"""Fresh weights for a model, drawn by its own initializers from a named seed."""
+"""Draws new initial weights for a model, by its own initializers and a named seed."""
 
 from typing import Any
 
@@ -9,27 +9,26 @@ from lotcal_tf.seeds import named_seed
 
 
 def redraw(model: "keras.Model", seed: int, use: str, *indices: int) -> "keras.Model":
-    """A copy of the model with all its weights drawn anew.
+    """Returns a copy of a model with new weights.
+
+    Layers that contain layers, and custom layers whose configuration does not show their
+    initializers, draw from the global generators, which are first set from the same seed.
 
     Args:
-      model: functional or sequential, maybe nested.
-      seed: the experiment's.
-      use, *indices: name the draw (see `seeds.named_seed`): the same ones give the same weights.
-
-    A layer whose weights come from initializers its configuration does not show (in a layer of
-    one's own), or that is made of layers, draws from the global generators, which are set from the
-    same seed first.
+      model: functional or sequential; may be nested.
+      seed: the experiment's seed.
+      use, *indices: see `seeds.named_seed`; the same values give the same weights.
     """
     keras.utils.set_random_seed(named_seed(seed, use, *indices)[0])
     number = 0
 
     def reseeded(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         nonlocal number
-        # Dropout is not counted: with it and without, a seed gives the same weights.
+        # Dropout layers do not count, so that a seed gives the same weights with and without them.
         number += not isinstance(layer, StatelessDropout | keras.layers.Dropout)
         config = layer.get_config()
-        # A layer made of layers (attention, Bidirectional) makes several weights from one
-        # configuration: of one seed they would all come out the same.
+        # A layer that contains layers (attention, Bidirectional) draws several weights by one
+        # configuration; with a fixed seed they would all be equal.
         composite = any(layer._flatten_layers(include_self=False))
         for place, initializer in enumerate(_initializers(config)):
             own = named_seed(seed, use, *indices, number, place)[0]
@@ -40,7 +39,7 @@ def redraw(model: "keras.Model", seed: int, use: str, *indices: int) -> "keras.M
 
 
 def _initializers(config: Any) -> list[dict[str, Any]]:
-    """The serialised initializers, anywhere in a layer's configuration, that take a seed."""
+    """All serialised initializers with a seed in a layer's configuration, however deeply nested."""
     found: list[dict[str, Any]] = []
     if isinstance(config, dict):
         if "class_name" in config and "seed" in (config.get("config") or {}):

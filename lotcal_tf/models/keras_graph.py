@@ -1,7 +1,6 @@
-"""Copies of Keras models, layer by layer, into nested models too, with their weights.
+"""Copies Keras models layer by layer, including nested models.
 
-Wrapping, stripping and replacing dropout are all such copies; each names only what it does to one
-layer.
+Masking, unmasking and replacing dropout are such copies; each only defines what happens to one layer.
 """
 
 import itertools
@@ -21,48 +20,54 @@ Replace = Callable[["keras.layers.Layer"], "keras.layers.Layer"]
 def copy_layer(
     layer: "keras.layers.Layer", config: dict[str, Any] | None = None
 ) -> "keras.layers.Layer":
-    """A new, unbuilt layer of the same configuration, or of `config` where that is given.
+    """Returns a new, unbuilt layer with the layer's configuration, or with `config` if given.
 
     Raises:
-      UsageError: the layer cannot be made from its own `get_config`.
+      UsageError: the layer cannot be created from its own `get_config`.
     """
     try:
         copy = layer.__class__.from_config(config or layer.get_config())
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UsageError(
             f"layer {layer.name!r} ({type(layer).__name__}) cannot be copied: its get_config must "
-            f"name every argument of its constructor ({str(error).splitlines()[0]})"
+            f"return every argument of its constructor ({str(error).splitlines()[0]})"
         ) from error
-    # A configuration of one's own may leave the name out; weights are found by it.
+    # The configuration of a custom layer may lack the name, by which weights are found.
     copy._name = layer.name
     return copy
 
 
 def is_nested(layer: "keras.layers.Layer") -> bool:
-    """Whether the layer is itself a functional or sequential model, whose layers can be walked."""
+    """Whether a layer is itself a functional or sequential model."""
     return isinstance(layer, keras.Model) and bool(layer._is_graph_network)
 
 
 def check_walkable(model: "keras.Model") -> None:
-    """Raises UsageError where the model's layers cannot be walked: it is subclassed or unbuilt."""
+    """Checks that a model's layers can be copied one by one.
+
+    Raises:
+      UsageError: the model is subclassed, or sequential and not built yet.
+    """
     if isinstance(model, keras.Sequential) and not model.built:
-        raise UsageError(f"model {model.name!r} has no weights yet: give it an Input")
+        raise UsageError(
+            f"model {model.name!r} has no weights yet: let it begin with keras.Input(shape)"
+        )
     if not is_nested(model):
         raise UsageError(
-            f"{type(model).__name__} is a subclassed model, whose layers cannot be walked: let it implement "
-            "tfmot.sparsity.keras.PrunableLayer and get_config, and put it into a functional model: "
+            f"{type(model).__name__} is a subclassed model, and a functional or sequential one is needed: implement "
+            "tfmot.sparsity.keras.PrunableLayer and get_config in it, and put it into a functional model: "
             "x = keras.Input(…); keras.Model(x, model(x))"
         )
 
 
 def rebuild(model: "keras.Model", replace: Replace) -> "keras.Model":
-    """The model with each of its layers replaced, nested models kept as such; weights are new.
+    """Returns a copy of a model in which each layer is replaced; the copy has new weights.
 
     Args:
-      model: functional or sequential; layers inside nested models of these kinds count as its own.
-      replace: gives the new layer for a layer; called once for each layer, shared ones included.
+      model: functional or sequential; layers of nested models are replaced too.
+      replace: returns the new layer for a layer; called once per layer, also for shared layers.
     """
-    # Also what models nested in each other share stays shared.
+    # Layers that several nested models share stay shared.
     made: dict[int, keras.layers.Layer] = {}
 
     def replace_any(layer: "keras.layers.Layer") -> "keras.layers.Layer":
@@ -78,21 +83,21 @@ def rebuild(model: "keras.Model", replace: Replace) -> "keras.Model":
 
 
 def steps(model: "keras.Model") -> list[Any]:
-    """The calls of layers that a functional or sequential model is made of, in an order that works."""
+    """The layer calls (nodes) of a functional or sequential model, in topological order."""
     depths = sorted(model._nodes_by_depth, reverse=True)
     return [node for depth in depths for node in model._nodes_by_depth[depth] if not node.is_input]
 
 
 def replay(model: "keras.Model", inputs: Sequence[Any], call: Callable[..., Any]) -> list[Any]:
-    """Calls the model's layers again, on other inputs.
+    """Calls a model's layers again on other inputs.
 
     Args:
       model: functional or sequential.
-      inputs: one for each input of the model.
-      call: `call(layer, *args, **kwargs)` gives what stands for the layer's output.
+      inputs: one value for each input of the model.
+      call: `call(layer, *args, **kwargs)` returns the value for the layer's output.
 
     Returns:
-      What stands for the model's outputs.
+      The values for the model's outputs.
     """
     uses = model._tensor_usage_count
     known = {str(id(x)): [y] * uses[str(id(x))] for x, y in zip(model.inputs, inputs, strict=True)}
@@ -110,11 +115,11 @@ def replayed(
     call: Callable[..., Any],
     name_of: Callable[["keras.layers.Layer"], str] = lambda layer: layer.name,
 ) -> "keras.Model":
-    """A functional model with new inputs that calls what `call` makes of the layers; see `replay`.
+    """Replays a model on new inputs and returns the result as a functional model.
 
     Args:
       model, call: see `replay`.
-      name_of: the new names of the model and of its input layers.
+      name_of: returns the new name of the model and of its input layers.
     """
     inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in model.inputs]
     for given, new in zip(model.inputs, inputs, strict=True):
@@ -124,7 +129,7 @@ def replayed(
 
 
 def with_stable_names(model: "keras.Model") -> "keras.Model":
-    """The model, weights included, with Keras's automatic names counted from the model's beginning.
+    """Renames automatically named layers of a model, counting from 1 within the model.
 
     Keras counts over the process: the second model of a notebook has a layer `dense_2` where the
     first one has `dense`, and its masks and weights would not be found by name. Layers are renamed
@@ -132,7 +137,10 @@ def with_stable_names(model: "keras.Model") -> "keras.Model":
     no change is returned as it is.
 
     Args:
-      model: functional or sequential, maybe nested.
+      model: functional or sequential; may be nested.
+
+    Returns:
+      A copy with the same weights, or the model itself if no name changes.
     """
     names = _stable_names(model)
     configs, changed = {}, False
@@ -176,7 +184,7 @@ def with_stable_names(model: "keras.Model") -> "keras.Model":
 
 
 def _stable_names(model: "keras.Model") -> dict[int, tuple["keras.layers.Layer", str]]:
-    """Every layer, nested model and the model itself, by id, with its new name."""
+    """All layers and nested models and the model itself, each with its new name, by id."""
     found: dict[int, keras.layers.Layer] = {}
 
     def walk(layer: "keras.layers.Layer") -> None:
@@ -264,12 +272,12 @@ def _stable_config(layer: "keras.layers.Layer") -> tuple[dict[str, Any], bool]:
 
 
 def flatten(model: "keras.Model") -> "keras.Model":
-    """A functional copy, weights included, in which nested models are dissolved into their layers.
+    """Returns a functional copy with the same weights in which no model is nested.
 
-    A layer of a nested model goes by its path, `encoder_dense_1`; what is shared stays shared.
+    A layer of a nested model is named by its path, e.g. `encoder_dense_1`. Shared layers stay shared.
 
     Raises:
-      UsageError: the model cannot be walked, or a layer cannot be copied.
+      UsageError: the model is subclassed or not built, or a layer cannot be copied.
     """
     check_walkable(model)
     made: dict[int, tuple[keras.layers.Layer, keras.layers.Layer]] = {}

@@ -1,4 +1,4 @@
-"""LeNet-300-100 and its kind: fully connected networks named by the widths of their hidden layers."""
+"""Fully connected networks such as LeNet-300-100, named by the widths of their hidden layers."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,15 +13,18 @@ def build(
     *,
     widths: Sequence[int],
 ) -> "keras.KerasTensor":
-    """The logits of `lenet_W1_W2_…`: ReLU layers of those widths, then a linear one.
+    """The logits of `lenet_W1_W2_…`: ReLU layers of these widths, then a linear layer.
 
     Args:
-      inputs: a batch of inputs of any shape; flattened.
-      classes: the number of logits.
+      inputs: `(N, …)`; flattened.
+      classes: number of logits.
+      initializer: returns a new initializer for each kernel; biases start at 0.
       dropout: called with `block` after each hidden layer and with `head` before the last layer;
-        puts dropout there where it is asked for.
-      initializer: makes what draws a kernel, one each; biases start at 0.
-      widths: of the hidden layers; (300, 100) for LeNet-300-100 (LeCun et al. 1998).
+        returns its argument, with dropout if the experiment has dropout at this place.
+      widths: widths of the hidden layers; (300, 100) for LeNet-300-100 (LeCun et al. 1998).
+
+    Returns:
+      `(N, classes)`.
     """
     x = keras.layers.Flatten(name="flatten")(inputs)
     for number, width in enumerate(widths, 1):

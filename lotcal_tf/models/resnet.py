@@ -1,4 +1,4 @@
-"""Residual networks for small images, of basic blocks (He et al. 2016), named by depth and width."""
+"""Residual networks of basic blocks for small images (He et al. 2016), named by depth and width."""
 
 from collections.abc import Callable
 
@@ -17,21 +17,24 @@ def build(
     depth: int,
     width: int | None = None,
 ) -> "keras.KerasTensor":
-    """The logits of `resnetDEPTH`, or of `resnetDEPTH_WIDTH`.
+    """The logits of `resnetDEPTH` or `resnetDEPTH_WIDTH`.
+
+    Shortcuts that change the shape are 1x1 convolutions with BatchNorm. Their names end in
+    `_shortcut`, so that recipes can exclude them from pruning.
 
     Args:
-      inputs: a batch of images `(N, height, width, channels)`.
-      classes: the number of logits.
-      initializer: makes what draws a kernel, one each; the last layer's bias starts at 0.
-      dropout: called with `block` after each stage and with `head` before the last layer; puts
-        dropout there where it is asked for.
-      depth: 18: four stages of two blocks, 64 channels at first, a 3x3 stem in place of the ImageNet
-        one. 20, 32, 44, … (6n + 2): three stages of n blocks, 16 channels at first. Each stage has
-        twice the channels of the one before, at half the resolution.
-      width: the first stage's channels.
+      inputs: images `(N, height, width, channels)`.
+      classes: number of logits.
+      initializer: returns a new initializer for each kernel; the last layer's bias starts at 0.
+      dropout: called with `block` after each stage and with `head` before the last layer; returns its
+        argument, with dropout if the experiment has dropout at this place.
+      depth: 18: four stages of two blocks, the first with 64 channels, and a 3x3 stem instead of the
+        one for ImageNet. 20, 32, 44, … (6n + 2): three stages of n blocks, the first with 16 channels.
+        Each stage has twice the channels of the previous one, at half its resolution.
+      width: channels of the first stage; None for the default.
 
-    The shortcuts that change the shape are 1x1 convolutions with BatchNorm; `*_shortcut` names
-    them, for recipes that leave them whole.
+    Returns:
+      `(N, classes)`.
     """
     stages, blocks, first = (4, 2, 64) if depth == 18 else (3, (depth - 2) // 6, 16)
     first = width or first
@@ -51,7 +54,7 @@ def build(
 def _block(
     x: "keras.KerasTensor", channels: int, stride: int, initializer: Initializer, name: str
 ) -> "keras.KerasTensor":
-    """Two 3x3 convolutions and the shortcut around them."""
+    """A basic block: two 3x3 convolutions and a shortcut around them."""
     y = _convolution(x, channels, initializer, stride=stride, name=f"{name}_conv_1")
     y = keras.layers.ReLU(name=f"{name}_relu_1")(batch_norm(y, f"{name}_norm_1"))
     y = _convolution(y, channels, initializer, name=f"{name}_conv_2")
@@ -70,11 +73,11 @@ def _convolution(
     stride: int = 1,
     name: str = "",
 ) -> "keras.KerasTensor":
-    """A convolution without bias, its centres on the places a shortcut of the same stride takes."""
+    """A convolution without bias, aligned with a shortcut of the same stride."""
     padding = "same"
     if stride > 1:
-        # Keras's `same` pads a strided convolution at the far side only: it would see the image
-        # shifted by a pixel against the shortcut. The papers' code (PyTorch) pads both sides.
+        # Keras's `same` pads a strided convolution at the far side only, which shifts it by a pixel
+        # against the shortcut. The papers' code (PyTorch) pads both sides.
         padding = "valid"
         if size > 1:
             x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_padding")(x)

@@ -1,6 +1,6 @@
 """Dropout without state: its mask is a function of the training step's seed and the layer's name.
 
-Keras's own keeps a hidden generator that no checkpoint holds, so a resumed run would differ.
+Keras's dropout has a hidden generator that checkpoints do not contain, so a resumed run would differ.
 """
 
 import contextvars
@@ -13,13 +13,14 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.models.keras_graph import copy_layer, is_nested, rebuild
 from lotcal_tf.seeds import draw_seed, random_bits
 
-# The dropout that repeats its batch, by identity (None: it is repeated before), and how often; set
-# while `Passes` traces. All dropout drops then, in evaluation too.
+# Set while `Passes` traces a network: the id of the dropout layer that repeats its batch (None: the
+# batch is repeated at the input), and the number of passes. All dropout is active then, also outside
+# training.
 _REPEAT: contextvars.ContextVar[tuple[int | None, int] | None] = contextvars.ContextVar(
     "repeat", default=None
 )
 
-# A mask needs a few random bits an element, not a float: two decisions are cut from each draw.
+# Each element of a mask uses 16 random bits.
 _LEVELS = 1 << 16
 _SPATIAL = {
     keras.layers.SpatialDropout1D: 1,
@@ -30,13 +31,13 @@ _SPATIAL = {
 
 @keras.saving.register_keras_serializable("lotcal_tf")
 class StatelessDropout(keras.layers.Layer):
-    """Sets a share of its inputs to 0 in training and scales the others up (Srivastava 2014).
+    """Sets a share of its inputs to 0 in training and scales the others up (Srivastava et al. 2014).
 
     Args:
-      rate: share dropped, in [0, 1); held to a multiple of 1/65536 below 1.
-      shared_axes: axes, counted from 0, along which one decision counts for all, e.g. (1, 2) for
-        spatial dropout of images, channels last.
-      **kwargs: of `keras.layers.Layer`.
+      rate: share to drop, in [0, 1); rounded to a multiple of 1/65536 below 1.
+      shared_axes: axes along which all elements are dropped together, counted from 0; e.g. (1, 2) for
+        spatial dropout of images with channels last.
+      **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
       UsageError: the rate is outside [0, 1), or an axis is negative.
@@ -44,17 +45,18 @@ class StatelessDropout(keras.layers.Layer):
     """
 
     def __init__(self, rate: float, shared_axes: tuple[int, ...] = (), **kwargs: Any) -> None:
-        """See the class."""
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise UsageError(f"dropout rate {rate}: must lie in [0, 1)")
         if any(axis < 0 for axis in shared_axes):
-            raise UsageError(f"shared_axes {tuple(shared_axes)}: count axes from 0, the batch's")
+            raise UsageError(
+                f"shared_axes {tuple(shared_axes)}: count axes from 0, which is the batch axis"
+            )
         self.rate = rate
         self.shared_axes = tuple(shared_axes)
 
     def call(self, inputs: "tf.Tensor", training: bool | None = None) -> "tf.Tensor":
-        """The inputs, unchanged outside training; several times over where `Passes` asks for it."""
+        """Drops inputs in training; repeats them first if `Passes` chose this layer for it."""
         dropped = min(round(self.rate * _LEVELS), _LEVELS - 1)
         passes = _REPEAT.get()
         if passes is not None and passes[0] == id(self):
@@ -72,57 +74,56 @@ class StatelessDropout(keras.layers.Layer):
         return tf.where(keep, inputs * scale, tf.zeros_like(inputs))
 
     def get_config(self) -> dict[str, Any]:
-        """Every argument of the constructor."""
+        """Returns the arguments of the constructor."""
         return super().get_config() | {"rate": self.rate, "shared_axes": list(self.shared_axes)}
 
 
 @keras.saving.register_keras_serializable("lotcal_tf")
 class StrategyDropout(StatelessDropout):
-    """The dropout that a strategy asked for in a model of the catalog.
+    """Dropout that a strategy requires in a built-in model.
 
-    It belongs to the strategy, not to the model: a ticket that another one trains on gets that
-    one's rate, 0 where it has none.
+    It belongs to the strategy, not to the model: if another strategy trains the ticket, that
+    strategy's rate is used (0 if it has none).
     """
 
 
 def _random_levels(shape: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
-    """Whole numbers, uint16, uniform in [0, 65536)."""
+    """Random integers, uint16, uniform in [0, 65536)."""
     count = tf.reduce_prod(shape)
-    levels = tf.bitcast(random_bits(seed, (count + 3) // 4), tf.uint16)  # Each draw cut into four.
+    levels = tf.bitcast(random_bits(seed, (count + 3) // 4), tf.uint16)  # Four per 64-bit draw.
     return tf.reshape(tf.reshape(levels, [-1])[:count], shape)
 
 
 class Passes:
-    """Runs a network T times on a batch, with dropout, as one batch T times as large.
+    """Runs T stochastic passes of a network over a batch, as one batch T times as large.
 
-    Layers below the first dropout see the batch once: that dropout repeats it. Where something
-    leads around the first dropout (it sits inside a branch), the batch is repeated at the input.
+    Layers before the first dropout run once; the first dropout repeats the batch. If the first dropout
+    is inside a branch, the batch is repeated at the input instead.
 
     Args:
-      network: functional or sequential; has stateless dropout somewhere.
-      count: T, at least 2.
+      network: functional or sequential, with stateless dropout.
+      count: number of passes T, at least 2.
 
     Raises:
       UsageError: the network has no dropout.
     """
 
     def __init__(self, network: "keras.Model", count: int) -> None:
-        """See the class."""
         if not any(
             isinstance(part, StatelessDropout) and part.rate for part in network._flatten_layers()
         ):
             raise UsageError(
-                f"model {network.name!r} has no dropout, and passes without it are all the same: give the "
-                "model Dropout layers, or choose a strategy that is not stochastic and leave mc_eval 0"
+                f"model {network.name!r} has no dropout, and passes without it are all equal: give the model Dropout "
+                "layers, or choose a strategy without passes and mc_eval=0"
             )
         self.network, self.count = network, count
         self.first = _first_dropout(network)
 
     def __call__(self, inputs: "tf.Tensor", training: bool = True) -> "tf.Tensor":
-        """Logits `(T, N, K)` for inputs `(N, …)`, each pass with masks of its own.
+        """Logits `(T, N, K)` of inputs `(N, …)`; each pass has its own dropout masks.
 
-        `training=False`: only dropout behaves as in training; BatchNorm, say, uses its averages
-        and leaves them as they are.
+        With `training=False`, dropout is active, but other layers behave as outside training, e.g.
+        BatchNorm uses its moving averages.
         """
         if self.first is None:
             inputs = _repeated(inputs, self.count)
@@ -135,7 +136,7 @@ class Passes:
 
 
 def _repeated(batch: "tf.Tensor", count: int) -> "tf.Tensor":
-    """`(N, …)` → `(T·N, …)`, pass after pass."""
+    """Repeats a batch `(N, …)` to `(T·N, …)`, pass by pass."""
     shape = batch.shape
     copies = tf.broadcast_to(batch[None], [count, *shape]) if shape.is_fully_defined() else None
     if copies is None:
@@ -144,7 +145,7 @@ def _repeated(batch: "tf.Tensor", count: int) -> "tf.Tensor":
 
 
 def _first_dropout(model: "keras.Model") -> "StatelessDropout | None":
-    """The dropout that everything passes through and that has none before it; None without one."""
+    """The first dropout, if every path from input to output passes through it; otherwise None."""
     first = next((layer for layer in _in_order(model) if _draws(layer)), None)
     if first is None or len(_calls(model, first)) != 1 or _leads_around(model, first):
         return None
@@ -168,7 +169,7 @@ def _calls(model: "keras.Model", layer: "keras.layers.Layer") -> list[Any]:
 
 
 def _leads_around(model: "keras.Model", layer: "keras.layers.Layer") -> bool:
-    """Whether some way from input to output does not pass through the layer."""
+    """Whether a path from input to output does not pass through the layer."""
     waiting = list(tf.nest.flatten(model.outputs))
     seen: set[int] = set()
     while waiting:
@@ -184,10 +185,10 @@ def _leads_around(model: "keras.Model", layer: "keras.layers.Layer") -> bool:
 
 
 def replace_dropout(model: "keras.Model") -> "keras.Model":
-    """A copy of the model, with new weights, whose dropout layers are stateless.
+    """Returns a copy of a model with new weights, in which all dropout is stateless.
 
     Raises:
-      UsageError: a layer of one's own holds a Keras dropout, which cannot be reached from here.
+      UsageError: a custom layer contains a Keras dropout, which cannot be replaced.
     """
 
     def replaced(layer: "keras.layers.Layer") -> "keras.layers.Layer":
@@ -202,8 +203,8 @@ def replace_dropout(model: "keras.Model") -> "keras.Model":
         for inner in layer._flatten_layers(include_self=False):
             if isinstance(inner, keras.layers.Dropout) and inner.rate:
                 raise UsageError(
-                    f"layer {layer.name!r} ({type(layer).__name__}) holds a Keras Dropout, whose hidden state "
-                    "no run can restore: use lotcal_tf.StatelessDropout in it"
+                    f"layer {layer.name!r} ({type(layer).__name__}) contains a Keras Dropout, whose hidden state "
+                    "cannot be restored: use lotcal_tf.StatelessDropout in it"
                 )
         return copy_layer(layer)
 
@@ -211,7 +212,7 @@ def replace_dropout(model: "keras.Model") -> "keras.Model":
 
 
 def restore_dropout(model: "keras.Model") -> "keras.Model":
-    """A copy of the model, with new weights, whose stateless dropout is plain Keras dropout again."""
+    """Returns a copy of a model with new weights, in which stateless dropout is Keras dropout again."""
 
     def plain(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         if not isinstance(layer, StatelessDropout):

@@ -1,11 +1,11 @@
-"""VGG-19 for small images (Simonyan & Zisserman 2015), with BatchNorm and one linear layer."""
+"""VGG-19 for small images (Simonyan & Zisserman 2015), with BatchNorm and a single linear layer."""
 
 from collections.abc import Callable
 
 from lotcal_tf.compat import keras
 from lotcal_tf.models.norm import batch_norm
 
-# Convolutions a stage, and its channels in multiples of the first stage's.
+# For each stage its number of convolutions, and its channels as a multiple of the first stage's.
 STAGES = ((2, 1), (2, 2), (4, 4), (4, 8), (4, 8))
 
 
@@ -17,25 +17,29 @@ def build(
     *,
     width: int | None = None,
 ) -> "keras.KerasTensor":
-    """The logits of `vgg19`, or of `vgg19_WIDTH`: sixteen 3x3 convolutions, then a linear layer.
+    """The logits of `vgg19` or `vgg19_WIDTH`: sixteen 3x3 convolutions, then a linear layer.
 
-    The hidden fully connected layers are left out, and a global average pool stands in place of
-    the last max-pool, as the lottery ticket papers have it.
+    As in the lottery ticket papers, there are no hidden fully connected layers, and global average
+    pooling replaces the last max-pooling.
 
     Args:
-      inputs: a batch of images `(N, height, width, channels)`, at least 16x16: four max-pools
+      inputs: images `(N, height, width, channels)` of at least 16x16 pixels, since four max-pools
         halve them.
-      classes: the number of logits.
-      initializer: makes what draws a kernel, one each; the last layer's bias starts at 0.
-      dropout: called with `block` after each stage and with `head` before the last layer; puts
-        dropout there where it is asked for.
-      width: the first stage's channels, by default 64; the others have 2, 4, 8 and 8 times as many.
+      classes: number of logits.
+      initializer: returns a new initializer for each kernel; the last layer's bias starts at 0.
+      dropout: called with `block` after each stage and with `head` before the last layer; returns its
+        argument, with dropout if the experiment has dropout at this place.
+      width: channels of the first stage, 64 by default; the other stages have 2, 4, 8 and 8 times as
+        many.
+
+    Returns:
+      `(N, classes)`.
     """
     first = width or 64
     x = inputs
     for stage, (convolutions, multiple) in enumerate(STAGES, 1):
         for number in range(1, convolutions + 1):
-            # No bias: BatchNorm's own follows.
+            # BatchNorm, which follows, has a bias.
             x = keras.layers.Conv2D(
                 first * multiple,
                 3,

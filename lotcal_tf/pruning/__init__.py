@@ -1,1 +1,1 @@
-"""Pruning: masking layers, which weights go, what the survivors start from again."""
+"""Pruning: masked layers, criteria, selection of weights, rewinding, compaction."""

@@ -1,4 +1,4 @@
-"""What a layer does to channels, and the weights it does it by; what compaction knows of layers."""
+"""What each kind of layer does to channels, for compaction."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from lotcal_tf.compat import keras
 _L = keras.layers
 LINEAR = {_L.Dense: "units", _L.Conv1D: "filters", _L.Conv2D: "filters", _L.Conv3D: "filters"}
 _MERGES = (_L.Add, _L.Subtract, _L.Average, _L.Maximum, _L.Minimum, _L.Multiply)
-# What these make of a constant channel is constant, by the same function everywhere.
+# Apply one function to each value, so that a constant channel stays constant.
 _ELEMENTWISE = (_L.Activation, _L.ReLU, _L.LeakyReLU, _L.ELU, _L.ThresholdedReLU)
-# Over channels that stay apart; of a constant they make that constant, whatever their padding.
+# Work on each channel separately and leave a constant channel unchanged, whatever their padding.
 _CONSTANT_KEEPING = (
     _L.MaxPooling1D,
     _L.MaxPooling2D,
@@ -45,12 +45,18 @@ _POINTWISE = {
 
 
 def kind_of(layer: "keras.layers.Layer", inputs: Sequence["keras.KerasTensor"]) -> str:
-    """What a layer does to channels; `opaque` where that is not known.
+    """The kind of a layer, by what it does to channels.
 
-    `linear` makes new ones. Of a constant channel `depthwise` (without padding), `batch_norm` and
-    `elementwise` make another constant, `constant_keeping` the same one, `zero_keeping` zero of
-    zero; each works on every channel by itself. `flatten` repeats channels, `merge` joins those
-    of several tensors one by one, `concatenate` puts them beside each other.
+    Returns:
+      `linear`: makes new channels.
+      `depthwise` (without padding), `batch_norm`, `elementwise`: work on each channel separately and
+        turn a constant channel into another constant.
+      `constant_keeping`: works on each channel separately and keeps a constant.
+      `zero_keeping`: works on each channel separately and keeps the constant 0 only.
+      `merge`: combines the corresponding channels of several tensors.
+      `concatenate`: appends the channels of several tensors.
+      `flatten`: repeats channels.
+      `opaque`: any other layer.
     """
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return "opaque"
@@ -84,29 +90,29 @@ def kind_of(layer: "keras.layers.Layer", inputs: Sequence["keras.KerasTensor"]) 
 
 
 def flat_kernel(layer: Any) -> NDArray[np.float64]:
-    """`(places, inputs, outputs)` of a linear layer's kernel; a dense one has one place."""
+    """The kernel of a linear layer as `(positions, inputs, outputs)`; dense layers have 1 position."""
     kernel = np.asarray(layer.get_weights()[0], np.float64)
     return kernel.reshape(-1, *kernel.shape[-2:])
 
 
 def bias(layer: Any) -> NDArray[np.float64]:
-    """`(outputs,)` of a linear or depthwise layer; zeros where it has none."""
+    """The bias `(outputs,)` of a linear or depthwise layer; zeros if it has none."""
     if layer.use_bias:
         return np.asarray(layer.get_weights()[1], np.float64)
     return np.zeros(layer.get_weights()[0].shape[-2 if type(layer) is _L.DepthwiseConv2D else -1])
 
 
 def foldable(layer: Any, constant: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which constant inputs a bias can stand for: all, or beside padding those that are 0."""
+    """Whether a bias can replace each constant input: always, but with padding only if it is 0."""
     padded = getattr(layer, "padding", "valid") != "valid" and max(layer.kernel_size) > 1
     return constant == 0 if padded else np.isfinite(constant)
 
 
 def gather_constants(kernel: NDArray[np.float64], constant: NDArray[np.float64]) -> None:
-    """Lets one constant input stand for all that no bias can stand for, in place.
+    """Replaces all constant inputs of a padded convolution by one of them; changes `kernel` in place.
 
-    Beside padding a constant counts inside and not outside, so it must stay an input; but inputs
-    that are multiples of each other everywhere need only be one, with the sum of their kernels.
+    A bias cannot replace a constant input, since the padding around it is 0. But constant inputs are
+    multiples of each other, so that one of them suffices, with the weighted sum of their kernels.
     """
     fixed = np.flatnonzero(np.isfinite(constant) & (kernel != 0).any((0, 2)))
     if len(fixed) < 2:
@@ -117,18 +123,18 @@ def gather_constants(kernel: NDArray[np.float64], constant: NDArray[np.float64])
 
 
 def folded(layer: Any, constant: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`(outputs,)`, what the foldable inputs contribute."""
+    """The contribution `(outputs,)` of the constant inputs that a bias can replace."""
     values = np.where(foldable(layer, constant), constant, 0.0)
     return np.einsum("i,pio->o", values, flat_kernel(layer))
 
 
 def activated(activation: Any, value: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What an activation makes of values, in float64."""
+    """An activation applied to values, in float64."""
     return np.asarray(activation(tf.constant(value, tf.float64)))
 
 
 def normalisation(layer: Any, channels: int) -> list[NDArray[np.float64]]:
-    """γ, β, mean and variance of a BatchNorm, `(channels,)` each."""
+    """γ, β, moving mean and moving variance of a BatchNorm, `(channels,)` each."""
     weights = iter(np.asarray(weight, np.float64) for weight in layer.get_weights())
     gamma = next(weights) if layer.scale else np.ones(channels)
     beta = next(weights) if layer.center else np.zeros(channels)

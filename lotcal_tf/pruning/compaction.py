@@ -1,13 +1,13 @@
-"""Compaction: units and channels that pruning has left dead are removed, and the network is smaller.
+"""Compaction: removes units and channels that pruning has made dead, so that the network is smaller.
 
-A channel is dead where nothing reads it, or where it is constant (all that feeds it is pruned) and
-every layer that reads it can take the constant into its bias. What is left computes the same
-logits, but for the order of sums. Constants beside 'same' padding are left alone: the border sees
-zeros in their place.
+A channel is dead if no layer reads it, or if it is constant (all weights that feed it are pruned) and
+all layers that read it can take the constant into their bias. The smaller network computes the same
+logits up to rounding. Layers with 'same' padding cannot take a constant into their bias, since they
+read zeros at the border; one of their constant channels is kept and replaces the others.
 
-Channels are followed through the network by *slots*: a slot is what stays or goes as one. A dense
-or convolutional layer makes new slots; layers that work on each channel by itself hand theirs on;
-a residual add makes one of the two it joins.
+Channels are followed through the network as *slots*. Channels in the same slot are kept or removed
+together. A dense or convolutional layer makes new slots, layers that work on each channel separately
+keep them, and a residual addition unites those of its inputs.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.models.keras_graph import copy_layer, flatten, replayed, steps
 from lotcal_tf.pruning import channels
 
-# A gather before the first dense layer costs a copy of what it leaves: it must save this share.
+# A gather before the first dense layer copies its inputs, so it must save this share of them.
 _GATHER_SAVES = 0.25
 
 
@@ -31,10 +31,10 @@ class Compaction:
     """A compacted network.
 
     Attributes:
-      model: plain, functional, takes what the original took, gives its logits.
-      before: the shapes of each layer's kernel, by the layer's name in `model`.
-      after: likewise, of the compacted network.
-      inputs_kept: how many of the first layer's inputs a gather leaves; None without a gather.
+      model: functional Keras model with the inputs and outputs of the original.
+      before: shape of the kernel of each layer of the original, by the layer's name in `model`.
+      after: shape of the kernel of each layer of `model`, by name.
+      inputs_kept: number of inputs of the first layer that are read; None if it reads all of them.
     """
 
     model: "keras.Model"
@@ -45,26 +45,25 @@ class Compaction:
 
 @dataclasses.dataclass
 class _Tensor:
-    """What is known of a tensor: a slot for each channel, and its value where it is constant."""
+    """The slot of each channel of a tensor, and its value if it is constant."""
 
     slots: NDArray[np.int64]
-    constant: NDArray[np.float64]  # (channels,), NaN where it is not.
+    constant: NDArray[np.float64]  # (channels,), NaN for channels that are not constant.
 
 
 def compact(model: "keras.Model") -> Compaction:
-    """Removes what is dead from a plain network with zeros in it.
+    """Removes dead units and channels from a Keras model.
 
     Args:
-      model: functional or sequential, nested too; channels last. Layers of other kinds than the
-        usual ones, layers used more than once and softmax activations are left as they are, with
-        all that they read.
+      model: functional or sequential, without masks; may be nested; channels last. Unusual layers,
+        shared layers and softmax activations are kept as they are, with all channels that they read.
 
     Returns:
-      The network, whose logits are the original's but for rounding: 1e-5 × max(1, max |logit|) in
-      float32.
+      The smaller model. Its logits differ from those of the original by rounding only, at most
+      1e-5 × max(1, max |logit|) in float32.
 
     Raises:
-      UsageError: the model cannot be walked, or a layer cannot be copied.
+      UsageError: the model is subclassed or not built, or a layer cannot be copied.
     """
     flat = flatten(model)
     plan = _Plan(flat)
@@ -83,7 +82,7 @@ def _kernels(model: "keras.Model") -> dict[str, tuple[int, ...]]:
 
 
 class _Plan:
-    """Finds what stays of a flat network, and builds it."""
+    """Finds the channels of a flat network that are needed, and builds the smaller network."""
 
     def __init__(self, model: "keras.Model") -> None:
         self.model = model
@@ -104,7 +103,7 @@ class _Plan:
         self.first = next((node.layer for node in self.steps if node.layer.weights), None)
         self.gather = self._worth_gathering()
 
-    # Slots: a union-find.
+    # Slots, as a union-find structure.
 
     def _root(self, slot: int) -> int:
         while self.parent[slot] != slot:
@@ -122,16 +121,16 @@ class _Plan:
         return _Tensor(np.arange(first, first + count), np.full(count, np.nan))
 
     def _need(self, slots: NDArray[np.int64]) -> bool:
-        """Keeps the slots; whether that is news."""
+        """Marks slots as needed; returns whether one of them was not marked before."""
         roots = self._roots(slots)
-        news = not self.keep[roots].all()
+        new = not self.keep[roots].all()
         self.keep[roots] = True
-        return news
+        return new
 
     def _kept(self, tensor: _Tensor) -> NDArray[np.bool_]:
         return self.keep[self._roots(tensor.slots)]
 
-    # Forward: where channels come from, and which are constant.
+    # Forward pass: the slots of each tensor, and constant channels.
 
     def _inputs(self, node: Any) -> list[_Tensor]:
         return [self.tensors[id(x)] for x in tf.nest.flatten(node.keras_inputs)]
@@ -212,27 +211,27 @@ class _Plan:
             np.concatenate([x.slots for x in inputs]), np.concatenate([x.constant for x in inputs])
         )
 
-    # Backward: which slots are needed.
+    # Backward pass: the slots that are needed.
 
     def _spread(self) -> bool:
-        """Marks what the kept slots need, once through; whether there was news."""
-        news = False
+        """Marks the slots that needed slots depend on; returns whether a new one was found."""
+        changed = False
         for node in reversed(self.steps):
             kind, inputs = self._kind(node), self._inputs(node)
             if kind == "opaque":
                 for x in (*inputs, *(self.tensors[id(x)] for x in tf.nest.flatten(node.outputs))):
-                    news |= self._need(x.slots)
+                    changed |= self._need(x.slots)
             elif kind == "linear":
                 kernel = self._live_kernel(node)
                 needed = (kernel != 0).any((0, 2))
-                news |= self._need(inputs[0].slots[needed])
+                changed |= self._need(inputs[0].slots[needed])
         for tensor in self.tensors.values():  # A layer keeps at least one channel.
             if not self._kept(tensor).any():
-                news |= self._need(tensor.slots[:1])
-        return news
+                changed |= self._need(tensor.slots[:1])
+        return changed
 
     def _live_kernel(self, node: Any) -> NDArray[np.float64]:
-        """`(places, inputs, outputs)`, zero where the weight is not needed any more."""
+        """The kernel `(positions, inputs, outputs)` with 0 for weights that are not needed any more."""
         inputs, output = self._inputs(node)[0], self._output(node)
         kernel = channels.flat_kernel(node.layer).copy()
         kernel[:, channels.foldable(node.layer, inputs.constant)] = 0
@@ -241,7 +240,7 @@ class _Plan:
         return kernel
 
     def _worth_gathering(self) -> NDArray[np.int64] | None:
-        """Which of its inputs a first dense layer reads, where that saves enough; else None."""
+        """The indices of the inputs that a first dense layer reads; None if a gather saves too little."""
         if type(self.first) is not keras.layers.Dense:
             return None
         node = next(node for node in self.steps if node.layer is self.first)
@@ -254,7 +253,7 @@ class _Plan:
     # The smaller network.
 
     def build(self) -> "keras.Model":
-        """The network of what is kept, with its weights."""
+        """Builds the smaller network, with its weights."""
         nodes = {id(node.layer): node for node in self.steps}
         made: dict[int, keras.layers.Layer] = {}
 
@@ -280,7 +279,7 @@ class _Plan:
         return copy_layer(layer, config)
 
     def _new_bias(self, node: Any) -> NDArray[np.float64]:
-        """`(outputs,)`, what was constant among the inputs taken in."""
+        """The bias `(outputs,)`, including the contribution of constant inputs."""
         layer, inputs = node.layer, self._inputs(node)[0]
         if self._kind(node) == "depthwise":
             return channels.bias(layer)

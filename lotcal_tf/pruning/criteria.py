@@ -1,7 +1,7 @@
 """Pruning criteria: the score of each weight; the survivors with the lowest scores are pruned.
 
-A custom criterion overrides `scores` alone. Exact counts, ties and the protection of a tensor's last
-survivor are those of `selection`, whatever the scores.
+A custom criterion only overrides `scores`. `selection` determines exact counts and ties, and protects
+the last survivor of each tensor.
 """
 
 import dataclasses
@@ -22,19 +22,19 @@ Arrays = dict[str, NDArray]
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What a criterion can look at: a trained level, and the survivors of the current round.
+    """The information for a criterion: a trained level, and the survivors of the current round.
 
     Attributes:
-      weights: the trained weights by path, pruned ones 0; also those that are not prunable.
-      masks: the survivors by path, in model order; the weights to be scored.
-      rewind: the weights that the level's survivors started from.
-      network: gives the network with `weights` and `masks`, dropout off.
-      gradient: gives the gradient with respect to each masked weight, by path, of `loss` (mean
+      weights: all trained weights by path, including those that are not prunable; pruned ones are 0.
+      masks: boolean masks of the weights to score by path, in model order; True for survivors.
+      rewind: the weights from which the level was trained, by path.
+      network: returns the network with `weights` and `masks`, without dropout.
+      gradient: returns the gradient with respect to each masked weight, by path, of `loss` (mean
         cross-entropy on the training data), `calibration` (squared calibration error on the
         validation data) or `validation_nll`.
-      seed: the experiment's.
-      level: the level that is pruned.
-      round: the round, counted from 0.
+      seed: the experiment's seed.
+      level: number of the level that is pruned.
+      round: number of the round, from 0.
     """
 
     weights: Mapping[str, NDArray]
@@ -47,7 +47,7 @@ class State:
     round: int = 0
 
     def draw(self, use: str) -> np.random.Generator:
-        """A generator for one use of randomness; the same after a resume."""
+        """A random generator for one use; a resumed run gets the same one."""
         return generator(self.seed, f"criterion/{use}", self.level, self.round)
 
 
@@ -55,15 +55,15 @@ class Criterion:
     """Scores weights for pruning.
 
     Args:
-      **given: hyperparameters, by the names of the fields of `Hyperparameters`.
+      **given: hyperparameters, by the field names of `Hyperparameters`.
 
     Attributes:
-      hyper: the hyperparameters, a record of `Hyperparameters`.
+      hyper: the hyperparameters, an instance of `Hyperparameters`.
       Hyperparameters: a dataclass whose fields all have defaults.
-      rounds: in how many rounds a level's weights are pruned, each with new scores.
+      rounds: number of rounds in which a level is pruned, each with new scores.
 
     Raises:
-      FieldError: a hyperparameter is not valid.
+      FieldError: a hyperparameter is unknown or invalid.
     """
 
     Hyperparameters: type = hyperparameters.NoHyperparameters
@@ -73,14 +73,14 @@ class Criterion:
         self.hyper: Any = checked(self.Hyperparameters, given)
 
     def scores(self, state: State) -> Mapping[str, NDArray]:
-        """The score of each weight; to be overridden.
+        """Returns the score of each weight; every criterion overrides it.
 
         Returns:
-          By path of `state.masks`, an array of the weight's shape; larger scores survive. Scores of
-          pruned places do not matter.
+          For each path of `state.masks`, an array of the weight's shape. Weights with larger scores
+          survive; the scores of pruned weights do not matter.
 
         Raises:
-          TypeError: a criterion does not override this.
+          TypeError: the criterion does not override this method.
         """
         raise TypeError(f"{type(self).__name__} must override scores")
 
@@ -89,15 +89,15 @@ class Magnitude(Criterion):
     """|w|: large trained weights survive (Han et al. 2015, arXiv 1506.02626)."""
 
     def scores(self, state: State) -> Arrays:
-        """The absolute trained weights."""
+        """Returns the absolute trained weights."""
         return {name: np.abs(state.weights[name]) for name in state.masks}
 
 
 class Random(Criterion):
-    """Uniform draws: the control that any criterion must beat."""
+    """Random scores: the control for all other criteria."""
 
     def scores(self, state: State) -> Arrays:
-        """Uniform draws in [0, 1), a stream per tensor."""
+        """Returns uniform draws in [0, 1), from one random generator per tensor."""
         return {name: state.draw(name).random(mask.shape) for name, mask in state.masks.items()}
 
 
@@ -105,21 +105,21 @@ class MagnitudeIncrease(Criterion):
     """|w| − |w at the start|: weights that grew survive (Zhou et al. 2019, arXiv 1905.01067)."""
 
     def scores(self, state: State) -> Arrays:
-        """How much each absolute weight grew in the level's training."""
+        """Returns the increase of each absolute weight in the training of the level."""
         return {
             name: np.abs(state.weights[name]) - np.abs(state.rewind[name]) for name in state.masks
         }
 
 
 class Gradient(Criterion):
-    """|g·w|: weights whose removal changes the objective most survive (Lee et al. 2019, SNIP).
+    """|g·w|: weights whose removal changes the objective most survive (SNIP, Lee et al. 2019).
 
-    The first-order estimate of what setting a weight to 0 changes (arXiv 1810.02340, eq. 3).
+    It is the first-order estimate of the change if a weight is set to 0 (arXiv 1810.02340, eq. 3).
     """
 
     Hyperparameters = hyperparameters.Gradient
 
     def scores(self, state: State) -> Arrays:
-        """The absolute products of gradient and weight."""
+        """Returns the absolute product of gradient and weight."""
         gradient = state.gradient(self.hyper.gradient_of)
         return {name: np.abs(gradient[name] * state.weights[name]) for name in state.masks}

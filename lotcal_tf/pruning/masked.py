@@ -1,9 +1,9 @@
-"""The masking layer: multiplies a Keras layer's prunable weights by masks of zeros and ones.
+"""The masking layer: multiplies the prunable weights of a Keras layer by masks of zeros and ones.
 
-The product stands in for the weight while the wrapped layer computes, so a pruned weight
-contributes exactly 0 and receives a gradient of exactly 0, whatever the optimizer, the layer or the
-training loop do. TFMOT's registry says which weights of which layers are prunable; a layer of
-one's own says so itself by TFMOT's `PrunableLayer`.
+The product replaces the weight while the wrapped layer is called. So a pruned weight contributes
+exactly 0 and receives a gradient of exactly 0, independent of optimizer, layer and training loop.
+TFMOT's registry determines which weights of which layers are prunable; custom layers implement TFMOT's
+`PrunableLayer`.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ PrunableLayer = tfmot.sparsity.keras.PrunableLayer
 
 
 def _places(layer: "keras.layers.Layer", weight: "tf.Variable") -> list[tuple[dict[str, Any], str]]:
-    """The attributes, as (dictionary, key), by which `layer` or a layer inside it reads `weight`."""
+    """The attributes of `layer` or of a layer inside it that hold `weight`, as (dictionary, key)."""
     found = [
         (part.__dict__, name)
         for part in layer._flatten_layers()
@@ -29,19 +29,19 @@ def _places(layer: "keras.layers.Layer", weight: "tf.Variable") -> list[tuple[di
     ]
     if not found:
         raise UsageError(
-            f"layer {layer.name!r} ({type(layer).__name__}): its prunable weight {weight.name!r} is "
-            "no attribute of the layer; keep it as one (self.kernel = self.add_weight(…))"
+            f"layer {layer.name!r} ({type(layer).__name__}): its prunable weight {weight.name!r} must be "
+            "an attribute of the layer: self.kernel = self.add_weight(…)"
         )
     return found
 
 
 @contextlib.contextmanager
-def _standing_in(
+def _replaced(
     places: Sequence[tuple[dict[str, Any], str]], values: Sequence[Any]
 ) -> Iterator[None]:
-    """Lets `values` be read at `places`; what stood there comes back, also after an error."""
+    """Replaces attributes inside the `with` block and restores them at its end."""
     originals = [attributes[name] for attributes, name in places]
-    # Straight into __dict__: Keras's own attribute setting would track the tensors.
+    # Written to __dict__ directly, since Keras would track tensors that are set as attributes.
     for (attributes, name), value in zip(places, values, strict=True):
         attributes[name] = value
     try:
@@ -56,15 +56,16 @@ class Masked(keras.layers.Wrapper):
     """Wraps a layer and masks its prunable weights.
 
     Args:
-      layer: a layer that `is_prunable`; it is wrapped as it is, not copied.
-      mask_shapes: known of a saved layer, and needed where its weights are only made in its first
-        call (attention).
-      **kwargs: of `keras.layers.Wrapper`, e.g. `name` (default: `masked_` and the layer's).
+      layer: a prunable layer (see `is_prunable`); it is not copied.
+      mask_shapes: shapes of the masks; needed when a saved layer is loaded that creates its weights
+        in its first call, as attention does.
+      **kwargs: arguments of `keras.layers.Wrapper`, e.g. `name` (default: `masked_` and the layer's
+        name).
 
     Attributes:
       layer: the wrapped layer.
-      masks: after building, one float32 variable of zeros and ones a prunable weight, not
-        trainable, in the weights' shapes and order.
+      masks: after building, one non-trainable float32 variable of zeros and ones for each prunable
+        weight, of its shape and in the order of `prunable_weights`.
 
     Raises:
       UsageError: the layer has no prunable weights.
@@ -73,33 +74,32 @@ class Masked(keras.layers.Wrapper):
     def __init__(
         self, layer: "keras.layers.Layer", mask_shapes: Sequence[Sequence[int]] = (), **kwargs: Any
     ) -> None:
-        """See the class."""
         if not is_prunable(layer):
             raise UsageError(
                 f"layer {layer.name!r} ({type(layer).__name__}) has no prunable weights"
             )
         kwargs.setdefault("name", f"masked_{layer.name}")
-        # The layer's own policy, and its own casting of inputs: an Embedding's are not to be cast.
+        # The wrapped layer casts its inputs itself: those of an Embedding must not be cast.
         kwargs.setdefault("dtype", layer._dtype_policy)
         super().__init__(layer, autocast=False, **kwargs)
         self._mask_shapes = mask_shapes
         self.masks: list[tf.Variable] = []
 
     def build(self, input_shape: Any) -> None:
-        """Builds the wrapped layer, and a mask of ones for each of its prunable weights."""
+        """Builds the wrapped layer and a mask of ones for each of its prunable weights."""
         if not self.layer.built:
-            # Named here as Keras would name them outside a wrapper: scopes tell layers apart.
+            # Gives weights the names that they would have without the wrapper.
             with tf.name_scope(self.layer.name):
                 self.layer.build(input_shape)
             self.layer.built = True
         weights = self.prunable_weights if self._has_weights() else []
         for weight in weights:
-            _places(self.layer, weight)  # An error here is told as it is; in `call` Keras wraps it.
+            _places(self.layer, weight)  # Raises here, because Keras would wrap an error in `call`.
         self._add_masks([weight.shape for weight in weights] or self._mask_shapes)
         self.built = True
 
     def _has_weights(self) -> bool:
-        """False while the layer makes its weights in its first call only, as attention does."""
+        """Whether the wrapped layer has its weights; attention creates them in its first call."""
         try:
             return bool(self.prunable_weights)
         except AttributeError:
@@ -119,11 +119,11 @@ class Masked(keras.layers.Wrapper):
 
     @property
     def prunable_weights(self) -> list["tf.Variable"]:
-        """The wrapped layer's weights that are masked."""
+        """The weights of the wrapped layer that are masked."""
         return _prunable_weights(self.layer)
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The wrapped layer's output with every pruned weight 0."""
+        """Calls the wrapped layer with masked weights."""
         if not self._has_weights():
             self.layer(inputs, *args, **kwargs)
         if not self.masks:
@@ -135,15 +135,15 @@ class Masked(keras.layers.Wrapper):
             for place in _places(self.layer, weight):
                 places.append(place)
                 masked.append(product)
-        with _standing_in(places, masked):
+        with _replaced(places, masked):
             return self.layer(inputs, *args, **kwargs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The wrapped layer's."""
+        """Returns the output shape of the wrapped layer."""
         return self.layer.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        """Every argument of the constructor."""
+        """Returns the arguments of the constructor."""
         shapes = [mask.shape for mask in self.masks] or self._mask_shapes
         return super().get_config() | {"mask_shapes": [list(shape) for shape in shapes]}
 
@@ -151,10 +151,10 @@ class Masked(keras.layers.Wrapper):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "Masked":
-        """The layer of a configuration; the wrapped one may be a registered layer of one's own."""
+        """Creates the layer from a configuration; the wrapped layer may be a registered custom layer."""
         config = dict(config)
         inner = config.pop("layer")
-        # By the name it is registered under: `Wrapper` and Keras's older formats take the class's.
+        # `Wrapper` and Keras's older formats would look for the class name, not the registered name.
         name = inner.get("registered_name") or inner["class_name"]
         inner = {"class_name": name, "config": inner["config"]}
         layer = keras.layers.deserialize(inner, custom_objects, use_legacy_format=True)
@@ -168,7 +168,7 @@ def _prunable_weights(layer: "keras.layers.Layer") -> list["tf.Variable"]:
 
 
 def is_prunable(layer: "keras.layers.Layer") -> bool:
-    """Whether TFMOT's registry, or the layer itself, names weights to prune; need not be built."""
+    """Whether TFMOT's registry or the layer itself names prunable weights; it need not be built."""
     if isinstance(layer, PrunableLayer):
         return True
     registry = prune_registry.PruneRegistry
@@ -178,13 +178,13 @@ def is_prunable(layer: "keras.layers.Layer") -> bool:
 
 
 def refuse_unknown(layer: "keras.layers.Layer") -> None:
-    """Raises UsageError where an unknown layer holds a kernel that would escape pruning unnoticed."""
+    """Raises UsageError if a layer that TFMOT does not know has a kernel, which would not be pruned."""
     if prune_registry.PruneRegistry.supports(layer):
         return
     kernels = [w.name for w in layer.trainable_weights if w.shape.rank >= 2]
     if kernels:
         raise UsageError(
-            f"layer {layer.name!r} ({type(layer).__name__}) holds {kernels[0]!r} and nothing says "
-            "whether to prune it: let the layer implement tfmot.sparsity.keras.PrunableLayer "
-            f"(get_prunable_weights), or leave it whole with exclude={layer.name}"
+            f"layer {layer.name!r} ({type(layer).__name__}) holds {kernels[0]!r}, and TFMOT does not know "
+            "whether it is prunable: implement tfmot.sparsity.keras.PrunableLayer (get_prunable_weights) in "
+            f"the layer, or exclude it from pruning with exclude={layer.name}"
         )

@@ -1,4 +1,4 @@
-"""Masking models: prunable layers wrapped in `Masked` and unwrapped, weights and masks by name."""
+"""Wraps the prunable layers of a model in `Masked`, and reads and sets weights and masks by path."""
 
 import difflib
 import fnmatch
@@ -14,10 +14,11 @@ from lotcal_tf.pruning.masked import Masked, is_prunable, refuse_unknown
 
 
 def leaf_layers(model: "keras.Model") -> Iterator[tuple[str, "keras.layers.Layer"]]:
-    """Every layer of the model and of models nested in it, in model order, once, with its path.
+    """Every layer of a model and of its nested models, once, in model order.
 
     Yields:
-      `("encoder/dense_1", layer)`; a wrapped layer goes by the name of what it wraps.
+      Path and layer, e.g. `("encoder/dense_1", layer)`. The path of a `Masked` layer has the name of
+      the wrapped layer.
     """
     seen: set[int] = set()
 
@@ -35,10 +36,10 @@ def leaf_layers(model: "keras.Model") -> Iterator[tuple[str, "keras.layers.Layer
 
 
 def output_layer(model: "keras.Model") -> str:
-    """The name of the layer that makes the logits: the last that has a kernel to prune.
+    """The path of the last prunable layer, which computes the logits.
 
     Raises:
-      UsageError: the model has no prunable layer at all.
+      UsageError: the model has no prunable layer.
     """
     names = [
         path
@@ -46,40 +47,43 @@ def output_layer(model: "keras.Model") -> str:
         if isinstance(layer, Masked) or is_prunable(layer)
     ]
     if not names:
-        raise UsageError("the model has no layer with weights to prune (Dense, Conv2D, …)")
+        raise UsageError(
+            f"model {model.name!r} has no prunable layer: at least one such as Dense or Conv2D is needed"
+        )
     return names[-1]
 
 
 def wrap(
     model: "keras.Model", exclude: Sequence[str] = (), whole: Collection[str] = ()
 ) -> "keras.Model":
-    """A copy of the model, weights included, whose prunable layers are masked.
+    """Returns a copy of a model with the same weights, in which prunable layers are masked.
+
+    Layers with `trainable=False` are not masked.
 
     Args:
-      model: functional or sequential, built, maybe with models nested in it. A subclassed model
-        takes part as a layer of one, by implementing TFMOT's `PrunableLayer`.
-      exclude: names or paths of layers to leave whole; `*` and `?` stand for letters. A pattern
-        that has them may fit no layer, as a recipe's does with another model; a name may not.
-      whole: paths of layers to leave whole, as `leaf_layers` gives them.
+      model: functional or sequential, and built; may be nested. A subclassed model can be a layer of
+        it if it implements TFMOT's `PrunableLayer`.
+      exclude: names or paths of layers that are not masked; `*`, `?` and `[…]` are wildcards. A
+        pattern with wildcards may match no layer, so that recipes fit several models; a name must
+        match.
+      whole: paths of layers that are not masked, as `leaf_layers` gives them.
 
     Raises:
-      UsageError: the model is subclassed, or no weight of it is trainable; or a layer holds a kernel
-        and nothing says whether it may be pruned; or a name in `exclude` is not a layer's.
-
-    A layer with `trainable=False` is not pruned either.
+      UsageError: the model is subclassed, or has no trainable weight; a layer has a kernel that TFMOT
+        does not know; or a name in `exclude` matches no layer.
     """
     check_walkable(model)
     if not model.trainable_weights:
         raise UsageError(
-            f"model {model.name!r} is frozen: none of its weights is trainable; set model.trainable = True"
+            f"model {model.name!r} has no trainable weight, so nothing can be pruned: set model.trainable = True"
         )
     paths = {id(layer): path for path, layer in leaf_layers(model)}
     for name in exclude:
         if not set(name) & set("*?[") and not any(_fits(path, [name]) for path in paths.values()):
             near = difflib.get_close_matches(name, paths.values(), n=5, cutoff=0)
             raise UsageError(
-                f"exclude={name}: none of the model's {len(paths)} layers has that name; near it "
-                f"come {', '.join(near)}"
+                f"exclude={name}: none of the model's {len(paths)} layers has this name; similar names: "
+                f"{', '.join(near)}"
             )
 
     def masked(layer: "keras.layers.Layer") -> "keras.layers.Layer":
@@ -102,7 +106,7 @@ def _fits(path: str, patterns: Sequence[str]) -> bool:
 
 
 def strip(model: "keras.Model") -> "keras.Model":
-    """A plain Keras copy of a wrapped model: no masks, every pruned weight exactly 0."""
+    """Returns a copy of a masked model without masks, in which pruned weights are exactly 0."""
 
     def plain(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         return copy_layer(layer.layer if isinstance(layer, Masked) else layer)
@@ -120,9 +124,9 @@ def strip(model: "keras.Model") -> "keras.Model":
 
 
 def weight_variables(model: "keras.Model") -> dict[str, "tf.Variable"]:
-    """The model's weights by path, `layer/kernel`; the same names whether wrapped or plain.
+    """The weights of a model by path, e.g. `dense/kernel`; masking does not change the paths.
 
-    A weight's place within its layer is added where two of a layer's weights share a name.
+    If two weights of a layer have the same name, the second gets its index in the layer as a suffix.
     """
     found: dict[str, tf.Variable] = {}
     for path, layer in leaf_layers(model):
@@ -145,7 +149,7 @@ def frozen_weights(model: "keras.Model") -> list[str]:
 
 
 def mask_variables(model: "keras.Model") -> dict[str, "tf.Variable"]:
-    """The masks of a wrapped model, in model order, by the path of the weight they mask."""
+    """The masks of a masked model by the path of the masked weight, in model order."""
     names = {id(weight): name for name, weight in weight_variables(model).items()}
     return {
         names[id(weight)]: mask
@@ -161,7 +165,7 @@ def values(model: "keras.Model") -> dict[str, Any]:
 
 
 def mismatches(variables: Mapping[str, "tf.Variable"], arrays: Mapping[str, Any]) -> list[str]:
-    """Where arrays by path do not fit a model's variables: names and shapes, each in some words."""
+    """Describes each difference in name or shape between a model's variables and arrays by path."""
     problems = [f"{name} is missing" for name in variables if name not in arrays]
     problems += [f"{name} is not in the model" for name in arrays if name not in variables]
     return problems + [
@@ -172,10 +176,10 @@ def mismatches(variables: Mapping[str, "tf.Variable"], arrays: Mapping[str, Any]
 
 
 def assign(model: "keras.Model", arrays: dict[str, Any]) -> None:
-    """Sets the weights from arrays by path, all of them.
+    """Sets all weights of a model from arrays by path.
 
     Raises:
-      UsageError: names or shapes differ; every difference is listed.
+      UsageError: names or shapes differ; all differences are listed.
     """
     variables = weight_variables(model)
     problems = mismatches(variables, arrays)
@@ -186,11 +190,11 @@ def assign(model: "keras.Model", arrays: dict[str, Any]) -> None:
 
 
 def assign_masks(model: "keras.Model", masks: dict[str, Any]) -> None:
-    """Sets the masks of a wrapped model from boolean arrays by the path of the weight they mask."""
+    """Sets the masks of a masked model from boolean arrays by the path of the masked weight."""
     for name, variable in mask_variables(model).items():
         variable.assign(masks[name].astype("float32"))
 
 
 def _base_name(variable: "tf.Variable") -> str:
-    """`dense/kernel:0` → `kernel`."""
+    """The last part of a variable's name, e.g. `kernel` of `dense/kernel:0`."""
     return variable.name.rpartition("/")[2].partition(":")[0]

@@ -1,4 +1,4 @@
-"""What the survivors of a pruning start from again."""
+"""Rewinding: the weights from which the survivors of pruning are trained again."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 @dataclasses.dataclass(frozen=True)
 class Rewind:
-    """Where the survivors are rewound to.
+    """The weights to which survivors are rewound.
 
     Attributes:
-      kind: `init`; `late`, the weights after some steps of level 0; `random`, a fresh draw a
-        level (the control); `none`, no rewinding (fine-tuning).
-      steps: for `late`, how many steps of level 0.
+      kind: `init`: initial weights; `late`: weights after some steps of level 0; `random`: new initial
+        weights at each level (the control); `none`: no rewinding (fine-tuning).
+      steps: for `late`, the number of steps of level 0.
     """
 
     kind: str
@@ -22,7 +22,7 @@ class Rewind:
 
     @classmethod
     def parse(cls, text: str, steps_per_epoch: int) -> "Rewind":
-        """Reads `init`, `step:K`, `epoch:K`, `random` or `none`, as an `Experiment` has checked it."""
+        """Parses `init`, `step:K`, `epoch:K`, `random` or `none`; `Experiment` has checked the text."""
         unit, _, amount = text.partition(":")
         if not amount:
             return cls(unit)
@@ -32,11 +32,11 @@ class Rewind:
 def masked_start(
     start: Mapping[str, NDArray], masks: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, NDArray]:
-    """The weights a level begins with: `start` to the bit where a weight survives, else +0.
+    """The weights with which a level starts: bit-equal to `start` for survivors, 0 for pruned ones.
 
     Args:
-      start: every weight of the model by name, those that are not prunable included.
-      masks: by name, for the prunable ones.
+      start: all weights of the model by path, including those that are not prunable.
+      masks: the masks of the prunable weights by path, True for survivors.
     """
     return {
         name: np.where(masks[name], value, np.zeros((), value.dtype)) if name in masks else value

@@ -1,8 +1,8 @@
-"""Which weights a pruning removes: the lowest scores, in exact counts, as pure functions.
+"""Selects the weights to prune, those with the lowest scores, in exact numbers; pure functions.
 
-Scores and masks are arrays by name, in model order; a mask is boolean, True where a weight
-survives. Only survivors are ranked. Ties go by tensor in model order, then by lower flat index, so
-a level's density is known before it is run.
+Scores and masks are arrays by name, in model order. Masks are boolean, True for survivors. Only
+survivors are ranked. Of equal scores, the weight of the earlier tensor is pruned first, then the one
+with the lower flat index. So the density of each level is known in advance.
 """
 
 import dataclasses
@@ -21,12 +21,13 @@ Scores = Mapping[str, NDArray[np.floating]]
 
 @dataclasses.dataclass(frozen=True)
 class Pruned:
-    """The outcome of one pruning.
+    """The result of pruning.
 
     Attributes:
       masks: the new masks.
-      removed: how many weights were removed.
-      protected: the tensors whose last survivor was kept although its score was among the lowest.
+      removed: number of pruned weights.
+      protected: names of the tensors whose last survivor was kept although its score was among the
+        lowest.
     """
 
     masks: Masks
@@ -40,30 +41,30 @@ def count(masks: Mapping[str, NDArray[np.bool_]]) -> int:
 
 
 def local_counts(masks: Masks, rates: Mapping[str, float]) -> dict[str, int]:
-    """How many weights each tensor loses: round(rate × its survivors), halves up.
+    """Number of weights to prune in each tensor: round(rate × its survivors), halves up.
 
     Args:
-      masks: the survivors.
+      masks: the masks before pruning.
       rates: the rate of each tensor, in [0, 1).
     """
     return {name: half_up(rates[name] * int(mask.sum())) for name, mask in masks.items()}
 
 
 def global_count(masks: Masks, rate: float) -> int:
-    """How many weights all tensors lose together: round(rate × all survivors), halves up."""
+    """Number of weights to prune in all tensors together: round(rate × all survivors), halves up."""
     return half_up(rate * count(masks))
 
 
 def openlth_count(masks: Masks, rate: float, unprunable: int) -> int:
-    """How many weights OpenLTH removes: ceil(rate × all remaining kernel entries) + 1.
+    """Number of weights that OpenLTH prunes: ceil(rate × all remaining kernel entries) + 1.
 
-    Its threshold test removes one more than it counts. With this count the published sizes of
-    arXiv 2306.12190 are reproduced exactly.
+    OpenLTH compares with a threshold and so prunes one more than it computes. This count reproduces
+    the published sizes of arXiv 2306.12190 exactly.
 
     Args:
-      masks: the survivors of the prunable tensors.
+      masks: the masks of the prunable tensors before pruning.
       rate: in (0, 1).
-      unprunable: kernel entries of the tensors that are not pruned.
+      unprunable: number of kernel entries in the tensors that are not pruned.
     """
     return math.ceil(rate * (count(masks) + unprunable)) + 1
 
@@ -74,19 +75,20 @@ def prune(
     amount: int | Mapping[str, int],
     rounds: int = 1,
 ) -> Pruned:
-    """Removes the survivors with the lowest scores.
+    """Prunes the survivors with the lowest scores.
+
+    The last survivor of a tensor is never pruned. If all tensors are ranked together, the next lowest
+    score of another tensor is pruned instead.
 
     Args:
-      scores: gives the scores for the masks of a round; larger ones survive.
-      masks: the survivors so far.
-      amount: how many weights go, ranked all together; or by name how many of each tensor.
-      rounds: in how many rounds of nearly equal size they go, each with new scores.
-
-    A tensor is never emptied: its last survivor is passed over, and where tensors are ranked
-    together the next lowest score elsewhere goes in its place.
+      scores: returns the scores for the masks of a round; larger scores survive.
+      masks: the masks before pruning.
+      amount: number of weights to prune, ranked over all tensors; or the number for each tensor, by
+        name.
+      rounds: number of rounds of nearly equal size, each with new scores.
 
     Raises:
-      UsageError: so few weights are left that none goes, or that the number cannot be reached.
+      UsageError: too few weights are left to prune that number, or any.
     """
     protected: tuple[str, ...] = ()
     removed, kept = 0, masks
@@ -105,12 +107,12 @@ def prune(
 
 
 def _part(whole: int, number: int, rounds: int) -> int:
-    """A round's share, so that all rounds add up to the whole."""
+    """The share of one round; the shares of all rounds add up to the whole."""
     return whole * (number + 1) // rounds - whole * number // rounds
 
 
 def _remove_local(scores: Scores, masks: Masks, counts: Mapping[str, int]) -> Pruned:
-    """Removes from each tensor by itself."""
+    """Prunes each tensor separately."""
     kept, protected, removed = {}, [], 0
     for name, mask in masks.items():
         survivors, number = int(mask.sum()), counts[name]
@@ -124,16 +126,16 @@ def _remove_local(scores: Scores, masks: Masks, counts: Mapping[str, int]) -> Pr
 
 
 def _remove_global(scores: Scores, masks: Masks, number: int) -> Pruned:
-    """Removes from all tensors together.
+    """Prunes over all tensors together.
 
     Raises:
-      UsageError: more are to go than can.
+      UsageError: `number` exceeds the number of weights that can be pruned.
     """
     order = _ascending(scores, masks)
     sizes = [mask.size for mask in masks.values()]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     tensor = np.searchsorted(starts, order, side="right") - 1
-    # The last survivor of a tensor is the one of its survivors that the ranking puts last.
+    # Each tensor's highest-ranked survivor is its last one.
     last_first, where = np.unique(tensor[::-1], return_index=True)
     last = len(order) - 1 - where
     may_go = np.ones(len(order), bool)
@@ -156,15 +158,15 @@ def _remove_global(scores: Scores, masks: Masks, number: int) -> Pruned:
 def _nothing_left(masks: Masks) -> UsageError:
     return UsageError(
         f"only {count(masks)} weights are left in {len(masks)} tensor(s): no more can be pruned at "
-        "this rate; ask for fewer levels"
+        "this rate; choose fewer levels"
     )
 
 
 def _ascending(scores: Scores, masks: Masks) -> NDArray[np.intp]:
-    """The survivors' places in the concatenation of all tensors, lowest score first."""
+    """The indices of the survivors in the concatenation of all tensors, lowest score first."""
     flat = np.concatenate([np.asarray(scores[name]).ravel() for name in masks])
     alive = np.flatnonzero(np.concatenate([mask.ravel() for mask in masks.values()]))
-    # A stable sort keeps ties in order of place: that is the rule for ties.
+    # A stable sort orders equal scores by index.
     return alive[np.argsort(flat[alive], kind="stable")]
 
 

@@ -113,5 +113,5 @@ def test_channels_that_help_nothing_go_with_their_kernels(network):
 
 
 def test_a_network_without_scales_is_refused():
-    with pytest.raises(UsageError, match="needs BatchNorm behind convolutions"):
+    with pytest.raises(UsageError, match="has no convolution followed by BatchNorm"):
         Slimming(keras.Sequential([keras.Input((4,)), L.Dense(3)]))

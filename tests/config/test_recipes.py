@@ -1,4 +1,4 @@
-"""Contract tests over every recipe in configs: a new file is tried by being there."""
+"""Contract tests of every recipe in configs; new files are tested without further code."""
 
 import re
 import shlex
@@ -13,8 +13,8 @@ from lotcal_tf.config.recipes import read_recipe, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*.toml"))
-CHAIN = {"prune_rate": 0.2, "rewind": "init", "validation_size": 5000, "calib": "none"}
-LENET = CHAIN | {
+PRUNING_RUN = {"prune_rate": 0.2, "rewind": "init", "validation_size": 5000, "calib": "none"}
+LENET = PRUNING_RUN | {
     "model": "lenet_300_100",
     "optimizer": "adam",
     "lr": 1e-4,
@@ -25,7 +25,7 @@ LENET = CHAIN | {
     "scope": "local",
     "output_rate": 0.1,
 }
-CONVOLUTIONAL = CHAIN | {
+CONVOLUTIONAL = PRUNING_RUN | {
     "optimizer": "sgd",
     "momentum": 0.9,
     "weight_decay": 1e-4,
@@ -112,10 +112,10 @@ def header(path):
     return "\n".join(line.removeprefix("#").strip() for line in lines)
 
 
-def test_recipe_resolves_to_what_it_says(path):
+def test_recipe_resolves_to_its_fields(path):
     fields = read_recipe(path)
     experiment = resolve({"dataset": path.stem})
-    # TOML has lists where a field has a tuple; hyperparameters wait for their strategy.
+    # TOML has lists for tuples; hyperparameters belong to their strategy.
     own = fields.keys() & FIELDS.keys()
     assert {name: experiment.as_dict()[name] for name in own} == {
         name: fields[name] for name in own
@@ -125,13 +125,13 @@ def test_recipe_resolves_to_what_it_says(path):
     registry.strategy(experiment.calib)
 
 
-def test_recipe_says_all_that_makes_the_chain(path):
-    # A reader finds it there; a default that changes one day must not change the recipe.
-    said = {"source", "model", "initializer", "optimizer", "lr", "epochs", "batch_size"}
-    assert said | {"levels", "prune_rate", "scope", "rewind"} <= set(read_recipe(path))
+def test_recipe_sets_all_fields_that_define_the_run(path):
+    # Readers find them in the recipe, and a change of defaults does not change the recipe.
+    needed = {"source", "model", "initializer", "optimizer", "lr", "epochs", "batch_size"}
+    assert needed | {"levels", "prune_rate", "scope", "rewind"} <= set(read_recipe(path))
 
 
-def test_recipe_names_no_machine_and_nothing_void(path):
+def test_recipe_has_no_paths_and_no_field_without_effect(path):
     fields = read_recipe(path)
     assert not fields.keys() & {"data_dir", "out", "ticket", "plan"}
     experiment = resolve({"dataset": path.stem})
@@ -143,16 +143,16 @@ def test_header_gives_the_command_that_runs_the_recipe(path):
     request = flags.Command("train", "").read(shlex.split(command))
     experiment = resolve(request.given, request.config)
     assert experiment.run_id() == resolve({"dataset": path.stem}).run_id()
-    # What TFDS gives must be somewhere; what is embedded must need no such flag.
+    # Data of TFDS needs a directory; built-in data needs none.
     assert ("--data_dir=" in command) == (experiment.source not in registry.SOURCES)
 
 
-def test_header_tells_figures_and_time(path):
-    assert re.search(r"^(Expect: .*\d|Figures .*docs/results/)", header(path), re.MULTILINE)
-    assert re.search(r"^.*\bTime: .*\d+ (s|min|h)\b", header(path), re.MULTILINE)
+def test_header_gives_metrics_and_time(path):
+    assert re.search(r"^(Expect: .*\d|Metrics .*docs/results/)", header(path), re.MULTILINE)
+    assert re.search(r"^Time( \(estimate\))?: .*\d+ (s|min|h)\b", header(path), re.MULTILINE)
 
 
-def test_header_refers_to_documents_that_are_there(path):
+def test_documents_that_the_header_names_exist(path):
     for document in re.findall(r"\bdocs/[\w./-]+\w", header(path)):
         assert (ROOT / document).is_file(), document
 

@@ -44,21 +44,21 @@ def a_logit_a_place():
     "make, message",
     [
         (lambda: keras_3.Sequential([keras_3.Input((4,)), keras_3.layers.Dense(3)]),
-         r"this is a Keras 3 model.*import tf_keras as keras"),
+         r"the model is a Keras 3 model; a tf_keras model .*import tf_keras as keras"),
         (lambda: type("Mine", (keras_3.Model,), {})(),
-         r"this is a Keras 3 model.*import tf_keras as keras"),
-        (lambda: tf.Module(), "a tf_keras model is needed, this is a "),
-        (lambda: layers.Dense(3), "a tf_keras model is needed, this is a Dense"),
+         r"the model is a Keras 3 model; a tf_keras model .*import tf_keras as keras"),
+        (lambda: tf.Module(), "the model is of type .*Module: a tf_keras model is needed"),
+        (lambda: layers.Dense(3), "the model is of type Dense: a tf_keras model is needed"),
         (Subclassed, "Subclassed is a subclassed model.*PrunableLayer"),
         (lambda: keras.Sequential([layers.Dense(3)], name="mine"),
-         "'mine' has no weights yet: give it an Input"),
-        (two_outputs, r"'mine' gives .*one output of logits"),
-        (named_output, r"'mine' gives .*one output of logits"),
-        (a_logit_a_place, r"'mine' gives \(None, 4, 3\): one output of logits"),
-        (lambda: network(1), r"'mine' gives \(None, 1\): one output of logits"),
+         "'mine' has no weights yet: let it begin with keras.Input"),
+        (two_outputs, r"'mine' has output shape .*one output of logits"),
+        (named_output, r"'mine' has output shape .*one output of logits"),
+        (a_logit_a_place, r"'mine' has output shape \(None, 4, 3\): one output of logits"),
+        (lambda: network(1), r"'mine' has output shape \(None, 1\): one output of logits"),
     ],
 )  # fmt: skip
-def test_what_is_no_classifier_is_named_with_the_fix(make, message):
+def test_other_models_are_refused_with_the_fix(make, message):
     with pytest.raises(UsageError, match=message) as raised:
         classes_of(make())
     assert "\n" not in str(raised.value)
@@ -82,7 +82,7 @@ def test_whole_numbers_pass_as_inputs():
 
 
 def test_another_number_of_outputs_than_classes():
-    with pytest.raises(UsageError, match="'mine' gives 3 outputs, the data has 10 classes"):
+    with pytest.raises(UsageError, match="'mine' gives 3 outputs, and the data has 10 classes"):
         check_outputs(network(3), EXAMPLES, 10)
 
 
@@ -100,7 +100,7 @@ def ends_in_operation():
     "make", [lambda: network(activation="softmax"), ends_in_layer, ends_in_operation]
 )
 def test_a_softmax_at_the_end_is_named_with_the_fix(make):
-    with pytest.raises(UsageError, match=r"'mine' ends in a softmax.*Dense\(classes\), not"):
+    with pytest.raises(UsageError, match=r"'mine' gives probabilities.*Dense\(classes\), not"):
         check_outputs(make(), EXAMPLES, 3)
 
 
@@ -108,7 +108,7 @@ def test_a_softmax_so_sure_that_it_gives_zeros_and_ones_is_found_too():
     model = network(activation="softmax")
     model.get_layer("d").kernel.assign(tf.eye(4, 3) * 1e6)
     assert set(model(EXAMPLES).numpy().ravel()) == {0.0, 1.0}
-    with pytest.raises(UsageError, match="ends in a softmax"):
+    with pytest.raises(UsageError, match="gives probabilities"):
         check_outputs(model, EXAMPLES, 3)
 
 
@@ -141,13 +141,13 @@ def test_images_that_are_large_enough_pass(shape):
 @pytest.mark.parametrize(
     ("shape", "problem"),
     [
-        ((64,), "takes images (height, width, channels); the data's examples are of shape 64"),
-        ((8, 8), "takes images (height, width, channels); the data's examples are of shape 8x8"),
-        ((4, 9, 3), "needs images of 5x5 or more; the data's are 4x9x3"),
-        ((9, 4, 3), "needs images of 5x5 or more; the data's are 9x4x3"),
+        ((64,), "takes images (height, width, channels), and the data has examples of shape 64"),
+        ((8, 8), "takes images (height, width, channels), and the data has examples of shape 8x8"),
+        ((4, 9, 3), "needs images of 5x5 or more, and the data has 4x9x3"),
+        ((9, 4, 3), "needs images of 5x5 or more, and the data has 9x4x3"),
     ],
 )
-def test_what_is_no_image_or_too_small_a_one_is_named(shape, problem):
+def test_other_data_and_small_images_are_refused(shape, problem):
     with pytest.raises(FieldError) as caught:
         check_images("some_8", shape, smallest=5)
     assert str(caught.value).startswith(f"model=some_8: {problem}: choose ")

@@ -338,7 +338,7 @@ def test_an_unknown_layer_with_a_kernel_is_refused_by_name_unless_excluded(make)
     np.testing.assert_array_equal(outputs(network, x), outputs(model, x))
 
 
-def test_a_prunable_weight_that_is_no_attribute_is_refused():
+def test_a_prunable_weight_must_be_an_attribute():
     class Listed(Own):
         def build(self, input_shape):
             self.kernels = [self.add_weight("kernel", (input_shape[-1], self.units))]
@@ -350,7 +350,7 @@ def test_a_prunable_weight_that_is_no_attribute_is_refused():
             return list(self.kernels)
 
     x = keras.Input((4,))
-    with pytest.raises(UsageError, match=r"'mine' \(Listed\).*is no attribute of the layer"):
+    with pytest.raises(UsageError, match=r"'mine' \(Listed\).*must be an attribute of the layer"):
         wrap(keras.Model(x, Listed(3, name="mine")(x)))
 
 
@@ -379,14 +379,14 @@ def test_exclude_takes_names_paths_and_patterns(exclude, left):
     assert list(masking.mask_variables(network)) == [f"{path}/kernel" for path in left]
 
 
-def test_a_name_to_exclude_that_no_layer_has_is_told_with_what_comes_near():
+def test_an_unknown_name_to_exclude_is_refused_with_similar_names():
     layers = [keras.layers.Dense(2, name=f"dense_{n}") for n in range(20)]
     model = keras.Sequential([keras.Input((2,)), *layers])
     with pytest.raises(
         UsageError, match=r"^exclude=dense13: none of the model's 20 layers"
     ) as error:
         wrap(model, ["dense_1", "dense13"])
-    near = str(error.value).rpartition("come ")[2].split(", ")
+    near = str(error.value).rpartition("names: ")[2].split(", ")
     assert near[0] == "dense_13"
     assert len(near) == 5
 
@@ -428,7 +428,7 @@ def test_the_output_layer_is_the_last_with_a_kernel_to_prune():
     for model in (nested(), dense(), convolutions()):
         assert masking.output_layer(model) == masking.output_layer(wrap(model)) == "b"
     x = keras.Input((4,))
-    with pytest.raises(UsageError, match="no layer with weights to prune"):
+    with pytest.raises(UsageError, match="has no prunable layer"):
         masking.output_layer(keras.Model(x, layers.ReLU()(x)))
 
 

@@ -1,4 +1,4 @@
-"""The table of exports: figures of hand-made cards, ratios against the first row of each."""
+"""The table of exports, from hand-made model cards; ratios are to the first row of each."""
 
 import json
 import re

@@ -8,14 +8,17 @@ def tool(load):
     return load("grid")
 
 
-def test_every_combination_is_a_chain_of_its_own_name(tool):
-    chains = tool.grid(["model=lenet_5,lenet_6", "seed=0,1"], ["--dataset=mixture"])
-    assert {chain.name: chain.flags for chain in chains} == {
+def test_every_combination_is_a_command_of_its_own_name(tool):
+    commands = tool.grid(["model=lenet_5,lenet_6", "seed=0,1"], ["--dataset=mixture"])
+    assert {command.name: command.flags for command in commands} == {
         f"model_{model}-seed_{seed}": ["--dataset=mixture", f"--model={model}", f"--seed={seed}"]
         for model in ("lenet_5", "lenet_6")
         for seed in (0, 1)
     }
-    assert [chain.name for chain in chains][:2] == ["model_lenet_5-seed_0", "model_lenet_5-seed_1"]
+    assert [command.name for command in commands][:2] == [
+        "model_lenet_5-seed_0",
+        "model_lenet_5-seed_1",
+    ]
 
 
 @pytest.mark.parametrize("over", ["seed", "seed=", "=1"])

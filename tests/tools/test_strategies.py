@@ -1,4 +1,4 @@
-"""The comparison's pure parts: what is tried, which setting is chosen, and the table's figures."""
+"""The comparison's pure parts: the settings tried, the setting chosen, and the tables."""
 
 import csv
 import re
@@ -6,7 +6,8 @@ import statistics
 
 import pytest
 
-from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.fields import fields_of
+from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.registry import STRATEGIES
 
 
@@ -79,10 +80,10 @@ def squeezed(text):
 
 
 def test_the_lowest_nll_among_the_accurate_is_chosen(tool, run):
-    chains = [(name, dict(settings)) for name, settings in RUNS]
+    trials = [(name, dict(settings)) for name, settings in RUNS]
     names = ("density", "val_nll", "val_accuracy")
     runs = [run([dict(zip(names, row, strict=True)) for row in OUTSIDE + r]) for r in RUNS.values()]
-    assert squeezed(tool.search(chains, runs)).splitlines()[2:] == [
+    assert squeezed(tool.search(trials, runs)).splitlines()[2:] == [
         "| none | 0.1500 | 96.00% | chosen |",
         "| lwcc calib_weight=0.1 | 0.1000 | 96.00% | |",
         "| lwcc calib_weight=0.2 | 0.0200 | 95.79% | accuracy too low |",
@@ -92,19 +93,19 @@ def test_the_lowest_nll_among_the_accurate_is_chosen(tool, run):
 
 
 def test_a_setting_is_ranked_by_the_mean_of_its_seeds(tool, run):
-    figures = {("none", 0): 0.1, ("lwcc", 0): 0.2, ("none", 1): 0.3, ("lwcc", 1): 0.1}
-    chains = [(calib, {"seed": seed}) for calib, seed in figures]
+    values = {("none", 0): 0.1, ("lwcc", 0): 0.2, ("none", 1): 0.3, ("lwcc", 1): 0.1}
+    trials = [(calib, {"seed": seed}) for calib, seed in values]
     row = {"density": 0.1, "val_accuracy": 0.9}
-    runs = [run([row | {"val_nll": nll}]) for nll in figures.values()]
-    assert squeezed(tool.search(chains, runs)).splitlines()[2:] == [
+    runs = [run([row | {"val_nll": nll}]) for nll in values.values()]
+    assert squeezed(tool.search(trials, runs)).splitlines()[2:] == [
         "| none | 0.2000 | 90.00% | chosen |",
         "| lwcc | 0.1500 | 90.00% | chosen |",
     ]
 
 
 def test_a_table_without_such_a_level_says_so(tool, run):
-    rows = [{"density": 1.0} | {f"test_{figure}": 0.0 for figure in tool.FIGURES}]
-    with pytest.raises(SystemExit, match=r"no level near 21.0% kept: take more --levels"):
+    rows = [{"density": 1.0} | {f"test_{metric}": 0.0 for metric in tool.METRICS}]
+    with pytest.raises(SystemExit, match=r"no level near 21.0% kept: choose more --levels"):
         tool.table([("none", {"seed": 0})], [run(rows)])
 
 
@@ -112,14 +113,14 @@ def test_the_table_takes_the_nearest_level_and_the_spread_over_seeds(tool, run):
     def levels(shift):
         rows = []
         for density in (1.0, 0.263, 0.211, 0.169, 0.135, 0.0362, 0.029):
-            row = {f"test_{figure}": density + shift for figure in tool.FIGURES}
+            row = {f"test_{metric}": density + shift for metric in tool.METRICS}
             rows.append({"density": density} | row)
         return rows
 
-    chains = [("none", {"seed": 0}), ("lwcc", {"seed": 0}), ("none", {"seed": 1})]
-    text = squeezed(tool.table(chains, [run(levels(s)) for s in (0.0, 0.5, 0.01)]))
+    trials = [("none", {"seed": 0}), ("lwcc", {"seed": 0}), ("none", {"seed": 1})]
+    text = squeezed(tool.table(trials, [run(levels(s)) for s in (0.0, 0.5, 0.01)]))
     parts = [part.splitlines() for part in text.split("\n\n")]
-    assert [part[0].split(" | ")[0] for part in parts] == [f"| {f}" for f in tool.FIGURES]
+    assert [part[0].split(" | ")[0] for part in parts] == [f"| {f}" for f in tool.METRICS]
     spread = statistics.stdev([0.0, 0.01])
     means = [100.5, 21.6, 14.0, 4.12]  # Per cent: .005 is the seeds' mean shift.
     cells = [f"{mean:.2f} ± {100 * spread:.2f}" for mean in means]
@@ -129,7 +130,7 @@ def test_the_table_takes_the_nearest_level_and_the_spread_over_seeds(tool, run):
     assert parts[1][3] == "| lwcc | 1.5000 | 0.7110 | 0.6350 | 0.5362 |"
 
 
-def test_a_chain_is_called_and_named_by_its_settings(tool):
-    chain = tool.chain("lwcc", {"calib_weight": 0.1, "seed": 0}, ["--epochs=2"])
-    assert chain.name == "lwcc-calib_weight_0.1-seed_0"
-    assert chain.flags == ["--calib=lwcc", "--calib_weight=0.1", "--seed=0", "--epochs=2"]
+def test_a_command_is_named_by_its_settings(tool):
+    command = tool.train_command("lwcc", {"calib_weight": 0.1, "seed": 0}, ["--epochs=2"])
+    assert command.name == "lwcc-calib_weight_0.1-seed_0"
+    assert command.flags == ["--calib=lwcc", "--calib_weight=0.1", "--seed=0", "--epochs=2"]

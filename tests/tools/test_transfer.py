@@ -1,4 +1,4 @@
-"""The transfer tables' pure parts: which chains are run, with which flags, and what is averaged."""
+"""The transfer tables' pure parts: the commands, their flags, and the averages."""
 
 import pytest
 
@@ -24,16 +24,16 @@ def test_controls_and_the_other_optimizer_are_the_first_strategys(tool):
     assert [v.flags[0] for v in same] == ["--calib=none", "--calib=vwcc"] + 2 * ["--calib=none"]
 
 
-def experiment_of(chain):
-    """What the train command makes of a chain's flags."""
-    request = train.COMMAND.read(chain.flags)
+def experiment_of(command):
+    """What the train command makes of a command's flags."""
+    request = train.COMMAND.read(command.flags)
     return resolve(request.given, request.config)
 
 
 FLAGS = ["--model=lenet_10", "--levels=3", "--lr=0.1", "--prune_rate=0.4", "--epochs=2"]
 
 
-def test_what_a_ticket_brings_goes_to_the_search_only(tool):
+def test_flags_that_a_ticket_determines_go_to_the_search_only(tool):
     assert tool.for_transfer(FLAGS) == ["--levels=3", "--lr=0.1", "--epochs=2"]
     kept = ["--calib_weight=0.1", "--set=gamma=2", "--config=a.toml"]
     assert tool.for_transfer([*kept, "--dropout_at=head", "--gradient_of=loss"]) == kept
@@ -42,20 +42,20 @@ def test_what_a_ticket_brings_goes_to_the_search_only(tool):
             tool.for_transfer([wrong])
 
 
-def test_the_train_command_takes_every_chain(tool, tmp_path):
+def test_the_train_command_accepts_every_command(tool, tmp_path):
     columns = tool.variants(["none", "vwcc"], "none", "--optimizer=adam --lr=0.001")
     found = tool.searches(["none", "vwcc"], 2, "mnist", FLAGS)
     assert list(found) == [("none", 0), ("vwcc", 0), ("none", 1), ("vwcc", 1)]
-    for (calib, seed), chain in found.items():
-        experiment = experiment_of(chain)
+    for (calib, seed), command in found.items():
+        experiment = experiment_of(command)
         assert (experiment.dataset, experiment.calib, experiment.seed) == ("mnist", calib, seed)
         assert experiment.prune_rate == 0.4
         for level in range(4):
-            (tmp_path / chain.name / "tickets" / f"level_0{level}").mkdir(parents=True)
+            (tmp_path / command.name / "tickets" / f"level_0{level}").mkdir(parents=True)
     moved = tool.transfers(columns, 2, "digits", FLAGS, tmp_path)
-    assert len({chain.name for chain in moved.values()}) == len(moved) == 2 * 5
-    for (column, seed), chain in moved.items():
-        experiment = experiment_of(chain)
+    assert len({command.name for command in moved.values()}) == len(moved) == 2 * 5
+    for (column, seed), command in moved.items():
+        experiment = experiment_of(command)
         assert (experiment.dataset, experiment.calib, experiment.seed) == ("digits", "none", seed)
         strategy = "vwcc" if column == "vwcc" else "none"
         assert experiment.ticket == str(tmp_path / f"find-{strategy}-seed_{seed}")

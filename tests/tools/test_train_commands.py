@@ -1,4 +1,4 @@
-"""How chains are called, and how their figures are written."""
+"""How train commands are run, and how their metrics are written."""
 
 import sys
 
@@ -7,12 +7,10 @@ import pytest
 
 @pytest.fixture(scope="module")
 def tool(load):
-    return load("chains")
+    return load("train_commands")
 
 
-def test_chains_run_as_the_train_command_and_a_failed_one_names_its_log(
-    tool, tmp_path, monkeypatch
-):
+def test_commands_are_run_and_a_failed_one_names_its_log(tool, tmp_path, monkeypatch):
     calls = []
 
     def call(words, **_):
@@ -21,8 +19,11 @@ def test_chains_run_as_the_train_command_and_a_failed_one_names_its_log(
 
     monkeypatch.setattr(tool.subprocess, "call", call)
     out = tmp_path / "out"
-    chains = [tool.Chain("a-seed_0", ["--seed=0", "--epochs=2"]), tool.Chain("b_0.1", ["--lr=0.1"])]
-    runs = tool.run_all(chains, out)
+    commands = [
+        tool.TrainCommand("a-seed_0", ["--seed=0", "--epochs=2"]),
+        tool.TrainCommand("b_0.1", ["--lr=0.1"]),
+    ]
+    runs = tool.run_all(commands, out)
     assert runs == [out / "a-seed_0", out / "b_0.1"]
     start = [sys.executable, "-m", "lotcal_tf.train"]
     assert sorted(calls) == [
@@ -30,7 +31,7 @@ def test_chains_run_as_the_train_command_and_a_failed_one_names_its_log(
         [*start, "--seed=0", "--epochs=2", f"--out={runs[0]}"],
     ]
     with pytest.raises(SystemExit, match=r"--calib=mda failed, see .*mda\.log"):
-        tool.run_all([tool.Chain("mda", ["--calib=mda"])], out)
+        tool.run_all([tool.TrainCommand("mda", ["--calib=mda"])], out)
 
 
 def test_a_cell_is_mean_and_sample_deviation(tool):

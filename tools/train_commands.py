@@ -1,4 +1,4 @@
-"""Runs many chains of the train command, one process on one core, and reads what they measured."""
+"""Runs several train commands in parallel, each on one processor core, and reads their metrics."""
 
 import csv
 import dataclasses
@@ -15,34 +15,39 @@ Row = dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Chain:
+class TrainCommand:
     """One call of the train command.
 
     Attributes:
-      name: what its run directory and its log are called.
-      flags: without `--out`.
+      name: name of its run directory and of its log file.
+      flags: its flags, without `--out`.
     """
 
     name: str
     flags: Sequence[str]
 
 
-def run_all(chains: Sequence[Chain], out: Path) -> list[Path]:
-    """Runs the chains, as many at once as there are cores; gives their run directories.
+def run_all(commands: Sequence[TrainCommand], out: Path) -> list[Path]:
+    """Runs commands, one per core at a time; finished runs are not trained again.
 
-    A chain that is finished is not run again, so an interrupted call continues.
+    Args:
+      commands: the commands.
+      out: directory for run directories and logs.
+
+    Returns:
+      The run directories, in the order of the commands.
 
     Raises:
-      SystemExit: a chain failed; its log is named.
+      SystemExit: a command failed; the message names its log.
     """
     cores: Queue[int] = Queue()
     for core in sorted(os.sched_getaffinity(0)):
         cores.put(core)
     out.mkdir(parents=True, exist_ok=True)
 
-    def run(chain: Chain) -> Path:
-        directory = out / chain.name
-        call = [sys.executable, "-m", "lotcal_tf.train", *chain.flags]
+    def run(command: TrainCommand) -> Path:
+        directory = out / command.name
+        call = [sys.executable, "-m", "lotcal_tf.train", *command.flags]
         core = cores.get()
         try:
             log = directory.with_suffix(directory.suffix + ".log")
@@ -57,21 +62,21 @@ def run_all(chains: Sequence[Chain], out: Path) -> list[Path]:
             cores.put(core)
         if code:
             raise SystemExit(f"{' '.join(call)} failed, see {log}")
-        print(f"done: {chain.name}", file=sys.stderr, flush=True)
+        print(f"finished: {command.name}", file=sys.stderr, flush=True)
         return directory
 
     with ThreadPoolExecutor(cores.qsize()) as pool:
-        return list(pool.map(run, chains))
+        return list(pool.map(run, commands))
 
 
 def read(directory: Path) -> list[Row]:
-    """The levels of a run."""
+    """Reads `metrics.csv` of a run, one row per level."""
     with (directory / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def cell(figure: str, values: Sequence[float]) -> str:
-    """Mean ± standard deviation, accuracy in per cent; a single value has no spread."""
-    scale, digits = (100, 2) if figure == "accuracy" else (1, 4)
+def cell(metric: str, values: Sequence[float]) -> str:
+    """Mean ± standard deviation of values (without the deviation for one value); accuracy in per cent."""
+    scale, digits = (100, 2) if metric == "accuracy" else (1, 4)
     spread = f" ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{scale * statistics.mean(values):.{digits}f}{spread}"
