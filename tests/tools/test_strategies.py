@@ -6,8 +6,7 @@ import statistics
 
 import pytest
 
-from lotcal_tf.config.fields import fields_of
-from lotcal_tf.config.recipes import resolve
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.registry import STRATEGIES
 
 
