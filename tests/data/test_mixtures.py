@@ -109,6 +109,7 @@ def test_more_clusters_are_harder():
     assert len(set(errors)) == 4
 
 
+@pytest.mark.full
 def test_the_recipe_over_fits_and_its_selected_ticket_is_nearer_to_the_truth(tmp_path):
     # The recipe's training; two large prunings instead of many small ones, so that it takes seconds.
     flags = {"dataset": "mixture", "prune_rate": 0.8, "levels": 2, "out": str(tmp_path / "run")}

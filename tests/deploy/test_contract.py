@@ -19,7 +19,7 @@ SHAPE, CLASSES = (16, 16, 3), 4
 INPUTS = np.random.default_rng(0).integers(0, 256, size=(9, *SHAPE)).astype("float32")
 
 
-# Converting 18 and 19 layers takes long; `resnet8_4` and the formats' own tests have the same parts.
+# Converting deep networks takes long; `resnet8_4` and the formats' own tests have the same parts.
 DEEP = {"resnet18", "vgg19"}
 
 

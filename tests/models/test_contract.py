@@ -14,7 +14,15 @@ SHAPE, CLASSES = (32, 32, 3), 7
 INPUTS = np.random.default_rng(0).integers(0, 256, size=(4, *SHAPE)).astype("float32")
 
 
-@pytest.fixture(scope="module", params=registry.MODELS)
+# The deep networks take long, and are made of the same parts as `resnet8_4`.
+DEEP = {"resnet18", "vgg19"}
+FAMILIES = [
+    pytest.param(family, marks=[pytest.mark.full] if family in DEEP else [])
+    for family in registry.MODELS
+]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def name(request):
     return registry.MODELS[request.param].example
 
