@@ -21,7 +21,9 @@ SLOW |= {"numpy", "scipy", "sklearn", "matplotlib"}
 
 def pytest_sessionfinish(session):
     """Drops TensorFlow's notices, which pytest-xdist would print after pytest's closing line."""
-    session.config.pluginmanager.getplugin("capturemanager").read_global_capture()
+    manager = session.config.pluginmanager.getplugin("capturemanager")
+    if manager.is_globally_capturing():  # not with -s, nor after an error of collection
+        manager.read_global_capture()
 
 
 @pytest.fixture

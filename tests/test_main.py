@@ -28,7 +28,7 @@ def test_an_unknown_command_is_refused_with_the_list(at_once):
     [
         (["train", "--help"], 0, "usage: python -m lotcal_tf.train"),
         (["evaluate", "--shift=fog"], 2, "evaluate: --model is missing"),
-        (["train", "--data_dir=x"], 2, "train: --data_dir=x: applies only with a TFDS data set"),
+        (["train", "--data_dir=x"], 2, "train: --data_dir=x: applies only with"),
     ],
 )
 def test_a_command_gets_its_own_arguments(at_once, argv, code, words):

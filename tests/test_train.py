@@ -72,6 +72,12 @@ def call(call_command):
 
 
 @pytest.fixture
+def one_file(monkeypatch):
+    """The command exports one file only: most tests are not about exporting, which takes seconds."""
+    monkeypatch.setattr(train, "FORMATS", ("float32",))
+
+
+@pytest.fixture
 def svhn(tmp_path):
     """A TFDS directory with a set of SVHN's name and shape: 300 and 20 images of noise."""
 
@@ -265,6 +271,7 @@ def test_finished_run_says_so_and_writes_nothing(finished, call, levels):
     assert state(finished.directory) == before
 
 
+@pytest.mark.usefixtures("one_file")
 def test_a_convolutional_recipe_runs_through_to_its_export(call, svhn, tmp_path):
     """The recipe's batch of 250 leaves one step an epoch here; T = 5 passes, dropout after stages."""
     job = ["--dataset=svhn", "--calib=lwcc_si", "--model=vgg19_4", "--levels=1", "--epochs=1"]
@@ -288,6 +295,7 @@ def test_a_convolutional_recipe_runs_through_to_its_export(call, svhn, tmp_path)
     assert zeros == prunable - int(sparse["remaining"])
 
 
+@pytest.mark.usefixtures("one_file")
 def test_the_library_gives_the_same_run(digits_run, call, tmp_path):
     record = RunStore(digits_run.directory).experiment()
     changed = {n: v for n, v in record["identity"].items() if v != "digits"} | {"plan": "graph"}
@@ -300,6 +308,7 @@ def test_the_library_gives_the_same_run(digits_run, call, tmp_path):
         assert store.read(level).digest == digits_run.ticket(level).digest
 
 
+@pytest.mark.usefixtures("one_file")
 def test_more_levels_extend_a_run(finished, call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert call(*SMALL, "--levels=1").code == 0
@@ -316,6 +325,7 @@ def test_more_levels_extend_a_run(finished, call, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
 
 
+@pytest.mark.usefixtures("one_file")
 def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(finished, call, tmp_path):
     run = tmp_path / "run"
     # A shell's background job ignores Ctrl-C, and so would what it starts.
@@ -348,6 +358,7 @@ def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(finished, call,
     assert again.out.splitlines()[table] == finished.out.splitlines()[table]
 
 
+@pytest.mark.usefixtures("one_file")
 def test_a_ticket_starts_another_run(finished, call, tmp_path):
     ticket = finished.directory / "tickets" / "level_02"
     run = tmp_path / "run"
@@ -396,7 +407,7 @@ def test_directory_of_something_else_is_never_written_into(call, tmp_path):
         (["--calib=no_such_module:Mine"], "--calib=no_such_module:Mine: cannot be imported"),
         (["--calib=os:getcwd"], "--calib=os:getcwd: must be a subclass of lotcal_tf.Strategy"),
         (["--dataset=mnist", "--data_dir=absent"], "--data_dir=absent: no such directory"),
-        (["--data_dir=absent"], "--data_dir=absent: applies only with a TFDS data set"),
+        (["--data_dir=absent"], "--data_dir=absent: applies only with"),
         (
             ["--calib=mixup", "--calib_weight=1"],
             "--calib_weight=1: not a hyperparameter of calib=mix",
@@ -491,6 +502,7 @@ class FailsWhenPruned(CrossEntropy):
 """
 
 
+@pytest.mark.usefixtures("one_file")
 def test_finished_levels_stay_when_a_later_one_fails(call, tmp_path, monkeypatch):
     (tmp_path / "my_strategies.py").write_text(FAILING)
     monkeypatch.syspath_prepend(tmp_path)

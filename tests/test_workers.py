@@ -147,6 +147,7 @@ def test_only_the_chief_writes_and_exports(pair):
     assert (directory / "err1").read_text() == ""
 
 
+@pytest.mark.full
 def test_the_death_of_a_worker_ends_the_run_and_harms_no_level(pair, ticket, tmp_path):
     run = pair[0] / "run"
     processes = start(tmp_path, ticket, (run, run), 30)

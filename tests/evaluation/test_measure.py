@@ -170,7 +170,7 @@ def test_json_and_table_tell_the_same():
     ]
     assert content["unseen"] == [{"data": "half", "examples": 9, **found.unseen[0].metrics}]
     head, data, columns, clean, one, three, unseen = found.table().splitlines()
-    assert head == "a.tflite (tflite); output: logits"
+    assert head == "a.tflite (tflite); logits as they are"
     assert data == "1,203 examples of blobs, test split; ECE in 7 bins"
     for line, metrics in ((clean, found.metrics), (three, found.shifts[1].metrics)):
         values = dict(zip(columns.split(), line.replace(" %", "").split()[-10:], strict=True))

@@ -1,7 +1,6 @@
 """Tickets, runs and files are opened by one function, which refuses all else."""
 
 import dataclasses
-import json
 import shutil
 
 import numpy as np
@@ -10,7 +9,7 @@ import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
-from lotcal_tf.evaluation.open_model import open_model, recorded_experiment, temperature_of
+from lotcal_tf.evaluation.open_model import open_model, temperature_of
 from lotcal_tf.formats.outputs import gives_probabilities
 from lotcal_tf.formats.saved_model import SavedModel
 from lotcal_tf.formats.tflite import Float32
@@ -58,23 +57,9 @@ def test_a_ticket_is_its_trained_network(run, make_ticket, inputs):
     np.testing.assert_allclose(opened.runner(inputs), truth, rtol=1e-6, atol=1e-6)
 
 
-def test_a_run_stands_for_its_best_level(run):
+def test_a_run_stands_for_its_selected_level(run):
     # Level 0 does not compete, and level 2 is far from level 1.
     assert open_model(run).path == run / "tickets" / "level_01"
-
-
-@pytest.mark.parametrize(
-    "place", [".", "tickets/level_01", "export/ticket.tflite", "export/saved_model"]
-)
-def test_what_lies_in_a_run_finds_its_experiment(run, place, monkeypatch):
-    assert recorded_experiment(run / place) == {"dataset": "blobs", "seed": 3}
-    monkeypatch.chdir(run / "tickets")
-    assert recorded_experiment(run.relative_to(run.parent).parent / "level_01")["seed"] == 3
-
-
-def test_what_lies_elsewhere_finds_none(run, tmp_path):
-    shutil.copy(run / "export" / "ticket.tflite", tmp_path)
-    assert recorded_experiment(tmp_path / "ticket.tflite") == {}
 
 
 def test_an_integer_softmax_gives_probabilities(ticket, inputs, logits, tmp_path):
@@ -140,11 +125,6 @@ def test_a_damaged_ticket_is_refused(run, tmp_path):
 def test_a_run_that_has_no_level_is_refused(tmp_path):
     RunStore(tmp_path / "run").begin({"experiment": {}})
     assert "is a run without a finished level" in refused(tmp_path / "run")
-    (tmp_path / "run" / "experiment.json").write_text("{")
-    with pytest.raises(UsageError, match=r"experiment\.json cannot be read"):
-        recorded_experiment(tmp_path / "run")
-    (tmp_path / "run" / "experiment.json").write_text(json.dumps({"run_id": "old"}))
-    assert recorded_experiment(tmp_path / "run") == {}
 
 
 def test_a_temperature_is_in_the_record_of_the_ticket(ticket):
