@@ -317,7 +317,10 @@ REFUSED = {
     "softmax": ({"model": softmax_model}, "gives probabilities, logits are needed: leave out"),
     "Keras 3": ({"model": keras_3_model}, "Keras 3 model; .*import tf_keras as keras"),
     "subclassed": ({"model": Subclassed}, "Subclassed is a subclassed model"),
-    "no model": ({"model": lambda: "lenet"}, "the model is of type str: a tf_keras model is needed"),
+    "no model": (
+        {"model": lambda: "lenet"},
+        "the model is of type str: a tf_keras model is needed",
+    ),
     "input shape": ({"model": lambda: dense(3, inputs=5)}, r"cannot take inputs of shape \(8,\)"),
     "NaN": ({"train": (BROKEN, TRAIN[1])}, "train inputs hold NaN or infinity, first in example 0"),
     "NaN in test": ({"test": (BROKEN, TRAIN[1])}, "test inputs hold NaN or infinity"),
