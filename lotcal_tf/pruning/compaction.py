@@ -34,7 +34,8 @@ class Compaction:
       model: functional Keras model with the inputs and outputs of the original.
       before: shape of the kernel of each layer of the original, by the layer's name in `model`.
       after: shape of the kernel of each layer of `model`, by name.
-      inputs_kept: number of inputs of the first layer that are read; None if it reads all of them.
+      inputs_kept: number of inputs that a gather passes to the first dense layer; None without a
+        gather.
     """
 
     model: "keras.Model"

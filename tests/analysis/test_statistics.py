@@ -75,7 +75,7 @@ def test_no_rank_correlation_of_constants_or_two_pairs():
         rank_correlation([1, 2, 3], [1, 2])
 
 
-def test_pairs_are_told_by_their_key():
+def test_pairs_are_matched_by_key():
     found = paired_difference({"a": 3.0, "b": 5.0, "c": 9.0}, {"b": 1.0, "a": 1.0, "d": 0.0})
     assert found is not None
     assert (found.n, found.mean) == (2, 3.0)

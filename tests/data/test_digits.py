@@ -59,5 +59,5 @@ def test_the_test_split_is_the_same_for_every_seed_and_the_others_are_not(datase
     np.testing.assert_array_equal(again.train.inputs, dataset.train.inputs)
 
 
-def test_validation_is_a_tenth_unless_told():
+def test_validation_is_a_tenth_by_default():
     assert load(validation_size=None).validation.count == 143  # of 1 437

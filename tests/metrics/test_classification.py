@@ -144,7 +144,7 @@ def test_wrong_confident_by_hand():
     assert metrics.wrong_confident([1, 1], close) == 0.5
 
 
-def test_fifteen_bins_unless_told():
+def test_fifteen_bins_by_default():
     labels, logits = synthetic(1000, 10)
     assert metrics.DEFAULT_BINS == 15
     assert metrics.ece(labels, logits) == metrics.ece(labels, logits, bins=15)

@@ -162,7 +162,7 @@ def test_the_same_predictions_give_the_same_image():
     np.testing.assert_array_equal(reliability_diagram(*data), reliability_diagram(*data))
 
 
-def test_fifteen_bins_unless_told():
+def test_fifteen_bins_by_default():
     data = predictions((10, 7, 0.9))
     np.testing.assert_array_equal(reliability_diagram(*data), reliability_diagram(*data, bins=15))
 

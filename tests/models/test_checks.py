@@ -118,7 +118,7 @@ def test_inputs_that_the_model_cannot_take():
     assert "\n" not in str(raised.value)
 
 
-def test_an_error_within_the_model_is_told_in_one_line():
+def test_an_error_within_the_model_is_reported_in_one_line():
     inputs = keras.Input((None,))
     model = keras.Model(inputs, layers.Dense(3)(tf.reshape(inputs, (-1, 4))), name="mine")
     with pytest.raises(UsageError, match=r"'mine' cannot take inputs of shape \(5,\)") as raised:

@@ -92,7 +92,9 @@ def test_a_subclassed_model_is_refused_with_the_way_out():
 
 def test_a_sequential_model_can_be_walked_once_it_is_built():
     model = keras.Sequential([layers.Dense(1)], name="mine")
-    with pytest.raises(UsageError, match="'mine' has no weights yet: let it begin with keras.Input"):
+    with pytest.raises(
+        UsageError, match="'mine' has no weights yet: let it begin with keras.Input"
+    ):
         check_walkable(model)
     model.build((None, 3))
     check_walkable(model)

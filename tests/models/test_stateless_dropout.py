@@ -224,7 +224,10 @@ class Own(layers.Layer):
 @pytest.mark.parametrize(
     "layer, message",
     [
-        (lambda: Own(0.5, name="mine"), r"'mine' \(Own\) contains a Keras Dropout.*StatelessDropout"),
+        (
+            lambda: Own(0.5, name="mine"),
+            r"'mine' \(Own\) contains a Keras Dropout.*StatelessDropout",
+        ),
         (lambda: layers.TimeDistributed(layers.Dropout(0.5), name="mine"), "'mine'"),
     ],
 )

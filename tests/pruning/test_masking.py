@@ -135,7 +135,7 @@ MODELS = {
         recurrent,
         ["embedding/embeddings", "lstm/kernel", "lstm/recurrent_kernel", "b/kernel"],
     ),
-    # Four kernels of one name: told apart by their place among the layer's weights.
+    # Four kernels with one name, distinguished by their index among the layer's weights.
     "attention": (
         attention,
         [*(f"attention/kernel{place}" for place in ("", "_2", "_4", "_6")), "b/kernel"],
