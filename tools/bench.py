@@ -328,8 +328,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", help="TFDS directory that contains MNIST or CIFAR-10")
     parser.add_argument("--rounds", type=int, default=7)
-    # --chain is the former name of --run.
-    parser.add_argument("--run", "--chain", action="store_true", help="time a whole pruning run")
+    parser.add_argument("--run", action="store_true", help="time a whole pruning run")
     parser.add_argument("--strategies", action="store_true", help="compare the strategies")
     parser.add_argument("--resnet", action="store_true", help="compare ResNet-20 with Keras fit")
     parser.add_argument("--head", action="store_true", help="vwcc with dropout at the head only")

@@ -44,7 +44,7 @@ class Sources:
     """
 
     def __init__(self, path: str) -> None:
-        """See the class."""
+        """Reads the first ticket and checks that the others are of its model."""
         check_ticket(path)
         self.path = Path(path)
         self.every_level = is_run(self.path)
@@ -123,7 +123,7 @@ class Transfer(Sequence[Ticket]):
     """
 
     def __init__(self, sources: Sources, experiment: Experiment, dataset: Dataset) -> None:
-        """See the class."""
+        """Checks that the tickets fit the data."""
         self.sources, self.experiment, self.dataset = sources, experiment, dataset
         sources.first.network()  # Refuses tensors that do not fit the model they came with.
         check_shape(sources.first, dataset.train.shape)
