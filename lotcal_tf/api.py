@@ -1,6 +1,6 @@
-"""The library: find tickets in a Keras model, load them, export them, measure them.
+"""The library: finds tickets in a Keras model, and loads, exports and measures them.
 
-Each function here is also what the command of that kind calls.
+The commands call the same functions.
 """
 
 import dataclasses
@@ -58,25 +58,26 @@ def find_tickets(
     progress: bool = True,
     **fields: Any,
 ) -> Run:
-    """Finds lottery tickets in a Keras model; without one, in the network that `fields` name.
+    """Finds lottery tickets in a Keras model, or in the built-in network and data that fields name.
 
     Args:
-      model: a tf_keras model, functional or sequential, maybe nested, that gives logits. Its weights
-        are the initialisation; it is not changed. Without data: a built-in network's name, or None.
+      model: a tf_keras model that returns logits: functional or sequential, nested models allowed. Its
+        weights are the initial weights; it is not changed. Without data: the name of a built-in
+        network, or None for that of the recipe.
       train, test, validation: `(inputs, labels)` arrays, or unbatched `tf.data` pipelines of such pairs.
-        Without test, tables show validation metrics; it is never used for selection. validation=None:
-        drawn from train by seed (field `validation_size`).
-      config: without a model: a recipe file, as the command's `--config`.
-      callbacks: Keras callbacks; each level is one training run for them. One that needs single
-        batches is refused, since many steps run inside one program. They do not enter the identity.
+        Test data is never used for selection; without it, tables show validation metrics.
+        validation=None: split from train (field `validation_size`).
+      config: a recipe file, only without a model; as `--config` of the command.
+      callbacks: Keras callbacks; each level is one training run for them. Callbacks that work per
+        batch are refused, since many steps run in one program. They are not part of the identity.
       progress: whether to show a bar or lines on standard error.
-      **fields: of `Experiment` (epochs, levels, prune_rate, calib, out, …) and hyperparameters of
-        the strategy and the criterion; `calib` and `criterion` take classes too. Calling again
-        continues an interrupted run.
+      **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, out, …) and
+        hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes.
+        The same call continues an interrupted run.
 
     Raises:
-      UsageError: data, model or a field is not valid; nothing was written.
-      TrainingDiverged: a loss was not finite; finished levels are kept.
+      UsageError: data, model or a field is not valid. Nothing is written.
+      TrainingDiverged: a loss was not finite. Finished levels are kept.
     """
     values = _texts(fields)
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
@@ -108,7 +109,7 @@ def find_tickets(
 
 
 def _experiment(values: Mapping[str, Any]) -> Experiment:
-    """The experiment of a model and data that are passed as objects.
+    """The experiment for a model and data that are passed as objects.
 
     Raises:
       FieldError: a field is not valid, or describes named data or a built-in network.
@@ -155,22 +156,23 @@ def export_ticket(
     config: str | Path | None = None,
     **fields: Any,
 ) -> Exported:
-    """Exports a ticket as files, each verified against it.
+    """Exports a ticket as files, and verifies each of them against the ticket.
 
     Args:
-      ticket: the ticket; or a run or its directory, of which `level` is exported.
-      directory: where to; None, for a run: its `export/`, or `export_level_NN/`.
-      test, validation, train: as for `find_tickets`. Files are compared with the ticket on test; int8
-        formats take ranges and temperature from validation (see `Run.validation`), int8_qat trains
-        on train. test=None, for a run on named data: that data.
-      level: of a run: its number, or `selected`.
-      scaled: divide logits by the temperature; None: as the run's `export_logits` says.
+      ticket: a ticket, or a run or its directory, whose level `level` is exported.
+      directory: the directory for the files; None, for a run: its `export/`, or `export_level_NN/`.
+      test, validation, train: as for `find_tickets`. Files are compared with the ticket on test. int8
+        formats take value ranges and the temperature from validation (see `Run.validation`), and
+        int8_qat trains on train.
+        test=None, for a run on named data: that data.
+      level: the number of a level of the run, or `selected`.
+      scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
       formats … progress: see `deploy.export.export`.
-      reuse: return an earlier export of the ticket to these formats, if there is one.
-      config, **fields: other data, and fields in place of what the run recorded.
+      reuse: whether to return an earlier export of the ticket to these formats, if there is one.
+      config, **fields: other data or fields than those recorded in the run.
 
     Raises:
-      UsageError, ExportMismatch: see there; nothing is left.
+      UsageError, ExportMismatch: see `deploy.export.export`. No file is left.
     """
     values = _data_fields(fields, config, "export_logits", named=test is None)
     request = _ExportRequest.of(ticket, level, directory)
@@ -215,18 +217,20 @@ def measure_model(
     """Measures a ticket or an exported file.
 
     Args:
-      model: a file, a SavedModel's directory, RUN/tickets/level_NN, or a run's selected ticket.
-      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline. None: the model's run's own
-        data, or what `fields` or `config` name. On its own data a ticket is measured by the
-        predictions stored with it.
-      split: of named data: `test`, or `val` as the run drew it, with its label noise.
-      scaled: divide a ticket's logits by its temperature.
+      model: a file, the directory of a SavedModel, `RUN/tickets/level_NN`, or a run, whose selected
+        ticket is measured.
+      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline. None: the data of
+        the run that the model is from, or the data that `fields` or `config` name. On the data of
+        its run, a ticket is measured by its stored predictions.
+      split: for named data, `test`, or `val`: the validation split of the run with its label noise.
+      scaled: whether to divide the logits of a ticket by its temperature.
       shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
-      unseen: names of recipes or TFDS data sets; beside `test` inputs `(M, …)` of other tasks by name.
-      input_range: of `test`: the largest value inputs can have; images are corrupted in [0, input_range].
-      progress: whether to show a bar, where standard error is a terminal.
+      unseen: names of recipes or TFDS data sets of other tasks; if `test` is given, a dictionary of
+        names and inputs `(M, …)`.
+      input_range: the largest possible value of the inputs of `test`.
+      progress: whether to show a progress bar, if standard error is a terminal.
       config: a recipe file that names the data.
-      **fields: of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …
+      **fields: fields of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …
 
     Raises:
       UsageError, LotcalError: see `evaluation.measure.measure_opened`.
@@ -263,10 +267,10 @@ def measure_model(
 def _given_parts(
     opened: Opened, test: Any, unseen: Sequence[str] | Mapping[str, Any], input_range: float
 ) -> tuple[Part, dict[str, Part]]:
-    """The examples passed as objects, and those of other tasks.
+    """The examples that were passed as objects, and those of other tasks.
 
     Raises:
-      UsageError: they are not what they should be.
+      UsageError: they are not valid.
     """
     classes = opened.runner.classes
     if classes is None:
@@ -283,7 +287,7 @@ def _given_parts(
 
 @dataclasses.dataclass(frozen=True)
 class _ExportRequest:
-    """A ticket to export, where to, and the run that it is of; None: not known."""
+    """A ticket to export, the target directory, and the run of the ticket; None: unknown."""
 
     ticket: Ticket
     directory: Path
@@ -293,10 +297,10 @@ class _ExportRequest:
     def of(
         cls, given: Ticket | Run | str | Path, level: int | str, directory: str | Path | None
     ) -> "_ExportRequest":
-        """The ticket that is meant.
+        """The request for a ticket, or for a level of a run.
 
         Raises:
-          UsageError: there is none, or it is damaged.
+          UsageError: the ticket is missing or damaged.
         """
         if isinstance(given, Ticket):
             if directory is None:
@@ -317,11 +321,11 @@ class _ExportRequest:
 
     @property
     def classes(self) -> int:
-        """How many classes the ticket has."""
+        """The number of classes."""
         return classes_of(self.ticket.dense())
 
     def origin(self) -> dict[str, Any]:
-        """The dense network and the record of the run, where it is known."""
+        """The dense network and the record of the run; empty if the run is unknown."""
         if self.store is None:
             return {}
         return {"dense": _read(self.store, 0).model(), "origin": self.store.experiment()}
@@ -337,7 +341,7 @@ class _ExportRequest:
         fields: Mapping[str, Any],
         progress: Callable[[str], None],
     ) -> Examples:
-        """The named data of the run, or what fields name instead.
+        """The named data of the run, or other data that the fields name.
 
         Raises:
           UsageError: no data is named.
@@ -356,7 +360,7 @@ class _ExportRequest:
         return Examples.of(dataset, self.store.experiment()["experiment"]["seed"])
 
     def settings(self, given: Mapping[str, Any]) -> Experiment:
-        """An experiment with the bins and the output that were given, else with the run's own."""
+        """An experiment with the given `ece_bins` and `export_logits`, or else with those of the run."""
         known = {} if self.store is None else self.store.experiment()["experiment"]
         known = {"ece_bins": self.ticket.record.get("ece_bins"), **known, **given}
         kept = {name: known.get(name) for name in ("ece_bins", "export_logits")}
@@ -364,7 +368,7 @@ class _ExportRequest:
 
 
 def _read(store: RunStore, level: int) -> Ticket:
-    """A run's ticket; what is damaged cannot be exported, which is a wrong request."""
+    """Reads a ticket of a run; a damaged one raises UsageError, since it cannot be exported."""
     try:
         return store.read(level)
     except DamagedTicket as error:
@@ -376,17 +380,17 @@ def _text(path: str | Path | None) -> str | None:
 
 
 def _texts(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields by name; what is a path is a string in an experiment."""
+    """Fields by name, with paths as strings."""
     return {n: str(v) if isinstance(v, Path) else v for n, v in fields.items()}
 
 
 def _data_fields(
     fields: Mapping[str, Any], config: str | Path | None, *others: str, named: bool
 ) -> dict[str, Any]:
-    """Fields that say what a model is measured or exported on; `others` are valid too.
+    """Checks fields that describe the data of a measurement or an export; `others` are valid too.
 
     Raises:
-      FieldError: there is no such field; or it describes named data, and data is passed as objects.
+      FieldError: there is no such field, or it describes named data but data is passed as objects.
     """
     values, known = _texts(fields), (*DATA_FIELDS, *others)
     given = values if config is None else values | {"config": config}

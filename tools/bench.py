@@ -263,10 +263,10 @@ def pruning_run(experiment: Experiment, dataset: Dataset) -> None:
     with tempfile.TemporaryDirectory() as directory:
         store = RunStore(Path(directory))
         watch = Watch()
-        board = TensorBoardLog(
+        log = TensorBoardLog(
             Path(directory) / "tensorboard", experiment.as_dict(), experiment.ece_bins
         )
-        search = Search(experiment, model, dataset, strategy, Magnitude, store, [board, watch])
+        search = Search(experiment, model, dataset, strategy, Magnitude, store, [log, watch])
         run = search.trainer.loop.run_steps
 
         def timed(*arguments: Any) -> Any:

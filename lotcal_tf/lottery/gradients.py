@@ -1,4 +1,4 @@
-"""Gradients of whole data sets with respect to a network's masked weights, for pruning criteria."""
+"""Gradients with respect to a network's masked weights over whole data sets, for pruning criteria."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,13 +19,13 @@ _BATCH = 500
 
 
 class Gradients:
-    """Gradients with respect to each masked weight, dropout off; compiled once for all levels.
+    """Gradients with respect to each masked weight, without dropout; compiled once for all levels.
 
     Args:
-      network: wrapped; its weights and masks when a gradient is asked for count.
+      network: a wrapped network; its current weights and masks are used.
       dataset: its training and validation data are read.
-      predict: labels and logits of a split, with the network as it is.
-      bins: of the calibration error.
+      predict: returns labels and logits of a split for the current weights.
+      bins: the number of bins of the calibration error.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Gradients:
         scale: NDArray[np.float32] | None = None,
         classes: NDArray[np.int32] | None = None,
     ) -> dict[str, NDArray]:
-        """The mean over a split's examples; of scale · p[class] where these are given."""
+        """The mean gradient over a split: of the cross-entropy, or of scale · p[class] if they are given."""
         sums: list[Any] = [0.0] * len(self._names)
         first = 0
         for inputs, labels in split.in_order(_BATCH):

@@ -1,4 +1,4 @@
-"""Prunes a trained level: the criterion's scores, ranked by the experiment's scope and rates."""
+"""Prunes a trained level by the scores of a criterion, with the experiment's scope and rates."""
 
 import dataclasses
 import itertools
@@ -22,11 +22,11 @@ class Pruner:
     """Finds the masks of the next level.
 
     Args:
-      experiment: the scope, the rates, the seed.
+      experiment: its scope, rates and seed are used.
       criterion: the pruning criterion's class.
-      network: wrapped; a criterion can ask for it, with the weights of the level that is pruned.
-      dataset: what gradients are taken over.
-      predict: labels and logits of a split, with the network as it is.
+      network: a wrapped network. It is set to the level that is pruned when a criterion uses it.
+      dataset: the data for gradients.
+      predict: returns labels and logits of a split for the current weights of `network`.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class Pruner:
         Raises:
           UsageError: too few weights are left, or the criterion's scores cannot be ranked.
         """
-        # In model order, by which ties are broken.
+        # In the order of the model, which decides between equal scores.
         masks = {name: before.masks[name] for name in masking.mask_variables(self.network)}
-        # A ticket can bring a masked output layer that this experiment does not prune.
+        # The output layer of a given ticket may have masks although this experiment does not prune it.
         fixed = [n for n in masks if self._is_output(n)] if self.experiment.exclude_output else []
         ranked = {name: mask for name, mask in masks.items() if name not in fixed}
         pruned = selection.prune(
@@ -62,7 +62,7 @@ class Pruner:
         return path.rpartition("/")[0] == self.output
 
     def _amount(self, masks: selection.Masks, before: Ticket) -> int | dict[str, int]:
-        """How many weights a level prunes: of all tensors together, or of each."""
+        """The number of weights to prune: in all tensors together, or in each."""
         rate, output_rate = self.experiment.prune_rate, self.experiment.output_rate
         if self.experiment.scope == "local":
             rates = {name: output_rate if self._is_output(name) else rate for name in masks}
@@ -106,7 +106,7 @@ class Pruner:
         return scores
 
     def _checked(self, found: selection.Scores, masks: selection.Masks) -> selection.Scores:
-        """Scores as they are; raises UsageError where a custom criterion's cannot be ranked."""
+        """Returns the scores; raises UsageError if the scores of a custom criterion cannot be ranked."""
         for name, mask in masks.items():
             score = np.asarray(found[name]) if name in found else np.zeros(0)
             if score.shape != mask.shape or not np.isfinite(score[mask]).all():

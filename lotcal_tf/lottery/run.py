@@ -1,4 +1,4 @@
-"""Carrying out an experiment: from its data and start to a run directory with a ticket per level."""
+"""Runs an experiment: from data and initial weights to a run directory with a ticket per level."""
 
 import dataclasses
 import sys
@@ -30,11 +30,11 @@ class Run:
     """A finished pruning run.
 
     Attributes:
-      directory: where it is.
+      directory: the run directory.
       records: the rows of its `metrics.csv`.
-      found: how many of its levels were finished before.
-      load: gives the data that it was trained on.
-      chief: whether this process is the one of its run that writes.
+      found: the number of levels that were finished before this call.
+      load: returns the data that it was trained on.
+      chief: whether this process writes the run directory; see `--distribute`.
     """
 
     directory: Path
@@ -50,9 +50,9 @@ class Run:
 
     @property
     def validation(self) -> Any:
-        """The validation data, given or drawn from the training data: what `export_ticket` takes.
+        """The validation data, as `export_ticket` takes it: given, or split from the training data.
 
-        A pair `(inputs, labels)` of arrays; a `tf.data` pipeline where data streams.
+        A pair `(inputs, labels)` of arrays; a `tf.data` pipeline if the data is streamed.
         """
         return self.load().validation.data()
 
@@ -80,20 +80,20 @@ def run_experiment(
     callbacks: Sequence["keras.callbacks.Callback"] = (),
     progress: bool = True,
 ) -> Run:
-    """Carries out an experiment, or continues it; a finished one is returned as it is.
+    """Runs or continues an experiment. If the run is finished, nothing is trained.
 
     Args:
-      experiment: the experiment, its fields checked together.
-      task_of: what it is carried out on; None: the data and network, or tickets, that it names.
+      experiment: the experiment; its fields have been checked together.
+      task_of: makes the data and the start; None: those that the experiment names.
       strategy, criterion: the classes; None: those that the experiment names.
-      callbacks: Keras callbacks, driven once per level.
-      progress: whether to show a bar or lines on standard error.
+      callbacks: Keras callbacks; each level is one training run for them.
+      progress: whether to show a progress bar, or lines, on standard error.
 
     Raises:
-      UsageError: data, model and experiment do not fit, or the directory holds another run; nothing
-        was written.
-      TrainingDiverged: a loss was not finite; finished levels are kept.
-      WorkerLost: a process of a distributed run is missing; likewise.
+      UsageError: data, model and experiment do not fit together, or the directory holds another
+        run. Nothing is written.
+      TrainingDiverged: a loss was not finite. Finished levels are kept.
+      WorkerLost: a process of a distributed run ended. Finished levels are kept.
     """
     trained_by: type[Strategy] = _method("calib", experiment.calib, strategy, Strategy)
     pruned_by: type[Criterion] = _method("criterion", experiment.criterion, criterion, Criterion)
@@ -133,7 +133,7 @@ def _search(
     callbacks: Sequence["keras.callbacks.Callback"],
     progress: bool,
 ) -> None:
-    """Checks that everything fits, then runs the levels; only then is the directory touched."""
+    """Checks that everything fits together, then creates the run directory and runs the levels."""
     experiment, dataset = task.experiment, task.load()
     start = task.start(dataset)
     examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
@@ -162,18 +162,18 @@ def _search(
             estimate_time=progress,
             callbacks=callbacks,
         )
-        # Nobody writes before all have read the same.
+        # The chief writes after all processes have read the same state.
         levels = [store.finished(), experiment.levels]
         devices.agree(experiment=experiment.run_id(**content), levels=levels)
         transfer = start.describe() if isinstance(start, Transfer) else None
         store.begin(describe(experiment, content, dataset, search, transfer))
         search.run()
-        # Nobody leaves while another still needs it.
+        # No process ends while others still need it.
         devices.agree(end=experiment.levels)
 
 
 def _method(field: str, name: str, given: type | None, base: type) -> Any:
-    """The class of a strategy or criterion: the given one, that of the registry, or a custom one.
+    """The class of a strategy or criterion: given, built in or custom.
 
     Raises:
       FieldError: it cannot be imported, or is not a subclass of `base`.

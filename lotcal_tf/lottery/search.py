@@ -1,4 +1,4 @@
-"""The search: train, measure, keep the ticket, prune, rewind, and again, level after level."""
+"""The search: trains, measures and stores a ticket, prunes and rewinds it, level by level."""
 
 import dataclasses
 import time
@@ -32,13 +32,13 @@ Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What a level is trained from.
+    """Masks and weights at the beginning of a level.
 
     Attributes:
-      masks: what survives.
-      weights: pruned places included.
-      protected: the tensors whose last survivor the pruning kept.
-      source: columns of the level's row that tell where a given ticket comes from.
+      masks: True where a weight is kept.
+      weights: the weights, including pruned ones.
+      protected: the tensors that were pruned less, so that one weight remains.
+      source: columns of `metrics.csv` that name the ticket the level starts from.
     """
 
     masks: selection.Masks
@@ -55,7 +55,7 @@ class Observer(Protocol):
 
         Args:
           total_steps: the training steps that remain.
-          done: the rows of the levels that are finished already.
+          done: the rows of finished levels.
         """
 
     def on_time_estimate(self, seconds: float) -> None:
@@ -81,18 +81,18 @@ class Observer(Protocol):
 
 
 class Search:
-    """One chain of levels.
+    """One search: the levels of a run, each pruned from the level before.
 
     Args:
-      experiment: what to do.
+      experiment: the settings.
       start: the plain model whose weights level 0 starts from; or tickets of one model, from which
         the first levels start, one each. Every later level is pruned from the one before.
-      dataset: what to train on and to measure with.
+      dataset: the data for training and measuring.
       strategy: the strategy class.
       criterion: the pruning criterion's class.
-      store: a run directory that has begun; finished levels in it are not run again.
-      observers: they watch the search.
-      distribution: the devices that share every step.
+      store: a started run directory; its finished levels are not trained again.
+      observers: are told of each event.
+      distribution: the devices that share each step.
       estimate_time: whether to measure the time of some steps first, for the observers'
         `on_time_estimate`. Results do not depend on it. It must be the same in all processes.
       callbacks: Keras callbacks. Each level is one training run for them, see `Trainer.train`.
@@ -145,11 +145,11 @@ class Search:
             raise FieldError("rewind", experiment.rewind, problem)
 
     def run(self) -> None:
-        """Runs every level that is not finished yet, each stored before the next begins.
+        """Trains all unfinished levels, and stores each before the next begins.
 
         Raises:
-          TrainingDiverged: a loss was not finite; finished levels stay.
-          UsageError: there is nothing left to prune.
+          TrainingDiverged: a loss was not finite. Finished levels are kept.
+          UsageError: nothing is left to prune.
         """
         first, levels = self.store.finished(), self.experiment.levels
         before = self.store.read(first - 1) if first else None
@@ -174,7 +174,7 @@ class Search:
         return sum(self.trainer.total_steps - self._first_step(level) for level in levels)
 
     def _first_step(self, level: int) -> int:
-        """The step of the schedule that a level begins with: after late rewinding, a later one."""
+        """The first step of a level in the schedule; with late rewinding, it is not 0."""
         return self.rewind.steps if level >= max(1, len(self.tickets)) else 0
 
     def _level(self, level: int, before: Ticket | None) -> Ticket:
@@ -252,7 +252,7 @@ class Search:
         return epochs, weights
 
     def _start(self, level: int, before: Ticket | None) -> Start:
-        """Where a level starts: at its ticket where there is one, else pruned from the level before."""
+        """The start of a level: a given ticket, or else the pruned and rewound level before."""
         if level < len(self.tickets):
             ticket = self.tickets[level]
             return Start(ticket.masks, ticket.rewind, source=ticket.source)
@@ -262,7 +262,7 @@ class Search:
         return Start(pruned.masks, self._rewound(level, before), pruned.protected)
 
     def _rewound(self, level: int, before: Ticket) -> Arrays:
-        """The weights, pruned places included, that the survivors are rewound to."""
+        """The weights to rewind to, including pruned ones."""
         if self.rewind.kind == "none":
             return before.trained
         if self.rewind.kind == "random":
@@ -272,7 +272,7 @@ class Search:
         return before.rewind
 
     def _measure(self, predictions: Predictions) -> Record:
-        """Every split's figures, before and after temperature scaling fitted on validation."""
+        """Metrics of all splits, before and after temperature scaling, fitted on validation data."""
         bins = self.experiment.ece_bins
         temperature = fit_temperature(*predictions["val"])
         figures: Record = {"temperature": temperature}
@@ -286,7 +286,7 @@ class Search:
         return figures | self._measure_by_truth(predictions)
 
     def _measure_by_truth(self, predictions: Predictions) -> Record:
-        """The test predictions' figures against noisy labels, and against the true conditionals."""
+        """Metrics of test predictions against noisy labels and against the true conditionals."""
         figures: Record = {}
         if self.dataset.noisy_test_labels is not None:
             noisy = self.dataset.noisy_test_labels

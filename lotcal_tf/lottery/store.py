@@ -1,8 +1,8 @@
-"""The run directory: what is written where, so that nothing is ever half there.
+"""Reads and writes the run directory.
 
-A file is written under a temporary name, flushed and renamed; a level's directory likewise, as a
-whole. A level counts as finished when its directory has its name. Tensors are safetensors, all
-else JSON and CSV.
+Each file is written under a temporary name, flushed and renamed, and so is the directory of a level
+as a whole. A level is finished when its directory has its final name, so nothing is half-written.
+Tensors are stored as safetensors, everything else as JSON and CSV.
 """
 
 import csv
@@ -25,7 +25,7 @@ from lotcal_tf.lottery.ticket_files import TENSORS, checksum, read_header, read_
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows as CSV under a line of their columns; nothing for no rows."""
+    """Rows as CSV with a header; empty if there are no rows."""
     text = io.StringIO()
     writer = csv.DictWriter(
         text, list(dict.fromkeys(c for row in rows for c in row)), lineterminator="\n"
@@ -40,9 +40,9 @@ class RunStore:
     """A run directory.
 
     Args:
-      directory: where it is; it need not exist.
-      writes: whether this process writes it; of several workers only the chief does, and what would
-        write does nothing in the others.
+      directory: the path; it need not exist.
+      writes: whether this process writes. Of several workers only the chief does; in the others,
+        the methods that write do nothing.
     """
 
     def __init__(self, directory: Path, writes: bool = True) -> None:
@@ -50,15 +50,15 @@ class RunStore:
         self.tickets = directory / "tickets"
 
     def check(self, run_id: str, identity: Mapping[str, Any]) -> None:
-        """Refuses a directory that is not this run's, before anything is written.
+        """Checks that the directory can hold this run; writes nothing.
 
         Args:
-          run_id: the run's.
-          identity: what the id is a hash of, see `Experiment.identity`.
+          run_id: the id of the run.
+          identity: the values that the id is a hash of, see `Experiment.identity`.
 
         Raises:
-          FieldError: the directory belongs to another experiment, whose differing fields are named;
-            or it holds something else, or cannot be written to.
+          FieldError: the directory holds another run (the message names the fields that differ) or
+            other files, or cannot be written to.
         """
         try:
             found = sorted(path.name for path in self.directory.iterdir())
@@ -82,10 +82,10 @@ class RunStore:
             )
 
     def begin(self, experiment: Mapping[str, Any]) -> None:
-        """Makes the directory and writes `experiment.json`; clears what an interrupted run left.
+        """Creates the directory, writes `experiment.json`, and removes the remains of an unfinished level.
 
         Raises:
-          FieldError: the directory cannot be made or written to.
+          FieldError: the directory cannot be created or written to.
         """
         if not self.writes:
             return
@@ -105,11 +105,11 @@ class RunStore:
         self._write_tables(records, history)
 
     def experiment(self) -> dict[str, Any]:
-        """What `experiment.json` holds; see `read_experiment`."""
+        """The content of `experiment.json`; see `read_experiment`."""
         return read_experiment(self.directory)
 
     def finished(self) -> int:
-        """How many levels, counted from 0 without a gap, are finished."""
+        """The number of finished levels, counted from level 0 without gaps."""
         return finished_levels(self.directory)
 
     def records(self) -> list[Record]:
@@ -117,15 +117,15 @@ class RunStore:
         return [self.header(level)["record"] for level in range(self.finished())]
 
     def header(self, level: int) -> dict[str, Any]:
-        """A finished level's `ticket.json`."""
+        """The `ticket.json` of a finished level."""
         return read_header(self.tickets / level_name(level))
 
     def read(self, level: int) -> Ticket:
-        """A finished level's ticket, verified; see `read_ticket`."""
+        """Reads and verifies the ticket of a finished level; see `read_ticket`."""
         return read_ticket(self.tickets / level_name(level))
 
     def save(self, ticket: Ticket) -> Path:
-        """Stores a finished level and brings the tables up to date; gives the level's directory."""
+        """Stores a finished level, updates the tables, and returns the directory of the level."""
         target = self.tickets / level_name(ticket.level)
         if not self.writes:
             return target
@@ -157,7 +157,7 @@ class RunStore:
         return target
 
     def append_epoch(self, row: Mapping[str, Any]) -> None:
-        """Adds an epoch to `history.csv` at once; a level that is not finished loses its epochs."""
+        """Adds an epoch to `history.csv`. If the level is not finished, its rows are removed later."""
         if not self.writes:
             return
         path = self.directory / "history.csv"
@@ -173,30 +173,30 @@ class RunStore:
         write_atomically(self.directory / "history.csv", _csv(history))
 
     def _write_tensors(self, path: Path, content: bytes, level: int, digest: str) -> None:
-        """Writes tensors; where the level before has the same ones, shares its file."""
+        """Writes tensors; links to the file of the level before if the tensors are equal."""
         before = self.tickets / level_name(level - 1) / path.name
         if before.is_file() and hashlib.sha256(before.read_bytes()).hexdigest() == digest:
             try:
                 path.hardlink_to(before)
                 return
             except OSError:
-                pass  # A file system without links stores them again.
+                pass  # The file system has no hard links.
         write_atomically(path, content)
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """The fields in which two identities differ, each with both values."""
+    """The fields that differ between two identities, with both values."""
     found = []
     for name in sorted(theirs.keys() | ours.keys()):
         here, there = (str(one.get(name, "default")) for one in (ours, theirs))
         if here != there:
-            changed = name.endswith("_source")  # digests say nothing to a reader
+            changed = name.endswith("_source")  # Digests do not help the user.
             found.append(f"{name} differs" if changed else f"{name} is {here} here, {there} there")
     return ", ".join(found)
 
 
 def read_ticket(directory: Path) -> Ticket:
-    """Reads a ticket and verifies every file of it.
+    """Reads a ticket and verifies all its files.
 
     Raises:
       UsageError: the directory is not a ticket.

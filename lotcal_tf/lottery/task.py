@@ -1,4 +1,4 @@
-"""What an experiment is carried out on: named data and a named network or tickets, or given objects."""
+"""The data and the start of an experiment: by name, from tickets, or as objects of the caller."""
 
 import dataclasses
 import hashlib
@@ -24,9 +24,9 @@ class Task(Protocol):
     """Data and a start for a pruning run.
 
     Attributes:
-      experiment: the experiment, with what the task itself determines filled in.
-      content: digests of what the experiment's fields only point to, see `Experiment.identity`.
-      notes: lines that a person should read.
+      experiment: the experiment, with the fields that the task determines.
+      content: digests of what fields refer to by path, see `Experiment.identity`.
+      notes: messages for the user.
     """
 
     experiment: Experiment
@@ -34,10 +34,10 @@ class Task(Protocol):
     notes: Sequence[str]
 
     def check(self, records: Sequence[Record]) -> None:
-        """Raises UsageError for what can be refused before data is loaded.
+        """Raises UsageError for problems that can be found before data is loaded.
 
         Args:
-          records: the rows of the levels that the run has finished before.
+          records: the rows of the run's finished levels.
         """
 
     def load(self) -> Dataset:
@@ -58,16 +58,16 @@ class NamedTask:
         self._dataset: Dataset | None = None
 
     def check(self, records: Sequence[Record]) -> None:
-        """Nothing: names are checked with the experiment."""
+        """Checks nothing: names are checked with the experiment."""
 
     def load(self) -> Dataset:
-        """The data set, with label noise where the experiment asks for it; read once."""
+        """The data set, with label noise if the experiment sets it; read once."""
         if self._dataset is None:
             self._dataset = sources.load(self.experiment)
         return self._dataset
 
     def start(self, dataset: Dataset) -> "keras.Model | Sequence[Ticket]":
-        """The network, its weights drawn by the experiment's seed."""
+        """The network, with initial weights that the experiment's seed determines."""
         experiment, settings = self.experiment, self.experiment.settings
         return build_model(
             experiment.model,
@@ -84,7 +84,7 @@ class NamedTask:
 
 
 class TicketTask(NamedTask):
-    """The ticket, or the run's tickets, that an experiment names, on named data.
+    """One ticket, or all tickets of a run, on named data.
 
     Raises:
       UsageError: there is no such ticket, or one is damaged.
@@ -104,10 +104,10 @@ class TicketTask(NamedTask):
         super().__init__(dataclasses.replace(experiment, **brought))
 
     def check(self, records: Sequence[Record]) -> None:
-        """Refuses other tickets than the run began with, and passes of a ticket without dropout.
+        """Compares the tickets with those of finished levels, and checks that dropout is present if needed.
 
         Raises:
-          FieldError: the message says what to do.
+          FieldError: a ticket has changed, or passes are requested of a network without dropout.
         """
         self.sources.check_same(records)
         settings, stochastic = self.experiment.settings, "passes" in self.experiment.settings
@@ -154,10 +154,10 @@ class GivenTask:
         self._dataset = with_label_noise(dataset, self.experiment)
 
     def check(self, records: Sequence[Record]) -> None:
-        """Nothing: model and data were checked when they were passed."""
+        """Checks nothing: model and data were checked when they were passed."""
 
     def load(self) -> Dataset:
-        """The data, with label noise where the experiment asks for it."""
+        """The data, with label noise if the experiment sets it."""
         return self._dataset
 
     def start(self, dataset: Dataset) -> "keras.Model":
@@ -166,9 +166,9 @@ class GivenTask:
 
 
 def _renamed(exclude: Sequence[str], model: "keras.Model", copy: "keras.Model") -> tuple[str, ...]:
-    """Layers of a model, by name or path, as they are named in its copy with stable names.
+    """Names or paths of layers of a model, as in its copy with stable names.
 
-    Patterns stay as they are.
+    Patterns stay unchanged.
     """
     places = [[path for path, _ in masking.leaf_layers(m)] for m in (model, copy)]
     new = dict(zip(*places, strict=True))

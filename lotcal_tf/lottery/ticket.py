@@ -1,4 +1,4 @@
-"""A ticket: one level's sub-network, with all that is needed to train it again or to ship it."""
+"""A ticket: the sub-network of a level, with everything needed to train it again or to export it."""
 
 import dataclasses
 import hashlib
@@ -24,15 +24,15 @@ class Ticket:
     """One finished level.
 
     Attributes:
-      level: its number; 0 is what a run started with.
+      level: the number of the level; level 0 is the start of a run, usually dense.
       architecture: the plain Keras model's configuration, as JSON text.
-      masks: boolean, by the path of the weight, True where it survives.
-      rewind: the weights that the level's survivors started from, pruned places included.
-      trained: the weights that its training ended with; pruned ones are exactly 0.
-      record: its row of `metrics.csv`.
-      history: its rows of `history.csv`.
-      input_range: the largest value its inputs could take; None: not known.
-      source: of a ticket prepared for another run: the columns that say where it comes from.
+      masks: booleans by path of the weight, True where a weight is kept.
+      rewind: the weights to rewind to, including pruned ones.
+      trained: the weights after training; pruned ones are exactly 0.
+      record: the row of `metrics.csv`.
+      history: the rows of `history.csv`.
+      input_range: the largest possible value of inputs; None: unknown.
+      source: for a ticket adapted from another run, the columns that name the original.
       predictions: labels `(N,)` and logits `(N, K)` of the validation and test data by the trained
         network, as `val/labels`, `val/logits`, `test/labels`, `test/logits`.
     """
@@ -56,7 +56,7 @@ class Ticket:
 
     @property
     def digest(self) -> str:
-        """What identifies the sub-network, its start and its training's outcome, wherever it lies."""
+        """SHA-256 of architecture, masks, rewind weights and trained weights; independent of the path."""
         digest = hashlib.sha256(self.architecture.encode())
         for arrays in (self.masks, self.rewind, self.trained):
             for name in sorted(arrays):
@@ -64,21 +64,21 @@ class Ticket:
         return digest.hexdigest()[:10]
 
     def model(self, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
-        """The trained sub-network as a plain Keras model; it gives logits.
+        """The trained sub-network as a plain Keras model that returns logits.
 
         Args:
-          custom_objects: the classes of layers of one's own, by name, unless they are registered
-            with `keras.saving.register_keras_serializable`.
+          custom_objects: classes of custom layers, by name, unless they are registered with
+             `keras.saving.register_keras_serializable`.
 
         Raises:
-          UsageError: the architecture has a layer whose class is not known here.
+          UsageError: the class of a layer is unknown.
         """
         model = from_architecture(self.architecture, custom_objects)
         masking.assign(model, masked_start(self.trained, self.masks))
         return model
 
     def dense(self, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
-        """The network that the ticket was cut from, plain, with the weights its survivors started from.
+        """The network without masks, with the weights to rewind to, as a plain Keras model.
 
         Raises:
           UsageError: see `model`.
@@ -88,10 +88,10 @@ class Ticket:
         return model
 
     def network(self, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
-        """The sub-network wrapped, masks set, at its start: ready to be trained again.
+        """The wrapped sub-network with masks and the weights to rewind to, ready for training.
 
         Raises:
-          UsageError: see `model`; or tensors do not fit the architecture, all of them listed.
+          UsageError: see `model`; or tensors do not fit the architecture. All of these are listed.
         """
         plain = from_architecture(self.architecture, custom_objects)
         network = wrap_for_training(plain, whole=self._unmasked(plain))
@@ -105,7 +105,7 @@ class Ticket:
         return network
 
     def _unmasked(self, plain: "keras.Model") -> list[str]:
-        """The layers that the ticket leaves whole."""
+        """The layers without masks."""
         masked = {name.rpartition("/")[0] for name in self.masks}
         return [path for path, _ in masking.leaf_layers(plain) if path not in masked]
 
@@ -113,10 +113,10 @@ class Ticket:
 def wrap_for_training(
     model: "keras.Model", exclude: Sequence[str] = (), whole: Collection[str] = ()
 ) -> "keras.Model":
-    """A wrapped copy of a plain model, its dropout replaced by the stateless one.
+    """A wrapped copy of a plain model, with stateless dropout in place of Keras's.
 
     Args:
-      model: plain.
+      model: a plain model.
       exclude, whole: see `masking.wrap`.
     """
     stateless = replace_dropout(model)
@@ -128,7 +128,7 @@ def architecture_of(model: "keras.Model") -> str:
     """A plain model's configuration as JSON text.
 
     Raises:
-      UsageError: a layer of one's own does not give its configuration.
+      UsageError: a custom layer has no `get_config`.
     """
     try:
         return json.dumps(json.loads(model.to_json()), sort_keys=True)
@@ -152,10 +152,11 @@ def from_architecture(
 
 
 def selected_level(records: Sequence[Record]) -> int:
-    """The level of the selected ticket: the sparsest with a validation NLL within one standard error of the lowest.
+    """The level of the selected ticket, chosen by validation data only.
 
-    Levels from 1 on compete, by validation data alone; a run of level 0 only has that one. The
-    standard error is that of the level with the lowest NLL.
+    This is the sparsest level from 1 on whose validation NLL is at most one standard error above the
+    lowest; the standard error is that of the level with the lowest NLL. If there is only level 0,
+    it is selected.
     """
     pruned = [record for record in records if record["level"] >= 1]
     if not pruned:

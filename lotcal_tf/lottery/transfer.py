@@ -1,7 +1,7 @@
-"""Transfer: tickets found elsewhere as the starts of levels, and the controls they are compared with.
+"""Transfer: levels that start from the tickets of another run, and the controls for comparison.
 
-A ticket comes as files (`Sources`) and is made ready for other data, another strategy or a control
-(`Transfer`). What is changed in it is changed in its architecture's JSON and its arrays.
+`Sources` reads tickets from files, and `Transfer` adapts them to other data, to another strategy or
+to a control. It changes the JSON of a ticket's architecture and its arrays.
 """
 
 import dataclasses
@@ -27,20 +27,20 @@ from lotcal_tf.seeds import generator
 
 
 class Sources:
-    """The tickets that field `ticket` points to, all of them verified; none stays in memory.
+    """The tickets that the field `ticket` names. All are verified; only the first stays in memory.
 
     Args:
-      path: `RUN/tickets/level_NN` for this one, `RUN` for each of its finished levels.
+      path: `RUN/tickets/level_NN` for one ticket, `RUN` for the tickets of all its finished levels.
 
     Attributes:
-      every_level: whether it is a run.
-      directories: the tickets' own.
-      digests: the tickets', in the same order.
+      every_level: whether `path` is a run.
+      directories: the directory of each ticket.
+      digests: the digest of each ticket.
       first: the first ticket.
-      notes: lines that a person should read.
+      notes: messages for the user.
 
     Raises:
-      UsageError: there is no ticket, one is damaged, or they are not all of one model.
+      UsageError: there is no ticket, one is damaged, or the tickets are of different models.
     """
 
     def __init__(self, path: str) -> None:
@@ -65,22 +65,23 @@ class Sources:
             self.digests.append(ticket.digest)
         self.content = {"ticket": self.digests[0]}
         if self.every_level:
-            told = RunStore(self.path).experiment()
-            # By the run's id and its first ticket, which name its other ones, so that a run that
-            # grows can be followed; `check_same` holds each level to its own.
-            self.content = {"run": f"{told.get('run_id')}/{self.digests[0]}"}
-            asked = told.get("experiment", {}).get("levels", 0) + 1
-            if asked > len(self.digests):
+            recorded = RunStore(self.path).experiment()
+            # The run id and the first ticket determine the other tickets. Their digests are left out,
+            # so that more levels can be taken when the source run has more; `check_same` compares
+            # the digest of each finished level.
+            self.content = {"run": f"{recorded.get('run_id')}/{self.digests[0]}"}
+            levels_planned = recorded.get("experiment", {}).get("levels", 0) + 1
+            if levels_planned > len(self.digests):
                 self.notes = (
-                    f"{path}: {len(self.digests)} of its {asked} levels are finished, and taken; the same "
+                    f"{path}: {len(self.digests)} of its {levels_planned} levels are finished, and taken; the same "
                     "command takes the others when they are",
                 )
 
     def read(self, place: int) -> Ticket:
-        """The ticket at a place.
+        """Reads a ticket by its index.
 
         Raises:
-          UsageError: it is none, or damaged.
+          FieldError: it is missing or damaged.
         """
         directory = self.directories[place]
         try:
@@ -89,13 +90,13 @@ class Sources:
             raise FieldError("ticket", directory, str(error)) from error
 
     def check_levels(self, levels: int) -> None:
-        """Raises FieldError where a run has fewer finished levels than are asked for."""
+        """Raises FieldError if the source run has fewer finished levels than requested."""
         if self.every_level and levels >= len(self.digests):
             problem = f"{self.path} has {len(self.digests)} finished levels: at most {len(self.digests) - 1}"
             raise FieldError("levels", levels, problem)
 
     def check_same(self, records: Sequence[Record]) -> None:
-        """Raises FieldError where a level was trained from another ticket than lies here now."""
+        """Raises FieldError if a finished level was trained from a ticket that has changed since."""
         for record, digest in zip(records, self.digests, strict=False):
             if record.get("source", digest) != digest:
                 problem = (
@@ -105,18 +106,18 @@ class Sources:
 
 
 def _kind(ticket: Ticket) -> tuple[Any, ...]:
-    """What tickets of one run have in common."""
+    """What must be equal for all tickets of a run."""
     arrays = (ticket.masks, ticket.rewind)
     return ticket.architecture, *({n: v.shape for n, v in one.items()} for one in arrays)
 
 
 class Transfer(Sequence[Ticket]):
-    """The tickets of `sources`, each made ready for an experiment when it is asked for.
+    """The tickets of `sources`, each adapted to an experiment and its data when it is accessed.
 
     Args:
-      sources: where they come from.
-      experiment: whose seed, strategy and control count.
-      dataset: whose input shape, input range and number of classes count.
+      sources: the tickets.
+      experiment: its seed, strategy and control are used.
+      dataset: its input shape, input range and number of classes are used.
 
     Raises:
       UsageError: the tickets' model does not fit the data.
@@ -127,7 +128,7 @@ class Transfer(Sequence[Ticket]):
         self.sources, self.experiment, self.dataset = sources, experiment, dataset
         sources.first.network()  # Refuses tensors that do not fit the model they came with.
         check_shape(sources.first, dataset.train.shape)
-        # Level 0's is asked for by whoever checks that all fits.
+        # Level 0 is accessed twice: by checks before training, and by training.
         self._ready = functools.lru_cache(maxsize=1)(self._make_ready)
 
     def __len__(self) -> int:
@@ -160,7 +161,7 @@ class Transfer(Sequence[Ticket]):
         return dataclasses.replace(ready, trained=trained, record={}, history=(), source=source)
 
     def describe(self) -> dict[str, Any]:
-        """What `experiment.json` says of it: where the tickets come from, what was changed in them."""
+        """The entry of `experiment.json`: where the tickets come from, and what was changed in them."""
         last = self.experiment.levels + 1
         before, after = self.sources.first, self[0]
         return {
@@ -179,9 +180,9 @@ def _change(before: Any, after: Any, unit: str, verb: str) -> str:
 
 
 def with_dropout(ticket: Ticket, rate: float) -> Ticket:
-    """The ticket with another rate of the dropout that a strategy had put into its model.
+    """The ticket with another rate in the dropout layers that a strategy added to its model.
 
-    Dropout of a user's own model stays as it is.
+    Dropout layers of the user's own model stay unchanged.
     """
     config = json.loads(ticket.architecture)
     for layer in _strategy_dropout(config):
@@ -190,12 +191,12 @@ def with_dropout(ticket: Ticket, rate: float) -> Ticket:
 
 
 def with_range(ticket: Ticket, input_range: float | None) -> Ticket:
-    """The ticket for inputs of another range: the layer `scaling` of a catalog model divides by it.
+    """The ticket for inputs of another range, by which the layer `scaling` of built-in models divides.
 
-    Nothing is changed where either range is not known.
+    Nothing is changed if one of the ranges is unknown.
 
     Raises:
-      UsageError: the ranges differ and the model has no such layer.
+      UsageError: the ranges differ, and the model has no such layer.
     """
     before = ticket.input_range
     if before == input_range or before is None or input_range is None:
@@ -213,15 +214,15 @@ def with_range(ticket: Ticket, input_range: float | None) -> Ticket:
 
 
 def with_classes(ticket: Ticket, classes: int, seed: int) -> Ticket:
-    """The ticket for another number of classes: its output layer is drawn anew by seed, and whole.
+    """The ticket for another number of classes, with a new random output layer that is not pruned.
 
     Args:
-      ticket: as it came; with as many classes already, it stays so.
-      classes: how many.
-      seed: the experiment's.
+      ticket: returned unchanged if it has this number of classes.
+      classes: the number of classes.
+      seed: determines the new weights.
 
     Raises:
-      UsageError: the output layer's configuration does not say how many outputs it has.
+      UsageError: the configuration of the output layer has neither `units` nor `filters`.
     """
     if _classes(ticket) == classes:
         return ticket
@@ -248,10 +249,11 @@ def with_classes(ticket: Ticket, classes: int, seed: int) -> Ticket:
 
 
 def with_random_masks(ticket: Ticket, seed: int) -> Ticket:
-    """The control of the same counts: each tensor keeps as many weights, which ones is drawn by seed.
+    """A control: each tensor keeps as many weights as in the ticket, but randomly chosen ones.
 
     Raises:
-      UsageError: the ticket holds no weights where it is pruned, as one found without rewinding.
+      UsageError: the ticket has no values for its pruned weights, since it was found without
+        rewinding.
     """
     masks = {}
     for name, mask in ticket.masks.items():
@@ -266,9 +268,9 @@ def with_random_masks(ticket: Ticket, seed: int) -> Ticket:
 
 
 def with_redrawn_weights(ticket: Ticket, seed: int) -> Ticket:
-    """The control of the same masks: weights are drawn anew by seed, BatchNorm's state is initial.
+    """A control: the masks of the ticket with new random weights and initial BatchNorm statistics.
 
-    Frozen layers keep theirs.
+    Frozen layers keep their weights.
     """
     model = from_architecture(ticket.architecture)
     drawn = masking.values(redraw(model, seed, "redrawn_weights", ticket.level))
@@ -277,14 +279,14 @@ def with_redrawn_weights(ticket: Ticket, seed: int) -> Ticket:
 
 
 def check_shape(ticket: Ticket, shape: Sequence[int]) -> None:
-    """Raises UsageError where the ticket's model takes inputs of another shape; lists what differs."""
+    """Raises UsageError if the ticket's model takes inputs of another shape; lists the differences."""
     taken = from_architecture(ticket.architecture).input_shape
     if not isinstance(taken, tuple) or _fits(taken[1:], shape):
         return
     problem = f"the ticket's model takes inputs of shape {taken[1:]}, the data has {tuple(shape)}"
     config = json.loads(ticket.architecture)
     for _, layer in _layers(config):
-        layer.pop("build_config", None)  # Else it would be built for the old inputs first.
+        layer.pop("build_config", None)  # Otherwise the layer would be built for the old inputs.
     for layer in config["config"]["layers"]:
         if layer["class_name"] == "InputLayer":
             layer["config"]["batch_input_shape"] = [None, *shape]
@@ -303,7 +305,7 @@ def _fits(taken: Sequence[int | None], shape: Sequence[int]) -> bool:
 
 
 def _layers(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every layer of a model's configuration, in nested models too, with its path."""
+    """All layers of a model's configuration with their paths, including those of nested models."""
     for layer in config["config"]["layers"]:
         name = prefix + layer["config"]["name"]
         if "layers" in layer["config"]:
