@@ -162,9 +162,8 @@ def export_ticket(
       ticket: a ticket, or a run or its directory, whose level `level` is exported.
       directory: the directory for the files; None, for a run: its `export/`, or `export_level_NN/`.
       test, validation, train: as for `find_tickets`. Files are compared with the ticket on test. int8
-        formats take value ranges and the temperature from validation (see `Run.validation`), and
-        int8_qat trains on train.
-        test=None, for a run on named data: that data.
+        formats take value ranges and temperature from validation (see `Run.validation`), int8_qat
+        trains on train. test=None, for a run on named data: that data.
       level: the number of a level of the run, or `selected`.
       scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
       formats … progress: see `deploy.export.export`.
@@ -217,16 +216,14 @@ def measure_model(
     """Measures a ticket or an exported file.
 
     Args:
-      model: a file, the directory of a SavedModel, `RUN/tickets/level_NN`, or a run, whose selected
-        ticket is measured.
+      model: a file, a SavedModel directory, `RUN/tickets/level_NN`, or a run (its selected ticket).
       test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline. None: the data of
-        the run that the model is from, or the data that `fields` or `config` name. On the data of
-        its run, a ticket is measured by its stored predictions.
+        the model's run, or of `fields` or `config`. On the data of its run, a ticket is measured by
+        its stored predictions.
       split: for named data, `test`, or `val`: the validation split of the run with its label noise.
       scaled: whether to divide the logits of a ticket by its temperature.
       shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
-      unseen: names of recipes or TFDS data sets of other tasks; if `test` is given, a dictionary of
-        names and inputs `(M, …)`.
+      unseen: names of other data sets; if `test` is given, a dictionary of names and inputs `(M, …)`.
       input_range: the largest possible value of the inputs of `test`.
       progress: whether to show a progress bar, if standard error is a terminal.
       config: a recipe file that names the data.
