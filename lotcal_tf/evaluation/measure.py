@@ -16,6 +16,7 @@ from lotcal_tf.data.splits import Part
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
 from lotcal_tf.evaluation.open_model import Opened
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES, gives_probabilities, logits_of
+from lotcal_tf.lottery.ticket_files import predictions_of
 from lotcal_tf.metrics import measure
 from lotcal_tf.metrics.unseen import measure_unseen
 
@@ -176,10 +177,8 @@ def measure_stored(
     """
     temperature = opened.temperature() if scaled else 1.0
     found = opened.ticket.predictions if opened.ticket is not None else {}
-    if f"{split}/logits" not in found:
-        raise UsageError(f"{opened.path} holds no predictions of the {split} split")
-    clean = found[f"{split}/logits"] / temperature
-    logits = _Logits(LOGITS, found[f"{split}/labels"], clean, (), {})
+    labels, raw = predictions_of(found, split, opened.path)
+    logits = _Logits(LOGITS, labels, raw / temperature, (), {})
     return _measurement(opened, logits, data, split, bins, temperature, stored=True)
 
 

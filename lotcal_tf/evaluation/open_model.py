@@ -11,6 +11,7 @@ from lotcal_tf.formats.format import Runner
 from lotcal_tf.formats.keras import KerasRunner
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Ticket, selected_level
+from lotcal_tf.models.checks import fits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +55,7 @@ class Opened:
           UsageError: the shapes or the numbers of classes differ.
         """
         expected = self.runner.shape
-        if len(expected) != len(shape) or any(
-            size not in (None, given) for size, given in zip(expected, shape, strict=True)
-        ):
+        if not fits(expected, shape):
             raise UsageError(
                 f"{self.path} takes inputs of shape {_shape_text(expected)}, "
                 f"{data} has {_shape_text(shape)}"

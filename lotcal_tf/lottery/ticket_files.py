@@ -69,9 +69,20 @@ def read_predictions(directory: Path, split: str) -> tuple[NDArray, NDArray]:
       DamagedTicket: a file is missing or does not match its checksum.
     """
     found = read_tensors(directory, read_header(directory), ["predictions"])["predictions"]
-    if f"{split}/logits" not in found:
-        raise UsageError(f"{directory} holds no predictions of the {split} split")
-    return found[f"{split}/labels"], found[f"{split}/logits"]
+    return predictions_of(found, split, directory)
+
+
+def predictions_of(
+    predictions: Mapping[str, NDArray], split: str, path: Path
+) -> tuple[NDArray, NDArray]:
+    """Labels `(N,)` and logits `(N, K)` of a split, from the predictions of the ticket at `path`.
+
+    Raises:
+      UsageError: there are none of this split.
+    """
+    if f"{split}/logits" not in predictions:
+        raise UsageError(f"{path} holds no predictions of the {split} split")
+    return predictions[f"{split}/labels"], predictions[f"{split}/logits"]
 
 
 def _damaged(path: Path) -> str:

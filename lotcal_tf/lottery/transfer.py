@@ -19,6 +19,7 @@ from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Record, Ticket, from_architecture
+from lotcal_tf.models.checks import fits
 from lotcal_tf.models.initial import redraw
 from lotcal_tf.models.stateless_dropout import StrategyDropout
 from lotcal_tf.pruning import masking
@@ -281,7 +282,7 @@ def with_redrawn_weights(ticket: Ticket, seed: int) -> Ticket:
 def check_shape(ticket: Ticket, shape: Sequence[int]) -> None:
     """Raises UsageError if the ticket's model takes inputs of another shape; lists the differences."""
     taken = from_architecture(ticket.architecture).input_shape
-    if not isinstance(taken, tuple) or _fits(taken[1:], shape):
+    if not isinstance(taken, tuple) or fits(taken[1:], shape):
         return
     problem = f"the ticket's model takes inputs of shape {taken[1:]}, the data has {tuple(shape)}"
     config = json.loads(ticket.architecture)
@@ -296,12 +297,6 @@ def check_shape(ticket: Ticket, shape: Sequence[int]) -> None:
         raise UsageError(f"{problem}, which its layers cannot take") from None
     tensors = masking.mismatches(masking.weight_variables(other), ticket.rewind)
     raise UsageError("; ".join([problem, *tensors]))
-
-
-def _fits(taken: Sequence[int | None], shape: Sequence[int]) -> bool:
-    return len(taken) == len(shape) and all(
-        size in (None, given) for size, given in zip(taken, shape, strict=True)
-    )
 
 
 def _layers(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,6 +10,13 @@ from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.models.keras_graph import check_walkable
 
 
+def fits(taken: Sequence[int | None], shape: Sequence[int]) -> bool:
+    """Whether an example of a shape can be an input of shape `taken`, where None is any size."""
+    return len(taken) == len(shape) and all(
+        size in (None, given) for size, given in zip(taken, shape, strict=True)
+    )
+
+
 def classes_of(model: "keras.Model") -> int:
     """The number of classes of a model, from its output shape.
 

@@ -60,13 +60,7 @@ class Epoch:
     @property
     def logs(self) -> dict[str, float]:
         """The metrics, by the names that Keras passes to callbacks."""
-        return {
-            "loss": self.train_loss,
-            "accuracy": self.train_accuracy,
-            **self.logged,
-            "val_loss": self.val_loss,
-            "val_accuracy": self.val_accuracy,
-        }
+        return {name.removeprefix("train_"): value for name, value in self.metrics.items()}
 
 
 @dataclasses.dataclass(frozen=True)

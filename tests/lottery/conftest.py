@@ -18,7 +18,7 @@ STEPS = 9  # 90 training examples in batches of 10
 
 
 @dataclasses.dataclass
-class Chain:
+class StartedSearch:
     """A search that has begun, and what each level's training was really started with."""
 
     search: Search
@@ -76,7 +76,7 @@ def dataset():
 
 @pytest.fixture(scope="session")
 def begin(network, dataset):
-    """begin(directory, start=…, strategy=…, criterion=…, observers=…, **fields) → a Chain."""
+    """begin(directory, start=…, strategy=…, criterion=…, observers=…, **fields) → a StartedSearch."""
 
     def begin(
         directory,
@@ -103,6 +103,6 @@ def begin(network, dataset):
             callbacks=callbacks,
         )
         store.begin({"run_id": "tiny", "experiment": given})
-        return Chain(search)
+        return StartedSearch(search)
 
     return begin
