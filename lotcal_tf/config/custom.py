@@ -121,7 +121,7 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 def _local_file(name: str) -> Path | None:
-    """The file of a local module; None for one of a library, or for a name that is no module."""
+    """The file of a local module; None for a library's module, or if the name is not that of a module."""
     top = name.partition(".")[0]
     if top in {"", _PACKAGE, *sys.stdlib_module_names}:
         return None
