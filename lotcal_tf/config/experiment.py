@@ -1,7 +1,7 @@
 """An experiment: everything its result depends on, as one frozen record.
 
-The fields are data: flags, checks, identity, `experiment.json` and the model card are all made from
-them. A recipe and flags fill them, see `recipes`. No TensorFlow here.
+Flags, checks, identity, `experiment.json` and the model card are all derived from its fields. A
+recipe and flags set them, see `recipes`. No TensorFlow here.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Experiment:
     )
     data_dir: str | None = _data(
         None,
-        "directory of the data, as TFDS keeps it",
+        "directory of TFDS data",
         main=True,
         only_with=_OF_FILES,
         identity=False,

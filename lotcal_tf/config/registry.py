@@ -258,7 +258,9 @@ CORRUPTIONS: Mapping[str, Row] = {
         "lotcal_tf.data.corruptions:gaussian_noise", "normal noise on every value"
     ),
     "blur": Row("lotcal_tf.data.corruptions:blur", "a Gaussian filter over each channel"),
-    "contrast": Row("lotcal_tf.data.corruptions:contrast", "values moved towards the channel's mean"),
+    "contrast": Row(
+        "lotcal_tf.data.corruptions:contrast", "values moved towards the channel's mean"
+    ),
 }
 SEVERITIES = (1, 2, 3, 4, 5)
 
