@@ -30,6 +30,7 @@ from lotcal_tf.config.run_data import (
 )
 from lotcal_tf.config.run_directory import is_run, level_name
 from lotcal_tf.data import arrays, sources
+from lotcal_tf.data.input_arrays import checked_inputs
 from lotcal_tf.data.splits import Dataset, Part
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import Exported, export, exported
@@ -37,12 +38,14 @@ from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
 from lotcal_tf.evaluation.open_model import Opened, open_model
+from lotcal_tf.inputs import Specs, count, specs_of
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.task import GivenTask
 from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.metrics import DEFAULT_BINS
 from lotcal_tf.models.checks import classes_of
+from lotcal_tf.models.keras_graph import with_free_batch, with_stable_names
 
 SELECTED = "selected"
 
@@ -65,14 +68,18 @@ def find_tickets(
         weights are the initial weights; it is not changed. Without data: the name of a built-in
         network, or None for that of the recipe.
       train, test, validation: `(inputs, labels)` arrays, or unbatched `tf.data` pipelines of such pairs.
-        Test data is never used for selection; without it, tables show validation metrics.
+        Inputs of a model with several inputs are a dictionary of arrays by the names of the inputs, or
+        a tuple in the order of `model.inputs`. `train` may be `(inputs, labels, weights)`: the loss is
+        the mean of weight · loss over a batch; metrics are not weighted. Test data is never used for
+        selection; without it, tables show validation metrics.
         validation=None: split from train (field `validation_size`).
       config: a recipe file, only without a model; as `--config` of the command.
       callbacks: Keras callbacks; each level is one training run for them. Callbacks that work per
         batch are refused, since many steps run in one program. They are not part of the identity.
       progress: whether to show a bar or lines on standard error.
       **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, out, …) and
-        hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes.
+        hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes,
+        `class_weight` Keras's dictionary {class: weight}.
         The same call continues an interrupted run.
 
     Raises:
@@ -80,6 +87,8 @@ def find_tickets(
       TrainingDiverged: a loss was not finite. Finished levels are kept.
     """
     values = _texts(fields)
+    if isinstance(values.get("class_weight"), Mapping):
+        values["class_weight"] = _by_class(values["class_weight"])
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
     values |= {name: custom.name_of(found) for name, found in classes.items()}
     given = any(data is not None for data in (train, test, validation))
@@ -91,9 +100,10 @@ def find_tickets(
             raise UsageError("model is missing: pass a tf_keras model beside the data")
         if train is None or config is not None:
             raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
-        count = classes_of(model)
+        number = classes_of(model)
+        takes = specs_of(with_stable_names(with_free_batch(model)))
         experiment = _experiment(values)
-        dataset = _dataset(train, test, validation, experiment, count)
+        dataset = _dataset(train, test, validation, experiment, number, takes)
         task_of = functools.partial(GivenTask, model=model, dataset=dataset)
     if experiment.distribute == "multi_worker":
         problem = "is for the train command: workers must meet before TensorFlow is first used"
@@ -106,6 +116,18 @@ def find_tickets(
         callbacks=callbacks,
         progress=progress,
     )
+
+
+def _by_class(weights: Mapping[Any, Any]) -> tuple[Any, ...]:
+    """Keras's dictionary of class weights as the tuple that the field takes.
+
+    Raises:
+      FieldError: its keys are not the numbers of all classes.
+    """
+    if set(weights) != set(range(len(weights))):
+        problem = "its keys must be the class numbers 0, 1, …, each once"
+        raise FieldError("class_weight", dict(weights), problem)
+    return tuple(weights[place] for place in range(len(weights)))
 
 
 def _experiment(values: Mapping[str, Any]) -> Experiment:
@@ -182,7 +204,8 @@ def export_ticket(
     if test is None:
         examples = request.examples(ticket, _text(config), values, progress)
     else:
-        examples = Examples.given(test, validation, train, classes=request.classes)
+        takes = specs_of(request.ticket.dense())
+        examples = Examples.given(test, validation, train, classes=request.classes, takes=takes)
     return export(
         request.ticket,
         request.directory,
@@ -274,11 +297,16 @@ def _given_parts(
         raise UsageError(f"{opened.path} does not say how many classes it has")
     if unseen and not isinstance(unseen, Mapping):
         raise UsageError("unseen must be a dictionary of names and inputs where test is given")
-    inside: dict[str, Any] = {"classes": classes, "input_range": input_range}
-    others = {
-        name: arrays.part_of_test((inputs, np.zeros(len(inputs), np.int32)), **inside)
-        for name, inputs in (unseen.items() if isinstance(unseen, Mapping) else ())
+    inside: dict[str, Any] = {
+        "classes": classes,
+        "input_range": input_range,
+        "takes": opened.runner.inputs,
+        "ordered": opened.runner.ordered,
     }
+    others = {}
+    for name, inputs in unseen.items() if isinstance(unseen, Mapping) else ():
+        kept = checked_inputs(inputs, f"unseen {name}", inside["takes"], ordered=inside["ordered"])
+        others[name] = arrays.part_of_test((kept, np.zeros(count(kept), np.int32)), **inside)
     return arrays.part_of_test(test, **inside), others
 
 
@@ -400,7 +428,7 @@ def _data_fields(
 
 
 def _dataset(
-    train: Any, test: Any, validation: Any, experiment: Experiment, classes: int
+    train: Any, test: Any, validation: Any, experiment: Experiment, classes: int, takes: Specs
 ) -> Dataset:
     """The data set of arrays or pipelines, all of one kind."""
     given = [data for data in (train, test, validation) if data is not None]
@@ -409,6 +437,7 @@ def _dataset(
         "validation_size": experiment.validation_size,
         "seed": experiment.seed,
         "half": experiment.half,
+        "takes": takes,
     }
     pipelines = [isinstance(data, tf.data.Dataset) for data in given]
     if all(pipelines):
@@ -420,8 +449,9 @@ def _dataset(
             shuffle_buffer=experiment.shuffle_buffer,
             **common,
         )
-    if any(pipelines) or not all(map(arrays.is_pair, given)):
+    if any(pipelines) or not all(map(arrays.is_examples, given)):
         raise UsageError(
-            "train, test and validation must all be (inputs, labels) pairs, or all tf.data pipelines"
+            "train, test and validation must all be (inputs, labels) pairs, or all tf.data pipelines; "
+            "train may be (inputs, labels, weights)"
         )
     return arrays.from_arrays(train, test, validation, **common)

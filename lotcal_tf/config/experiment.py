@@ -124,7 +124,9 @@ class Experiment:
         from_ticket=True,
     )
     memory_limit_mb: int = _data(
-        2048, "larger data is streamed instead of staying in memory, in MiB", check=fields.at_least(0)
+        2048,
+        "larger data is streamed instead of staying in memory, in MiB",
+        check=fields.at_least(0),
     )
     shuffle_buffer: int = _data(
         10_000, "size of the shuffle buffer of streamed data, in examples", check=fields.at_least(1)
@@ -162,6 +164,11 @@ class Experiment:
         "factor of a drop of the learning rate",
         check=fields.rate,
         only_with=OnlyWith("lr_drops", bool, "--lr_drops"),
+    )
+    class_weight: tuple[float, ...] = _training(
+        (),
+        "weight of each class in the training loss, e.g. 1,2.5; default: 1",
+        check=fields.weights,
     )
     epochs: int = _training(10, "epochs per level", check=fields.at_least(1), main=True)
     batch_size: int = _training(60, "examples per step", check=fields.at_least(1), main=True)

@@ -46,7 +46,7 @@ class Candidates:
       model: plain; gives logits.
       compaction: of that network.
       output: what files give: `logits` or `probabilities`.
-      material: the data for quantisation.
+      material: the data for quantisation, and examples for verifying encodings.
       scratch: an existing directory for candidates.
     """
 
@@ -127,5 +127,5 @@ class Candidates:
         dense = self._scratch / _DENSE[how.compact] / row.file
         if not dense.exists():
             self._write(row, file_format, _DENSE[how.compact])
-        path.write_bytes(file_format.encode(model, dense.read_bytes()))
+        path.write_bytes(file_format.encode(model, dense.read_bytes(), self._material))
         return size_of(path)

@@ -34,8 +34,9 @@ def write(directory: Path, facts: Mapping[str, Any]) -> None:
       facts: the content of the card. `experiment`: the fields of `experiment.json`; `data`: its
         realised values; `record`: the ticket's row of `metrics.csv`; `parity`: the content of
         `parity.json`; `sparsity_report`: `SparsityReport.as_dict()`; `reliability`: `reliability_of`
-        the main file; `input`: `shape` of an example, `range` of its values (or None) and `scaling`,
-        a sentence on who scales them; `main`: the name of the file that is shown.
+        the main file; `input`: `shape` and `dtype` of an example (of several inputs, dictionaries by
+        name), `range` of its values (or None) and `scaling`, a sentence on who scales them; `main`:
+        the name of the file that is shown.
     """
     from matplotlib.image import imsave
 
@@ -68,22 +69,39 @@ def snippet(facts: Mapping[str, Any]) -> str:
     """
     if not facts["main"].endswith(".tflite"):
         return ""
-    # A dimension of any size is set to 1.
-    shape = ", ".join(str(size or 1) for size in (1, *facts["input"]["shape"]))
+    given, note = facts["input"], f"  # your example{_range(facts, '; values {} to {}')}"
     lines = [
         "import numpy as np",
         "from ai_edge_litert.interpreter import Interpreter",
-        f"x = np.zeros(({shape}), np.float32)  # your example{_range(facts, '; values {} to {}')}",
-        f"model = Interpreter({json.dumps(facts['main'])})",
-        "model.allocate_tensors()",
-        'model.set_tensor(model.get_input_details()[0]["index"], x)',
-        "model.invoke()",
-        'p = model.get_tensor(model.get_output_details()[0]["index"])[0]',
     ]
+    if isinstance(given["shape"], Mapping):
+        zeros = (
+            f"{json.dumps(n)}: {_zeros(s, given['dtype'][n])}" for n, s in given["shape"].items()
+        )
+        lines += [
+            f"x = {{{', '.join(zeros)}}}{note}",
+            f"model = Interpreter({json.dumps(facts['main'])}).get_signature_runner()",
+            "(p,) = model(**x).values()",
+            "p = p[0]",
+        ]
+    else:
+        lines += [
+            f"x = {_zeros(given['shape'], given.get('dtype', 'float32'))}{note}",
+            f"model = Interpreter({json.dumps(facts['main'])})",
+            "model.allocate_tensors()",
+            'model.set_tensor(model.get_input_details()[0]["index"], x)',
+            "model.invoke()",
+            'p = model.get_tensor(model.get_output_details()[0]["index"])[0]',
+        ]
     if facts["parity"]["output"] != PROBABILITIES:
         lines.append("p = np.exp(p - p.max()) / np.exp(p - p.max()).sum()")
     lines.append('print("class", p.argmax(), "confidence", p.max())')
     return "\n".join(lines)
+
+
+def _zeros(shape: Sequence[int | None], dtype: str) -> str:
+    """Code for one example of zeros; a dimension of any size is set to 1."""
+    return f"np.zeros(({', '.join(str(size or 1) for size in (1, *shape))}), np.{dtype})"
 
 
 def _range(facts: Mapping[str, Any], template: str) -> str:
@@ -215,13 +233,19 @@ def _running(facts: Mapping[str, Any]) -> str:
     code, given = snippet(facts), facts["input"]
     if not code:
         return f"`{facts['main']}` needs TensorFlow; export a `.tflite` file to run it without."
-    shape = "×".join(str(size or "any") for size in given["shape"])
     values = _range(facts, ", values from {} to {}")
     return (
-        f"An example has shape {shape}{values}. {given['scaling']}\n\n"
+        f"An example has shape {_shape(given['shape'])}{values}. {given['scaling']}\n\n"
         "Without TensorFlow, in this directory, after `pip install ai-edge-litert numpy`:\n\n"
         f"```python\n{code}\n```"
     )
+
+
+def _shape(shape: Any) -> str:
+    """The shape of an example as text, e.g. 28×28×1; of several inputs by name."""
+    if isinstance(shape, Mapping):
+        return ", ".join(f"{_shape(one)} for `{name}`" for name, one in shape.items())
+    return "×".join(str(size or "any") for size in shape)
 
 
 def _main(facts: Mapping[str, Any]) -> Mapping[str, Any]:

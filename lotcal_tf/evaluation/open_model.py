@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from lotcal_tf.config import registry
 from lotcal_tf.config.run_data import check_model
@@ -9,9 +10,9 @@ from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import DamagedTicket, UsageError
 from lotcal_tf.formats.format import Runner
 from lotcal_tf.formats.keras import KerasRunner
+from lotcal_tf.inputs import misfit
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Ticket, selected_level
-from lotcal_tf.models.checks import fits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,21 +44,22 @@ class Opened:
             )
         return temperature_of(self.ticket)
 
-    def check_fits(self, shape: tuple[int, ...], classes: int | None, data: str) -> None:
+    def check_fits(self, shape: Any, classes: int | None, data: str) -> None:
         """Checks that the model can take data.
 
         Args:
-          shape: of one example.
+          shape: of one example; of several inputs a dictionary of shapes.
           classes: the number of classes; None if the data has other classes than the model.
           data: the name of the data, for the message.
 
         Raises:
           UsageError: the shapes or the numbers of classes differ.
         """
-        expected = self.runner.shape
-        if not fits(expected, shape):
+        if misfit(self.runner.inputs, shape):
+            expected = {name: tuple(s.shape[1:]) for name, s in self.runner.inputs.items()}
+            taken = expected if len(expected) > 1 else next(iter(expected.values()))
             raise UsageError(
-                f"{self.path} takes inputs of shape {_shape_text(expected)}, "
+                f"{self.path} takes inputs of shape {_shape_text(taken)}, "
                 f"{data} has {_shape_text(shape)}"
             )
         if None not in (classes, self.runner.classes) and classes != self.runner.classes:
@@ -66,7 +68,9 @@ class Opened:
             )
 
 
-def _shape_text(shape: tuple[int | None, ...]) -> str:
+def _shape_text(shape: Any) -> str:
+    if isinstance(shape, dict):
+        return ", ".join(f"{_shape_text(one)} for {name}" for name, one in shape.items())
     return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
 
 

@@ -1,6 +1,7 @@
 """Keras files: the ticket as a plain `tf_keras` model."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,7 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.batches import in_batches
 from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import output_name
+from lotcal_tf.inputs import Specs, by_name, fixed_batch, single_or_list, specs_of
 from lotcal_tf.pruning import masking
 
 
@@ -61,15 +63,24 @@ class KerasRunner:
     """
 
     step = 0.0
+    ordered = True
 
     def __init__(self, model: "keras.Model") -> None:
-        spec = tf.TensorSpec(model.input_shape, tf.float32)
-        self._run = tf.function(lambda batch: model(batch, training=False), input_signature=[spec])
+        self.inputs: Specs = specs_of(model)
+        self._run = tf.function(
+            lambda *parts: model(single_or_list(parts), training=False),
+            input_signature=list(self.inputs.values()),
+        )
+        self._batch = fixed_batch(self.inputs)
         self.output = output_name(model)
-        self.shape = tuple(model.input_shape[1:])
         self.classes = model.output_shape[-1]
 
-    def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
+    def __call__(self, inputs: Any, batch_size: int = 1000) -> NDArray[np.float32]:
         """The outputs `(N, K)` for inputs `(N, …)`."""
         # Not `predict`, which makes TensorFlow log an error to standard error.
-        return in_batches(lambda batch: self._run(batch).numpy(), inputs, batch_size)
+        return in_batches(
+            lambda batch: self._run(*batch.values()).numpy(),
+            by_name(inputs, self.inputs),
+            self._batch or batch_size,
+            full=self._batch is not None,
+        )

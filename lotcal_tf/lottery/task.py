@@ -15,7 +15,7 @@ from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.ticket import Record, Ticket, architecture_of
 from lotcal_tf.lottery.transfer import Sources, Transfer, with_dropout
 from lotcal_tf.models.build import build_model
-from lotcal_tf.models.keras_graph import with_stable_names
+from lotcal_tf.models.keras_graph import with_free_batch, with_stable_names
 from lotcal_tf.models.stateless_dropout import Passes
 from lotcal_tf.pruning import masking
 
@@ -136,7 +136,7 @@ class GivenTask:
     content: Mapping[str, str] = {}
 
     def __init__(self, experiment: Experiment, model: "keras.Model", dataset: Dataset) -> None:
-        self._model = with_stable_names(model)
+        self._model = with_stable_names(with_free_batch(model))
         experiment = dataclasses.replace(
             experiment, exclude=_renamed(experiment.exclude, model, self._model)
         )

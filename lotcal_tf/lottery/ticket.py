@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
+from lotcal_tf.models.keras_graph import with_free_batch
 from lotcal_tf.models.stateless_dropout import replace_dropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.rewind import masked_start
@@ -142,13 +143,16 @@ def from_architecture(
 ) -> "keras.Model":
     """The plain model of a configuration, with fresh weights; see `Ticket.model`."""
     try:
-        return keras.models.model_from_json(architecture, custom_objects=dict(custom_objects or {}))
+        model = keras.models.model_from_json(
+            architecture, custom_objects=dict(custom_objects or {})
+        )
     except (TypeError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise UsageError(
             f"the ticket's model cannot be built: {line} (a custom layer: register it with "
             "keras.saving.register_keras_serializable, or give custom_objects)"
         ) from error
+    return with_free_batch(model)
 
 
 def selected_level(records: Sequence[Record]) -> int:

@@ -272,10 +272,6 @@ BAD_PIPELINES = {
     ),
     "vectors": (pairs(X, np.zeros((4, 5))), "needed; map each label to one integer in 0 … 2$"),
     "no labels": (tf.data.Dataset.from_tensor_slices(X), "gives inputs without labels: .* zip it"),
-    "triples": (
-        pairs(X, Y, Y),
-        r"gives 3-tuples: .*; sample weights are not supported yet: .*: \(x, y\)\)$",
-    ),
     "quadruples": (
         pairs(X, Y, Y, Y),
         "gives 4-tuples: unbatched .* are needed; map each example to",

@@ -29,7 +29,7 @@ def dataset():
 def test_files_are_compared_on_the_test_split_and_made_with_the_others(dataset):
     examples = Examples.of(dataset(TRAIN, VALIDATION, TEST), seed=7)
     assert examples.split == "test"
-    assert examples.inputs.dtype == np.float32
+    assert examples.inputs.dtype == np.uint8  # as in the data; what runs a model casts them
     assert np.array_equal(examples.inputs, TEST[0]) and np.array_equal(examples.labels, TEST[1])
     material = examples.material
     assert np.array_equal(material.validation, VALIDATION[0])
@@ -51,7 +51,7 @@ def test_arrays_and_pipelines_are_taken(kind):
         return Examples.given(*pairs, classes=3)
 
     examples = given(TEST, VALIDATION, TRAIN)
-    assert (examples.split, examples.inputs.dtype) == ("test", np.float32)
+    assert (examples.split, examples.inputs.dtype) == ("test", np.uint8)
     assert np.array_equal(examples.inputs, TEST[0]) and np.array_equal(examples.labels, TEST[1])
     assert np.array_equal(examples.material.validation, VALIDATION[0])
     assert np.array_equal(examples.material.labels, VALIDATION[1])

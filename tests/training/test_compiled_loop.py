@@ -335,7 +335,7 @@ def test_the_plan_can_be_overridden(plan):
 def test_the_plan_is_what_is_run(plan):
     loop = CompiledLoop(make_strategy(), BATCH, plan)
     traced = loop.run_steps.get_concrete_function(
-        tf.zeros([8, 6]), tf.zeros([8], tf.int32), tf.constant([0, 1, 0]), tf.constant([0, 0])
+        (tf.zeros([8, 6]), tf.zeros([8], tf.int32)), tf.constant([0, 1, 0]), tf.constant([0, 0])
     )
     assert traced.function_def.attr["_XlaMustCompile"].b == (plan == "xla")
 
