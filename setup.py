@@ -31,6 +31,7 @@ REQUIRED = [
     "importlib-resources>=6",  # tensorflow-datasets uses it and does not ask for it
     "matplotlib>=3.9,<4",
     "numpy>=2.4,<2.5",
+    "pillow>=11,<14",  # reads the size of images before TensorFlow decodes them
     "safetensors>=0.5,<1",
     "scikit-learn>=1.6,<2",  # brings the digits, the data set that needs no network
     "scipy>=1.14,<2",
@@ -53,7 +54,12 @@ DOCS = [
     "ruff>=0.17.6,<0.18",  # formats the signatures of the API pages
 ]
 
+TABLES = ["pandas>=2.2,<4", "pyarrow>=18,<27"]
+HF = ["datasets>=4,<6"]
+
 EXTRAS = {
+    "hf": HF,
+    "tables": TABLES,
     "test": [
         "import-linter>=2.17,<3",
         "mypy>=2.4,<3",
@@ -63,6 +69,8 @@ EXTRAS = {
         "setuptools>=77",  # tests/test_packaging.py builds a wheel without a network
         "types-tabulate>=0.9,<1",
         *DOCS,  # the tests build the site
+        *HF,
+        *TABLES,
     ],
     "docs": DOCS,
 }

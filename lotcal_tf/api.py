@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.config import custom, registry
@@ -29,8 +28,9 @@ from lotcal_tf.config.run_data import (
     unseen_experiment,
 )
 from lotcal_tf.config.run_directory import is_run, level_name
-from lotcal_tf.data import arrays, sources
-from lotcal_tf.data.splits import Dataset, Part
+from lotcal_tf.data import given as given_data
+from lotcal_tf.data import sources
+from lotcal_tf.data.splits import Part
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import Exported, export, exported
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
@@ -42,7 +42,7 @@ from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.task import GivenTask
 from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.metrics import DEFAULT_BINS
-from lotcal_tf.models.checks import classes_of
+from lotcal_tf.models.checks import classes_of, example_shape
 
 SELECTED = "selected"
 
@@ -64,7 +64,9 @@ def find_tickets(
       model: a tf_keras model that returns logits: functional or sequential, nested models allowed. Its
         weights are the initial weights; it is not changed. Without data: the name of a built-in
         network, or None for that of the recipe.
-      train, test, validation: `(inputs, labels)` arrays, or unbatched `tf.data` pipelines of such pairs.
+      train, test, validation: `(inputs, labels)` arrays or pandas objects, Hugging Face data sets, or
+        `tf.data` pipelines of pairs, single or in batches. Labels are class numbers from 0, `(N,)` or
+        `(N, 1)`, or one-hot `(N, K)`.
         Test data is never used for selection; without it, tables show validation metrics.
         validation=None: split from train (field `validation_size`).
       config: a recipe file, only without a model; as `--config` of the command.
@@ -93,7 +95,10 @@ def find_tickets(
             raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
         count = classes_of(model)
         experiment = _experiment(values)
-        dataset = _dataset(train, test, validation, experiment, count)
+        shape = example_shape(model)
+        dataset = given_data.dataset(
+            train, test, validation, experiment, classes=count, shape=shape
+        )
         task_of = functools.partial(GivenTask, model=model, dataset=dataset)
     if experiment.distribute == "multi_worker":
         problem = "is for the train command: workers must meet before TensorFlow is first used"
@@ -182,7 +187,9 @@ def export_ticket(
     if test is None:
         examples = request.examples(ticket, _text(config), values, progress)
     else:
-        examples = Examples.given(test, validation, train, classes=request.classes)
+        examples = Examples.given(
+            test, validation, train, classes=request.classes, shape=request.shape
+        )
     return export(
         request.ticket,
         request.directory,
@@ -217,7 +224,7 @@ def measure_model(
 
     Args:
       model: a file, a SavedModel directory, `RUN/tickets/level_NN`, or a run (its selected ticket).
-      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline. None: the data of
+      test: data as for `find_tickets`. None: the data of
         the model's run, or of `fields` or `config`. On the data of its run, a ticket is measured by
         its stored predictions.
       split: for named data, `test`, or `val`: the validation split of the run with its label noise.
@@ -276,10 +283,10 @@ def _given_parts(
         raise UsageError("unseen must be a dictionary of names and inputs where test is given")
     inside: dict[str, Any] = {"classes": classes, "input_range": input_range}
     others = {
-        name: arrays.part_of_test((inputs, np.zeros(len(inputs), np.int32)), **inside)
+        name: given_data.part((inputs, np.zeros(len(inputs), np.int32)), split=name, **inside)
         for name, inputs in (unseen.items() if isinstance(unseen, Mapping) else ())
     }
-    return arrays.part_of_test(test, **inside), others
+    return given_data.part(test, split="test", shape=opened.runner.shape, **inside), others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,6 +327,11 @@ class _ExportRequest:
     def classes(self) -> int:
         """The number of classes."""
         return classes_of(self.ticket.dense())
+
+    @property
+    def shape(self) -> tuple[int | None, ...] | None:
+        """The shape of one input, see `example_shape`."""
+        return example_shape(self.ticket.dense())
 
     def origin(self) -> dict[str, Any]:
         """The dense network and the record of the run; empty if the run is unknown."""
@@ -397,31 +409,3 @@ def _data_fields(
         if not named and name not in ("ece_bins", *others):
             raise FieldError(name, value, "describes named data; here data is passed as objects")
     return values
-
-
-def _dataset(
-    train: Any, test: Any, validation: Any, experiment: Experiment, classes: int
-) -> Dataset:
-    """The data set of arrays or pipelines, all of one kind."""
-    given = [data for data in (train, test, validation) if data is not None]
-    common: dict[str, Any] = {
-        "classes": classes,
-        "validation_size": experiment.validation_size,
-        "seed": experiment.seed,
-        "half": experiment.half,
-    }
-    pipelines = [isinstance(data, tf.data.Dataset) for data in given]
-    if all(pipelines):
-        return arrays.from_pipelines(
-            train,
-            test,
-            validation,
-            memory_limit_mb=experiment.memory_limit_mb,
-            shuffle_buffer=experiment.shuffle_buffer,
-            **common,
-        )
-    if any(pipelines) or not all(map(arrays.is_pair, given)):
-        raise UsageError(
-            "train, test and validation must all be (inputs, labels) pairs, or all tf.data pipelines"
-        )
-    return arrays.from_arrays(train, test, validation, **common)

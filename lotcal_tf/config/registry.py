@@ -75,14 +75,23 @@ class Source(Row):
     Attributes:
       test_path: what loads the test split alone, `module:function`; None: nothing does.
       from_files: whether it is read from `data_dir`.
+      needs: what `data_dir` must be, where it cannot be left out.
+      digest_path: what digests the files in `data_dir`, `module:function`; the run id then depends on
+        their content. None: the name of the data says what they contain.
     """
 
     test_path: str | None = None
     from_files: bool = False
+    needs: str = ""
+    digest_path: str | None = None
 
     def load_test(self) -> Any:
         """Imports what loads the test split alone; None where nothing does."""
         return None if self.test_path is None else _imported(self.test_path)
+
+    def load_digest(self) -> Any:
+        """Imports what digests the files; None where nothing does."""
+        return None if self.digest_path is None else _imported(self.digest_path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +252,28 @@ SOURCES: Mapping[str, Source] = {
     ),
     "mixture": Source(
         "lotcal_tf.data.mixtures:load", "Gaussians on a cube's corners, with true conditionals"
+    ),
+    "folder": Source(
+        "lotcal_tf.data.folders:load",
+        "images in one folder per class",
+        test_path="lotcal_tf.data.folders:load_test",
+        from_files=True,
+        needs="a directory with one folder of images per class, or with train, val and test folders of these",
+        digest_path="lotcal_tf.data.folders:digest",
+    ),
+    "table": Source(
+        "lotcal_tf.data.frames:load",
+        "a CSV or Parquet file with numeric columns and a label column",
+        from_files=True,
+        needs="a .csv or .parquet file",
+        digest_path="lotcal_tf.data.frames:digest",
+    ),
+    "hf": Source(
+        "lotcal_tf.data.hugging_face:load",
+        "a Hugging Face data set, as save_to_disk wrote it",
+        from_files=True,
+        needs="a directory that save_to_disk of Hugging Face datasets wrote",
+        digest_path="lotcal_tf.data.hugging_face:digest",
     ),
 }
 TFDS = Source(

@@ -17,6 +17,16 @@ def load(experiment: Experiment) -> Dataset:
     return with_label_noise(dataset, experiment)
 
 
+def content(experiment: Experiment) -> dict[str, str]:
+    """A digest of the experiment's data as `data`, for files that can change; empty for other data.
+
+    Raises:
+      UsageError: the files cannot be read.
+    """
+    digest = registry.source(experiment.source).load_digest()
+    return {} if digest is None else {"data": digest(experiment)}
+
+
 def load_part(experiment: Experiment, split: str) -> Part:
     """One split of named data, `val` or `test`; the test split alone where that can be had.
 
