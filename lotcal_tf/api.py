@@ -364,6 +364,8 @@ class _ExportRequest:
             dataset = given.load()
         else:
             experiment = data_experiment(self.store.directory, fields, config)
+            if own:
+                sources.check_unchanged(experiment, self.store.experiment().get("content", {}))
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)
         return Examples.of(dataset, self.store.experiment()["experiment"]["seed"])

@@ -98,7 +98,7 @@ def make_source(tmp_path):
             from PIL import Image
 
             for number, label in enumerate(labels):
-                folder = tmp_path / "images" / "cat dog eel".split()[label]
+                folder = tmp_path / "images" / ["cat", "dog", "eel"][label]
                 folder.mkdir(parents=True, exist_ok=True)
                 pixels = draw.integers(0, 256, (6, 5, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number:03d}.png")

@@ -68,10 +68,6 @@ def load(experiment: Experiment) -> Dataset:
       UsageError: a file is not a readable image, or a class is empty.
     """
     names, splits = _splits(experiment)
-    if "test" not in splits:
-        members = test_members(len(splits["train"].paths), experiment.test_size)
-        splits["test"] = splits["train"].chosen(members)
-        splits["train"] = splits["train"].chosen(~members)
     with _pipelines(experiment, splits) as pipelines:
         dataset = from_pipelines(
             pipelines["train"],
@@ -89,15 +85,13 @@ def load(experiment: Experiment) -> Dataset:
 
 
 def load_test(experiment: Experiment) -> Part:
-    """Loads the images of the test split; those of a `test` folder without the others.
+    """Loads the images of the test split without the others.
 
     Raises:
       FieldError, UsageError: see `load`.
     """
     names, splits = _splits(experiment, only_test=True)
-    if "test" not in splits:
-        return load(experiment).part("test")
-    with _pipelines(experiment, {"test": splits["test"]}) as pipelines:
+    with _pipelines(experiment, splits) as pipelines:
         part = part_of_test(
             pipelines["test"],
             classes=len(names),
@@ -123,7 +117,7 @@ def digest(experiment: Experiment) -> str:
 def _splits(
     experiment: Experiment, only_test: bool = False
 ) -> tuple[tuple[str, ...], dict[str, Files]]:
-    """The class names, and the files of each split that has a folder; else all files as `train`."""
+    """The class names, and the files of each split: of its folder, or `test` as a part of all."""
     root = data_path(experiment)
     assert root is not None  # the source needs it
     if not root.is_dir():
@@ -135,12 +129,19 @@ def _splits(
     }
     if not any(found.values()):
         names = tuple(path.name for path in _class_folders(root, root))
-        return names, {"train": _files(root, names)}
+        return names, _with_test({"train": _files(root, names)}, experiment)
     _check_split_folders(root, found, only_test)
     first = next(folders[0] for folders in found.values() if folders)
     names = tuple(path.name for path in _class_folders(first, root))
     splits = {split: _files(f[0], names, first) for split, f in found.items() if f}
-    return names, splits
+    return names, splits if "test" in splits else _with_test(splits, experiment)
+
+
+def _with_test(splits: Mapping[str, Files], experiment: Experiment) -> dict[str, Files]:
+    """The splits with a test split, whose files are taken from `train`."""
+    train = splits["train"]
+    members = test_members(len(train.paths), experiment.test_size)
+    return {**splits, "train": train.chosen(~members), "test": train.chosen(members)}
 
 
 def _check_split_folders(root: Path, found: Mapping[str, Sequence[Path]], only_test: bool) -> None:
@@ -277,6 +278,7 @@ def _pipelines(
 
     If an image cannot be read inside the `with` block, the error names its file.
     """
+    # Of all splits: what is read must not depend on whether the test split is read alone.
     size, channels = _format(experiment, [p for files in splits.values() for p in files.paths])
     read = functools.partial(
         _read, size=size, channels=channels, resize=bool(experiment.image_size)

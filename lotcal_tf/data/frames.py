@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ from lotcal_tf.data.splits import Dataset, test_members
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.extras import imported
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+# pandas is an extra, so its types are named only.
+DataFrame = Any
+Series = Any
 _READERS = {".csv": "read_csv", ".parquet": "read_parquet"}
 
 
@@ -68,7 +68,7 @@ def digest(experiment: Experiment) -> str:
     return digest_of((path.suffix, path) for path in _files(experiment))
 
 
-def features(frame: "pd.DataFrame", name: str) -> NDArray:
+def features(frame: DataFrame, name: str) -> NDArray:
     """The values `(N, F)` of the columns of a data frame; uint8 if all columns are.
 
     Raises:
@@ -93,7 +93,7 @@ def features(frame: "pd.DataFrame", name: str) -> NDArray:
     return frame.to_numpy(np.uint8 if bytes_only else np.float64)
 
 
-def labels_of(column: "pd.Series | pd.DataFrame", name: str) -> NDArray:
+def labels_of(column: Any, name: str) -> NDArray:
     """The labels of a column, or of the columns of one-hot labels, as an array.
 
     Raises:
@@ -124,7 +124,7 @@ def _files(experiment: Experiment) -> list[Path]:
     return [path, test] if test.is_file() else [path]
 
 
-def _read(path: Path) -> "pd.DataFrame":
+def _read(path: Path) -> DataFrame:
     pandas = imported("pandas", "tables")
     try:
         frame = getattr(pandas, _READERS[path.suffix.lower()])(path)
@@ -149,26 +149,27 @@ def _read(path: Path) -> "pd.DataFrame":
     return frame
 
 
-def _label_column(frame: "pd.DataFrame", path: Path, name: str) -> "pd.Series":
+def _label_column(frame: DataFrame, path: Path, name: str) -> Series:
     if name not in frame.columns:
         columns = ", ".join(map(str, frame.columns[:12])) + (
             ", …" if len(frame.columns) > 12 else ""
         )
         raise FieldError("label_column", name, f"{path} has the columns {columns}")
+    labels_of(frame[name], f"{path}, column {name!r}")
     return frame[name]
 
 
-def _classes(labels: "pd.Series", name: str) -> list[Any]:
+def _classes(labels: Series, name: str) -> list[Any]:
     """The different labels in sorted order: strings, integers or booleans."""
-    values = list(labels.dropna().unique())
+    values = list(labels.unique())
     numbers = all(isinstance(v, int | float | np.number | np.bool_) for v in values)
-    if numbers and any(float(value) != int(value) for value in values if np.isfinite(value)):
-        fraction = next(value for value in values if float(value) != int(value))
-        problem = f"has the value {fraction:g}: each label must be a class, an integer or a string"
+    fractions = [value for value in values if numbers and not float(value).is_integer()]
+    if fractions:
+        problem = f"has the value {fractions[0]:g}: each label must be a class, an integer or a string"
         raise FieldError("label_column", name, problem)
     if len(values) < 2:
-        problem = f"has only the class {values[0]}" if values else "has no values"
-        raise FieldError("label_column", name, f"{problem}: at least 2 classes are needed")
+        problem = f"has only the class {values[0]}: at least 2 classes are needed"
+        raise FieldError("label_column", name, problem)
     return sorted(values) if numbers else sorted(values, key=str)
 
 
@@ -178,10 +179,10 @@ def _name(value: Any) -> str:
     return str(int(value) if whole else value)
 
 
-def _numbers(labels: "pd.Series", values: Sequence[Any], path: Path) -> NDArray[np.int32]:
+def _numbers(labels: Series, values: Sequence[Any], path: Path) -> NDArray[np.int32]:
     """The place of each label among the classes."""
     known = {value: number for number, value in enumerate(values)}
-    for row, label in enumerate(labels_of(labels, f"{path}, column {labels.name!r}")):
+    for row, label in enumerate(labels):
         if label not in known:
             names = ", ".join(map(_name, values[:12]))
             raise UsageError(
@@ -190,7 +191,7 @@ def _numbers(labels: "pd.Series", values: Sequence[Any], path: Path) -> NDArray[
     return np.array([known[label] for label in labels], np.int32)
 
 
-def _same_columns(frame: "pd.DataFrame", train: "pd.DataFrame", path: Path) -> "pd.DataFrame":
+def _same_columns(frame: DataFrame, train: DataFrame, path: Path) -> DataFrame:
     """A test table with its columns in the order of the training table."""
     missing = [c for c in train.columns if c not in frame.columns]
     more = [c for c in frame.columns if c not in train.columns]
