@@ -165,7 +165,9 @@ def _classes(labels: Series, name: str) -> list[Any]:
     numbers = all(isinstance(v, int | float | np.number | np.bool_) for v in values)
     fractions = [value for value in values if numbers and not float(value).is_integer()]
     if fractions:
-        problem = f"has the value {fractions[0]:g}: each label must be a class, an integer or a string"
+        problem = (
+            f"has the value {fractions[0]:g}: each label must be a class, an integer or a string"
+        )
         raise FieldError("label_column", name, problem)
     if len(values) < 2:
         problem = f"has only the class {values[0]}: at least 2 classes are needed"
