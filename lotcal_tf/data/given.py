@@ -1,6 +1,7 @@
 """Data that the caller passes as objects: arrays, pandas objects, Hugging Face data sets, pipelines."""
 
 import dataclasses
+import os
 import types
 from collections.abc import Sequence
 from typing import Any
@@ -165,9 +166,9 @@ def _problem(data: Any) -> str:
             f"is a {kind} alone: {_NEEDED}; pass (frame.drop(columns=LABEL), frame[LABEL]) with the name of the label "
             "column"
         )
-    if isinstance(data, str):
+    if isinstance(data, str | os.PathLike):
         return (
-            f"is a string: {_NEEDED}; images in folders and tables are read by "
+            f"is a path or name: {_NEEDED}; images in folders and tables are read by "
             "find_tickets(dataset='folder' or 'table', data_dir=…)"
         )
     if packages & {"keras", "tf_keras"}:

@@ -64,8 +64,8 @@ def _of_one_hot(labels: NDArray, split: str, first: int) -> NDArray[np.int32]:
     if not right.all():
         row = int(np.argmin(right))
         raise UsageError(
-            f"{split} labels have shape {labels.shape}, but the label of example {first + row} is not one-hot: "
-            f"{_shortened(labels[row])}; each row must hold exactly one 1 and otherwise 0"
+            f"{split} has a label that is not one-hot, {_shortened(labels[row])} in example {first + row}: each label "
+            "must hold exactly one 1 and otherwise 0, or be a class number"
         )
     return labels.argmax(1).astype(np.int32)
 

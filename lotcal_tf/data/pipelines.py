@@ -54,9 +54,9 @@ def unbatched(
         )
     if not inputs.is_fully_defined():
         raise UsageError(
-            f"{given}, so one input has shape {inputs}: one fully known shape is needed; resize, crop or pad inputs "
-            "of different shapes, or state the shape by tf.ensure_shape in a map (of a generator: by its "
-            "output_signature)"
+            f"the {split} pipeline gives inputs of shape {inputs} per example: one fully known shape is needed; "
+            "resize, crop or pad inputs of different shapes, or state the shape by tf.ensure_shape in a map (of a "
+            "generator: by its output_signature)"
         )
     if data.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise UsageError(
@@ -200,7 +200,8 @@ class Readings:
             return
         how, remedy = _difference(self._digests, found)
         raise UsageError(
-            f"the {split} pipeline was read twice and {how}, so validation examples would be trained on: {remedy}"
+            f"the {split} pipeline {how} when it was read again; every reading must give the same examples in the same "
+            f"order: {remedy}"
         )
 
 
@@ -208,17 +209,17 @@ def _difference(first: Sequence[bytes], second: Sequence[bytes]) -> tuple[str, s
     """How the second reading of a pipeline differs from the first, and how to change that."""
     if not second:
         return (
-            "was empty the second time",
+            "was empty",
             "give tf.data.Dataset.from_generator a function that makes a new generator in every call",
         )
     if sorted(first) == sorted(second):
         return (
-            "came in another order the second time",
+            "came in another order",
             "leave out shuffle, since epochs are shuffled anyway, or use shuffle(…, reshuffle_each_iteration=False) "
             "(of Keras's image_dataset_from_directory and the like: shuffle=False)",
         )
     return (
-        "held other examples the second time",
+        "held other examples",
         "leave out random operations; for random changes of images use the field augment or layers of the model",
     )
 

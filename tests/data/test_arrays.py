@@ -72,7 +72,7 @@ BAD_PAIRS = {
     "negative": ((X, [0, 1, -1, 2]), r"train has a label -1: labels must be 0 … 2"),
     "two ones": (
         (X, [[1, 0, 0], [0, 1, 1], [0, 0, 1], [1, 0, 0]]),
-        "label of example 1 is not one-hot",
+        r"not one-hot, \[0, 1, 1\] in example 1",
     ),
     "fractions": ((X, [0.0, 0.5, 1.0, 2.0]), "train has a label 0.5: labels must be 0 … 2"),
     "NaN label": ((X, [0.0, np.nan, 1.0, 2.0]), "train has a label nan: labels must be 0 … 2"),
@@ -278,7 +278,10 @@ BAD_PIPELINES = {
         tf.data.Dataset.from_tensor_slices({"image": X, "label": Y}),
         r"gives dictionaries with the keys 'image', 'label': .*map\(lambda e: \(e\['image'\], e\['label'",
     ),
-    "no shape": (shapeless(), r"input has shape \(None, 2\): one fully known shape is needed; "),
+    "no shape": (
+        shapeless(),
+        r"of shape \(None, 2\) per example: one fully known shape is needed; ",
+    ),
     "no label shape": (
         unspecified(),
         r"known shapes are needed; .*tf\.ensure_shape.*output_signature",

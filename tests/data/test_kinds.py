@@ -208,7 +208,7 @@ REFUSED = {
     "an iterator": (lambda: iter([(X, Y)]), ["read once", "from_generator"]),
     "a zip": (lambda: zip(X, Y, strict=True), ["read once", "from_generator"]),
     "a Keras Sequence": (Sequence, ["Sequence of Keras", "from_generator"]),
-    "a path": (lambda: "images", ["is a string", "dataset='folder'", "data_dir"]),
+    "a path": (lambda: "images", ["path", "dataset='folder'", "data_dir"]),
     "an object": (lambda: types.SimpleNamespace(), ["SimpleNamespace", "(inputs, labels)"]),
     "a frame alone": (lambda: frame(y=Y), ["DataFrame alone", "drop(columns=LABEL)"]),
     "a text column": (
@@ -248,7 +248,7 @@ REFUSED = {
     ),
     "several labels per example": (
         lambda: (X, np.where(np.arange(COUNT)[:, None] == 4, 1, HOT)),
-        ["(12, 3)", "example 4", "[1, 1, 1]", "exactly one 1"],
+        ["not one-hot", "example 4", "[1, 1, 1]", "exactly one 1"],
     ),
     "probabilities as labels": (lambda: (X, HOT * 0.8 + 0.1), ["example 0", "[0.9, 0.1, 0.1]"]),
     "labels of pixels": (lambda: (X, X[..., 0]), ["labels have shape (12, 2, 2)", "(N,)"]),
@@ -318,7 +318,7 @@ REFUSED = {
     "pipeline, random images": (augmented, ["other examples", "augment"]),
     "pipeline of one generator": (
         once,
-        ["empty the second time", "from_generator", "new generator"],
+        ["was empty", "from_generator", "new generator"],
     ),
 }
 
