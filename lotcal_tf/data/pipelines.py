@@ -35,7 +35,7 @@ def unbatched(
       or `(classes,)`.
 
     Raises:
-      UsageError: the pipeline gives something else, never ends, or cannot be told to be batched or not.
+      UsageError: the pipeline gives something else, never ends, or its shapes do not say whether it is batched.
     """
     _check_structure(data.element_spec, split)
     inputs, labels = (part.shape for part in data.element_spec)
