@@ -106,6 +106,8 @@ class FormatRow:
       marker: of a directory: the name of the file inside by which it is recognised.
       quantised: whether weights are rounded; else only the order of float32 sums may differ.
       sparse: whether the format has a sparse encoding, i.e. whether its class implements `encode`.
+      blocks: whether its runtime runs some sparse kernels faster, i.e. whether its class implements
+        `encode_blocks`, too.
       needs: the data needed for writing, of `validation` and `training`.
       runtime: the library that runs the file, e.g. `TensorFlow` or `LITERT`.
     """
@@ -116,8 +118,18 @@ class FormatRow:
     marker: str = ""
     quantised: bool = False
     sparse: bool = False
+    blocks: bool = False
     needs: tuple[str, ...] = ()
     runtime: str = "TensorFlow"
+
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        """The encodings of the format, of `ENCODINGS`."""
+        return tuple(
+            name
+            for name, how in ENCODINGS.items()
+            if (self.sparse or not how.sparse) and (self.blocks or not how.blocks)
+        )
 
     @property
     def kind(self) -> str:
@@ -142,15 +154,17 @@ class FormatRow:
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """One way to store the zeros of a network; if neither is set, they are stored as values.
+    """One way to store the zeros of a network; if nothing is set, they are stored as values.
 
     Attributes:
-      sparse: zeros are left out, by the sparse encoding of the format.
       compact: dead units and channels are removed, see `pruning.compaction`.
+      sparse: zeros are left out, by the sparse encoding of the format.
+      blocks: only those zeros are left out that a sparse kernel of the runtime skips.
     """
 
-    sparse: bool
-    compact: bool
+    compact: bool = False
+    sparse: bool = False
+    blocks: bool = False
 
 
 def _imported(path: str) -> Any:
@@ -316,6 +330,7 @@ FORMATS: Mapping[str, FormatRow] = {
         "TFLite, the network unchanged",
         "ticket_float32.tflite",
         sparse=True,
+        blocks=True,
         runtime=LITERT,
     ),
     "float16": FormatRow(
@@ -357,11 +372,15 @@ DEFAULT_FORMATS = ("float32", "int8")
 
 # How a file stores the zeros of a network.
 ENCODINGS: Mapping[str, Encoding] = {
-    "dense": Encoding(sparse=False, compact=False),
-    "sparse": Encoding(sparse=True, compact=False),
-    "compact": Encoding(sparse=False, compact=True),
-    "compact_sparse": Encoding(sparse=True, compact=True),
+    "dense": Encoding(),
+    "sparse": Encoding(sparse=True),
+    "blocks": Encoding(sparse=True, blocks=True),
+    "compact": Encoding(compact=True),
+    "compact_sparse": Encoding(compact=True, sparse=True),
+    "compact_blocks": Encoding(compact=True, sparse=True, blocks=True),
 }
+# What decides between the encodings of a file, if none is chosen; the first is the default.
+SPEED, SIZE = "speed", "size"
 
 
 def strategy(name: str) -> Method | None:
