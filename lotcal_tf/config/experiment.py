@@ -131,7 +131,8 @@ class Experiment:
     )
     model: str = _network(
         "lenet_300_100",
-        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; narrower ones by resnet20_8",
+        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; narrower ones by resnet20_8; or "
+        "a file FILE.keras of Keras 3 or tf_keras",
         main=True,
         named_only=True,
         from_ticket=True,

@@ -4,6 +4,7 @@ The graph of a model is replayed on inputs of the other Keras. Each layer is mad
 configuration, see `keras3_config`; operations without a layer are in `keras3_operations`.
 """
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +17,11 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.models import keras3_operations as operations
 from lotcal_tf.models.keras3_config import OWN_ACTIVATIONS, NoTwin, Translation
 from lotcal_tf.models.keras_graph import steps
+from lotcal_tf.models.stateless_dropout import StatelessDropout, plain_dropout
 
+# Names that Keras 3 gives to inputs and models. Twins get names of tf_keras, which `keras_graph` can
+# tell from a user's.
+_AUTOMATIC = re.compile(r"(input_layer|functional|sequential)(_\d+)?")
 # How much outputs may differ, relative to the largest one.
 _TOLERANCE = 1e-5
 # Outputs that are computed in 16 bits may differ by this many steps of their type.
@@ -37,8 +42,9 @@ def from_keras3(
 ) -> "keras.Model":
     """The tf_keras model with the layers, weights and outputs of a Keras 3 model.
 
-    Layers keep their names. A layer that is shared stays shared, and a nested model stays nested.
-    Sequential models become functional ones. Operations of `keras.ops` become layers of tf_keras.
+    Layers keep their names; inputs, models and operations only where the user named them. A layer that
+    is shared stays shared, and a nested model stays nested. Sequential models become functional ones.
+    Operations of `keras.ops` become layers of tf_keras.
 
     Args:
       model: functional or sequential, and built; may be nested. It is not changed.
@@ -108,14 +114,14 @@ def _resolution(model: Any) -> float:
 
 
 def _array(tensor: Any) -> NDArray[np.float64]:
-    return np.asarray(_numpy(tensor), np.float64)
+    return np.asarray(as_array(tensor), np.float64)
 
 
-def _numpy(tensor: Any) -> NDArray:
+def as_array(tensor: Any) -> NDArray:
     """A tensor or variable of either Keras as an array."""
     if hasattr(tensor, "numpy"):
         return np.asarray(tensor.numpy())
-    return np.asarray(keras3().ops.convert_to_numpy(tensor))
+    return np.asarray(keras3().ops.convert_toas_array(tensor))
 
 
 def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
@@ -162,7 +168,7 @@ class _Twin:
             results = _flat(self._call(layer, args, kwargs, outputs[0]))
             made.update({id(x): y for x, y in zip(outputs, results, strict=True)})
         inputs, outputs = _mapped(_structures(graph), twin_of)
-        return self._translation.target.Model(inputs, outputs, name=model.name)
+        return self._translation.target.Model(inputs, outputs, name=self._name(model.name))
 
     def _graph(self, model: Any) -> Any:
         """The functional model that a model consists of.
@@ -191,7 +197,13 @@ class _Twin:
             raise self._translation.refusal(layer, "takes sparse tensors")
         dtype = getattr(tensor.dtype, "name", tensor.dtype)
         shape = tuple(tensor.shape)
-        return self._translation.target.Input(batch_shape=shape, dtype=dtype, name=layer.name)
+        return self._translation.target.Input(
+            batch_shape=shape, dtype=dtype, name=self._name(layer.name)
+        )
+
+    def _name(self, name: str) -> str | None:
+        """The name of a twin; None: an automatic one."""
+        return None if self._translation.target is keras and _AUTOMATIC.fullmatch(name) else name
 
     def _call(self, layer: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """Calls the twin of a layer, model or operation; `output` is what the original gives."""
@@ -212,6 +224,8 @@ class _Twin:
         """What to call for a layer: its twin, and layers for an activation that the target lacks."""
         if type(layer).__name__ == "Normalization":
             return self._normalization(layer)
+        if isinstance(layer, StatelessDropout):
+            return self._translation.layer(plain_dropout(layer))
         activation = layer.get_config().get("activation")
         if activation not in OWN_ACTIVATIONS if isinstance(activation, str) else True:
             new = self._translation.layer(layer)
@@ -236,7 +250,7 @@ class _Twin:
     def _normalization(self, layer: Any) -> Any:
         """A Normalization layer with the mean and variance that the original has learned."""
         learned = {
-            name: _numpy(weight).reshape(-1).tolist()
+            name: as_array(weight).reshape(-1).tolist()
             for name, weight in zip(("mean", "variance"), layer.weights, strict=False)
         }
         return self._translation.layer(layer, **learned)
@@ -250,7 +264,7 @@ class _Twin:
             )
             raise self._translation.refusal(layer, problem)
         for (_, variable), (_, twin) in zip(own, twins, strict=True):
-            twin.assign(_numpy(variable))
+            twin.assign(as_array(variable))
 
 
 def _listed(weights: list[tuple[tuple[str, tuple[int, ...]], Any]]) -> str:

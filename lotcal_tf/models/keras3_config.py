@@ -29,8 +29,6 @@ _TAKEN: Mapping[str, set[str]] = {"RNN": {"zero_output_for_mask"}}
 _UNUSED_BY = ("SeparableConv", "DepthwiseConv")
 _UNUSED = {"kernel_initializer", "kernel_regularizer", "kernel_constraint"}
 _OF_ANY_LAYER = {"name", "trainable", "dtype", "activity_regularizer"}
-# Layers of this package, by the Keras layer that computes the same in inference.
-_PLAIN_CLASS = {"StatelessDropout": "Dropout", "StrategyDropout": "Dropout"}
 # Activations that the two compute differently, or that only Keras 3 has.
 OWN_ACTIVATIONS = {"hard_sigmoid", "hard_silu", "hard_swish"}
 
@@ -107,9 +105,7 @@ class Translation:
             return self.custom_objects[kind.__name__]
         if kind.__name__ == "Lambda":
             raise NoTwin("holds Python code")
-        if kind.__name__ in _PLAIN_CLASS:
-            found = getattr(self.target.layers, _PLAIN_CLASS[kind.__name__])
-        elif is_built_in(kind):
+        if is_built_in(kind):
             found = getattr(self.target.layers, kind.__name__, None)
         else:
             registered = self.source.saving.get_registered_name(kind)

@@ -35,19 +35,11 @@ _SAME: Mapping[str, Callable[..., Any]] = {
     "Matmul": tf.matmul,
     "Negative": tf.negative,
     "NotEqual": tf.not_equal,
-    "Relu": tf.nn.relu,
-    "Relu6": tf.nn.relu6,
     "Rsqrt": tf.math.rsqrt,
-    "Selu": tf.nn.selu,
-    "Sigmoid": tf.sigmoid,
     "Sign": tf.sign,
-    "Silu": tf.nn.silu,
     "Sin": tf.sin,
-    "Softplus": tf.math.softplus,
-    "Softsign": tf.nn.softsign,
     "Sqrt": tf.sqrt,
     "Square": tf.square,
-    "Tanh": tf.tanh,
     "Where": tf.where,
 }
 # These compute in the type of their result, to which Keras 3 casts their arguments.
@@ -60,6 +52,11 @@ _ARITHMETIC: Mapping[str, Callable[..., Any]] = {
     "Power": tf.pow,
     "Subtract": tf.subtract,
     "TrueDivide": tf.divide,
+}
+# The activation of that name, in a layer that compaction can follow.
+_ACTIVATIONS: Mapping[str, str] = {
+    name: name.lower()
+    for name in ("Relu", "Relu6", "Selu", "Sigmoid", "Silu", "Softplus", "Softsign", "Tanh")
 }
 # With what the operation was created with, `op`.
 _WITH_ARGUMENTS: Mapping[str, Callable[..., Any]] = {
@@ -79,7 +76,7 @@ _WITH_ARGUMENTS: Mapping[str, Callable[..., Any]] = {
     "Prod": lambda op, x: tf.reduce_prod(x, op.axis, op.keepdims),
     "Repeat": lambda op, x: tf.repeat(x, op.repeats, op.axis),
     "Reshape": lambda op, x: tf.reshape(x, [-1 if n is None else n for n in op.newshape]),
-    "Softmax": lambda op, x: tf.nn.softmax(x, op.axis),
+    "Softmax": lambda op, x: keras.layers.Softmax(op.axis, dtype=x.dtype)(x),
     "Squeeze": lambda op, x: tf.squeeze(x, op.axis),
     "Stack": lambda op, xs: tf.stack(xs, op.axis),
     "Std": lambda op, x: tf.math.reduce_std(x, op.axis, op.keepdims),
@@ -111,14 +108,16 @@ def in_tensorflow(operation: Any, args: Any, kwargs: Mapping[str, Any], dtype: s
         number = _rescaling(name, args, dtype)
         if number is not None:
             tensor, scale, offset = number
-            return keras.layers.Rescaling(scale, offset, name=operation.name, dtype=dtype)(tensor)
+            return keras.layers.Rescaling(scale, offset, dtype=dtype)(tensor)
         typed = [_typed(x, dtype) for x in args]
         return _ARITHMETIC[name](*typed, **kwargs)
+    if name in _ACTIVATIONS:
+        return keras.layers.Activation(_ACTIVATIONS[name], dtype=dtype)(*args)
     if name in _SAME:
         return _SAME[name](*args, **kwargs)
     if name in _WITH_ARGUMENTS:
         return _WITH_ARGUMENTS[name](operation, *args, **kwargs)
-    known = sorted({*_SAME, *_ARITHMETIC, *_WITH_ARGUMENTS})
+    known = sorted({*_SAME, *_ARITHMETIC, *_ACTIVATIONS, *_WITH_ARGUMENTS})
     raise NoTwin(f"is an operation that is not translated (only {', '.join(known)})")
 
 
