@@ -1,6 +1,7 @@
 """Opening a model of any kind for inference: a ticket, a run, or an exported file."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from lotcal_tf.config import registry
@@ -31,6 +32,11 @@ class Opened:
     kind: str
     runner: Runner
     ticket: Ticket | None = None
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Messages for the user: how a Keras model was changed to give logits."""
+        return getattr(self.runner, "notes", ())
 
     def temperature(self) -> float:
         """The temperature of the ticket.
@@ -97,7 +103,7 @@ def open_model(path: Path) -> Opened:
 
 def open_given(given: GivenModel) -> Opened:
     """Opens a model in memory."""
-    return Opened(Path(given.model.name), "model", KerasRunner(given.model))
+    return Opened(Path(given.name), "model", KerasRunner(given.model, given))
 
 
 def temperature_of(ticket: Ticket) -> float:

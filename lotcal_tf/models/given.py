@@ -20,11 +20,13 @@ class GivenModel:
       notes: messages for the user: what was changed.
       original: the Keras 3 model that it was made from, and its twin with the same outputs; None: it
         was a tf_keras model.
+      name: of the model that was passed.
     """
 
     model: "keras.Model"
     notes: Sequence[str] = ()
     original: tuple[Any, "keras.Model"] | None = None
+    name: str = ""
 
     @classmethod
     def of(cls, given: Any, custom_objects: Mapping[str, Any] | None = None) -> "GivenModel":
@@ -42,14 +44,15 @@ class GivenModel:
             return given
         if isinstance(given, str | Path):
             given = read_model(Path(given), custom_objects)
-        original = None
+        original, name = None, getattr(given, "name", "")
         if is_keras3(given):
             twin = from_keras3(given, custom_objects=custom_objects)
             original, given = (given, twin), twin
         if not isinstance(given, keras.Model):
             return cls(given)
         model, notice = as_logits(given)
-        return cls(model, (notice,) if notice else (), original)
+        notes = (f"model {name!r}: {notice}",) if notice else ()
+        return cls(model, notes, original, name)
 
     def check(self, examples: Any) -> None:
         """Compares the outputs of a Keras 3 model and of its twin on examples.

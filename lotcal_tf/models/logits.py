@@ -45,7 +45,7 @@ def as_logits(model: "keras.Model") -> tuple["keras.Model", str]:
         return model, ""
     words = "; ".join(change.notice for change in changes)
     new = {id(change.layer): change.new for change in changes}
-    return _replaced(model, new), f"model {model.name!r}: {words}, so that it gives logits"
+    return _replaced(model, new), f"{words}, so that the model gives logits"
 
 
 @dataclasses.dataclass(frozen=True)

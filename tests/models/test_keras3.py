@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from lotcal_tf.compat import keras
+from lotcal_tf.errors import UsageError
 from lotcal_tf.models.keras3 import from_keras3, is_keras3, to_keras3
+from lotcal_tf.models.stateless_dropout import StatelessDropout
 
 L, ops, Input, Model = keras3.layers, keras3.ops, keras3.Input, keras3.Model
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 3)).astype("float32")
@@ -266,3 +268,107 @@ def test_an_application_has_a_twin_in_both_directions(name):
     np.testing.assert_allclose(outputs(twin, images), expected, rtol=0, atol=limit)
     back = to_keras3(twin)
     np.testing.assert_allclose(outputs(back, images), expected, rtol=0, atol=limit)
+
+
+class Scale(L.Layer):
+    """A custom layer of Keras 3."""
+
+    def build(self, shape):
+        self.factor = self.add_weight(name="factor", shape=(shape[-1],), initializer="ones")
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+
+class LegacyScale(keras.layers.Layer):
+    """Its twin."""
+
+    def build(self, shape):
+        self.factor = self.add_weight("factor", (shape[-1],), initializer="ones")
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+
+def custom_model():
+    return keras3.Sequential([Input((7,)), Scale(name="scaled"), L.Dense(3)])
+
+
+def test_a_custom_layer_needs_its_class():
+    original = with_random_weights(custom_model())
+    twin = from_keras3(original, ROWS, {"Scale": LegacyScale})
+    np.testing.assert_allclose(outputs(twin, ROWS), outputs(original, ROWS), rtol=1e-5, atol=1e-6)
+    with pytest.raises(UsageError, match="'scaled' .Scale.*custom_objects"):
+        from_keras3(original)
+    back = to_keras3(twin, {"LegacyScale": Scale})
+    np.testing.assert_allclose(outputs(back, ROWS), outputs(original, ROWS), rtol=1e-5, atol=1e-6)
+
+
+def test_other_weights_than_those_of_the_layer_are_refused():
+    class WithoutWeights(keras.layers.Layer):
+        pass
+
+    with pytest.raises(UsageError, match="'scaled'.*factor .7,.*none"):
+        from_keras3(custom_model(), custom_objects={"Scale": WithoutWeights})
+
+
+def test_other_outputs_are_refused():
+    class Doubled(LegacyScale):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    with pytest.raises(UsageError, match="differ by"):
+        from_keras3(custom_model(), ROWS, {"Scale": Doubled})
+
+
+def test_a_registered_class_is_found():
+    keras3.saving.register_keras_serializable("tests_keras3")(Scale)
+    keras.saving.register_keras_serializable("tests_keras3", "Scale")(LegacyScale)
+    try:
+        from_keras3(custom_model(), ROWS)
+    finally:
+        for found in (keras3, keras):
+            found.saving.get_custom_objects().pop("tests_keras3>Scale")
+
+
+class Subclassed(Model):
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (on((7,), lambda: L.Lambda(lambda x: x + 1, name="odd")), r"'odd' \(Lambda\).*code"),
+        (on((7,), lambda: L.RMSNormalization(name="odd")), r"'odd' \(RMSNorm.*custom_objects"),
+        (on((7,), lambda: L.LayerNormalization(rms_scaling=True, name="odd")), "'odd'.*rms_scaling"),
+        (on((6, 2), lambda: L.LSTM(2, recurrent_activation="hard_sigmoid", name="odd")),
+         "'odd'.*recurrent_activation='hard_sigmoid'"),
+        (on((7,), lambda: L.Dense(2, activation="sparsemax", name="odd")), "'odd' .Dense.*sparsemax"),
+        (functional((7,), lambda x: ops.cumsum(x, axis=1)), r"'cumsum.*Cumsum"),
+        (lambda: keras3.Sequential([L.Dense(2)], name="odd"), "'odd' has no weights.*Input"),
+        (lambda: Subclassed(name="odd"), "'odd' .Subclassed. is a subclassed"),
+        (lambda: keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]), "Keras 3 model is"),
+    ],
+)  # fmt: skip
+def test_what_has_no_twin_is_named(make, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        from_keras3(make())
+    assert "\n" not in str(caught.value)
+
+
+def test_frozen_layers_stay_frozen():
+    original = keras3.Sequential([Input((7,)), L.Dense(4), L.Dense(3)])
+    original.layers[0].trainable = False
+    twin = from_keras3(original)
+    assert [layer.trainable for layer in twin.layers[1:]] == [False, True]
+    assert [layer.trainable for layer in to_keras3(twin).layers[1:]] == [False, True]
+
+
+def test_stateless_dropout_becomes_that_of_keras():
+    given = keras.Input((8, 8, 3))
+    x = StatelessDropout(0.25, (1, 2), name="drop")(given)
+    twin = to_keras3(keras.Model(given, keras.layers.Flatten()(x)))
+    layer = twin.get_layer("drop")
+    assert (type(layer), layer.rate) == (L.Dropout, 0.25)
+    assert layer.noise_shape == (None, 1, 1, None)
