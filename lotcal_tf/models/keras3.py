@@ -4,9 +4,10 @@ The graph of a model is replayed on inputs of the other Keras. Each layer is mad
 configuration, see `keras3_config`; operations without a layer are in `keras3_operations`.
 """
 
+import itertools
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -146,9 +147,11 @@ class _Twin:
         self._translation = translation
         self._made: dict[int, Callable[..., Any]] = {}
         self._pairs: list[tuple[Any, Any]] = []
+        self._names: set[str] = set()
 
     def of(self, model: Any) -> Any:
         """The twin, with the weights of the model."""
+        self._names = set(_names(model))
         twin = self._model(model)
         for layer, new in self._pairs:
             self._copy_weights(layer, new)
@@ -201,6 +204,13 @@ class _Twin:
             batch_shape=shape, dtype=dtype, name=self._name(layer.name)
         )
 
+    def _free_name(self, stem: str) -> str:
+        """A name as tf_keras would give it, which no layer has."""
+        numbered = (f"{stem}_{number}" for number in itertools.count(1))
+        name = next(name for name in itertools.chain([stem], numbered) if name not in self._names)
+        self._names.add(name)
+        return name
+
     def _name(self, name: str) -> str | None:
         """The name of a twin; None: an automatic one."""
         return None if self._translation.target is keras and _AUTOMATIC.fullmatch(name) else name
@@ -211,7 +221,9 @@ class _Twin:
             if operations.is_operation(layer):
                 return operations.in_keras3(layer, args, kwargs)
             if not hasattr(layer, "weights"):
-                return operations.in_tensorflow(layer, args, kwargs, str(output.dtype))
+                return operations.in_tensorflow(
+                    layer, args, kwargs, str(output.dtype), self._free_name
+                )
         except (NoTwin, TypeError, ValueError, KeyError) as error:
             problem = error if isinstance(error, NoTwin) else f"cannot be translated ({error})"
             raise self._translation.refusal(layer, str(problem).splitlines()[0]) from error
@@ -265,6 +277,13 @@ class _Twin:
             raise self._translation.refusal(layer, problem)
         for (_, variable), (_, twin) in zip(own, twins, strict=True):
             twin.assign(as_array(variable))
+
+
+def _names(model: Any) -> Iterator[str]:
+    """The names of all layers of a model and of models in it."""
+    for layer in getattr(model, "layers", ()):
+        yield layer.name
+        yield from _names(layer)
 
 
 def _listed(weights: list[tuple[tuple[str, tuple[int, ...]], Any]]) -> str:

@@ -76,7 +76,6 @@ _WITH_ARGUMENTS: Mapping[str, Callable[..., Any]] = {
     "Prod": lambda op, x: tf.reduce_prod(x, op.axis, op.keepdims),
     "Repeat": lambda op, x: tf.repeat(x, op.repeats, op.axis),
     "Reshape": lambda op, x: tf.reshape(x, [-1 if n is None else n for n in op.newshape]),
-    "Softmax": lambda op, x: keras.layers.Softmax(op.axis, dtype=x.dtype)(x),
     "Squeeze": lambda op, x: tf.squeeze(x, op.axis),
     "Stack": lambda op, xs: tf.stack(xs, op.axis),
     "Std": lambda op, x: tf.math.reduce_std(x, op.axis, op.keepdims),
@@ -88,7 +87,13 @@ _WITH_ARGUMENTS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def in_tensorflow(operation: Any, args: Any, kwargs: Mapping[str, Any], dtype: str) -> Any:
+def in_tensorflow(
+    operation: Any,
+    args: Any,
+    kwargs: Mapping[str, Any],
+    dtype: str,
+    free_name: Callable[[str], str],
+) -> Any:
     """Applies an operation of Keras 3 to tensors of tf_keras.
 
     A number that is added or multiplied becomes a `Rescaling` layer, which compaction can follow.
@@ -97,6 +102,7 @@ def in_tensorflow(operation: Any, args: Any, kwargs: Mapping[str, Any], dtype: s
       operation: the operation.
       args, kwargs: its arguments.
       dtype: of its result.
+      free_name: returns an automatic name that begins with a text and that no layer has.
 
     Raises:
       NoTwin: it is not in the tables.
@@ -108,16 +114,22 @@ def in_tensorflow(operation: Any, args: Any, kwargs: Mapping[str, Any], dtype: s
         number = _rescaling(name, args, dtype)
         if number is not None:
             tensor, scale, offset = number
-            return keras.layers.Rescaling(scale, offset, dtype=dtype)(tensor)
+            return keras.layers.Rescaling(scale, offset, dtype=dtype, name=free_name("rescaling"))(
+                tensor
+            )
         typed = [_typed(x, dtype) for x in args]
         return _ARITHMETIC[name](*typed, **kwargs)
     if name in _ACTIVATIONS:
-        return keras.layers.Activation(_ACTIVATIONS[name], dtype=dtype)(*args)
+        return keras.layers.Activation(
+            _ACTIVATIONS[name], dtype=dtype, name=free_name("activation")
+        )(*args)
+    if name == "Softmax":
+        return keras.layers.Softmax(operation.axis, dtype=dtype, name=free_name("softmax"))(*args)
     if name in _SAME:
         return _SAME[name](*args, **kwargs)
     if name in _WITH_ARGUMENTS:
         return _WITH_ARGUMENTS[name](operation, *args, **kwargs)
-    known = sorted({*_SAME, *_ARITHMETIC, *_ACTIVATIONS, *_WITH_ARGUMENTS})
+    known = sorted({"Softmax", *_SAME, *_ARITHMETIC, *_ACTIVATIONS, *_WITH_ARGUMENTS})
     raise NoTwin(f"is an operation that is not translated (only {', '.join(known)})")
 
 

@@ -186,7 +186,8 @@ class _Plan:
 
     def _of_elementwise(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
         constant = inputs[0].constant
-        value = layer.call(tf.constant(np.nan_to_num(constant)[None])).numpy()[0]
+        # Some layers, such as Rescaling, give their own type.
+        value = np.asarray(layer.call(tf.constant(np.nan_to_num(constant)[None])), np.float64)[0]
         return _Tensor(inputs[0].slots, np.where(np.isfinite(constant), value, np.nan))
 
     def _of_constant_keeping(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:

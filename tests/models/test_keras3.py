@@ -372,3 +372,14 @@ def test_stateless_dropout_becomes_that_of_keras():
     layer = twin.get_layer("drop")
     assert (type(layer), layer.rate) == (L.Dropout, 0.25)
     assert layer.noise_shape == (None, 1, 1, None)
+
+
+def test_operations_get_names_that_no_layer_has():
+    keras.backend.clear_session()  # automatic names count from 0
+    given = Input((7,))
+    x = ops.relu(L.Rescaling(2.0, name="rescaling")(given) + 1.0)
+    x = L.Activation("tanh", name="activation")(x * 3.0)
+    original = Model(given, ops.softmax(L.Softmax(name="softmax")(x)))
+    twin = from_keras3(original, ROWS)
+    names = [layer.name for layer in twin.layers]
+    assert {"rescaling_1", "rescaling_2", "activation_1", "softmax_1"} < set(names)
