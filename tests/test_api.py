@@ -316,8 +316,8 @@ def test_a_custom_prunable_layer_takes_part_however_it_is_rewound(tmp_path):
     assert [int(run.ticket(level).masks["own/kernel"].sum()) for level in range(3)] == [48, 38, 30]
 
 
-def softmax_model():
-    return keras.Sequential([dense(6, 3), keras.layers.Softmax()])
+def sigmoid_model():
+    return keras.Sequential([dense(6, 3), keras.layers.Activation("sigmoid", name="last")])
 
 
 def frozen_model():
@@ -329,7 +329,7 @@ def frozen_model():
 def keras_3_model():
     import keras as keras_3
 
-    return keras_3.Sequential([keras_3.Input((8,)), keras_3.layers.Dense(3)])
+    return type("Mine", (keras_3.Model,), {})()
 
 
 class Subclassed(keras.Model):
@@ -386,12 +386,12 @@ REFUSED = {
         "model 'tiny' has no trainable weight.*model.trainable = True",
     ),
     "validation": ({"validation_size": 100}, "validation_size=100: .* 100 training examples"),
-    "softmax": ({"model": softmax_model}, "gives probabilities, logits are needed: leave out"),
-    "Keras 3": ({"model": keras_3_model}, "Keras 3 model; .*import tf_keras as keras"),
+    "sigmoids": ({"model": sigmoid_model}, "sigmoid for each of 3 classes .*'last'"),
+    "Keras 3": ({"model": keras_3_model}, "'mine' .Mine. is a subclassed model"),
     "subclassed": ({"model": Subclassed}, "Subclassed is a subclassed model"),
     "no model": (
         {"model": lambda: "lenet"},
-        "the model is of type str: a tf_keras model is needed",
+        "model=lenet: .*Keras model or a .keras file",
     ),
     "missing model": ({"model": lambda: None}, "model is missing"),
     "missing data": ({"train": None}, "a model needs train="),
