@@ -17,7 +17,7 @@ from lotcal_tf.errors import UsageError
 
 # Parts of Keras whose classes a configuration may name.
 _MODULES = re.compile(
-    r"(tf_)?keras(\.(layers|initializers|regularizers|constraints|activations|mixed_precision"
+    r"tensorflow\.python\.ops\.init_ops_v2|(tf_)?keras(\.(layers|initializers|regularizers|constraints|activations|mixed_precision"
     r"|dtype_policies|src\.(engine|models|layers|ops|initializers|regularizers|constraints"
     r"|activations|mixed_precision|dtype_policies))(\..*)?)?"
 )
@@ -79,19 +79,18 @@ def _of_keras3(version: object, config: Any) -> bool:
 
 def _check(config: Any, path: Path, found: Any, custom: Mapping[str, Any]) -> None:
     """Raises UsageError for a part of a configuration that must not be loaded."""
-    for layer, part in _objects(config, "the model"):
-        kind, registered = str(part.get("class_name")), part.get("registered_name")
-        inner = part.get("config")
-        if kind in _WITH_CODE or "__passive_serialization__" in part:
+    for layer, part in _parts(config, "the model"):
+        kind, inner = str(part.get("class_name", "")), part.get("config")
+        if kind in _WITH_CODE or "__passive_serialization__" in part or _is_bytecode(part):
             raise _refusal(path, layer, kind, "holds code, which is not loaded: use a layer class")
         if kind in ("TFOpLambda", "SlicingOpLambda"):
             function = inner.get("function") if isinstance(inner, Mapping) else None
             if not _PURE.fullmatch(str(function)):
                 problem = f"calls tf.{function}, which is not loaded: use a layer"
                 raise _refusal(path, layer, kind, problem)
-        elif kind.startswith("__"):
-            continue  # an array, a tensor of the graph or a shape
-        elif not _known(kind, inner, part.get("module"), registered, found, custom):
+        elif not kind or kind.startswith("__"):
+            continue  # a dictionary of arguments; an array, a tensor of the graph or a shape
+        elif not _known(part, found, custom):
             name = inner if kind == "function" else kind
             raise _refusal(
                 path, layer, str(name), "is not registered: import the module that registers it "
@@ -99,31 +98,40 @@ def _check(config: Any, path: Path, found: Any, custom: Mapping[str, Any]) -> No
             )  # fmt: skip
 
 
-def _known(
-    kind: str, inner: Any, module: Any, registered: Any, found: Any, custom: Mapping[str, Any]
-) -> bool:
+def _known(part: Mapping[str, Any], found: Any, custom: Mapping[str, Any]) -> bool:
     """Whether a class or function is part of Keras, registered, or passed by the caller."""
-    name = str(inner) if kind == "function" else kind
+    kind, module = str(part["class_name"]), str(part.get("module"))
+    name = str(part.get("config")) if kind == "function" else kind
     lookup = found.saving.get_registered_object
-    if any(lookup(str(key), custom) for key in (registered, name) if key):
+    if any(lookup(str(key), custom) for key in (part.get("registered_name"), name) if key):
         return True
-    return kind != "function" and isinstance(module, str) and bool(_MODULES.fullmatch(module))
+    return kind != "function" and bool(_MODULES.fullmatch(module))
 
 
-def _objects(part: Any, layer: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every serialised object in a configuration, with the name of the layer that it is in."""
+def _is_bytecode(part: Mapping[str, Any]) -> bool:
+    """Whether a part is a Python lambda, as tf_keras writes one that is an activation."""
+    code = part.get("value")
+    return (
+        part.keys() == {"value"}
+        and isinstance(code, list)
+        and bool(code)
+        and isinstance(code[0], str)
+    )
+
+
+def _parts(part: Any, layer: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every dictionary in a configuration, with the layer that it is in, in words."""
     if isinstance(part, list):
         for item in part:
-            yield from _objects(item, layer)
+            yield from _parts(item, layer)
     elif isinstance(part, Mapping):
         inner = part.get("config")
         if isinstance(inner, Mapping) and isinstance(inner.get("name"), str):
             layer = f"layer {inner['name']!r}"
-        if "class_name" in part or "__passive_serialization__" in part:
-            yield layer, part
+        yield layer, part
         for value in part.values():
-            yield from _objects(value, layer)
+            yield from _parts(value, layer)
 
 
 def _refusal(path: Path, layer: str, kind: str, problem: str) -> UsageError:
-    return UsageError(f"{path}: {layer} ({kind}) {problem}")
+    return UsageError(f"{path}: {layer} ({kind or 'code'}) {problem}")

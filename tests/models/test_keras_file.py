@@ -109,3 +109,29 @@ def test_a_function_is_refused(tmp_path):
     changed(tmp_path / "a.keras", lambda text: text.replace('"relu"', json.dumps(function)))
     with pytest.raises(UsageError, match="'odd'.*system.*not registered"):
         read_model(tmp_path / "a.keras")
+
+
+def test_a_lambda_as_an_activation_is_refused(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, lambda x: x, name="odd")])
+    model.save(tmp_path / "a.keras")
+    with pytest.raises(UsageError, match="'odd'.*code"):
+        read_model(tmp_path / "a.keras")
+
+
+@pytest.mark.parametrize("found", [keras, keras3])
+def test_layers_with_layers_inside_come_back(found, tmp_path):
+    layers = found.layers
+    model = found.Sequential(
+        [
+            found.Input((5, 4)),
+            layers.Bidirectional(layers.LSTM(3, return_sequences=True)),
+            layers.TimeDistributed(layers.Dense(3, kernel_constraint="max_norm")),
+            layers.RNN([layers.GRUCell(2), layers.LSTMCell(2)]),
+            found.Sequential([layers.Dense(2, kernel_initializer=found.initializers.HeNormal(1))]),
+        ]
+    )
+    model.save(tmp_path / "a.keras")
+    inputs = np.ones((2, 5, 4), "float32")
+    np.testing.assert_array_equal(
+        np.asarray(read_model(tmp_path / "a.keras")(inputs)), np.asarray(model(inputs))
+    )
