@@ -5,6 +5,7 @@ The commands call the same functions.
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,19 +37,20 @@ from lotcal_tf.deploy.export import Exported, export, exported
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
-from lotcal_tf.evaluation.open_model import Opened, open_model
+from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.task import GivenTask
 from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.metrics import DEFAULT_BINS
 from lotcal_tf.models.checks import classes_of, example_shape
+from lotcal_tf.models.given import GivenModel
 
 SELECTED = "selected"
 
 
 def find_tickets(
-    model: "keras.Model | str | None" = None,
+    model: "keras.Model | str | Path | None" = None,
     train: Any = None,
     test: Any = None,
     validation: Any = None,
@@ -61,9 +63,10 @@ def find_tickets(
     """Finds lottery tickets in a Keras model, or in the built-in network and data that fields name.
 
     Args:
-      model: a tf_keras model that returns logits: functional or sequential, nested models allowed. Its
-        weights are the initial weights; it is not changed. Without data: the name of a built-in
-        network, or None for that of the recipe.
+      model: a classifier of tf_keras or Keras 3: functional or sequential, nested models allowed; or
+        the path of a `.keras` file of either. Its weights are the initial weights; it is not changed.
+        A softmax or sigmoid at its end is removed, with a notice; a single logit becomes two. Without
+        data: also the name of a built-in network, or None for that of the recipe.
       train, test, validation: `(inputs, labels)` arrays or pandas objects, Hugging Face data sets, or
         `tf.data` pipelines of pairs, single or in batches. Labels are class numbers from 0, `(N,)` or
         `(N, 1)`, or one-hot `(N, K)`.
@@ -82,6 +85,7 @@ def find_tickets(
       TrainingDiverged: a loss was not finite. Finished levels are kept.
     """
     values = _texts(fields)
+    model = str(model) if isinstance(model, Path) else model
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
     values |= {name: custom.name_of(found) for name, found in classes.items()}
     given = any(data is not None for data in (train, test, validation))
@@ -90,16 +94,19 @@ def find_tickets(
         experiment, task_of = resolve(values | named, _text(config)), None
     else:
         if model is None:
-            raise UsageError("model is missing: pass a tf_keras model beside the data")
+            raise UsageError("model is missing: pass a Keras model beside the data")
         if train is None or config is not None:
             raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
-        count = classes_of(model)
+        if isinstance(model, str) and not registry.is_model_file(model):
+            raise FieldError("model", model, "beside data, pass a Keras model or a .keras file")
+        given_model = GivenModel.of(model)
+        count = classes_of(given_model.model)
         experiment = _experiment(values)
-        shape = example_shape(model)
+        shape = example_shape(given_model.model)
         dataset = given_data.dataset(
             train, test, validation, experiment, classes=count, shape=shape
         )
-        task_of = functools.partial(GivenTask, model=model, dataset=dataset)
+        task_of = functools.partial(GivenTask, model=given_model, dataset=dataset)
     if experiment.distribute == "multi_worker":
         problem = "is for the train command: workers must meet before TensorFlow is first used"
         raise FieldError("distribute", experiment.distribute, problem)
@@ -213,7 +220,7 @@ def export_ticket(
 
 
 def measure_model(
-    model: Run | str | Path,
+    model: "Run | keras.Model | str | Path",
     test: Any = None,
     *,
     split: str = "test",
@@ -226,10 +233,11 @@ def measure_model(
     config: str | Path | None = None,
     **fields: Any,
 ) -> Measurement:
-    """Measures a ticket or an exported file.
+    """Measures a ticket, an exported file or a model in memory.
 
     Args:
-      model: a file, a SavedModel directory, `RUN/tickets/level_NN`, or a run (its selected ticket).
+      model: a file, a SavedModel directory, `RUN/tickets/level_NN`, a run (its selected ticket), or a
+        classifier of tf_keras or Keras 3 in memory, for which `test` is needed.
       test: data as for `find_tickets`. None: the data of
         the model's run, or of `fields` or `config`. On the data of its run, a ticket is measured by
         its stored predictions.
@@ -246,7 +254,16 @@ def measure_model(
       UsageError, LotcalError: see `evaluation.measure.measure_opened`.
     """
     values = _data_fields(fields, config, named=test is None)
-    opened = open_model(model.directory if isinstance(model, Run) else Path(model))
+    given = None if isinstance(model, Run | str | Path) else GivenModel.of(model)
+    if given is None:
+        opened = open_model(model.directory if isinstance(model, Run) else Path(model))
+    elif test is None:
+        raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
+    else:
+        classes_of(given.model)
+        opened = open_given(given)
+    for note in opened.notes if progress else ():
+        print(note, file=sys.stderr)
     common: dict[str, Any] = {
         "split": split,
         "scaled": scaled,
@@ -254,7 +271,7 @@ def measure_model(
         "severities": severities,
         "progress": progress,
     }
-    record = recorded_fields(opened.path)
+    record = {} if given is not None else recorded_fields(opened.path)
     if test is not None:
         bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
         part, others = _given_parts(opened, test, unseen, input_range)

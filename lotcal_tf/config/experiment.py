@@ -165,7 +165,8 @@ class Experiment:
     )
     model: str = _network(
         "lenet_300_100",
-        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; with a width: resnet20_8",
+        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; with a width: resnet20_8; "
+        "or FILE.keras, a file of Keras 3 or tf_keras",
         main=True,
         named_only=True,
         from_ticket=True,

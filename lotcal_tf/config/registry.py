@@ -259,6 +259,9 @@ MODELS: Mapping[str, Family] = {
     ),
 }
 
+# The field `model` may also be the path of a Keras file.
+MODEL_FILE = ".keras"
+
 # Every other source is the name of a TFDS data set.
 SOURCES: Mapping[str, Source] = {
     "digits": Source(
@@ -318,6 +321,11 @@ FORMATS: Mapping[str, FormatRow] = {
         "lotcal_tf.formats.keras:KerasFile",
         "a Keras file, for further work in tf_keras",
         "ticket.keras",
+    ),
+    "keras3": FormatRow(
+        "lotcal_tf.formats.keras3:Keras3File",
+        "a Keras file, for further work in Keras 3",
+        "ticket_keras3.keras",
     ),
     "saved_model": FormatRow(
         "lotcal_tf.formats.saved_model:SavedModel",
@@ -420,7 +428,20 @@ def model(name: str) -> tuple[Family, dict[str, Any]]:
         if arguments is not None:
             return row, arguments
     known = ", ".join(f"{row.example} ({row.summary})" for row in MODELS.values())
-    raise FieldError("model", name, f"choose one of {known}")
+    raise FieldError("model", name, f"choose one of {known}, or give a {MODEL_FILE} file")
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a network is named by the path of a Keras file.
+
+    Raises:
+      FieldError: there is no such file.
+    """
+    if not name.endswith(MODEL_FILE):
+        return False
+    if not Path(name).is_file():
+        raise FieldError("model", name, "there is no such file")
+    return True
 
 
 def source(name: str) -> Source:
