@@ -13,6 +13,7 @@ _PUBLIC = {
     "find_tickets": "lotcal_tf.api:find_tickets",
     "load_ticket": "lotcal_tf.api:load_ticket",
     "export_ticket": "lotcal_tf.api:export_ticket",
+    "from_hf": "lotcal_tf.data.hugging_face:from_hf",
     "measure_model": "lotcal_tf.api:measure_model",
     "from_keras3": "lotcal_tf.models.keras3:from_keras3",
     "compact": "lotcal_tf.pruning.compaction:compact",

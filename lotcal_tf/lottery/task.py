@@ -59,6 +59,7 @@ class NamedTask:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
+        self.content = {**self.content, **sources.content(experiment)}
         self._dataset: Dataset | None = None
 
     def check(self, records: Sequence[Record]) -> None:
@@ -80,8 +81,8 @@ class NamedTask:
             seed=experiment.seed,
             initializer=experiment.initializer,
             input_range=dataset.input_range or 1.0,
-            input_mean=experiment.input_mean,
-            input_std=experiment.input_std,
+            input_mean=experiment.input_mean or dataset.input_mean,
+            input_std=experiment.input_std or dataset.input_std,
             dropout_rate=settings.get("dropout_rate", 0.0),
             dropout_at=settings.get("dropout_at", "blocks"),
         )

@@ -36,6 +36,7 @@ class Ticket:
       source: for a ticket adapted from another run, the columns that name the original.
       predictions: labels `(N,)` and logits `(N, K)` of the validation and test data by the trained
         network, as `val/labels`, `val/logits`, `test/labels`, `test/logits`.
+      class_names: the name of each class; empty if they are unknown.
     """
 
     level: int
@@ -48,6 +49,7 @@ class Ticket:
     input_range: float | None = None
     source: Record = dataclasses.field(default_factory=dict)
     predictions: Arrays = dataclasses.field(default_factory=dict)
+    class_names: Sequence[str] = ()
 
     @property
     def density(self) -> float:

@@ -99,8 +99,10 @@ def test_a_name_says_what_the_builder_is_given(name, arguments):
 
 
 @pytest.mark.parametrize("name", registry.SOURCES)
-def test_source_gives_splits_that_fit_together(name):
-    dataset = registry.source(name).load()(Experiment(source=name, validation_size=50))
+def test_source_gives_splits_that_fit_together(name, make_source):
+    row = registry.source(name)
+    directory = make_source(name) if row.from_files else None
+    dataset = row.load()(Experiment(source=name, validation_size=50, data_dir=directory))
     splits = dataset.named_splits()
     assert list(splits) == ["train", "val", "test"]
     assert dataset.validation.count == 50
