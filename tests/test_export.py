@@ -152,7 +152,7 @@ def test_what_the_run_recorded_holds_unless_a_flag_is_given(call, digits_run, tm
         (["--run={run}", "--level=3"], "--level=3: {run} has not finished it; finished: 0 … 2"),
         (["--run={run}", "--level=-1"], "--level=-1: give a level's number, or selected"),
         (["--run={run}", "--level=best"], "--level=best: give a level's number, or selected"),
-        (["--run={run}", "--formats=onnx"], "--formats=onnx: give a list of keras, saved_model"),
+        (["--run={run}", "--formats=onnx"], "--formats=onnx: give a list of keras, keras3, saved_model"),
         (["--run={run}", "--formats="], "--formats=: give a list of keras"),
         (["--run={run}", "--encoding=zip"], "--encoding=zip: choose one of auto, dense"),
         (
@@ -335,7 +335,7 @@ def test_a_run_of_arrays_is_exported_by_the_command_where_data_is_named(call, ar
         ({"ece_bins": 0}, "ece_bins", "must be at least 1"),
         ({"encoding": "zip"}, "encoding", "choose from dense, sparse"),
         ({"output": "classes"}, "output", "choose from logits, probabilities"),
-        ({"formats": ["onnx"]}, "formats", "choose from keras, saved_model"),
+        ({"formats": ["onnx"]}, "formats", "choose from keras, keras3, saved_model"),
     ],
 )
 def test_arguments_that_are_not_valid_are_refused(digits_run, data, tmp_path, given, field, words):
