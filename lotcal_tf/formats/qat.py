@@ -18,6 +18,7 @@ from lotcal_tf.formats.outputs import without_softmax
 from lotcal_tf.formats.tflite import TFLite, with_float_softmax
 from lotcal_tf.formats.tflite_file.converter import convert
 from lotcal_tf.models.keras_graph import copy_layer, flatten, rebuild
+from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.seeds import named_seed
 
 _STEPS, _BATCH, _RATE = 200, 64, 1e-4
@@ -106,7 +107,7 @@ def _masks(flat: "keras.Model", tuned: "keras.Model") -> list[tuple[Any, "tf.Ten
     for layer in flat.layers:
         copies = _plain_variables(wrapped.get(layer.name), layer)
         for weight, copy in zip(layer.weights, copies, strict=False):
-            if weight.shape.rank > 1:
+            if is_kernel(weight.name, weight):
                 masks.append((copy, tf.cast(tf.not_equal(weight, 0), weight.dtype)))
         if isinstance(layer, _L.BatchNormalization) and layer.name in wrapped:
             wrapped[layer.name].trainable = False

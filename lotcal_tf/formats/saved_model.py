@@ -12,6 +12,7 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.batches import in_batches
 from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import output_name
+from lotcal_tf.pruning.masked import is_kernel
 
 SIGNATURE = "serving_default"
 
@@ -47,7 +48,7 @@ class SavedModel(Format):
         if variables is None:
             raise UsageError(f"{path} is not a SavedModel written by export: export it again")
         values = [(variable.name.partition(":")[0], variable.numpy()) for variable in variables]
-        return [StoredTensor.of(name, value) for name, value in values if value.ndim >= 2]
+        return [StoredTensor.of(name, value) for name, value in values if is_kernel(name, value)]
 
 
 def _load(path: Path) -> Any:

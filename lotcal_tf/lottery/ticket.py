@@ -13,6 +13,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.models.stateless_dropout import replace_dropout
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.masked import is_depthwise
 from lotcal_tf.pruning.rewind import masked_start
 
 Arrays = dict[str, NDArray]
@@ -94,7 +95,8 @@ class Ticket:
           UsageError: see `model`; or tensors do not fit the architecture. All of these are listed.
         """
         plain = from_architecture(self.architecture, custom_objects)
-        network = wrap_for_training(plain, whole=self._unmasked(plain))
+        depthwise = any(is_depthwise(path) for path in self.masks)
+        network = wrap_for_training(plain, whole=self._unmasked(plain), depthwise=depthwise)
         problems = masking.mismatches(masking.weight_variables(network), self.rewind)
         masks = masking.mismatches(masking.mask_variables(network), self.masks)
         problems += [f"the mask of {problem}" for problem in masks]
@@ -111,17 +113,20 @@ class Ticket:
 
 
 def wrap_for_training(
-    model: "keras.Model", exclude: Sequence[str] = (), whole: Collection[str] = ()
+    model: "keras.Model",
+    exclude: Sequence[str] = (),
+    whole: Collection[str] = (),
+    depthwise: bool = False,
 ) -> "keras.Model":
     """A wrapped copy of a plain model, with stateless dropout in place of Keras's.
 
     Args:
       model: a plain model.
-      exclude, whole: see `masking.wrap`.
+      exclude, whole, depthwise: see `masking.wrap`.
     """
     stateless = replace_dropout(model)
     masking.assign(stateless, masking.values(model))
-    return masking.wrap(stateless, exclude, whole)
+    return masking.wrap(stateless, exclude, whole, depthwise)
 
 
 def architecture_of(model: "keras.Model") -> str:
