@@ -7,6 +7,7 @@ from pathlib import Path
 from lotcal_tf.compat import keras
 from lotcal_tf.config.registry import ENCODINGS, FORMATS, FormatRow
 from lotcal_tf.deploy.scaling import refit
+from lotcal_tf.errors import UsageError
 from lotcal_tf.files import size_of
 from lotcal_tf.formats import zeros
 from lotcal_tf.formats.format import Format, Material, StoredTensor
@@ -80,7 +81,11 @@ class Candidates:
         row = FORMATS[name]
         file_format = row.load()
         names = [encoding] if encoding else self._possible_encodings(row)
-        sizes = {name: self._write(row, file_format, name) for name in names}
+        try:
+            sizes = {name: self._write(row, file_format, name) for name in names}
+        except UsageError as error:
+            text = str(error)
+            raise UsageError(text if text.startswith(name) else f"{name}: {text}") from error
         smallest = min(sizes, key=lambda name: sizes[name])  # the first of equal ones
         candidate = self._scratch / smallest / row.file
         temperature = 1.0
@@ -97,6 +102,9 @@ class Candidates:
         Args:
           model: the network; the candidate is used if it was written already.
           name: of the file, without suffix.
+
+        Raises:
+          UsageError: TFLite cannot run the network.
         """
         row = FORMATS[_REFERENCE]
         candidate = self._scratch / _DENSE[False] / row.file

@@ -34,8 +34,8 @@ class Int8Qat(TFLite):
     """Int8 weights and activations of a network that was fine-tuned with rounding.
 
     A copy of the network learns the network's own probabilities, not the labels, so that its
-    confidence does not change. Dropout is off and BatchNorm is frozen; a BatchNorm that does not
-    follow a linear layer is computed in float32. Input and output stay float32.
+    confidence does not change. Dropout is off and BatchNorm is frozen; a BatchNorm that is not the only
+    reader of a linear layer is computed in float32. Input and output stay float32.
     """
 
     def write(self, model: "keras.Model", path: Path, material: Material = NO_MATERIAL) -> None:
@@ -189,7 +189,9 @@ def _is_supported(layer: "keras.layers.Layer") -> bool:
     """Whether TFMOT quantises a layer; BatchNorm only if it can be folded into the layer before."""
     if isinstance(layer, _L.BatchNormalization):
         before = layer.inbound_nodes[0].inbound_layers
-        return isinstance(before, _FOLDED_INTO) and before.activation is keras.activations.linear
+        linear = isinstance(before, _FOLDED_INTO) and before.activation is keras.activations.linear
+        # Folding would change the outputs that another layer reads.
+        return linear and len(before.inbound_nodes) == len(before.outbound_nodes) == 1
     registry = tfmot.quantization.keras.default_8bit.Default8BitQuantizeRegistry()
     return bool(registry.supports(layer))
 

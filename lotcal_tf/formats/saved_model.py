@@ -21,7 +21,11 @@ class SavedModel(Format):
     """A SavedModel directory, which can be run without this package."""
 
     def write(self, model: "keras.Model", path: Path, material: Material = NO_MATERIAL) -> None:
-        """Saves the model with a signature that takes `inputs` and gives `logits` or `probabilities`."""
+        """Saves the model with a signature that takes `inputs` and gives `logits` or `probabilities`.
+
+        Raises:
+          UsageError: TensorFlow cannot save a layer.
+        """
         output = output_name(model)
         spec = tf.TensorSpec(model.input_shape, tf.float32, "inputs")
 
@@ -32,7 +36,11 @@ class SavedModel(Format):
         module = tf.Module()
         module.variables_of_model = model.variables
         module.serve = serve
-        tf.saved_model.save(module, str(path), signatures={SIGNATURE: serve})
+        try:
+            tf.saved_model.save(module, str(path), signatures={SIGNATURE: serve})
+        except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UsageError(f"the model cannot be saved as a SavedModel: {line}") from error
 
     def runner(self, path: Path) -> "SavedModelRunner":
         """Loads the signature."""

@@ -70,7 +70,7 @@ def _matched(
         by_layer.setdefault(path.rpartition("/")[0], {})[path] = pattern
     owned: dict[str, list[StoredTensor]] = {}
     for tensor in tensors:
-        owned.setdefault(_owner(tensor, by_layer), []).append(tensor)
+        owned.setdefault(owner(tensor.layer, by_layer), []).append(tensor)
     found: dict[str, StoredTensor] = {}
     for layer, kernels in by_layer.items():
         found |= _assigned(owned.get(layer, []), kernels)
@@ -81,13 +81,18 @@ def _matched(
     return found | {p: tensor for p, tensor in others.items() if not _lost(patterns[p], tensor)}
 
 
-def _owner(tensor: StoredTensor, layers: Iterable[str]) -> str:
-    """The path of the layer that a tensor belongs to by its name; empty if none is known."""
+def owner(scope: str, layers: Iterable[str]) -> str:
+    """The path of the layer that a name in a file belongs to; empty if there is none.
+
+    Args:
+      scope: the name without the network's, e.g. `attention/query/einsum`.
+      layers: the paths of the network's layers.
+    """
     # A layer of a nested model is `outer/inner`, and `outer_inner` after flattening.
     fitting = [
         layer
         for layer in layers
-        if f"{tensor.layer}/".startswith((f"{layer}/", f"{layer.replace('/', '_')}/"))
+        if f"{scope}/".startswith((f"{layer}/", f"{layer.replace('/', '_')}/"))
     ]
     return max(fitting, key=len, default="")
 

@@ -14,8 +14,8 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.lottery.gradients import Gradients
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.pruning import masking, selection
-from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.pruning.criteria import Criterion, State
+from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.pruning.rewind import masked_start
 
 

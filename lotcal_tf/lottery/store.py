@@ -209,5 +209,6 @@ def read_ticket(directory: Path) -> Ticket:
         record=header["record"],
         history=header["history"],
         input_range=header.get("input_range"),
+        directory=directory,
         **read_tensors(directory, header),
     )

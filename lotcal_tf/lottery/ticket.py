@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Ticket:
       source: for a ticket adapted from another run, the columns that name the original.
       predictions: labels `(N,)` and logits `(N, K)` of the validation and test data by the trained
         network, as `val/labels`, `val/logits`, `test/labels`, `test/logits`.
+      directory: where it was read from; None: it was not read.
     """
 
     level: int
@@ -48,6 +50,7 @@ class Ticket:
     input_range: float | None = None
     source: Record = dataclasses.field(default_factory=dict)
     predictions: Arrays = dataclasses.field(default_factory=dict)
+    directory: Path | None = dataclasses.field(default=None, compare=False)
 
     @property
     def density(self) -> float:
