@@ -28,6 +28,7 @@ _KERNELS: dict[type, tuple[str, ...]] = {
     _L.Conv1DTranspose: ("kernel",),
     _L.EinsumDense: ("kernel",),
     _L.DepthwiseConv1D: (),
+    _L.PReLU: (),
     _L.ConvLSTM1D: _RECURRENT,
     _L.ConvLSTM2D: _RECURRENT,
     _L.ConvLSTM3D: _RECURRENT,
