@@ -305,7 +305,10 @@ def _given_parts(
 
 def _count(inputs: Any) -> int:
     """The number of examples; 0 for what is not an array, which the checks of arrays refuse."""
-    return len(inputs) if np.ndim(inputs) else 0
+    try:
+        return len(inputs)
+    except TypeError:
+        return 0
 
 
 def _directory_of(name: str, given: Any) -> Path:
