@@ -38,17 +38,16 @@ class LayerRow:
     Attributes:
       file: the file.
       layer: the layer's name.
-      weight: the kernel's name; a layer may have several.
       dense_shape, compact_shape: of the kernel before and after compaction.
       weights, zeros: numbers of values and zeros of the kernel in the file.
       stored: dense or sparse, and the share of weights that compaction left out.
       executed: the kind of kernel that executes it.
       why: why its zeros do not make it faster; empty if they do, or if the reason is unknown.
+      weight: the kernel's name; a layer may have several.
     """
 
     file: str
     layer: str
-    weight: str
     dense_shape: tuple[int, ...]
     compact_shape: tuple[int, ...]
     weights: int
@@ -56,6 +55,7 @@ class LayerRow:
     stored: str
     executed: str
     why: str
+    weight: str = "kernel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,14 +189,14 @@ def _layer_row(
         stored = executed = "unknown"
         why = "the file does not show which of its tensors is this kernel"
         return LayerRow(
-            file, layer, weight, dense, compact, weights, zero_count, stored, executed, why
+            file, layer, dense, compact, weights, zero_count, stored, executed, why, weight
         )
     stored = "sparse" if tensor.sparse else "dense"
     if weights < before:
         stored += f", {percent(1 - weights / before)} left out"
     executed, why = execution(tensor, runtime, graph)
     counted = tensor.size, tensor.zeros
-    return LayerRow(file, layer, weight, dense, compact, *counted, stored, executed, why)
+    return LayerRow(file, layer, dense, compact, *counted, stored, executed, why, weight)
 
 
 # Files
