@@ -314,8 +314,6 @@ def test_fields_that_are_not_valid_are_refused(digits_run, given, field, words):
 @pytest.mark.parametrize(
     ("given", "field", "words"),
     [
-        ({"model": None}, "model", "must be a path, or the run"),
-        ({"model": 5}, "model", "must be a path, or the run"),
         ({"split": "train"}, "split", "choose .*test, val"),
         ({"split": 1}, "split", "must be a string"),
         ({"scaled": "a bit"}, "scaled", "must be true or false"),

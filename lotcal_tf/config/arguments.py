@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config.fields import checked, declared, not_negative, positive
-from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SEVERITIES
+from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SEVERITIES, SIZE, SPEED
 from lotcal_tf.errors import FieldError
 
 
@@ -28,10 +28,12 @@ class ExportArguments:
 
     formats: tuple[str, ...] = declared(DEFAULT_FORMATS, "", check=_formats)
     encoding: str | None = declared(None, "", choices=tuple(ENCODINGS))
+    prefer: str = declared(SPEED, "", choices=(SPEED, SIZE))
     output: str = declared("logits", "", choices=("logits", "probabilities"))
     scaled: bool | None = declared(None, "")
     seconds: float = declared(0.5, "", check=not_negative)
     reuse: bool = declared(False, "")
+    license: str | None = declared(None, "")
 
 
 @dataclasses.dataclass(frozen=True)
