@@ -154,7 +154,10 @@ def test_what_the_run_recorded_holds_unless_a_flag_is_given(call, digits_run, tm
         (["--run={run}", "--level=3"], "--level=3: {run} has not finished it; finished: 0 … 2"),
         (["--run={run}", "--level=-1"], "--level=-1: give a level's number, or selected"),
         (["--run={run}", "--level=best"], "--level=best: give a level's number, or selected"),
-        (["--run={run}", "--formats=onnx"], "--formats=onnx: give a list of keras, saved_model"),
+        (
+            ["--run={run}", "--formats=onnx"],
+            "--formats=onnx: give a list of keras, keras3, saved_model",
+        ),
         (["--run={run}", "--formats="], "--formats=: give a list of keras"),
         (["--run={run}", "--encoding=zip"], "--encoding=zip: choose one of auto, dense"),
         (
@@ -343,8 +346,8 @@ def test_a_run_of_arrays_is_exported_by_the_command_where_data_is_named(call, ar
         ({"output": "classes"}, "output", "choose .*logits, probabilities"),
         ({"output": "softmax"}, "output", "choose .*logits, probabilities"),
         ({"output": None}, "output", "must be a string"),
-        ({"formats": ["onnx"]}, "formats", "choose .*keras, saved_model"),
-        ({"formats": []}, "formats", "choose .*keras, saved_model"),
+        ({"formats": ["onnx"]}, "formats", "choose .*keras, .*saved_model"),
+        ({"formats": []}, "formats", "choose .*keras, .*saved_model"),
         ({"formats": [["keras"]]}, "formats", "must be a string"),
         ({"formats": None}, "formats", "must be a string"),
         ({"scaled": "no way"}, "scaled", "must be true or false"),
