@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.compat import keras
-from lotcal_tf.config import custom, registry
+from lotcal_tf.config import arguments, custom, registry
 from lotcal_tf.config.experiment import (
     FIELDS,
     Experiment,
@@ -21,6 +21,7 @@ from lotcal_tf.config.experiment import (
     recorded,
     setting_fields,
 )
+from lotcal_tf.config.fields import checked
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.run_data import (
     DATA_FIELDS,
@@ -28,7 +29,7 @@ from lotcal_tf.config.run_data import (
     recorded_fields,
     unseen_experiment,
 )
-from lotcal_tf.config.run_directory import is_run, level_name
+from lotcal_tf.config.run_directory import is_run, is_ticket, level_name
 from lotcal_tf.data import given as given_data
 from lotcal_tf.data import sources
 from lotcal_tf.data.splits import Part
@@ -146,7 +147,7 @@ def load_ticket(directory: str | Path) -> Ticket:
       UsageError: it is not a ticket.
       DamagedTicket: a file does not match its checksum.
     """
-    return read_ticket(Path(directory))
+    return read_ticket(arguments.path_of("directory", directory))
 
 
 def export_ticket(
@@ -174,8 +175,9 @@ def export_ticket(
     """Exports a ticket as files, and verifies each of them against the ticket.
 
     Args:
-      ticket: a ticket, or a run or its directory, whose level `level` is exported.
-      directory: the directory for the files; None, for a run: its `export/`, or `export_level_NN/`.
+      ticket: a ticket or its directory; or a run or its directory, whose level `level` is exported.
+      directory: the directory for the files; None: `export/` in the run, or `export_level_NN/` for a
+        numbered level or a ticket of a run.
       test, validation, train: as for `find_tickets`. Files are compared with the ticket on test. int8
         formats take value ranges and temperature from validation (see `Run.validation`), int8_qat
         trains on train. test=None, for a run on named data: that data.
@@ -188,11 +190,25 @@ def export_ticket(
     Raises:
       UsageError, ExportMismatch: see `deploy.export.export`. No file is left.
     """
+    options = arguments.for_export(
+        {
+            "formats": formats,
+            "encoding": encoding,
+            "prefer": prefer,
+            "output": output,
+            "license": license,
+            "scaled": scaled,
+            "seconds": seconds,
+            "reuse": reuse,
+        },
+        tolerance,
+        progress,
+    )
     values = _data_fields(fields, config, "export_logits", named=test is None)
     request = _ExportRequest.of(ticket, level, directory)
     settings = request.settings(values)
-    scaled = settings.export_logits == "scaled" if scaled is None else scaled
-    if reuse and (found := request.earlier(formats, scaled)) is not None:
+    scaled = settings.export_logits == "scaled" if options.scaled is None else options.scaled
+    if options.reuse and (found := request.earlier(options.formats, scaled)) is not None:
         return found
     if test is None:
         examples = request.examples(ticket, _text(config), values, progress)
@@ -204,17 +220,17 @@ def export_ticket(
         request.ticket,
         request.directory,
         examples,
-        formats=formats,
-        encoding=encoding,
-        prefer=prefer,
-        output=output,
+        formats=options.formats,
+        encoding=options.encoding,
+        prefer=options.prefer,
+        output=options.output,
         scaled=scaled,
         tolerance=tolerance,
         bins=settings.ece_bins,
         **request.origin(),
         class_names=class_names,
-        license=license,
-        seconds=seconds,
+        license=options.license,
+        seconds=options.seconds,
         progress=progress,
     )
 
@@ -253,39 +269,46 @@ def measure_model(
     Raises:
       UsageError, LotcalError: see `evaluation.measure.measure_opened`.
     """
+    own_fields: dict[str, Any] = {
+        "split": split,
+        "scaled": scaled,
+        "shifts": shifts,
+        "severities": severities,
+        "input_range": input_range,
+        "progress": progress,
+    }
+    common = vars(checked(arguments.MeasureArguments, own_fields))
+    input_range = common.pop("input_range")
     values = _data_fields(fields, config, named=test is None)
     given = None if isinstance(model, Run | str | Path) else GivenModel.of(model)
     if given is None:
-        opened = open_model(model.directory if isinstance(model, Run) else Path(model))
+        opened = open_model(_directory_of("model", model))
     elif test is None:
         raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
     else:
         classes_of(given.model)
         opened = open_given(given)
-    for note in opened.notes if progress else ():
+    for note in opened.notes if common["progress"] else ():
         print(note, file=sys.stderr)
-    common: dict[str, Any] = {
-        "split": split,
-        "scaled": scaled,
-        "shifts": shifts,
-        "severities": severities,
-        "progress": progress,
-    }
     record = {} if given is not None else recorded_fields(opened.path)
     if test is not None:
         bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
         part, others = _given_parts(opened, test, unseen, input_range)
         return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
-    if scaled:
+    if common["scaled"]:
         opened.temperature()  # That there is none is reported before data is loaded.
-    other = shifts or unseen or config or values.keys() - {"ece_bins"}
+    other = common["shifts"] or unseen or config or values.keys() - {"ece_bins"}
     if opened.ticket is not None and record and not other:
         own = recorded(record, **values)
         return measure_stored(
-            opened, data=own.dataset, split=split, bins=own.ece_bins, scaled=scaled
+            opened,
+            data=own.dataset,
+            split=common["split"],
+            bins=own.ece_bins,
+            scaled=common["scaled"],
         )
     experiment = data_experiment(opened.path, values, _text(config), unseen=bool(unseen))
-    part = sources.load_part(experiment, split)
+    part = sources.load_part(experiment, common["split"])
     others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in unseen}
     data, bins = experiment.dataset, experiment.ece_bins
     return measure_opened(opened, part, data=data, bins=bins, unseen=others, **common)
@@ -302,14 +325,33 @@ def _given_parts(
     classes = opened.runner.classes
     if classes is None:
         raise UsageError(f"{opened.path} does not say how many classes it has")
-    if unseen and not isinstance(unseen, Mapping):
+    if not isinstance(unseen, Mapping) and (isinstance(unseen, str) or len(unseen)):
         raise UsageError("unseen must be a dictionary of names and inputs where test is given")
     inside: dict[str, Any] = {"classes": classes, "input_range": input_range}
     others = {
-        name: given_data.part((inputs, np.zeros(len(inputs), np.int32)), split=name, **inside)
+        name: given_data.part((inputs, np.zeros(_count(inputs), np.int32)), split=name, **inside)
         for name, inputs in (unseen.items() if isinstance(unseen, Mapping) else ())
     }
     return given_data.part(test, split="test", shape=opened.runner.shape, **inside), others
+
+
+def _count(inputs: Any) -> int:
+    """The number of examples; 0 for what is not an array, which the checks of arrays refuse."""
+    try:
+        return len(inputs)
+    except TypeError:
+        return 0
+
+
+def _directory_of(name: str, given: Any) -> Path:
+    """The path of a model that is a run or a path.
+
+    Raises:
+      FieldError: it is neither.
+    """
+    if isinstance(given, Run):
+        return given.directory
+    return arguments.path_of(name, given, ", or the run that find_tickets returns")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,22 +371,41 @@ class _ExportRequest:
         Raises:
           UsageError: the ticket is missing or damaged.
         """
+        target = None if directory is None else arguments.path_of("directory", directory)
+        if not isinstance(given, Run | Ticket):
+            other = ", a ticket, or the run that find_tickets returns"
+            path = arguments.path_of("ticket", given, other)
+            given = read_ticket(path) if is_ticket(path) else given
         if isinstance(given, Ticket):
-            if directory is None:
-                raise UsageError("directory is missing: name where the ticket is exported to")
-            return cls(given, Path(directory), None)
-        run = given.directory if isinstance(given, Run) else Path(given)
+            return cls._of_ticket(given, target)
+        run = _directory_of("run", given)
         if not is_run(run):
             raise FieldError("run", run, "is not a run directory")
         store = RunStore(run)
         if not store.finished():
             raise FieldError("run", run, "has no finished level")
-        if level != SELECTED and not isinstance(level, int):
-            raise FieldError("level", level, f"give a level's number, or {SELECTED}")
+        whole = isinstance(level, int) and not isinstance(level, bool)
+        if level != SELECTED and not (whole and 0 <= int(level) < store.finished()):
+            levels = f"0 … {store.finished() - 1}"
+            raise FieldError("level", level, f"give a level's number, {levels}, or {SELECTED}")
         number = selected_level(store.records()) if level == SELECTED else int(level)
         ticket = _read(store, number)
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
-        return cls(ticket, run / name if directory is None else Path(directory), store)
+        return cls(ticket, run / name if target is None else target, store)
+
+    @classmethod
+    def _of_ticket(cls, ticket: Ticket, target: Path | None) -> "_ExportRequest":
+        """The request for a ticket, with its run where it was read from one."""
+        place = ticket.directory
+        run = None if place is None else place.resolve().parent.parent
+        store = RunStore(run) if run is not None and is_run(run) else None
+        if store is not None and store.finished() <= ticket.level:
+            store = None  # A copy of the ticket without the levels before it.
+        if target is None and store is not None:
+            target = store.directory / f"export_{level_name(ticket.level)}"
+        if target is None:
+            raise UsageError("directory is missing: name where the ticket is exported to")
+        return cls(ticket, target, store)
 
     @property
     def classes(self) -> int:

@@ -244,6 +244,9 @@ class Experiment:
     exclude: tuple[str, ...] = _pruning(
         (), "layers that are not pruned, by name; * and ? are wildcards", from_ticket=True
     )
+    prune_depthwise: bool = _pruning(
+        False, "prune the kernels of depthwise convolutions too", from_ticket=True
+    )
     rewind: str = _pruning(
         "init",
         "what survivors restart from: init, step:K, epoch:K, random, none",

@@ -114,7 +114,11 @@ class Candidates:
         row = FORMATS[name]
         file_format = row.load()
         names = [encoding] if encoding else self._possible_encodings(row)
-        tried = {name: self._write(row, file_format, name) for name in names}
+        try:
+            tried = {name: self._write(row, file_format, name) for name in names}
+        except UsageError as error:
+            text = str(error)
+            raise UsageError(text if text.startswith(name) else f"{name}: {text}") from error
         candidates = {name: path for name, path in tried.items() if path is not None}
         if not candidates:
             problem = f"{name} has no such file of this network: {_NO_SPARSE}"
@@ -144,6 +148,9 @@ class Candidates:
         Args:
           model: the network; the candidate is used if it was written already.
           name: of the file, without suffix.
+
+        Raises:
+          UsageError: TFLite cannot run the network.
         """
         row = FORMATS[_REFERENCE]
         candidate = self._scratch / _DENSE[False] / row.file

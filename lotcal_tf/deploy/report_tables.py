@@ -23,13 +23,16 @@ def by_file(layers: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
 
 
 def layer_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The table of layers of one file."""
+    """The table of kernels of one file; the rows of a layer with several kernels name the kernel."""
+    layers = [row["layer"] for row in rows]
     head = ["layer", "dense", "compact", "zeros", "stored", "executed", "why not faster"]
     return [
         head,
         *(
             [
-                row["layer"],
+                row["layer"]
+                if layers.count(row["layer"]) == 1
+                else f"{row['layer']}/{row['weight']}",
                 "×".join(map(str, row["dense_shape"])),
                 "×".join(map(str, row["compact_shape"])),
                 tables.percent(row["zeros"] / row["weights"]),

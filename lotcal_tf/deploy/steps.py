@@ -1,5 +1,6 @@
 """The steps of an export: write the files, verify them against the ticket, report."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.parity import Parity, Tolerance, compare
 from lotcal_tf.deploy.scaling import fold_temperature
 from lotcal_tf.deploy.sparsity_report import DENSE, MASKED, SparsityReport, sparsity_report
+from lotcal_tf.errors import UsageError
 from lotcal_tf.evaluation.open_model import Opened, temperature_of
 from lotcal_tf.formats.keras import KerasRunner
 from lotcal_tf.formats.outputs import PROBABILITIES, logits_of
@@ -72,7 +74,8 @@ class Written:
       compaction: of that network.
       ticket_outputs: the outputs of the ticket, before any temperature.
       files: each file with its outputs, by format.
-      references: the dense and the masked network as `.tflite` files, by name.
+      references: the dense and the masked network as `.tflite` files, by name; none if TFLite cannot
+        run them.
     """
 
     model: "keras.Model"
@@ -97,6 +100,11 @@ def write(job: Job, target: Path, scratch: Path, background: Background) -> Writ
     runner = KerasRunner(job.ticket.model())
     ticket = Opened(Path("the ticket"), "ticket", runner)
     ticket.check_fits(inputs.shape[1:], None, f"the {job.examples.split} data")
+    material = job.examples.material
+    if material.validation is not None:
+        ticket.check_fits(material.validation.shape[1:], None, "the validation data")
+    if material.training is not None:
+        ticket.check_fits(material.training.shape, None, "the training data")
     ticket_outputs = background.run(runner, inputs)
     candidates = Candidates(
         model, compaction, job.output, job.examples.material, scratch, inputs[:1]
@@ -106,10 +114,11 @@ def write(job: Job, target: Path, scratch: Path, background: Background) -> Writ
         job.progress(f"{FORMATS[name].file}: writing")
         file = candidates.write(name, job.encoding, target, prefer=job.prefer, refitted=job.scaled)
         files[name] = file, background.run(file.row.load().runner(file.path), inputs)
-    references = {
-        DENSE: candidates.reference(job.dense or job.ticket.dense(), "dense"),
-        MASKED: candidates.reference(model, "masked"),
-    }
+    references = {}
+    # A network that TFLite cannot run can be exported to other formats, without this comparison.
+    with contextlib.suppress(UsageError):
+        references[DENSE] = candidates.reference(job.dense or job.ticket.dense(), "dense")
+        references[MASKED] = candidates.reference(model, "masked")
     return Written(model, compaction, ticket_outputs, files, references)
 
 

@@ -87,7 +87,8 @@ class StoredTensor:
 
     Attributes:
       name: its name in the file.
-      layer: the layer it belongs to, if its name shows that; else empty.
+      layer: the layer it belongs to, or a part of that layer (`attention/query`), if its name shows
+        that; else empty.
       shape: of the dense kernel; TFLite puts the output channels first.
       dtype: of the stored values.
       zeros: the number of values that are 0; of a quantised kernel, that equal the zero point.

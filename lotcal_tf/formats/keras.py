@@ -47,8 +47,7 @@ class KerasFile(Format):
 
     def stored_tensors(self, path: Path) -> list[StoredTensor]:
         """The kernels of the loaded model."""
-        values = masking.values(read(path))
-        return [StoredTensor.of(name, value) for name, value in values.items() if value.ndim >= 2]
+        return [StoredTensor.of(*kernel) for kernel in masking.kernels(read(path)).items()]
 
 
 def read(path: Path) -> "keras.Model":

@@ -21,6 +21,7 @@ from lotcal_tf.metrics import conditional
 from lotcal_tf.models.initial import redraw
 from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.criteria import Criterion
+from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.pruning.rewind import Rewind, masked_start
 from lotcal_tf.training.callbacks import check_callbacks
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
@@ -126,7 +127,9 @@ class Search:
             self.architecture = first.architecture
         else:
             whole = (masking.output_layer(start),) if experiment.exclude_output else ()
-            self.network = wrap_for_training(start, experiment.exclude, whole)
+            self.network = wrap_for_training(
+                start, experiment.exclude, whole, experiment.prune_depthwise
+            )
             self.initial = masking.values(start)
             self.initial_masks = {
                 name: np.ones(mask.shape, bool)
@@ -302,7 +305,7 @@ class Search:
 def _size(masks: Mapping[str, np.ndarray], trained: Arrays) -> Record:
     remaining = selection.count(masks)
     prunable = sum(mask.size for mask in masks.values())
-    kernels = sum(int(np.count_nonzero(value)) for value in trained.values() if value.ndim >= 2)
+    kernels = sum(int(np.count_nonzero(w)) for name, w in trained.items() if is_kernel(name, w))
     return {
         "density": remaining / prunable,
         "remaining": remaining,

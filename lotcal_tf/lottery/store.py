@@ -210,6 +210,7 @@ def read_ticket(directory: Path) -> Ticket:
         record=header["record"],
         history=header["history"],
         input_range=header.get("input_range"),
+        directory=directory,
         class_names=tuple(header.get("class_names", ())),
         **read_tensors(directory, header),
     )

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.models.keras3 import to_keras3
 from lotcal_tf.models.stateless_dropout import replace_dropout
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.masked import is_depthwise
 from lotcal_tf.pruning.rewind import masked_start
 
 Arrays = dict[str, NDArray]
@@ -37,6 +39,7 @@ class Ticket:
       predictions: labels `(N,)` and logits `(N, K)` of the validation and test data by the trained
         network, as `val/labels`, `val/logits`, `test/labels`, `test/logits`.
       class_names: the name of each class; empty if they are unknown.
+      directory: where it was read from; None: it was not read.
     """
 
     level: int
@@ -50,6 +53,7 @@ class Ticket:
     source: Record = dataclasses.field(default_factory=dict)
     predictions: Arrays = dataclasses.field(default_factory=dict)
     class_names: Sequence[str] = ()
+    directory: Path | None = dataclasses.field(default=None, compare=False)
 
     @property
     def density(self) -> float:
@@ -102,7 +106,8 @@ class Ticket:
           UsageError: see `model`; or tensors do not fit the architecture. All of these are listed.
         """
         plain = from_architecture(self.architecture, custom_objects)
-        network = wrap_for_training(plain, whole=self._unmasked(plain))
+        depthwise = any(is_depthwise(path) for path in self.masks)
+        network = wrap_for_training(plain, whole=self._unmasked(plain), depthwise=depthwise)
         problems = masking.mismatches(masking.weight_variables(network), self.rewind)
         masks = masking.mismatches(masking.mask_variables(network), self.masks)
         problems += [f"the mask of {problem}" for problem in masks]
@@ -119,17 +124,20 @@ class Ticket:
 
 
 def wrap_for_training(
-    model: "keras.Model", exclude: Sequence[str] = (), whole: Collection[str] = ()
+    model: "keras.Model",
+    exclude: Sequence[str] = (),
+    whole: Collection[str] = (),
+    depthwise: bool = False,
 ) -> "keras.Model":
     """A wrapped copy of a plain model, with stateless dropout in place of Keras's.
 
     Args:
       model: a plain model.
-      exclude, whole: see `masking.wrap`.
+      exclude, whole, depthwise: see `masking.wrap`.
     """
     stateless = replace_dropout(model)
     masking.assign(stateless, masking.values(model))
-    return masking.wrap(stateless, exclude, whole)
+    return masking.wrap(stateless, exclude, whole, depthwise)
 
 
 def architecture_of(model: "keras.Model") -> str:

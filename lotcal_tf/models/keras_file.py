@@ -116,6 +116,8 @@ def _is_bytecode(part: Mapping[str, Any]) -> bool:
         and isinstance(code, list)
         and bool(code)
         and isinstance(code[0], str)
+        # A connection to a layer, `{"value": ["query", 0, 0]}`, has the same key.
+        and not all(isinstance(place, int) for place in (code[1:3] or [""]))
     )
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras
 from lotcal_tf.models.keras3 import from_keras3, is_keras3
 from lotcal_tf.models.keras_graph import copy_layer, flatten, replayed, steps
-from lotcal_tf.pruning import channels
+from lotcal_tf.pruning import channels, masking
 
 # A gather before the first dense layer copies its inputs, so it must save this share of them.
 _GATHER_SAVES = 0.25
@@ -33,8 +33,8 @@ class Compaction:
 
     Attributes:
       model: functional Keras model with the inputs and outputs of the original.
-      before: shape of the kernel of each layer of the original, by the layer's name in `model`.
-      after: shape of the kernel of each layer of `model`, by name.
+      before: shape of each kernel of the original, by its path in `model`, e.g. `dense/kernel`.
+      after: shape of each kernel of `model`, by path.
       inputs_kept: number of inputs that a gather passes to the first dense layer; None without a
         gather.
     """
@@ -76,12 +76,7 @@ def compact(model: "keras.Model") -> Compaction:
 
 
 def _kernels(model: "keras.Model") -> dict[str, tuple[int, ...]]:
-    return {
-        layer.name: tuple(weight.shape)
-        for layer in model.layers
-        for weight in layer.weights[:1]
-        if weight.shape.rank > 1
-    }
+    return {path: value.shape for path, value in masking.kernels(model).items()}
 
 
 class _Plan:

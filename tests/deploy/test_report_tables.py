@@ -1,5 +1,7 @@
 """The tables of a report, compared with rows written by hand."""
 
+import dataclasses
+
 from lotcal_tf.deploy.latency import Latency
 from lotcal_tf.deploy.report_tables import by_file, file_cells, layer_cells, report_text
 from lotcal_tf.deploy.sparsity_report import DENSE, FileRow, LayerRow, SparsityReport
@@ -56,3 +58,14 @@ def test_no_latency_is_announced_where_none_was_measured():
     files = [{**row, "latency": {}} for row in REPORT["files"]]
     *_, last = report_text({**REPORT, "files": files}).split("\n\n")
     assert last.splitlines()[0] == "files"
+
+
+def test_the_kernels_of_one_layer_are_told_apart():
+    rest = ((4, 6), (4, 6), 24, 9, "dense", "dense kernel", "dense")
+    rows = [
+        LayerRow("a.tflite", "lstm", *rest),
+        LayerRow("a.tflite", "lstm", *rest, weight="recurrent_kernel"),
+        LayerRow("a.tflite", "logits", *rest),
+    ]
+    _, *cells = layer_cells([dataclasses.asdict(row) for row in rows])
+    assert [row[0] for row in cells] == ["lstm/kernel", "lstm/recurrent_kernel", "logits"]

@@ -174,7 +174,7 @@ def test_every_zero_of_every_kernel_is_found(network, written, name, sparse):
     row = registry.FORMATS[name]
     tensors = row.load().stored_tensors(written(name, sparse))
     zeros.check(row.file, tensors, network)
-    kernels = {n[: n.rindex("/")]: v for n, v in masking.values(network).items() if v.ndim > 1}
+    kernels = {n[: n.rindex("/")]: v for n, v in masking.kernels(network).items()}
     assert len(tensors) == len(kernels)
     for tensor in tensors:
         # TFLite calls the last layer's kernel by the output's name.
