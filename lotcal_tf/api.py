@@ -56,6 +56,7 @@ def find_tickets(
     config: str | Path | None = None,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
     progress: bool = True,
+    takeover: bool = False,
     **fields: Any,
 ) -> Run:
     """Finds lottery tickets in a Keras model, or in the built-in network and data that fields name.
@@ -71,13 +72,17 @@ def find_tickets(
       callbacks: Keras callbacks; each level is one training run for them. Callbacks that work per
         batch are refused, since many steps run in one program. They are not part of the identity.
       progress: whether to show a bar or lines on standard error.
+      takeover: whether to continue a run whose process on another machine is dead, although it was
+        alive less than five minutes ago.
       **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, out, …) and
         hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes.
         The same call continues an interrupted run.
 
     Raises:
-      UsageError: data, model or a field is not valid. Nothing is written.
+      UsageError: data, model or a field is not valid, or another process writes the run directory.
+        Nothing is written.
       TrainingDiverged: a loss was not finite. Finished levels are kept.
+      DamagedTicket: a file of a finished level is damaged.
     """
     values = _texts(fields)
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
@@ -105,6 +110,7 @@ def find_tickets(
         criterion=classes.get("criterion"),
         callbacks=callbacks,
         progress=progress,
+        takeover=takeover,
     )
 
 

@@ -47,6 +47,10 @@ class WorkerLost(LotcalError):
     """A process of a distributed run did not start, or ended too early."""
 
 
+class TakenOver(LotcalError):
+    """Another process writes the run directory now."""
+
+
 class DamagedTicket(LotcalError):
     """Files of a stored ticket are missing or do not match their checksums."""
 

@@ -114,7 +114,8 @@ def _number(flag: str, value: str) -> float:
 
 def run(argv: list[str] | None = None) -> None:
     """Runs the command and exits with its exit code."""
-    flags.run(COMMAND, main, argv)
+    again = "nothing was exported; run the same command again"
+    flags.run(COMMAND, main, argv, interrupted=again)
 
 
 if __name__ == "__main__":

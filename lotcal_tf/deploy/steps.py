@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from lotcal_tf.compat import keras
+from lotcal_tf.config.export_record import PARITY
 from lotcal_tf.config.registry import FORMATS, LITERT
 from lotcal_tf.deploy import latency, model_card
 from lotcal_tf.deploy.background import Background
@@ -27,7 +28,7 @@ from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.metrics import prediction_bins
 from lotcal_tf.pruning.compaction import Compaction, compact
 
-PARITY, SPARSITY_REPORT = "parity.json", "sparsity_report.json"
+SPARSITY_REPORT = "sparsity_report.json"
 
 
 @dataclasses.dataclass(frozen=True)

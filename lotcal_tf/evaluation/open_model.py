@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from lotcal_tf.config import registry
+from lotcal_tf.config.export_record import check_exported
 from lotcal_tf.config.run_data import check_model
 from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import DamagedTicket, UsageError
@@ -79,6 +80,7 @@ def open_model(path: Path) -> Opened:
     check_model(path)
     row = registry.format_of(path)
     if row is not None:
+        check_exported(path)
         return Opened(path, row.kind, row.load().runner(path))
     try:
         if (path / "experiment.json").is_file():
