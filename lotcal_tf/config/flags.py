@@ -259,6 +259,8 @@ def _attempt(command: Command, main: Callable[[Request], None], argv: Sequence[s
     code = DONE
     try:
         main(command.read(sys.argv[1:] if argv is None else argv))
+    except SystemExit as ended:  # after --help
+        code = int(ended.code or DONE)
     except FieldError as error:
         code = _report(command, f"{command.flag_of(error.field)}{error}", WRONG)
     except UsageError as error:

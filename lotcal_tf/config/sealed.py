@@ -22,7 +22,7 @@ def seal(content: Mapping[str, Any], indent: int = 2) -> bytes:
     # Read back, since keys and tuples can change on their way through JSON.
     whole = json.loads(json.dumps({"format": FORMAT, **content}))
     text = json.dumps(whole | {"checksum": checksum(whole)}, indent=indent)
-    return text.encode() + b"\n"
+    return text.encode()
 
 
 def unseal(path: Path, always: bool = False) -> dict[str, Any]:
