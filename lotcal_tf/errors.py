@@ -28,6 +28,10 @@ class FieldError(UsageError):
         self.value = value
 
 
+class NewerFormat(UsageError):
+    """A file was written by a newer version of the package."""
+
+
 class TrainingDiverged(LotcalError, ArithmeticError):
     """The loss of a training step was not finite.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config.sealed import seal, unseal
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import NewerFormat, UsageError
 from lotcal_tf.files import parts, sha256_of, size_of
 
 PARITY = "parity.json"
@@ -25,7 +25,8 @@ def read_export(directory: Path) -> dict[str, Any]:
 
     Raises:
       OSError: it cannot be read.
-      ValueError: it is damaged, or of a newer version of the package.
+      ValueError: it is damaged.
+      NewerFormat: it is of a newer version of the package.
     """
     return unseal(directory / PARITY)
 
@@ -68,7 +69,7 @@ def check_exported(path: Path) -> None:
         return
     try:
         damaged = damaged_file(path.parent, read_export(path.parent), path.name)
-    except UsageError:
+    except NewerFormat:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(

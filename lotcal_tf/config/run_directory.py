@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config.sealed import unseal
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, NewerFormat, UsageError
 
 
 def level_name(level: int) -> str:
@@ -39,7 +39,7 @@ def read_experiment(run: Path) -> dict[str, Any]:
         return unseal(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except UsageError:
+    except NewerFormat:
         raise
     except ValueError as error:
         raise UsageError(

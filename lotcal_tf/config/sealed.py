@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import NewerFormat
 
 # The format of the files of a run; files of versions before 0.3 have no number.
 FORMAT = 2
@@ -36,7 +36,7 @@ def unseal(path: Path, always: bool = False) -> dict[str, Any]:
     Raises:
       OSError: it cannot be read.
       ValueError: it is damaged.
-      UsageError: its format is newer than this version of the package.
+      NewerFormat: its format is newer than this version of the package.
     """
     try:
         whole = json.loads(path.read_bytes())
@@ -51,7 +51,7 @@ def unseal(path: Path, always: bool = False) -> dict[str, Any]:
     if recorded != checksum(whole) and not (newer and recorded is None):
         raise ValueError("does not match its checksum")
     if newer:
-        raise UsageError(
+        raise NewerFormat(
             f"{path} has format {found}, of a newer version of lotcal_tf; this one reads formats up "
             f"to {FORMAT}: install the newer version"
         )

@@ -15,7 +15,7 @@ from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.deploy.report_tables import FILE_WORDS, report_text
 from lotcal_tf.deploy.steps import SPARSITY_REPORT, Job, report, verify, write
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, NewerFormat, UsageError
 from lotcal_tf.evaluation.open_model import temperature_of
 from lotcal_tf.files import remove_leftovers, replacing
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES
@@ -130,11 +130,16 @@ def exported(
     """An earlier export of the same ticket in the same formats and scaling.
 
     None if there is none, or if it is damaged. Remains of a killed export are removed.
+
+    Raises:
+      NewerFormat: it is of a newer version of the package.
     """
     remove_leftovers(directory)
     try:
         earlier = Exported.read(directory)
         recorded = tuple(earlier.parity[key] for key in ("ticket", "temperature", "output"))
+    except NewerFormat:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     temperature = temperature_of(ticket) if scaled else 1.0

@@ -25,7 +25,7 @@ from lotcal_tf.config.run_directory import (
     stored_levels,
 )
 from lotcal_tf.config.sealed import seal
-from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
+from lotcal_tf.errors import DamagedTicket, FieldError, NewerFormat, UsageError
 from lotcal_tf.files import flush, temporary, write_atomically, write_new
 from lotcal_tf.lottery.lock import WriterLock
 from lotcal_tf.lottery.run_tables import as_csv
@@ -117,6 +117,8 @@ class RunStore:
     def _check_record(self, run_id: str, identity: Mapping[str, Any]) -> None:
         try:
             record = self.experiment()
+        except NewerFormat:
+            raise
         except UsageError:
             if self._belongs_to(run_id):
                 return  # `begin` writes it again.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.config.run_directory import level_of, read_experiment
 from lotcal_tf.config.sealed import unseal
-from lotcal_tf.errors import DamagedTicket, UsageError
+from lotcal_tf.errors import DamagedTicket, NewerFormat, UsageError
 from lotcal_tf.files import sha256_of
 
 # One safetensors file each.
@@ -30,7 +30,7 @@ def read_header(directory: Path) -> dict[str, Any]:
         raise UsageError(f"{directory} is not a ticket: give RUN/tickets/level_NN")
     try:
         header = unseal(path, always=True)
-    except UsageError:
+    except NewerFormat:
         raise
     except (OSError, ValueError) as error:
         raise DamagedTicket(_damaged(path)) from error

@@ -181,7 +181,7 @@ def test_the_owner_touches_the_file_until_it_is_taken_over(tmp_path, monkeypatch
 
 
 def test_a_released_lock_leaves_no_thread_and_no_handle(tmp_path):
-    handles, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    handles, threads = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
     for _ in range(5):
         WriterLock(tmp_path).release()
     with pytest.raises(FieldError):
@@ -192,7 +192,7 @@ def test_a_released_lock_leaves_no_thread_and_no_handle(tmp_path):
     while threading.active_count() > threads and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == threads
-    assert len(os.listdir("/proc/self/fd")) == handles
+    assert len(list(Path("/proc/self/fd").iterdir())) == handles
 
 
 # --- odd files and file systems ---------------------------------------------------------------------
