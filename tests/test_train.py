@@ -404,7 +404,7 @@ def test_a_second_process_ends_at_once_and_names_the_first(finished, call, tmp_p
         process.kill()
         process.communicate()
     assert (run / ".writer").exists()
-    assert call(*SMALL, "--levels=3", f"--out={run}").code == 0
+    assert call(*SMALL, "--levels=3", "--takeover", f"--out={run}").code == 0
     assert not (run / ".writer").exists()
 
 

@@ -359,8 +359,8 @@ def copy(digits, tmp_path):
     shutil.copytree(digits.directory, directory)
     flags = {"model": "lenet_10", "epochs": 1, "levels": 2, "out": str(directory)}
 
-    def go_on(progress=False, **more):
-        return run_experiment(resolve(flags | more), progress=progress)
+    def go_on(progress=False, takeover=False, **more):
+        return run_experiment(resolve(flags | more), progress=progress, takeover=takeover)
 
     go_on.directory = directory
     return go_on
@@ -429,6 +429,14 @@ def test_a_directory_that_another_process_writes_is_refused_at_once(copy, monkey
     held.release()
     copy()
     assert not (copy.directory / ".writer").exists()
+
+
+def test_a_directory_of_a_dead_process_elsewhere_can_be_taken_over(copy):
+    owner = {"host": "another-host", "machine": "m", "pid": 1, "since": "today", "token": "t"}
+    (copy.directory / ".writer").write_text(json.dumps(owner))
+    with pytest.raises(FieldError, match="process 1 on another-host .*takeover=True"):
+        copy()
+    assert copy(takeover=True).found == 3
 
 
 def test_two_experiments_started_together_never_mix(tmp_path, monkeypatch):

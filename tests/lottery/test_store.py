@@ -1,5 +1,6 @@
 """The run directory: whole or not there, verified, nobody else's."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -15,6 +16,7 @@ import pytest
 from lotcal_tf.config import sealed
 from lotcal_tf.config.run_directory import level_name
 from lotcal_tf.errors import DamagedTicket, FieldError, TakenOver, UsageError
+from lotcal_tf.files import parts
 from lotcal_tf.lottery.run_tables import read_metrics
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Ticket
@@ -368,6 +370,93 @@ def test_a_directory_whose_first_write_failed_is_usable(tmp_path, monkeypatch):
     store.check("mine", {})
     store.begin({"run_id": "mine"})
     assert store.recorded
+
+
+# --- killed, or out of space, at any call ----------------------------------------------------------
+
+
+def carried_out(store):
+    """A run of two levels, continued from where it is."""
+    store.check("mine", {})
+    store.lock()
+    store.verify()
+    store.begin({"run_id": "mine"})
+    for level in store.missing(1):
+        for row in make_ticket(level).history:
+            store.append_epoch(row)
+        store.save(make_ticket(level))
+    store.close()
+
+
+def failing_at(patch, number, fail):
+    """Calls `fail` in place of the call of the given number; gives the number of calls that are left."""
+    left = [number]
+
+    def counted(owner, name):
+        real = getattr(owner, name)
+
+        def wrapper(*given, **named):
+            left[0] -= 1
+            if left[0] == -1:
+                fail()
+            return real(*given, **named)
+
+        patch.setattr(owner, name, wrapper)
+
+    for owner, name in [
+        (os, "fsync"), (os, "open"), (Path, "rename"), (Path, "replace"), (Path, "mkdir"),
+        (Path, "hardlink_to"), (Path, "unlink"),
+    ]:  # fmt: skip
+        counted(owner, name)
+    return left
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The files of a run that was not interrupted, and its number of calls."""
+    directory = tmp_path_factory.mktemp("uninterrupted") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        left = failing_at(patch, 10_000, None)
+        carried_out(RunStore(directory))
+    files = {p.relative_to(directory): p.read_bytes() for p in parts(directory)}
+    return files, 10_000 - left[0]
+
+
+def test_a_run_killed_at_any_call_ends_as_one_that_was_not(tmp_path, uninterrupted):
+    whole, calls = uninterrupted
+    assert calls > 50
+    for number in range(calls):
+        directory = tmp_path / str(number) / "run"
+        child = os.fork()
+        if child == 0:
+            try:
+                failing_at(pytest.MonkeyPatch(), number, lambda: os._exit(9))
+                carried_out(RunStore(directory))
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 9, number
+        carried_out(RunStore(directory))
+        assert {p.relative_to(directory): p.read_bytes() for p in parts(directory)} == whole, number
+
+
+def test_a_run_that_is_out_of_space_at_any_call_goes_on_when_there_is_some(tmp_path, uninterrupted):
+    whole, calls = uninterrupted
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    for number in range(calls):
+        directory = tmp_path / str(number) / "run"
+        store = RunStore(directory)
+        with pytest.MonkeyPatch.context() as patch:
+            failing_at(patch, number, full)
+            # Without hard links and without a heartbeat to remove, a run goes on.
+            with contextlib.suppress(OSError, FieldError):
+                carried_out(store)
+        store.close()
+        carried_out(RunStore(directory))
+        assert {p.relative_to(directory): p.read_bytes() for p in parts(directory)} == whole, number
 
 
 # --- whole or refused ------------------------------------------------------------------------------
