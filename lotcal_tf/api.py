@@ -317,7 +317,7 @@ class _ExportRequest:
             raise FieldError("run", run, "has no finished level")
         if level != SELECTED and not isinstance(level, int):
             raise FieldError("level", level, f"give a level's number, or {SELECTED}")
-        number = selected_level(store.records()) if level == SELECTED else int(level)
+        number = selected_level(store.complete_records()) if level == SELECTED else int(level)
         ticket = _read(store, number)
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if directory is None else Path(directory), store)

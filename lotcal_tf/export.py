@@ -12,7 +12,7 @@ from pathlib import Path
 from lotcal_tf.config import flags
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS
 from lotcal_tf.config.run_data import data_experiment
-from lotcal_tf.config.run_directory import finished_levels, is_run
+from lotcal_tf.config.run_directory import is_run, stored_levels
 from lotcal_tf.errors import FieldError, UsageError
 
 SMALLEST = "smallest"
@@ -87,9 +87,11 @@ def _level(value: str, run: Path) -> int | str:
         return value
     if not value.isdecimal():
         raise FieldError("level", value, "give a level's number, or selected")
-    finished = finished_levels(run)
-    if int(value) >= finished:
-        there = f"0 … {finished - 1}" if finished else "none"
+    finished = stored_levels(run)
+    if int(value) not in finished:
+        there = ", ".join(map(str, finished)) or "none"
+        if len(finished) > 1 and finished == list(range(len(finished))):
+            there = f"0 … {finished[-1]}"
         raise FieldError("level", value, f"{run} has not finished it; finished: {there}")
     return int(value)
 

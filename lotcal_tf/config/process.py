@@ -137,16 +137,42 @@ def stoppable() -> Iterator[None]:
         return
     usual = (signal.SIG_DFL, signal.default_int_handler)
     before = {n: h for n in _CODES if (h := signal.getsignal(n)) in usual}
+    stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for other in before:
-            signal.signal(other, signal.SIG_DFL)
-        raise Stopped(number)
+        if not stopping.is_set():
+            stopping.set()
+            raise Stopped(number)
 
+    with _second_signal_exits():
+        try:
+            for number in before:
+                signal.signal(number, stop)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _second_signal_exits() -> Iterator[None]:
+    """Ends the process at the second signal that it handles.
+
+    A handler in Python waits until a running TensorFlow program returns. The numbers of signals are
+    written to a pipe at once, and another thread reads them.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def watch() -> None:
+        with open(reading, "rb", buffering=0) as signals:  # noqa: PTH123
+            if signals.read(1) and (number := signals.read(1)):
+                os._exit(128 + number[0])
+
+    threading.Thread(target=watch, name="lotcal_tf signals", daemon=True).start()
+    outer = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
-        for number in before:
-            signal.signal(number, stop)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.set_wakeup_fd(outer)
+        os.close(writing)  # The thread ends.

@@ -87,7 +87,7 @@ def open_model(path: Path) -> Opened:
             store = RunStore(path)
             if not store.finished():
                 raise UsageError(f"{path} is a run without a finished level")
-            path = level_path(path, selected_level(store.records()))
+            path = level_path(path, selected_level(store.complete_records()))
         ticket = read_ticket(path)
         return Opened(path, "ticket", KerasRunner(ticket.model()), ticket)
     except DamagedTicket as error:

@@ -197,7 +197,7 @@ class RunStore:
         """A line for each missing level that has a finished one after it."""
         last = max(stored_levels(self.directory), default=-1)
         return [
-            f"level {level} is missing in {self.directory}; it is trained again"
+            f"{level_name(level)} is missing in {self.directory}; it is trained again"
             for level in self.missing(levels)
             if level < last
         ]
@@ -236,6 +236,17 @@ class RunStore:
     def records(self) -> list[Record]:
         """The rows of `metrics.csv` of the finished levels, up to the first that is missing."""
         return [self.header(level)["record"] for level in range(self.finished())]
+
+    def complete_records(self) -> list[Record]:
+        """The rows of `metrics.csv` of the finished levels.
+
+        Raises:
+          UsageError: a level is missing before another.
+        """
+        gaps = self.gaps(max(stored_levels(self.directory), default=0))
+        if gaps:
+            raise UsageError(f"{gaps[0]} by the command that started the run")
+        return self.records()
 
     def header(self, level: int) -> dict[str, Any]:
         """The `ticket.json` of a finished level."""

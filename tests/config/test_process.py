@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -145,13 +146,13 @@ flags.run(flags.Command("train", "Does a thing."), main, [], interrupted="do thi
 """
 
 
-def start(*arguments, ignored=()):
+def start(*arguments, ignored=(), code=COMMAND):
     def ignore():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
 
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments],
+        [sys.executable, "-c", code, *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -184,7 +185,21 @@ def test_a_second_signal_ends_at_once(second):
         assert process.stdout.readline() == "cleaning\n"
         process.send_signal(second)
         out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (-second, "", "")
+    assert (process.returncode, out, err) == (128 + second, "", "")
+
+
+def test_a_second_signal_ends_a_program_that_python_cannot_interrupt():
+    """As long as compiled code runs, no handler in Python does."""
+    compiled = "hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)"
+    slow = COMMAND.replace("time.sleep(60)", compiled, 1).replace(
+        "import sys", "import hashlib, sys"
+    )
+    with start(code=slow) as process:
+        for _ in range(2):
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (143, "", "")
 
 
 def test_ignored_signals_stay_ignored():

@@ -382,7 +382,7 @@ def test_a_missing_level_is_trained_again_and_the_others_stay(digits, copy, capf
     shutil.rmtree(copy.directory / "tickets" / "level_01")
     assert len(copy(levels=0).records) == 1  # Level 0 does not need it.
     again = copy(progress=True)
-    assert f"level 1 is missing in {copy.directory}; it is trained again" in capfd.readouterr().err
+    assert f"level_01 is missing in {copy.directory}; it is trained again" in capfd.readouterr().err
     assert [record["level"] for record in again.records] == [0, 1, 2]
     assert without_times(copy.directory) == without_times(digits.directory)
     assert {path: path.stat().st_mtime_ns for path in later.iterdir()} == kept

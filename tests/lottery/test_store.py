@@ -604,7 +604,9 @@ def test_a_missing_level_is_named_and_can_be_filled(run, tree):
     run.verify()
     assert (run.missing(2), run.missing(4), run.missing(0)) == ([1], [1, 3, 4], [])
     (line,) = run.gaps(4)
-    assert "level 1 is missing" in line
+    assert "level_01 is missing" in line
+    with pytest.raises(UsageError, match="level_01 is missing .* by the command that started"):
+        run.complete_records()
     run.begin({"run_id": "mine"})
     assert [row["level"] for row in read_csv(run.directory / "metrics.csv")] == ["0", "2"]
     run.save(make_ticket(1))
