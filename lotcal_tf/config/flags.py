@@ -24,7 +24,7 @@ from lotcal_tf.errors import FieldError, LotcalError, UsageError
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 _HELP = ("--help", "-help", "-h")
-_CONFIG = "a recipe file (TOML) in place of --dataset"
+_CONFIG = "a recipe file (TOML), instead of --dataset"
 _SET = "NAME=VALUE, a hyperparameter of a custom strategy or criterion; may be repeated"
 _BOOLEAN = {name for name, hint in get_type_hints(Experiment).items() if hint is bool}
 
