@@ -59,6 +59,7 @@ def find_tickets(
     config: str | Path | None = None,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
     progress: bool = True,
+    takeover: bool = False,
     **fields: Any,
 ) -> Run:
     """Finds lottery tickets in a Keras model, or in the built-in network and data that fields name.
@@ -77,13 +78,17 @@ def find_tickets(
       callbacks: Keras callbacks; each level is one training run for them. Callbacks that work per
         batch are refused, since many steps run in one program. They are not part of the identity.
       progress: whether to show a bar or lines on standard error.
+      takeover: whether to continue a run whose process on another machine is dead, although it was
+        alive less than five minutes ago.
       **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, out, …) and
         hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes.
         The same call continues an interrupted run.
 
     Raises:
-      UsageError: data, model or a field is not valid. Nothing is written.
+      UsageError: data, model or a field is not valid, or another process writes the run directory.
+        Nothing is written.
       TrainingDiverged: a loss was not finite. Finished levels are kept.
+      DamagedTicket: a file of a finished level is damaged.
     """
     values = _texts(fields)
     model = str(model) if isinstance(model, Path) else model
@@ -118,6 +123,7 @@ def find_tickets(
         criterion=classes.get("criterion"),
         callbacks=callbacks,
         progress=progress,
+        takeover=takeover,
     )
 
 
@@ -388,7 +394,7 @@ class _ExportRequest:
         if level != SELECTED and not (whole and 0 <= int(level) < store.finished()):
             levels = f"0 … {store.finished() - 1}"
             raise FieldError("level", level, f"give a level's number, {levels}, or {SELECTED}")
-        number = selected_level(store.records()) if level == SELECTED else int(level)
+        number = selected_level(store.complete_records()) if level == SELECTED else int(level)
         ticket = _read(store, number)
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if target is None else target, store)

@@ -13,7 +13,7 @@ from pathlib import Path
 from lotcal_tf.config import flags
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED
 from lotcal_tf.config.run_data import data_experiment
-from lotcal_tf.config.run_directory import finished_levels, is_run
+from lotcal_tf.config.run_directory import is_run, stored_levels
 from lotcal_tf.errors import FieldError, UsageError
 
 BY_PREFERENCE = "auto"
@@ -105,9 +105,11 @@ def _level(value: str, run: Path) -> int | str:
         return value
     if not value.isdecimal():
         raise FieldError("level", value, "give a level's number, or selected")
-    finished = finished_levels(run)
-    if int(value) >= finished:
-        there = f"0 … {finished - 1}" if finished else "none"
+    finished = stored_levels(run)
+    if int(value) not in finished:
+        there = ", ".join(map(str, finished)) or "none"
+        if len(finished) > 1 and finished == list(range(len(finished))):
+            there = f"0 … {finished[-1]}"
         raise FieldError("level", value, f"{run} has not finished it; finished: {there}")
     return int(value)
 
@@ -132,7 +134,8 @@ def _number(flag: str, value: str) -> float:
 
 def run(argv: list[str] | None = None) -> None:
     """Runs the command and exits with its exit code."""
-    flags.run(COMMAND, main, argv)
+    again = "nothing was exported; run the same command again"
+    flags.run(COMMAND, main, argv, interrupted=again)
 
 
 if __name__ == "__main__":

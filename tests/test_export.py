@@ -15,6 +15,8 @@ import tensorflow as tf
 from lotcal_tf import api, export
 from lotcal_tf.compat import keras as tf_keras
 from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.run_directory import read_experiment
+from lotcal_tf.config.sealed import seal
 from lotcal_tf.data import digits
 from lotcal_tf.deploy.parity import Tolerance
 from lotcal_tf.errors import FieldError, UsageError
@@ -127,9 +129,9 @@ def test_a_numbered_level_goes_to_a_directory_of_its_own(call, run, tmp_path):
 def test_what_the_run_recorded_holds_unless_a_flag_is_given(call, digits_run, tmp_path):
     run, ticket = tmp_path / "run", digits_run.ticket(1)
     shutil.copytree(digits_run.directory, run)
-    record = json.loads((run / "experiment.json").read_text())
+    record = read_experiment(run)
     record["experiment"]["export_logits"] = "raw"
-    (run / "experiment.json").write_text(json.dumps(record))
+    (run / "experiment.json").write_bytes(seal(record))
     flags = [f"--run={run}", "--level=1", *QUICK]
     for more, temperature, bins in [
         ([], 1, 12),

@@ -8,15 +8,16 @@ from typing import Any
 
 from lotcal_tf import tables
 from lotcal_tf.compat import keras
+from lotcal_tf.config.export_record import PARITY, damaged_file, read_export, seal_export
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED, file_format
 from lotcal_tf.deploy.background import Background
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.deploy.report_tables import FILE_WORDS, report_text
-from lotcal_tf.deploy.steps import PARITY, SPARSITY_REPORT, Job, report, verify, write
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.deploy.steps import SPARSITY_REPORT, Job, report, verify, write
+from lotcal_tf.errors import FieldError, NewerFormat, UsageError
 from lotcal_tf.evaluation.open_model import temperature_of
-from lotcal_tf.files import replacing
+from lotcal_tf.files import remove_leftovers, replacing
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.metrics import DEFAULT_BINS
@@ -47,8 +48,14 @@ class Exported:
 
     @classmethod
     def read(cls, directory: Path) -> "Exported":
-        """Reads an export from its directory."""
-        parity = json.loads((directory / PARITY).read_text())
+        """Reads an export from its directory, and verifies its files.
+
+        Raises:
+          OSError, ValueError, KeyError, TypeError: it is missing or damaged.
+        """
+        parity = read_export(directory)
+        if damaged := damaged_file(directory, parity):
+            raise ValueError(f"{directory / damaged} does not match its checksum")
         files = {name: directory / row["file"] for name, row in parity["files"].items()}
         return cls(directory, files, parity, json.loads((directory / SPARSITY_REPORT).read_text()))
 
@@ -126,22 +133,32 @@ def export(
         written = write(job, files, scratch, background)
         verified = verify(job, written)
         report(job, files, written, verified)
+        seal_export(files)
     return Exported.read(directory)
 
 
 def exported(
     ticket: Ticket, directory: Path, *, formats: Sequence[str], scaled: bool
 ) -> Exported | None:
-    """An earlier export of the same ticket in the same formats and scaling; None if there is none."""
+    """An earlier export of the same ticket in the same formats and scaling.
+
+    None if there is none, or if it is damaged. Remains of a killed export are removed.
+
+    Raises:
+      NewerFormat: it is of a newer version of the package.
+    """
+    remove_leftovers(directory)
     try:
         earlier = Exported.read(directory)
         recorded = tuple(earlier.parity[key] for key in ("ticket", "temperature", "output"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except NewerFormat:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     temperature = temperature_of(ticket) if scaled else 1.0
     if recorded != (ticket.digest, temperature, LOGITS) or set(earlier.files) != set(formats):
         return None
-    return earlier if all(path.exists() for path in earlier.files.values()) else None
+    return earlier
 
 
 def _check(job: Job, directory: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from lotcal_tf.compat import keras
+from lotcal_tf.config.export_record import PARITY
 from lotcal_tf.config.registry import FORMATS, LITERT
 from lotcal_tf.deploy import latency, model_card
 from lotcal_tf.deploy.background import Background
@@ -30,7 +31,7 @@ from lotcal_tf.metrics import prediction_bins
 from lotcal_tf.metrics.intervals import LEVEL
 from lotcal_tf.pruning.compaction import Compaction, compact
 
-PARITY, SPARSITY_REPORT = "parity.json", "sparsity_report.json"
+SPARSITY_REPORT = "sparsity_report.json"
 LABELS = "labels.txt"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lotcal_tf.config import registry
+from lotcal_tf.config.export_record import check_exported
 from lotcal_tf.config.run_data import check_model
 from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import DamagedTicket, UsageError
@@ -87,13 +88,14 @@ def open_model(path: Path) -> Opened:
     check_model(path)
     row = registry.format_of(path)
     if row is not None:
+        check_exported(path)
         return Opened(path, row.kind, row.load().runner(path))
     try:
         if (path / "experiment.json").is_file():
             store = RunStore(path)
             if not store.finished():
                 raise UsageError(f"{path} is a run without a finished level")
-            path = level_path(path, selected_level(store.records()))
+            path = level_path(path, selected_level(store.complete_records()))
         ticket = read_ticket(path)
         return Opened(path, "ticket", KerasRunner(ticket.model()), ticket)
     except DamagedTicket as error:

@@ -1,8 +1,12 @@
 """An export replaces its directory only if its files, run as written, agree with the ticket."""
 
 import dataclasses
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +14,14 @@ import pytest
 
 from lotcal_tf import metrics
 from lotcal_tf.compat import keras
+from lotcal_tf.config.sealed import seal, unseal
 from lotcal_tf.deploy import steps
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import export, exported
 from lotcal_tf.deploy.parity import COMPARED, Tolerance
-from lotcal_tf.errors import ExportMismatch, UsageError
+from lotcal_tf.errors import ExportMismatch, NewerFormat, UsageError
+from lotcal_tf.evaluation.open_model import open_model
+from lotcal_tf.files import temporary
 from lotcal_tf.formats.saved_model import SavedModel, SavedModelRunner
 from lotcal_tf.formats.tflite import Float32, Int8, TFLiteRunner
 
@@ -73,8 +80,14 @@ def test_the_comparison_is_recorded(done, ticket, examples, logits):
     names = {"saved_model", "ticket_float32.tflite", "parity.json", "sparsity_report.json", *CARD}
     assert {path.name for path in done.directory.iterdir()} == names
     assert [path.name for path in done.directory.parent.iterdir()] == ["export"]
-    parity = json.loads((done.directory / "parity.json").read_text())
+    parity = unseal(done.directory / "parity.json")
     assert parity == done.parity
+    sums = {
+        path.relative_to(done.directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in done.directory.rglob("*")
+        if path.is_file() and path.name != "parity.json"
+    }
+    assert parity.pop("sha256") == sums
     files = parity.pop("files")
     assert parity == {
         "ticket": ticket.digest,
@@ -285,6 +298,64 @@ def test_an_export_that_lost_a_file_does_not_count(copy, ticket, done, lost):
     assert there(ticket, copy).parity == done.parity
     (copy / lost).rename(copy / "elsewhere")
     assert there(ticket, copy) is None
+
+
+def truncated(content, left):
+    return content[: int(left * len(content))]
+
+
+def test_a_damaged_export_does_not_count_and_no_file_of_it_is_measured(copy, ticket, done):
+    files = [path for path in copy.rglob("*") if path.is_file()]
+    for path in files:
+        whole = path.read_bytes()
+        place = len(whole) // 2
+        flipped = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        for damaged in (b"", truncated(whole, 0.5), whole[:-1], flipped):
+            path.write_bytes(damaged)
+            assert there(ticket, copy) is None, path
+            for name in FILES.values():
+                part = copy / name in (path, *path.parents)
+                if part or path.name == "parity.json":
+                    with pytest.raises(UsageError, match="is damaged") as caught:
+                        open_model(copy / name)
+                    assert "\n" not in str(caught.value)
+        path.write_bytes(whole)
+        assert there(ticket, copy).parity == done.parity
+    assert open_model(copy / "ticket_float32.tflite").kind == "tflite"
+
+
+def test_an_export_of_an_older_version_is_verified_by_its_sizes(copy, ticket, done):
+    path = copy / "parity.json"
+    old = {name: value for name, value in done.parity.items() if name != "sha256"}
+    path.write_text(json.dumps(old))
+    assert there(ticket, copy).parity == old
+    (copy / "ticket_float32.tflite").write_bytes(b"")
+    assert there(ticket, copy) is None
+    with pytest.raises(UsageError, match=r"ticket_float32\.tflite is damaged"):
+        open_model(copy / "ticket_float32.tflite")
+
+
+def test_an_export_of_a_newer_version_is_refused_by_name(copy, ticket, done):
+    newer = seal(done.parity).replace(b'"format": 2', b'"format": 3')
+    content = json.loads(newer)
+    del content["checksum"]
+    (copy / "parity.json").write_text(json.dumps(content))
+    with pytest.raises(NewerFormat, match="has format 3, of a newer version"):
+        there(ticket, copy)
+    with pytest.raises(NewerFormat, match="has format 3, of a newer version"):
+        open_model(copy / "ticket_float32.tflite")
+
+
+def test_what_a_killed_export_left_is_removed_even_if_the_export_is_found(copy, ticket, done):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with temporary(copy) as path:
+        left = path.parent / path.name.replace(f".{os.getpid()}.", f".{ended.pid}.")
+    left.mkdir()
+    shutil.copytree(copy, left / "content")
+    copy.rename(left / "before")  # It was killed between its two renames.
+    assert there(ticket, copy).parity == done.parity
+    assert [path.name for path in copy.parent.iterdir()] == ["export"]
 
 
 @pytest.mark.parametrize("parity", [None, "not json", '{"ticket": "another one"}', "[]"])
