@@ -5,6 +5,7 @@ The commands call the same functions.
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.compat import keras
-from lotcal_tf.config import custom, registry
+from lotcal_tf.config import arguments, custom, registry
 from lotcal_tf.config.experiment import (
     FIELDS,
     Experiment,
@@ -20,6 +21,7 @@ from lotcal_tf.config.experiment import (
     recorded,
     setting_fields,
 )
+from lotcal_tf.config.fields import checked
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.run_data import (
     DATA_FIELDS,
@@ -27,7 +29,7 @@ from lotcal_tf.config.run_data import (
     recorded_fields,
     unseen_experiment,
 )
-from lotcal_tf.config.run_directory import is_run, level_name
+from lotcal_tf.config.run_directory import is_run, is_ticket, level_name
 from lotcal_tf.data import given as given_data
 from lotcal_tf.data import sources
 from lotcal_tf.data.splits import Part
@@ -36,19 +38,20 @@ from lotcal_tf.deploy.export import Exported, export, exported
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
-from lotcal_tf.evaluation.open_model import Opened, open_model
+from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.task import GivenTask
 from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.metrics import DEFAULT_BINS
 from lotcal_tf.models.checks import classes_of, example_shape
+from lotcal_tf.models.given import GivenModel
 
 SELECTED = "selected"
 
 
 def find_tickets(
-    model: "keras.Model | str | None" = None,
+    model: "keras.Model | str | Path | None" = None,
     train: Any = None,
     test: Any = None,
     validation: Any = None,
@@ -56,14 +59,16 @@ def find_tickets(
     config: str | Path | None = None,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
     progress: bool = True,
+    takeover: bool = False,
     **fields: Any,
 ) -> Run:
     """Finds lottery tickets in a Keras model, or in the built-in network and data that fields name.
 
     Args:
-      model: a tf_keras model that returns logits: functional or sequential, nested models allowed. Its
-        weights are the initial weights; it is not changed. Without data: the name of a built-in
-        network, or None for that of the recipe.
+      model: a classifier of tf_keras or Keras 3: functional or sequential, nested models allowed; or
+        the path of a `.keras` file of either. Its weights are the initial weights; it is not changed.
+        A softmax or sigmoid at its end is removed, with a notice; a single logit becomes two. Without
+        data: also the name of a built-in network, or None for that of the recipe.
       train, test, validation: `(inputs, labels)` arrays or pandas objects, Hugging Face data sets, or
         `tf.data` pipelines of pairs, single or in batches. Labels are class numbers from 0, `(N,)` or
         `(N, 1)`, or one-hot `(N, K)`.
@@ -73,15 +78,20 @@ def find_tickets(
       callbacks: Keras callbacks; each level is one training run for them. Callbacks that work per
         batch are refused, since many steps run in one program. They are not part of the identity.
       progress: whether to show a bar or lines on standard error.
+      takeover: whether to continue a run whose process on another machine is dead, although it was
+        alive less than five minutes ago.
       **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, out, …) and
         hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes.
         The same call continues an interrupted run.
 
     Raises:
-      UsageError: data, model or a field is not valid. Nothing is written.
+      UsageError: data, model or a field is not valid, or another process writes the run directory.
+        Nothing is written.
       TrainingDiverged: a loss was not finite. Finished levels are kept.
+      DamagedTicket: a file of a finished level is damaged.
     """
     values = _texts(fields)
+    model = str(model) if isinstance(model, Path) else model
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
     values |= {name: custom.name_of(found) for name, found in classes.items()}
     given = any(data is not None for data in (train, test, validation))
@@ -90,16 +100,19 @@ def find_tickets(
         experiment, task_of = resolve(values | named, _text(config)), None
     else:
         if model is None:
-            raise UsageError("model is missing: pass a tf_keras model beside the data")
+            raise UsageError("model is missing: pass a Keras model beside the data")
         if train is None or config is not None:
             raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
-        count = classes_of(model)
+        if isinstance(model, str) and not registry.is_model_file(model):
+            raise FieldError("model", model, "beside data, pass a Keras model or a .keras file")
+        given_model = GivenModel.of(model)
+        count = classes_of(given_model.model)
         experiment = _experiment(values)
-        shape = example_shape(model)
+        shape = example_shape(given_model.model)
         dataset = given_data.dataset(
             train, test, validation, experiment, classes=count, shape=shape
         )
-        task_of = functools.partial(GivenTask, model=model, dataset=dataset)
+        task_of = functools.partial(GivenTask, model=given_model, dataset=dataset)
     if experiment.distribute == "multi_worker":
         problem = "is for the train command: workers must meet before TensorFlow is first used"
         raise FieldError("distribute", experiment.distribute, problem)
@@ -110,6 +123,7 @@ def find_tickets(
         criterion=classes.get("criterion"),
         callbacks=callbacks,
         progress=progress,
+        takeover=takeover,
     )
 
 
@@ -139,7 +153,7 @@ def load_ticket(directory: str | Path) -> Ticket:
       UsageError: it is not a ticket.
       DamagedTicket: a file does not match its checksum.
     """
-    return read_ticket(Path(directory))
+    return read_ticket(arguments.path_of("directory", directory))
 
 
 def export_ticket(
@@ -152,9 +166,12 @@ def export_ticket(
     level: int | str = SELECTED,
     formats: Sequence[str] = registry.DEFAULT_FORMATS,
     encoding: str | None = None,
+    prefer: str = registry.SPEED,
     output: str = "logits",
     scaled: bool | None = None,
     tolerance: Tolerance = DEFAULT_TOLERANCE,
+    class_names: Sequence[str] | None = None,
+    license: str | None = None,
     seconds: float = 0.5,
     reuse: bool = False,
     progress: Callable[[str], None] = lambda line: None,
@@ -164,8 +181,9 @@ def export_ticket(
     """Exports a ticket as files, and verifies each of them against the ticket.
 
     Args:
-      ticket: a ticket, or a run or its directory, whose level `level` is exported.
-      directory: the directory for the files; None, for a run: its `export/`, or `export_level_NN/`.
+      ticket: a ticket or its directory; or a run or its directory, whose level `level` is exported.
+      directory: the directory for the files; None: `export/` in the run, or `export_level_NN/` for a
+        numbered level or a ticket of a run.
       test, validation, train: as for `find_tickets`. Files are compared with the ticket on test. int8
         formats take value ranges and temperature from validation (see `Run.validation`), int8_qat
         trains on train. test=None, for a run on named data: that data.
@@ -178,11 +196,25 @@ def export_ticket(
     Raises:
       UsageError, ExportMismatch: see `deploy.export.export`. No file is left.
     """
+    options = arguments.for_export(
+        {
+            "formats": formats,
+            "encoding": encoding,
+            "prefer": prefer,
+            "output": output,
+            "license": license,
+            "scaled": scaled,
+            "seconds": seconds,
+            "reuse": reuse,
+        },
+        tolerance,
+        progress,
+    )
     values = _data_fields(fields, config, "export_logits", named=test is None)
     request = _ExportRequest.of(ticket, level, directory)
     settings = request.settings(values)
-    scaled = settings.export_logits == "scaled" if scaled is None else scaled
-    if reuse and (found := request.earlier(formats, scaled)) is not None:
+    scaled = settings.export_logits == "scaled" if options.scaled is None else options.scaled
+    if options.reuse and (found := request.earlier(options.formats, scaled)) is not None:
         return found
     if test is None:
         examples = request.examples(ticket, _text(config), values, progress)
@@ -194,20 +226,23 @@ def export_ticket(
         request.ticket,
         request.directory,
         examples,
-        formats=formats,
-        encoding=encoding,
-        output=output,
+        formats=options.formats,
+        encoding=options.encoding,
+        prefer=options.prefer,
+        output=options.output,
         scaled=scaled,
         tolerance=tolerance,
         bins=settings.ece_bins,
         **request.origin(),
-        seconds=seconds,
+        class_names=class_names,
+        license=options.license,
+        seconds=options.seconds,
         progress=progress,
     )
 
 
 def measure_model(
-    model: Run | str | Path,
+    model: "Run | keras.Model | str | Path",
     test: Any = None,
     *,
     split: str = "test",
@@ -220,10 +255,11 @@ def measure_model(
     config: str | Path | None = None,
     **fields: Any,
 ) -> Measurement:
-    """Measures a ticket or an exported file.
+    """Measures a ticket, an exported file or a model in memory.
 
     Args:
-      model: a file, a SavedModel directory, `RUN/tickets/level_NN`, or a run (its selected ticket).
+      model: a file, a SavedModel directory, `RUN/tickets/level_NN`, a run (its selected ticket), or a
+        classifier of tf_keras or Keras 3 in memory, for which `test` is needed.
       test: data as for `find_tickets`. None: the data of
         the model's run, or of `fields` or `config`. On the data of its run, a ticket is measured by
         its stored predictions.
@@ -239,30 +275,46 @@ def measure_model(
     Raises:
       UsageError, LotcalError: see `evaluation.measure.measure_opened`.
     """
-    values = _data_fields(fields, config, named=test is None)
-    opened = open_model(model.directory if isinstance(model, Run) else Path(model))
-    common: dict[str, Any] = {
+    own_fields: dict[str, Any] = {
         "split": split,
         "scaled": scaled,
         "shifts": shifts,
         "severities": severities,
+        "input_range": input_range,
         "progress": progress,
     }
-    record = recorded_fields(opened.path)
+    common = vars(checked(arguments.MeasureArguments, own_fields))
+    input_range = common.pop("input_range")
+    values = _data_fields(fields, config, named=test is None)
+    given = None if isinstance(model, Run | str | Path) else GivenModel.of(model)
+    if given is None:
+        opened = open_model(_directory_of("model", model))
+    elif test is None:
+        raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
+    else:
+        classes_of(given.model)
+        opened = open_given(given)
+    for note in opened.notes if common["progress"] else ():
+        print(note, file=sys.stderr)
+    record = {} if given is not None else recorded_fields(opened.path)
     if test is not None:
         bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
         part, others = _given_parts(opened, test, unseen, input_range)
         return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
-    if scaled:
+    if common["scaled"]:
         opened.temperature()  # That there is none is reported before data is loaded.
-    other = shifts or unseen or config or values.keys() - {"ece_bins"}
+    other = common["shifts"] or unseen or config or values.keys() - {"ece_bins"}
     if opened.ticket is not None and record and not other:
         own = recorded(record, **values)
         return measure_stored(
-            opened, data=own.dataset, split=split, bins=own.ece_bins, scaled=scaled
+            opened,
+            data=own.dataset,
+            split=common["split"],
+            bins=own.ece_bins,
+            scaled=common["scaled"],
         )
     experiment = data_experiment(opened.path, values, _text(config), unseen=bool(unseen))
-    part = sources.load_part(experiment, split)
+    part = sources.load_part(experiment, common["split"])
     others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in unseen}
     data, bins = experiment.dataset, experiment.ece_bins
     return measure_opened(opened, part, data=data, bins=bins, unseen=others, **common)
@@ -279,14 +331,33 @@ def _given_parts(
     classes = opened.runner.classes
     if classes is None:
         raise UsageError(f"{opened.path} does not say how many classes it has")
-    if unseen and not isinstance(unseen, Mapping):
+    if not isinstance(unseen, Mapping) and (isinstance(unseen, str) or len(unseen)):
         raise UsageError("unseen must be a dictionary of names and inputs where test is given")
     inside: dict[str, Any] = {"classes": classes, "input_range": input_range}
     others = {
-        name: given_data.part((inputs, np.zeros(len(inputs), np.int32)), split=name, **inside)
+        name: given_data.part((inputs, np.zeros(_count(inputs), np.int32)), split=name, **inside)
         for name, inputs in (unseen.items() if isinstance(unseen, Mapping) else ())
     }
     return given_data.part(test, split="test", shape=opened.runner.shape, **inside), others
+
+
+def _count(inputs: Any) -> int:
+    """The number of examples; 0 for what is not an array, which the checks of arrays refuse."""
+    try:
+        return len(inputs)
+    except TypeError:
+        return 0
+
+
+def _directory_of(name: str, given: Any) -> Path:
+    """The path of a model that is a run or a path.
+
+    Raises:
+      FieldError: it is neither.
+    """
+    if isinstance(given, Run):
+        return given.directory
+    return arguments.path_of(name, given, ", or the run that find_tickets returns")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,22 +377,41 @@ class _ExportRequest:
         Raises:
           UsageError: the ticket is missing or damaged.
         """
+        target = None if directory is None else arguments.path_of("directory", directory)
+        if not isinstance(given, Run | Ticket):
+            other = ", a ticket, or the run that find_tickets returns"
+            path = arguments.path_of("ticket", given, other)
+            given = read_ticket(path) if is_ticket(path) else given
         if isinstance(given, Ticket):
-            if directory is None:
-                raise UsageError("directory is missing: name where the ticket is exported to")
-            return cls(given, Path(directory), None)
-        run = given.directory if isinstance(given, Run) else Path(given)
+            return cls._of_ticket(given, target)
+        run = _directory_of("run", given)
         if not is_run(run):
             raise FieldError("run", run, "is not a run directory")
         store = RunStore(run)
         if not store.finished():
             raise FieldError("run", run, "has no finished level")
-        if level != SELECTED and not isinstance(level, int):
-            raise FieldError("level", level, f"give a level's number, or {SELECTED}")
-        number = selected_level(store.records()) if level == SELECTED else int(level)
+        whole = isinstance(level, int) and not isinstance(level, bool)
+        if level != SELECTED and not (whole and 0 <= int(level) < store.finished()):
+            levels = f"0 … {store.finished() - 1}"
+            raise FieldError("level", level, f"give a level's number, {levels}, or {SELECTED}")
+        number = selected_level(store.complete_records()) if level == SELECTED else int(level)
         ticket = _read(store, number)
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
-        return cls(ticket, run / name if directory is None else Path(directory), store)
+        return cls(ticket, run / name if target is None else target, store)
+
+    @classmethod
+    def _of_ticket(cls, ticket: Ticket, target: Path | None) -> "_ExportRequest":
+        """The request for a ticket, with its run where it was read from one."""
+        place = ticket.directory
+        run = None if place is None else place.resolve().parent.parent
+        store = RunStore(run) if run is not None and is_run(run) else None
+        if store is not None and store.finished() <= ticket.level:
+            store = None  # A copy of the ticket without the levels before it.
+        if target is None and store is not None:
+            target = store.directory / f"export_{level_name(ticket.level)}"
+        if target is None:
+            raise UsageError("directory is missing: name where the ticket is exported to")
+        return cls(ticket, target, store)
 
     @property
     def classes(self) -> int:

@@ -11,7 +11,15 @@ from lotcal_tf.config.run_data import data_path
 from lotcal_tf.config.run_directory import check_ticket
 from lotcal_tf.training.distributed import cluster
 
-COMMAND = flags.Command("train", f"{__doc__}\nRecipes: {', '.join(recipe_names())}.")
+FLAGS = (
+    flags.Flag(
+        "takeover",
+        "continue a run whose process on another machine is dead, although it was alive less than "
+        "five minutes ago",
+        switch=True,
+    ),
+)
+COMMAND = flags.Command("train", f"{__doc__}\nRecipes: {', '.join(recipe_names())}.", FLAGS)
 # The formats that the selected ticket is exported to; the `export` command has more.
 FORMATS = ("saved_model", "float32")
 
@@ -32,7 +40,7 @@ def main(request: flags.Request) -> None:
     from lotcal_tf.api import export_ticket
     from lotcal_tf.lottery.run import run_experiment
 
-    run = run_experiment(experiment)
+    run = run_experiment(experiment, takeover=request.own["takeover"])
     if not run.chief:
         print(f"{run.directory}: this worker is done; the chief writes and exports")
         return
@@ -54,7 +62,7 @@ def main(request: flags.Request) -> None:
 
 def run(argv: list[str] | None = None) -> None:
     """Runs the command and exits with its exit code."""
-    again = "interrupted; the same command continues after the last finished level"
+    again = "the same command continues after the last finished level"
     flags.run(COMMAND, main, argv, interrupted=again)
 
 

@@ -40,6 +40,47 @@ def tree():
 
 
 @pytest.fixture
+def disk(monkeypatch):
+    """A list of the events ("fsync", path) and ("rename", source, target, paths below the source).
+
+    At the end of the test, everything that was renamed must have been flushed before, and its directory
+    after.
+    """
+    events, inodes = [], {}
+    fsync = os.fsync
+
+    def inode(path):
+        return inodes.setdefault(path, path.stat().st_ino)  # hard links are one file
+
+    def flushed(handle):
+        events.append(("fsync", Path(f"/proc/self/fd/{handle}").readlink()))
+        inode(events[-1][1])
+        fsync(handle)
+
+    def noted(call):
+        def wrapper(source, target):
+            below = list(source.rglob("*"))
+            events.append(("rename", source, Path(target), below))
+            for path in (source, *below):
+                inode(path)
+            return call(source, target)
+
+        return wrapper
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "rename", noted(Path.rename))
+    monkeypatch.setattr(Path, "replace", noted(Path.replace))
+    yield events
+    for place, (kind, source, *rest) in enumerate(events):
+        if kind == "rename":
+            target, below = rest
+            before = {inodes[event[1]] for event in events[:place] if event[0] == "fsync"}
+            after = {event[1] for event in events[place:] if event[0] == "fsync"}
+            assert {inodes[path] for path in (source, *below)} <= before, source
+            assert target.parent in after, target
+
+
+@pytest.fixture
 def at_once():
     """at_once(module, *argv) → exit code, `out` and the lines of `err` of a command that needs no TensorFlow.
 

@@ -165,7 +165,8 @@ class Experiment:
     )
     model: str = _network(
         "lenet_300_100",
-        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; with a width: resnet20_8",
+        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; with a width: resnet20_8; "
+        "or FILE.keras, a file of Keras 3 or tf_keras",
         main=True,
         named_only=True,
         from_ticket=True,
@@ -242,6 +243,9 @@ class Experiment:
     exclude_output: bool = _pruning(False, "do not prune the output layer", of_pruning=True)
     exclude: tuple[str, ...] = _pruning(
         (), "layers that are not pruned, by name; * and ? are wildcards", from_ticket=True
+    )
+    prune_depthwise: bool = _pruning(
+        False, "prune the kernels of depthwise convolutions too", from_ticket=True
     )
     rewind: str = _pruning(
         "init",

@@ -12,6 +12,7 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.batches import in_batches
 from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import output_name
+from lotcal_tf.pruning.masked import is_kernel
 
 SIGNATURE = "serving_default"
 
@@ -20,7 +21,11 @@ class SavedModel(Format):
     """A SavedModel directory, which can be run without this package."""
 
     def write(self, model: "keras.Model", path: Path, material: Material = NO_MATERIAL) -> None:
-        """Saves the model with a signature that takes `inputs` and gives `logits` or `probabilities`."""
+        """Saves the model with a signature that takes `inputs` and gives `logits` or `probabilities`.
+
+        Raises:
+          UsageError: TensorFlow cannot save a layer.
+        """
         output = output_name(model)
         spec = tf.TensorSpec(model.input_shape, tf.float32, "inputs")
 
@@ -31,7 +36,11 @@ class SavedModel(Format):
         module = tf.Module()
         module.variables_of_model = model.variables
         module.serve = serve
-        tf.saved_model.save(module, str(path), signatures={SIGNATURE: serve})
+        try:
+            tf.saved_model.save(module, str(path), signatures={SIGNATURE: serve})
+        except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UsageError(f"the model cannot be saved as a SavedModel: {line}") from error
 
     def runner(self, path: Path) -> "SavedModelRunner":
         """Loads the signature."""
@@ -47,7 +56,7 @@ class SavedModel(Format):
         if variables is None:
             raise UsageError(f"{path} is not a SavedModel written by export: export it again")
         values = [(variable.name.partition(":")[0], variable.numpy()) for variable in variables]
-        return [StoredTensor.of(name, value) for name, value in values if value.ndim >= 2]
+        return [StoredTensor.of(name, value) for name, value in values if is_kernel(name, value)]
 
 
 def _load(path: Path) -> Any:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lotcal_tf import metrics, tables
+from lotcal_tf.config.process import tolerant
 from lotcal_tf.lottery.search import Predictions
 from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.training.trainer import Progress
@@ -98,7 +99,7 @@ class ProgressBar:
     """
 
     def __init__(self, stream: TextIO | None = None, levels: int = 0) -> None:
-        self.stream, self.levels = stream or sys.stderr, levels
+        self.stream, self.levels = stream or tolerant(sys.stderr), levels
         self._bar: tqdm | None = None
         self._level, self._step, self._remaining = -1, 0, ""
 

@@ -15,6 +15,7 @@ from lotcal_tf.lottery.gradients import Gradients
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.criteria import Criterion, State
+from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.pruning.rewind import masked_start
 
 
@@ -68,7 +69,7 @@ class Pruner:
             rates = {name: output_rate if self._is_output(name) else rate for name in masks}
             return selection.local_counts(masks, rates)
         if self.experiment.count == "openlth":
-            kernels = {name for name, value in before.trained.items() if value.ndim >= 2}
+            kernels = {name for name, value in before.trained.items() if is_kernel(name, value)}
             others = sum(before.trained[name].size for name in kernels - masks.keys())
             return selection.openlth_count(masks, rate, others)
         return selection.global_count(masks, rate)

@@ -1,5 +1,6 @@
 """Runs an experiment: from data and initial weights to a run directory with a ticket per level."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +11,14 @@ from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import deterministic, keras
 from lotcal_tf.config import custom, registry
 from lotcal_tf.config.experiment import Experiment, check_together
+from lotcal_tf.config.process import tolerant
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.progress import ProgressBar, table
 from lotcal_tf.lottery.provenance import describe
 from lotcal_tf.lottery.search import Observer, Search
 from lotcal_tf.lottery.store import RunStore
-from lotcal_tf.lottery.task import NamedTask, Task, TicketTask
+from lotcal_tf.lottery.task import FileTask, NamedTask, Task, TicketTask
 from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.lottery.transfer import Transfer
@@ -79,6 +81,7 @@ def run_experiment(
     criterion: type | None = None,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
     progress: bool = True,
+    takeover: bool = False,
 ) -> Run:
     """Runs or continues an experiment. If the run is finished, nothing is trained.
 
@@ -88,10 +91,14 @@ def run_experiment(
       strategy, criterion: the classes; None: those that the experiment names.
       callbacks: Keras callbacks; each level is one training run for them.
       progress: whether to show a progress bar, or lines, on standard error.
+      takeover: whether to take over the directory from a process on another machine. Without it, that
+        process must have shown no sign of life for five minutes.
 
     Raises:
       UsageError: data, model and experiment do not fit together, or the directory holds another
-        run. Nothing is written.
+        run or is written by another process. Nothing is written.
+      DamagedTicket: a file of a finished level is damaged.
+      TakenOver: another process has taken over the directory. Finished levels are kept.
       TrainingDiverged: a loss was not finite. Finished levels are kept.
       WorkerLost: a process of a distributed run ended. Finished levels are kept.
     """
@@ -101,7 +108,8 @@ def run_experiment(
     check_together(experiment, {})  # settings of custom methods are known only now
     workers = cluster.of(experiment.distribute)
     if task_of is None:
-        task_of = TicketTask if experiment.ticket else NamedTask
+        in_file = registry.is_model_file(experiment.model)
+        task_of = TicketTask if experiment.ticket else FileTask if in_file else NamedTask
     task = task_of(experiment)
     experiment = task.experiment
     sources = {
@@ -113,14 +121,20 @@ def run_experiment(
     chief = workers is None or workers.is_chief
     store = RunStore(Path(experiment.out or Path("runs") / run_id), writes=chief)
     store.check(run_id, experiment.identity(**content))
-    found, records = store.finished(), store.records()
-    task.check(records)
-    if found <= experiment.levels:
-        with deterministic():
-            devices = distribution.start(experiment.distribute, workers)
-            _search(task, trained_by, pruned_by, content, store, devices, callbacks, progress)
-        records = store.records()
-    return Run(store.directory, records, found, task.load, chief)
+    with contextlib.closing(store):
+        if store.directory.is_dir():
+            store.lock(takeover)
+            store.check(run_id, experiment.identity(**content))
+        store.verify()
+        found = store.finished()
+        task.check(store.records())
+        if store.missing(experiment.levels) or not store.recorded:
+            with deterministic():
+                devices = distribution.start(experiment.distribute, workers)
+                _search(task, trained_by, pruned_by, content, store, devices, callbacks, progress)
+        else:
+            store.write_tables()
+        return Run(store.directory, store.records(), found, task.load, chief)
 
 
 def _search(
@@ -147,8 +161,8 @@ def _search(
         hparams |= hparams.pop("settings")
         observers.append(TensorBoardLog(log, hparams, experiment.ece_bins))
         observers += [ProgressBar(levels=experiment.levels + 1)] if progress else []
-        for note in task.notes if progress else ():
-            print(note, file=sys.stderr)
+        for note in (*task.notes, *store.gaps(experiment.levels)) if progress else ():
+            print(note, file=tolerant(sys.stderr))
     with devices.watch():
         search = Search(
             experiment,
@@ -165,6 +179,8 @@ def _search(
         # The chief writes after all processes have read the same state.
         levels = [store.finished(), experiment.levels]
         devices.agree(experiment=experiment.run_id(**content), levels=levels)
+        store.lock()
+        store.check(experiment.run_id(**content), experiment.identity(**content))
         transfer = start.describe() if isinstance(start, Transfer) else None
         store.begin(describe(experiment, content, dataset, search, transfer))
         search.run()

@@ -21,6 +21,7 @@ from lotcal_tf.metrics import conditional
 from lotcal_tf.models.initial import redraw
 from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.criteria import Criterion
+from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.pruning.rewind import Rewind, masked_start
 from lotcal_tf.training.callbacks import check_callbacks
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
@@ -126,7 +127,9 @@ class Search:
             self.architecture = first.architecture
         else:
             whole = (masking.output_layer(start),) if experiment.exclude_output else ()
-            self.network = wrap_for_training(start, experiment.exclude, whole)
+            self.network = wrap_for_training(
+                start, experiment.exclude, whole, experiment.prune_depthwise
+            )
             self.initial = masking.values(start)
             self.initial_masks = {
                 name: np.ones(mask.shape, bool)
@@ -151,26 +154,28 @@ class Search:
           TrainingDiverged: a loss was not finite. Finished levels are kept.
           UsageError: nothing is left to prune.
         """
-        first, levels = self.store.finished(), self.experiment.levels
-        before = self.store.read(first - 1) if first else None
+        levels = self.store.missing(self.experiment.levels)
+        before: Ticket | None = None
         for observer in self.observers:
-            observer.on_start(self._steps(range(first, levels + 1)), self.store.records())
+            observer.on_start(self._steps(levels), self.store.records())
         try:
-            self._report_time_estimate(range(first, levels + 1))
-            for level in range(first, levels + 1):
+            self._report_time_estimate(levels)
+            for level in levels:
+                if level and (before is None or before.level != level - 1):
+                    before = self.store.read(level - 1)
                 before = self._level(level, before)
         finally:
             for observer in self.observers:
                 observer.on_end()
 
-    def _report_time_estimate(self, levels: range) -> None:
+    def _report_time_estimate(self, levels: Sequence[int]) -> None:
         step_time = estimate_step_time(self.trainer) if self.estimate_time and levels else None
         if step_time is not None:
             steps = sum(self.trainer.level_steps(self._first_step(level)) for level in levels)
             for observer in self.observers:
                 observer.on_time_estimate(steps * step_time)
 
-    def _steps(self, levels: range) -> int:
+    def _steps(self, levels: Sequence[int]) -> int:
         return sum(self.trainer.total_steps - self._first_step(level) for level in levels)
 
     def _first_step(self, level: int) -> int:
@@ -302,7 +307,7 @@ class Search:
 def _size(masks: Mapping[str, np.ndarray], trained: Arrays) -> Record:
     remaining = selection.count(masks)
     prunable = sum(mask.size for mask in masks.values())
-    kernels = sum(int(np.count_nonzero(value)) for value in trained.values() if value.ndim >= 2)
+    kernels = sum(int(np.count_nonzero(w)) for name, w in trained.items() if is_kernel(name, w))
     return {
         "density": remaining / prunable,
         "remaining": remaining,

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
+from lotcal_tf.models.keras3 import to_keras3
 from lotcal_tf.models.stateless_dropout import replace_dropout
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.masked import is_depthwise
 from lotcal_tf.pruning.rewind import masked_start
 
 Arrays = dict[str, NDArray]
@@ -36,6 +39,7 @@ class Ticket:
       predictions: labels `(N,)` and logits `(N, K)` of the validation and test data by the trained
         network, as `val/labels`, `val/logits`, `test/labels`, `test/logits`.
       class_names: the name of each class; empty if they are unknown.
+      directory: where it was read from; None: it was not read.
     """
 
     level: int
@@ -49,6 +53,7 @@ class Ticket:
     source: Record = dataclasses.field(default_factory=dict)
     predictions: Arrays = dataclasses.field(default_factory=dict)
     class_names: Sequence[str] = ()
+    directory: Path | None = dataclasses.field(default=None, compare=False)
 
     @property
     def density(self) -> float:
@@ -65,19 +70,24 @@ class Ticket:
                 digest.update(name.encode() + arrays[name].tobytes())
         return digest.hexdigest()[:10]
 
-    def model(self, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
+    def model(
+        self, custom_objects: Mapping[str, Any] | None = None, *, keras: int = 2
+    ) -> "keras.Model":
         """The trained sub-network as a plain Keras model that returns logits.
 
         Args:
+          keras: 2 for tf_keras, 3 for Keras 3.
           custom_objects: classes of custom layers, by name, unless they are registered with
              `keras.saving.register_keras_serializable`.
 
         Raises:
-          UsageError: the class of a layer is unknown.
+          UsageError: the class of a layer is unknown, or a layer has no twin in Keras 3.
         """
+        if keras not in (2, 3):
+            raise UsageError(f"keras={keras}: choose 2 for tf_keras, or 3 for Keras 3")
         model = from_architecture(self.architecture, custom_objects)
         masking.assign(model, masked_start(self.trained, self.masks))
-        return model
+        return to_keras3(model) if keras == 3 else model
 
     def dense(self, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
         """The network without masks, with the weights to rewind to, as a plain Keras model.
@@ -96,7 +106,8 @@ class Ticket:
           UsageError: see `model`; or tensors do not fit the architecture. All of these are listed.
         """
         plain = from_architecture(self.architecture, custom_objects)
-        network = wrap_for_training(plain, whole=self._unmasked(plain))
+        depthwise = any(is_depthwise(path) for path in self.masks)
+        network = wrap_for_training(plain, whole=self._unmasked(plain), depthwise=depthwise)
         problems = masking.mismatches(masking.weight_variables(network), self.rewind)
         masks = masking.mismatches(masking.mask_variables(network), self.masks)
         problems += [f"the mask of {problem}" for problem in masks]
@@ -113,17 +124,20 @@ class Ticket:
 
 
 def wrap_for_training(
-    model: "keras.Model", exclude: Sequence[str] = (), whole: Collection[str] = ()
+    model: "keras.Model",
+    exclude: Sequence[str] = (),
+    whole: Collection[str] = (),
+    depthwise: bool = False,
 ) -> "keras.Model":
     """A wrapped copy of a plain model, with stateless dropout in place of Keras's.
 
     Args:
       model: a plain model.
-      exclude, whole: see `masking.wrap`.
+      exclude, whole, depthwise: see `masking.wrap`.
     """
     stateless = replace_dropout(model)
     masking.assign(stateless, masking.values(model))
-    return masking.wrap(stateless, exclude, whole)
+    return masking.wrap(stateless, exclude, whole, depthwise)
 
 
 def architecture_of(model: "keras.Model") -> str:

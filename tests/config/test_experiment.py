@@ -584,7 +584,7 @@ def test_what_says_how_to_prune_means_nothing_for_a_run_of_tickets(tmp_path, rec
 def test_what_a_ticket_brings_cannot_be_asked_for():
     brought = {name for name, field in FIELDS.items() if field.metadata["from_ticket"]}
     scaling = {"input_mean", "input_std"}
-    assert brought == {"model", "initializer", "exclude"} | scaling
+    assert brought == {"model", "initializer", "exclude", "prune_depthwise"} | scaling
     for name in brought - scaling:
         with pytest.raises(FieldError, match=f"^{name}=.*: a ticket has its own"):
             resolve({"ticket": "t", name: others(name)[0]})

@@ -128,7 +128,7 @@ def test_format_has_a_name_for_the_command_line(name):
 
 
 def test_unknown_format_is_refused_with_the_choices():
-    with pytest.raises(FieldError, match=r"^formats=onnx: .*keras, saved_model, float32"):
+    with pytest.raises(FieldError, match=r"^formats=onnx: .*keras, keras3, saved_model, float32"):
         registry.file_format("onnx")
 
 
