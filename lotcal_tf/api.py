@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -46,7 +46,33 @@ from lotcal_tf.models.checks import classes_of
 
 SELECTED = "selected"
 
+F = TypeVar("F", bound=Callable[..., Any])
 
+
+def _in_custom_object_scope(function: F) -> F:
+    """Makes custom objects known to Keras during a call: its `custom_objects`, and those of a run or ticket.
+
+    Raises:
+      UsageError: `custom_objects` is not a dictionary by name.
+    """
+
+    @functools.wraps(function)
+    def within(*args: Any, **kwargs: Any) -> Any:
+        given = kwargs.get("custom_objects") or {}
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+            raise UsageError(
+                "custom_objects must be a dictionary of names and classes or functions"
+            )
+        known: dict[str, Any] = {}
+        for value in (*args, *kwargs.values()):
+            known |= value.custom_objects if isinstance(value, Run | Ticket) else {}
+        with keras.utils.custom_object_scope({**known, **given}):
+            return function(*args, **kwargs)
+
+    return cast(F, within)
+
+
+@_in_custom_object_scope
 def find_tickets(
     model: "keras.Model | str | None" = None,
     train: Any = None,
@@ -55,6 +81,7 @@ def find_tickets(
     *,
     config: str | Path | None = None,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
+    custom_objects: Mapping[str, Any] | None = None,
     progress: bool = True,
     **fields: Any,
 ) -> Run:
@@ -70,6 +97,8 @@ def find_tickets(
       config: a recipe file, only without a model; as `--config` of the command.
       callbacks: Keras callbacks; each level is one training run for them. Callbacks that work per
         batch are refused, since many steps run in one program. They are not part of the identity.
+      custom_objects: custom classes and functions of the model, by name, unless they are registered with
+        `keras.saving.register_keras_serializable`. They are not part of the identity.
       progress: whether to show a bar or lines on standard error.
       **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, out, …) and
         hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes.
@@ -98,7 +127,7 @@ def find_tickets(
     if experiment.distribute == "multi_worker":
         problem = "is for the train command: workers must meet before TensorFlow is first used"
         raise FieldError("distribute", experiment.distribute, problem)
-    return run_experiment(
+    run = run_experiment(
         experiment,
         task_of,
         strategy=classes.get("calib"),
@@ -106,6 +135,7 @@ def find_tickets(
         callbacks=callbacks,
         progress=progress,
     )
+    return dataclasses.replace(run, custom_objects=dict(custom_objects or {}))
 
 
 def _experiment(values: Mapping[str, Any]) -> Experiment:
@@ -124,19 +154,23 @@ def _experiment(values: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
-def load_ticket(directory: str | Path) -> Ticket:
+def load_ticket(directory: str | Path, custom_objects: Mapping[str, Any] | None = None) -> Ticket:
     """Loads and verifies a ticket.
 
     Args:
       directory: `RUN/tickets/level_NN`.
+      custom_objects: custom classes and functions of the model, by name, unless they are registered with
+        `keras.saving.register_keras_serializable`.
 
     Raises:
       UsageError: it is not a ticket.
       DamagedTicket: a file does not match its checksum.
     """
-    return read_ticket(Path(directory))
+    ticket = read_ticket(Path(directory))
+    return dataclasses.replace(ticket, custom_objects=dict(custom_objects or {}))
 
 
+@_in_custom_object_scope
 def export_ticket(
     ticket: Ticket | Run | str | Path,
     directory: str | Path | None = None,
@@ -152,6 +186,7 @@ def export_ticket(
     tolerance: Tolerance = DEFAULT_TOLERANCE,
     seconds: float = 0.5,
     reuse: bool = False,
+    custom_objects: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda line: None,
     config: str | Path | None = None,
     **fields: Any,
@@ -168,6 +203,8 @@ def export_ticket(
       scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
       formats … progress: see `deploy.export.export`.
       reuse: whether to return an earlier export of the ticket to these formats, if there is one.
+      custom_objects: custom classes and functions of the model, by name, unless they are registered with
+        `keras.saving.register_keras_serializable`.
       config, **fields: other data or fields than those recorded in the run.
 
     Raises:
@@ -199,6 +236,7 @@ def export_ticket(
     )
 
 
+@_in_custom_object_scope
 def measure_model(
     model: Run | str | Path,
     test: Any = None,
@@ -209,6 +247,7 @@ def measure_model(
     severities: Sequence[int] = registry.SEVERITIES,
     unseen: Sequence[str] | Mapping[str, Any] = (),
     input_range: float = 1.0,
+    custom_objects: Mapping[str, Any] | None = None,
     progress: bool = True,
     config: str | Path | None = None,
     **fields: Any,
@@ -225,6 +264,8 @@ def measure_model(
       shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
       unseen: names of other data sets; if `test` is given, a dictionary of names and inputs `(M, …)`.
       input_range: the largest possible value of the inputs of `test`.
+      custom_objects: custom classes and functions of the model, by name, unless they are registered with
+        `keras.saving.register_keras_serializable`.
       progress: whether to show a progress bar, if standard error is a terminal.
       config: a recipe file that names the data.
       **fields: fields of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …

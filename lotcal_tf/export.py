@@ -9,7 +9,7 @@ code 1, and nothing is left. The data is the run's own unless --dataset or --con
 import sys
 from pathlib import Path
 
-from lotcal_tf.config import flags
+from lotcal_tf.config import custom, flags
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS
 from lotcal_tf.config.run_data import data_experiment
 from lotcal_tf.config.run_directory import finished_levels, is_run
@@ -30,6 +30,7 @@ FLAGS = (
     ),
     flags.Flag("accuracy_tolerance", "for quantised files: how much accuracy may fall", "0.01"),
     flags.Flag("ece_tolerance", "for quantised files: how much the ECE may rise", "0.01"),
+    flags.CUSTOM_OBJECTS,
     flags.Flag("seconds", "how long each file's latency is measured; 0: not at all", "0.5"),
     flags.Flag(
         "out",
@@ -53,6 +54,7 @@ def main(request: flags.Request) -> None:
     if not is_run(run):
         raise FieldError("run", run, "is not a run directory")
     level = _level(own["level"], run)
+    custom.check_custom_objects(own["custom_objects"])
     formats = _formats(own["formats"])
     exact, accuracy, ece, seconds = (
         _number(name, own[name])
@@ -74,6 +76,7 @@ def main(request: flags.Request) -> None:
         tolerance=Tolerance(exact, accuracy, ece),
         seconds=seconds,
         progress=lambda line: print(line, file=sys.stderr),
+        custom_objects=custom.load_custom_objects(own["custom_objects"]),
         config=request.config,
         **given,
     )

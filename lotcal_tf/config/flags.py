@@ -48,6 +48,12 @@ class Flag:
     short: str | None = None
 
 
+CUSTOM_OBJECTS = Flag(
+    "custom_objects",
+    "classes and functions of the model that are not Keras's: module:Class[,module:Class]",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Command:
     """A command as its flags and `--help` describe it.

@@ -1,5 +1,7 @@
 """Keras files: the ticket as a plain `tf_keras` model."""
 
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.batches import in_batches
 from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import output_name
+from lotcal_tf.models.safe_config import check_config
 from lotcal_tf.pruning import masking
 
 
@@ -40,13 +43,18 @@ class KerasFile(Format):
 
 
 def read(path: Path) -> "keras.Model":
-    """The model in a `.keras` file.
+    """The model in a `.keras` file; no code from the file runs.
 
     Raises:
-      UsageError: it cannot be loaded.
+      UsageError: it cannot be loaded, or has custom objects that are not registered.
     """
     try:
+        # Keras would open an HDF5 file of this name without its safe mode.
+        with zipfile.ZipFile(path) as archive:
+            check_config(json.loads(archive.read("config.json")))
         return keras.models.load_model(path, compile=False)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
     except Exception as error:
         # A damaged file can raise any exception in the loader.
         line = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -130,12 +130,17 @@ class TicketTask(NamedTask):
 
 
 class GivenTask:
-    """A Keras model and data that the caller passes as objects."""
+    """A Keras model and data that the caller passes as objects.
+
+    Attributes:
+      given: the caller's model; `start` returns it with stable names.
+    """
 
     notes: Sequence[str] = ()
     content: Mapping[str, str] = {}
 
     def __init__(self, experiment: Experiment, model: "keras.Model", dataset: Dataset) -> None:
+        self.given = model
         self._model = with_stable_names(model)
         experiment = dataclasses.replace(
             experiment, exclude=_renamed(experiment.exclude, model, self._model)

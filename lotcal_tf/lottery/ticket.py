@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
+from lotcal_tf.models.safe_config import FIX, check_config
 from lotcal_tf.models.stateless_dropout import replace_dropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.rewind import masked_start
@@ -35,6 +36,7 @@ class Ticket:
       source: for a ticket adapted from another run, the columns that name the original.
       predictions: labels `(N,)` and logits `(N, K)` of the validation and test data by the trained
         network, as `val/labels`, `val/logits`, `test/labels`, `test/logits`.
+      custom_objects: classes and functions of the model that are not Keras's, by name; not stored.
     """
 
     level: int
@@ -47,6 +49,7 @@ class Ticket:
     input_range: float | None = None
     source: Record = dataclasses.field(default_factory=dict)
     predictions: Arrays = dataclasses.field(default_factory=dict)
+    custom_objects: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def density(self) -> float:
@@ -67,13 +70,13 @@ class Ticket:
         """The trained sub-network as a plain Keras model that returns logits.
 
         Args:
-          custom_objects: classes of custom layers, by name, unless they are registered with
-             `keras.saving.register_keras_serializable`.
+          custom_objects: custom classes and functions by name, in addition to the ticket's own, unless
+            they are registered with `keras.saving.register_keras_serializable`.
 
         Raises:
           UsageError: the class of a layer is unknown.
         """
-        model = from_architecture(self.architecture, custom_objects)
+        model = self._plain(custom_objects)
         masking.assign(model, masked_start(self.trained, self.masks))
         return model
 
@@ -83,7 +86,7 @@ class Ticket:
         Raises:
           UsageError: see `model`.
         """
-        model = from_architecture(self.architecture, custom_objects)
+        model = self._plain(custom_objects)
         masking.assign(model, self.rewind)
         return model
 
@@ -93,7 +96,7 @@ class Ticket:
         Raises:
           UsageError: see `model`; or tensors do not fit the architecture. All of these are listed.
         """
-        plain = from_architecture(self.architecture, custom_objects)
+        plain = self._plain(custom_objects)
         network = wrap_for_training(plain, whole=self._unmasked(plain))
         problems = masking.mismatches(masking.weight_variables(network), self.rewind)
         masks = masking.mismatches(masking.mask_variables(network), self.masks)
@@ -103,6 +106,11 @@ class Ticket:
         masking.assign(network, masked_start(self.rewind, self.masks))
         masking.assign_masks(network, self.masks)
         return network
+
+    def _plain(self, custom_objects: Mapping[str, Any] | None) -> "keras.Model":
+        return from_architecture(
+            self.architecture, {**self.custom_objects, **(custom_objects or {})}
+        )
 
     def _unmasked(self, plain: "keras.Model") -> list[str]:
         """The layers without masks."""
@@ -141,14 +149,15 @@ def from_architecture(
     architecture: str, custom_objects: Mapping[str, Any] | None = None
 ) -> "keras.Model":
     """The plain model of a configuration, with fresh weights; see `Ticket.model`."""
-    try:
-        return keras.models.model_from_json(architecture, custom_objects=dict(custom_objects or {}))
-    except (TypeError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"the ticket's model cannot be built: {line} (a layer of one's own: register it with "
-            "keras.saving.register_keras_serializable, or give custom_objects)"
-        ) from error
+    with keras.utils.custom_object_scope(dict(custom_objects or {})):
+        check_config(json.loads(architecture))
+        try:
+            return keras.models.model_from_json(architecture)
+        except (TypeError, ValueError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise UsageError(
+                f"the ticket's model cannot be built: {line} (a custom class or function: {FIX})"
+            ) from error
 
 
 def selected_level(records: Sequence[Record]) -> int:
