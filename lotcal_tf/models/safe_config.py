@@ -79,7 +79,8 @@ def _check_object(kind: str, config: dict[str, Any], within: str) -> None:
     else:  # Keras writes the module of a class of a script as None.
         name = str(config.get("registered_name") or kind)
         known = module is not None or config.get("registered_name") is None
-    known = known and (module in (None, "builtins", _INITIALIZERS) or _root(module) in _OWN)
+    places = (None, _INITIALIZERS, "builtins" if kind == "function" else None)
+    known = known and (module in places or _root(module) in _OWN)
     if kind == "__typespec__":
         known = str(module).startswith("tensorflow.python.")
     if not known and not _is_registered(name):
