@@ -16,6 +16,7 @@ from lotcal_tf.lottery.ticket import Record, Ticket, architecture_of
 from lotcal_tf.lottery.transfer import Sources, Transfer, with_dropout
 from lotcal_tf.models.build import build_model
 from lotcal_tf.models.keras_graph import with_stable_names
+from lotcal_tf.models.safe_config import check_config
 from lotcal_tf.models.stateless_dropout import Passes
 from lotcal_tf.pruning import masking
 
@@ -141,6 +142,8 @@ class GivenTask:
 
     def __init__(self, experiment: Experiment, model: "keras.Model", dataset: Dataset) -> None:
         self.given = model
+        # Before layers are copied, whose own errors do not name what is not registered.
+        check_config(json.loads(architecture_of(model)))
         self._model = with_stable_names(model)
         experiment = dataclasses.replace(
             experiment, exclude=_renamed(experiment.exclude, model, self._model)

@@ -97,7 +97,8 @@ class Ticket:
           UsageError: see `model`; or tensors do not fit the architecture. All of these are listed.
         """
         plain = self._plain(custom_objects)
-        network = wrap_for_training(plain, whole=self._unmasked(plain))
+        with keras.utils.custom_object_scope(self._known(custom_objects)):
+            network = wrap_for_training(plain, whole=self._unmasked(plain))
         problems = masking.mismatches(masking.weight_variables(network), self.rewind)
         masks = masking.mismatches(masking.mask_variables(network), self.masks)
         problems += [f"the mask of {problem}" for problem in masks]
@@ -108,9 +109,10 @@ class Ticket:
         return network
 
     def _plain(self, custom_objects: Mapping[str, Any] | None) -> "keras.Model":
-        return from_architecture(
-            self.architecture, {**self.custom_objects, **(custom_objects or {})}
-        )
+        return from_architecture(self.architecture, self._known(custom_objects))
+
+    def _known(self, custom_objects: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {**self.custom_objects, **(custom_objects or {})}
 
     def _unmasked(self, plain: "keras.Model") -> list[str]:
         """The layers without masks."""

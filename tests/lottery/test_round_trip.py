@@ -70,7 +70,6 @@ def check(model, inputs=INPUTS):
         (lambda: Forgets(3.0, name="mine"), r"'inner/mine' \(Forgets\) computes something else"),
         (lambda: Unknown(name="mine"), r"'inner/mine' \(Unknown\) computes something.*add_weight"),
         (lambda: AlwaysNoisy(name="mine"), r"'inner/mine' \(AlwaysNoisy\).*training only"),
-        (lambda: L.Lambda(lambda x: x, name="mine"), r"'mine' \(Lambda\)"),
         (lambda: Loses(4, name="mine"), r"inner/mine/kernel is another one.*save_own_variables"),
     ],
 )
