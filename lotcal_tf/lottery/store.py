@@ -146,6 +146,7 @@ class RunStore:
             "history": list(ticket.history),
             "architecture": json.loads(ticket.architecture),
             "input_range": ticket.input_range,
+            **({"class_names": list(ticket.class_names)} if ticket.class_names else {}),
         }
         text = json.dumps(header | {"checksum": checksum(header)}, indent=1)
         write_atomically(temporary / "ticket.json", text.encode())
@@ -209,5 +210,6 @@ def read_ticket(directory: Path) -> Ticket:
         record=header["record"],
         history=header["history"],
         input_range=header.get("input_range"),
+        class_names=tuple(header.get("class_names", ())),
         **read_tensors(directory, header),
     )
