@@ -128,7 +128,7 @@ def find_tickets(
             raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
         if isinstance(model, str) and not registry.is_model_file(model):
             raise FieldError("model", model, "beside data, pass a Keras model or a .keras file")
-        given_model = GivenModel.of(model)
+        given_model = GivenModel.of(model, custom_objects)
         count = classes_of(given_model.model)
         experiment = _experiment(values)
         shape = example_shape(given_model.model)
