@@ -8,7 +8,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -49,7 +49,33 @@ from lotcal_tf.models.given import GivenModel
 
 SELECTED = "selected"
 
+F = TypeVar("F", bound=Callable[..., Any])
 
+
+def _in_custom_object_scope(function: F) -> F:
+    """Makes custom objects known to Keras during a call: its `custom_objects`, and those of a run or ticket.
+
+    Raises:
+      UsageError: `custom_objects` is not a dictionary by name.
+    """
+
+    @functools.wraps(function)
+    def within(*args: Any, **kwargs: Any) -> Any:
+        given = kwargs.get("custom_objects") or {}
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+            raise UsageError(
+                "custom_objects must be a dictionary of names and classes or functions"
+            )
+        known: dict[str, Any] = {}
+        for value in (*args, *kwargs.values()):
+            known |= value.custom_objects if isinstance(value, Run | Ticket) else {}
+        with keras.utils.custom_object_scope({**known, **given}):
+            return function(*args, **kwargs)
+
+    return cast(F, within)
+
+
+@_in_custom_object_scope
 def find_tickets(
     model: "keras.Model | str | Path | None" = None,
     train: Any = None,
@@ -58,6 +84,7 @@ def find_tickets(
     *,
     config: str | Path | None = None,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
+    custom_objects: Mapping[str, Any] | None = None,
     progress: bool = True,
     takeover: bool = False,
     **fields: Any,
@@ -77,6 +104,8 @@ def find_tickets(
       config: a recipe file, only without a model; as `--config` of the command.
       callbacks: Keras callbacks; each level is one training run for them. Callbacks that work per
         batch are refused, since many steps run in one program. They are not part of the identity.
+      custom_objects: custom classes and functions of the model, by name, unless they are registered with
+        `keras.saving.register_keras_serializable`. They are not part of the identity.
       progress: whether to show a bar or lines on standard error.
       takeover: whether to continue a run whose process on another machine is dead, although it was
         alive less than five minutes ago.
@@ -105,7 +134,7 @@ def find_tickets(
             raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
         if isinstance(model, str) and not registry.is_model_file(model):
             raise FieldError("model", model, "beside data, pass a Keras model or a .keras file")
-        given_model = GivenModel.of(model)
+        given_model = GivenModel.of(model, custom_objects)
         count = classes_of(given_model.model)
         experiment = _experiment(values)
         shape = example_shape(given_model.model)
@@ -116,7 +145,7 @@ def find_tickets(
     if experiment.distribute == "multi_worker":
         problem = "is for the train command: workers must meet before TensorFlow is first used"
         raise FieldError("distribute", experiment.distribute, problem)
-    return run_experiment(
+    run = run_experiment(
         experiment,
         task_of,
         strategy=classes.get("calib"),
@@ -125,6 +154,7 @@ def find_tickets(
         progress=progress,
         takeover=takeover,
     )
+    return dataclasses.replace(run, custom_objects=dict(custom_objects or {}))
 
 
 def _experiment(values: Mapping[str, Any]) -> Experiment:
@@ -143,19 +173,23 @@ def _experiment(values: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
-def load_ticket(directory: str | Path) -> Ticket:
+def load_ticket(directory: str | Path, custom_objects: Mapping[str, Any] | None = None) -> Ticket:
     """Loads and verifies a ticket.
 
     Args:
       directory: `RUN/tickets/level_NN`.
+      custom_objects: custom classes and functions of the model, by name, unless they are registered with
+        `keras.saving.register_keras_serializable`.
 
     Raises:
       UsageError: it is not a ticket.
       DamagedTicket: a file does not match its checksum.
     """
-    return read_ticket(arguments.path_of("directory", directory))
+    ticket = read_ticket(arguments.path_of("directory", directory))
+    return dataclasses.replace(ticket, custom_objects=dict(custom_objects or {}))
 
 
+@_in_custom_object_scope
 def export_ticket(
     ticket: Ticket | Run | str | Path,
     directory: str | Path | None = None,
@@ -174,6 +208,7 @@ def export_ticket(
     license: str | None = None,
     seconds: float = 0.5,
     reuse: bool = False,
+    custom_objects: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda line: None,
     config: str | Path | None = None,
     **fields: Any,
@@ -191,6 +226,8 @@ def export_ticket(
       scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
       formats … progress: see `deploy.export.export`.
       reuse: whether to return an earlier export of the ticket to these formats, if there is one.
+      custom_objects: custom classes and functions of the model, by name, unless they are registered with
+        `keras.saving.register_keras_serializable`.
       config, **fields: other data or fields than those recorded in the run.
 
     Raises:
@@ -241,6 +278,7 @@ def export_ticket(
     )
 
 
+@_in_custom_object_scope
 def measure_model(
     model: "Run | keras.Model | str | Path",
     test: Any = None,
@@ -251,6 +289,7 @@ def measure_model(
     severities: Sequence[int] = registry.SEVERITIES,
     unseen: Sequence[str] | Mapping[str, Any] = (),
     input_range: float = 1.0,
+    custom_objects: Mapping[str, Any] | None = None,
     progress: bool = True,
     config: str | Path | None = None,
     **fields: Any,
@@ -268,6 +307,8 @@ def measure_model(
       shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
       unseen: names of other data sets; if `test` is given, a dictionary of names and inputs `(M, …)`.
       input_range: the largest possible value of the inputs of `test`.
+      custom_objects: custom classes and functions of the model, by name, unless they are registered with
+        `keras.saving.register_keras_serializable`.
       progress: whether to show a progress bar, if standard error is a terminal.
       config: a recipe file that names the data.
       **fields: fields of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …

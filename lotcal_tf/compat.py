@@ -17,8 +17,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
+from tf_keras.src.backend import RandomGenerator  # tf_keras has no public name for it.
 
-__all__ = ["deterministic", "keras", "keras3", "tfmot"]
+__all__ = ["RandomGenerator", "deterministic", "keras", "keras3", "tfmot"]
 
 
 def keras3() -> Any:

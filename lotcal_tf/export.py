@@ -10,7 +10,7 @@ tolerances, the exit code is 1 and no file is kept. The data is that of the run 
 import sys
 from pathlib import Path
 
-from lotcal_tf.config import flags
+from lotcal_tf.config import custom, flags
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED
 from lotcal_tf.config.run_data import data_experiment
 from lotcal_tf.config.run_directory import is_run, stored_levels
@@ -46,6 +46,7 @@ FLAGS = (
         "0.005",
     ),
     flags.Flag("license", "the licence of the files, for the model card, e.g. apache-2.0"),
+    flags.CUSTOM_OBJECTS,
     flags.Flag("seconds", "how long each file's latency is measured; 0: not at all", "0.5"),
     flags.Flag(
         "out",
@@ -69,6 +70,7 @@ def main(request: flags.Request) -> None:
     if not is_run(run):
         raise FieldError("run", run, "is not a run directory")
     level = _level(own["level"], run)
+    custom.check_custom_objects(own["custom_objects"])
     formats = _formats(own["formats"])
     exact, accuracy, ece, seconds = (
         _number(name, own[name])
@@ -92,6 +94,7 @@ def main(request: flags.Request) -> None:
         license=own["license"],
         seconds=seconds,
         progress=lambda line: print(line, file=sys.stderr),
+        custom_objects=custom.load_custom_objects(own["custom_objects"]),
         config=request.config,
         **given,
     )

@@ -5,13 +5,14 @@ metrics.csv, history.csv, tickets/, a TensorBoard log and export/. The same comm
 interrupted run; more --levels extend a finished one.
 """
 
-from lotcal_tf.config import flags
+from lotcal_tf.config import custom, flags
 from lotcal_tf.config.recipes import recipe_names, resolve
 from lotcal_tf.config.run_data import data_path
 from lotcal_tf.config.run_directory import check_ticket
 from lotcal_tf.training.distributed import cluster
 
 FLAGS = (
+    flags.CUSTOM_OBJECTS,
     flags.Flag(
         "takeover",
         "continue a run whose process on another machine is dead, although it was alive less than "
@@ -31,6 +32,7 @@ def main(request: flags.Request) -> None:
       LotcalError: with a message of one line.
     """
     experiment = resolve(request.given, request.config)
+    custom.check_custom_objects(request.own["custom_objects"])
     data_path(experiment)
     cluster.of(experiment.distribute)
     if experiment.ticket:
@@ -38,16 +40,26 @@ def main(request: flags.Request) -> None:
     # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()
     from lotcal_tf.api import export_ticket
+    from lotcal_tf.compat import keras
     from lotcal_tf.lottery.run import run_experiment
 
-    run = run_experiment(experiment, takeover=request.own["takeover"])
+    custom_objects = custom.load_custom_objects(request.own["custom_objects"])
+    with keras.utils.custom_object_scope(custom_objects):
+        run = run_experiment(experiment, takeover=request.own["takeover"])
     if not run.chief:
         print(f"{run.directory}: this worker is done; the chief writes and exports")
         return
     if run.found == len(run.records):
         print(f"{run.directory} is finished: {run.found} levels; more --levels extend it")
     scaled = experiment.export_logits == "scaled"
-    exported = export_ticket(run, formats=FORMATS, scaled=scaled, seconds=0, reuse=True)
+    exported = export_ticket(
+        run,
+        formats=FORMATS,
+        scaled=scaled,
+        seconds=0,
+        reuse=True,
+        custom_objects=custom_objects,
+    )
     print(run.table())
     selected = run.selected
     print(

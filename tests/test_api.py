@@ -310,7 +310,10 @@ class Own(keras.layers.Dense, tfmot.sparsity.keras.PrunableLayer):
 def test_a_custom_prunable_layer_takes_part_however_it_is_rewound(tmp_path):
     given = keras.Input((8,), name="inputs")
     model = keras.Model(given, keras.layers.Dense(3)(Own(6, "relu", name="own")(given)))
-    run = api.find_tickets(model, TRAIN, TEST, out=tmp_path, rewind="random", **QUICK)
+    objects = {"Own": Own}
+    run = api.find_tickets(
+        model, TRAIN, TEST, out=tmp_path, rewind="random", custom_objects=objects, **QUICK
+    )
     starts = [run.ticket(level).rewind["own/kernel"] for level in range(3)]
     assert len({start.tobytes() for start in starts}) == 3
     assert [int(run.ticket(level).masks["own/kernel"].sum()) for level in range(3)] == [48, 38, 30]
@@ -805,4 +808,90 @@ def test_other_models_are_refused_before_training(call, words, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=words):
         call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_levels_than_the_weights_allow_are_refused_before_level_0(tmp_path):
+    # 8 x 6 + 6 x 3 weights at 0.6, and half of it for the output layer. By hand, halves up:
+    # 48 -> 19 -> 8 -> 3 -> 1, then it stays; 18 -> 13 -> 9 -> 6 -> 4 -> 3 -> 2 -> 1.
+    model, fields = dense(6, 3), QUICK | {"prune_rate": 0.6, "output_prune_rate": 0.3}
+    with pytest.raises(FieldError, match=r"^levels=12: at most 7: .*66 prunable") as refused:
+        api.find_tickets(model, TRAIN, out=tmp_path / "run", **fields | {"levels": 12})
+    assert refused.value.field == "levels"
+    assert not list(tmp_path.iterdir())
+    run = api.find_tickets(model, TRAIN, out=tmp_path / "run", **fields | {"levels": 7})
+    assert [r["remaining"] for r in run.records] == [66, 32, 17, 9, 5, 4, 3, 2]
+    with pytest.raises(FieldError, match="^levels=8: at most 7"):
+        api.find_tickets(model, TRAIN, out=tmp_path / "run", **fields | {"levels": 8})
+
+
+def test_levels_from_a_ticket_are_counted_from_its_masks(digits_run, tmp_path):
+    # lenet_10 has 640 + 100 weights; level 2 at 0.6 (0.3 for the output layer) has left 102 + 49.
+    ticket = digits_run.directory / "tickets" / "level_02"
+    assert digits_run.records[2]["remaining"] == 102 + 49
+    fields = {"prune_rate": 0.6, "output_prune_rate": 0.6, "dataset": "digits", "progress": False}
+    # By hand, halves up: 102 -> 41 -> 16 -> 6 -> 2 -> 1; 49 -> 20 -> 8 -> 3 -> 1.
+    with pytest.raises(FieldError, match="^levels=6: at most 5"):
+        api.find_tickets(ticket=ticket, levels=6, out=tmp_path / "run", **fields)
+    assert not list(tmp_path.iterdir())
+
+
+def random_dense():
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.GaussianNoise(0.5),
+            keras.layers.Dense(6, "selu"),
+            keras.layers.AlphaDropout(0.3),
+            keras.layers.Reshape((2, 3)),
+            keras.layers.LSTM(4, dropout=0.3, recurrent_dropout=0.3),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def random_images():
+    inputs = keras.Input((8,))
+    x = keras.layers.Reshape((4, 2, 1))(inputs)
+    for kind in ("RandomFlip", "RandomRotation", "RandomZoom", "RandomContrast"):
+        x = getattr(keras.layers, kind)(*([] if kind == "RandomFlip" else [0.3]))(x)
+    x = keras.layers.Conv2D(4, 2, activation="relu")(keras.layers.RandomCrop(3, 2)(x))
+    x = keras.layers.Reshape((2, 4))(x)
+    x = keras.layers.Attention(dropout=0.3)([x, x])
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize(
+    ("model", "plan"), [(random_dense, "graph"), (random_dense, "xla"), (random_images, "auto")]
+)
+def test_runs_with_random_layers_repeat_and_resume_to_the_bit(model, plan, tmp_path):
+    model, fields = model(), QUICK | {"plan": plan, "epochs": 2, "lr": 0.05}
+    whole = api.find_tickets(model, TRAIN, out=tmp_path / "a", **fields | {"levels": 1})
+    keras.utils.set_random_seed(5)  # What is global must not count.
+    api.find_tickets(model, TRAIN, out=tmp_path / "b", **fields | {"levels": 0})
+    resumed = api.find_tickets(model, TRAIN, out=tmp_path / "b", **fields | {"levels": 1})
+    for level in (0, 1):
+        assert resumed.ticket(level).digest == whole.ticket(level).digest
+    other = api.find_tickets(model, TRAIN, out=tmp_path / "c", seed=1, **fields | {"levels": 0})
+    assert other.records[0]["train_loss"] != whole.records[0]["train_loss"]
+    # The ticket's model is the caller's, with Keras's layers.
+    kinds = [type(layer) for layer in whole.selected.model().layers]
+    assert kinds == [type(layer) for layer in model.layers]
+
+
+class Unseeded(keras.layers.Layer):
+    def call(self, inputs, training=None):
+        return inputs + tf.random.normal(tf.shape(inputs)) if training else inputs
+
+
+def test_random_layers_that_the_seed_does_not_determine_are_refused(tmp_path):
+    layers = [keras.Input((8,)), Unseeded(name="mine"), keras.layers.Dense(3)]
+    with pytest.raises(UsageError, match=r"layer 'mine' \(Unseeded\) draws random numbers"):
+        api.find_tickets(
+            keras.Sequential(layers),
+            TRAIN,
+            out=tmp_path / "run",
+            custom_objects={"Unseeded": Unseeded},
+            **QUICK,
+        )
     assert not list(tmp_path.iterdir())

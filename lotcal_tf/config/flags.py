@@ -50,6 +50,12 @@ class Flag:
     short: str | None = None
 
 
+CUSTOM_OBJECTS = Flag(
+    "custom_objects",
+    "classes and functions of the model that are not Keras's: module:Class[,module:Class]",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Command:
     """The flags of a command and the text of its `--help`.

@@ -54,7 +54,7 @@ def read(path: Path) -> "keras.Model":
     """The model in a `.keras` file; that of a Keras 3 model is its tf_keras twin.
 
     Raises:
-      UsageError: it cannot be loaded.
+      UsageError: it cannot be loaded, or has custom objects that are not registered.
     """
     model = read_model(path)
     return from_keras3(model) if is_keras3(model) else model

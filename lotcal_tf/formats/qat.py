@@ -137,9 +137,9 @@ def _quantised(flat: "keras.Model") -> "keras.Model":
 
     def replace(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         config = layer.get_config()
-        # Without dropout, as the copy learns the outputs of the network in inference.
-        no_dropout = {"rate": 0.0} if "rate" in config and not layer.weights else {}
-        copy = copy_layer(layer, {**config, **no_dropout})
+        # Without dropout and noise, as the copy learns the outputs of the network in inference.
+        off = {name: 0.0 for name in ("rate", "stddev") if name in config and not layer.weights}
+        copy = copy_layer(layer, {**config, **off})
         if layer.name in supported:
             return tfmot.quantization.keras.quantize_annotate_layer(copy)
         if layer.weights or isinstance(layer, _L.InputLayer):

@@ -16,9 +16,10 @@ from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.progress import ProgressBar, table
 from lotcal_tf.lottery.provenance import describe
+from lotcal_tf.lottery.round_trip import check_round_trip
 from lotcal_tf.lottery.search import Observer, Search
 from lotcal_tf.lottery.store import RunStore
-from lotcal_tf.lottery.task import FileTask, NamedTask, Task, TicketTask
+from lotcal_tf.lottery.task import FileTask, GivenTask, NamedTask, Task, TicketTask
 from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.lottery.transfer import Transfer
@@ -37,6 +38,7 @@ class Run:
       found: the number of levels that were finished before this call.
       load: returns the data that it was trained on.
       chief: whether this process writes the run directory; see `--distribute`.
+      custom_objects: classes and functions of the model that are not Keras's; its tickets have them.
     """
 
     directory: Path
@@ -44,6 +46,7 @@ class Run:
     found: int
     load: Callable[[], Dataset] = dataclasses.field(repr=False)
     chief: bool = True
+    custom_objects: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def selected(self) -> Ticket:
@@ -66,7 +69,8 @@ class Run:
         """
         if not 0 <= level < len(self.records):
             raise UsageError(f"level={level}: the run has levels 0 … {len(self.records) - 1}")
-        return RunStore(self.directory).read(level)
+        ticket = RunStore(self.directory).read(level)
+        return dataclasses.replace(ticket, custom_objects=self.custom_objects)
 
     def table(self) -> str:
         """The levels as a table to print."""
@@ -154,6 +158,8 @@ def _search(
     check_outputs(
         start[0].model() if isinstance(start, Sequence) else start, examples, dataset.classes
     )
+    if isinstance(task, FileTask | GivenTask) and isinstance(start, keras.Model):
+        check_round_trip(task.given, start, examples)
     observers: list[Observer] = []
     if devices.chief:
         log = store.directory / "tensorboard"

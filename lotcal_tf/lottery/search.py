@@ -146,6 +146,22 @@ class Search:
         if self.rewind.steps >= self.trainer.total_steps:
             problem = f"a level has {self.trainer.total_steps} steps: rewind to an earlier one"
             raise FieldError("rewind", experiment.rewind, problem)
+        self._check_levels()
+
+    def _check_levels(self) -> None:
+        """Raises FieldError if more levels are requested than the numbers of weights allow."""
+        given = max(len(self.tickets), 1) - 1
+        pruned = self.experiment.levels - given
+        if pruned <= 0:
+            return
+        masks = self.tickets[given].masks if self.tickets else self.initial_masks
+        possible = self.pruner.possible_levels(masks, self.initial, pruned)
+        if possible < pruned:
+            problem = (
+                f"at most {given + possible}: after that, too few of the {selection.count(masks):,} prunable "
+                f"weights are left to prune more at prune_rate={self.experiment.prune_rate:g}"
+            )
+            raise FieldError("levels", self.experiment.levels, problem)
 
     def run(self) -> None:
         """Trains all unfinished levels, and stores each before the next begins.

@@ -20,6 +20,7 @@ from lotcal_tf.lottery.transfer import Sources, Transfer, with_dropout
 from lotcal_tf.models.build import build_model
 from lotcal_tf.models.given import GivenModel
 from lotcal_tf.models.keras_graph import with_stable_names
+from lotcal_tf.models.safe_config import check_config
 from lotcal_tf.models.stateless_dropout import Passes
 from lotcal_tf.pruning import masking
 
@@ -93,6 +94,9 @@ class FileTask(NamedTask):
 
     The identity depends on the architecture and the weights in the file, not on its path.
 
+    Attributes:
+      given: the model in the file; `start` returns it with stable names.
+
     Raises:
       UsageError: the file cannot be read, see `models.given.GivenModel`.
     """
@@ -100,7 +104,8 @@ class FileTask(NamedTask):
     def __init__(self, experiment: Experiment) -> None:
         self._given = GivenModel.of(experiment.model)
         self.notes = self._given.notes
-        experiment, self._model = _identified(experiment, self._given.model)
+        self.given = self._given.model
+        experiment, self._model = _identified(experiment, self.given)
         super().__init__(experiment)
 
     def start(self, dataset: Dataset) -> "keras.Model":
@@ -156,7 +161,11 @@ class TicketTask(NamedTask):
 
 
 class GivenTask:
-    """A Keras model and data that the caller passes as objects."""
+    """A Keras model and data that the caller passes as objects.
+
+    Attributes:
+      given: the caller's model; `start` returns it with stable names.
+    """
 
     content: Mapping[str, str] = {}
 
@@ -165,7 +174,8 @@ class GivenTask:
     ) -> None:
         self._given = GivenModel.of(model)
         self.notes: Sequence[str] = self._given.notes
-        experiment, self._model = _identified(experiment, self._given.model)
+        self.given = self._given.model
+        experiment, self._model = _identified(experiment, self.given)
         # The range that values of given arrays can have is not known.
         dataset = dataclasses.replace(dataset, input_range=None)
         self.experiment = dataclasses.replace(
@@ -194,6 +204,8 @@ def _examples(dataset: Dataset) -> Any:
 
 def _identified(experiment: Experiment, model: "keras.Model") -> tuple[Experiment, "keras.Model"]:
     """The experiment with the name and digest of a model, and the model with stable names."""
+    # Before layers are copied, whose own errors do not name what is not registered.
+    check_config(json.loads(architecture_of(model)))
     named = with_stable_names(model)
     digest = hashlib.sha256(architecture_of(named).encode())
     for value in masking.values(named).values():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.models.keras3 import to_keras3
+from lotcal_tf.models.safe_config import FIX, check_config
 from lotcal_tf.models.stateless_dropout import replace_dropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.masked import is_depthwise
@@ -40,6 +41,7 @@ class Ticket:
         network, as `val/labels`, `val/logits`, `test/labels`, `test/logits`.
       class_names: the name of each class; empty if they are unknown.
       directory: where it was read from; None: it was not read.
+      custom_objects: classes and functions of the model that are not Keras's, by name; not stored.
     """
 
     level: int
@@ -54,6 +56,7 @@ class Ticket:
     predictions: Arrays = dataclasses.field(default_factory=dict)
     class_names: Sequence[str] = ()
     directory: Path | None = dataclasses.field(default=None, compare=False)
+    custom_objects: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def density(self) -> float:
@@ -77,15 +80,15 @@ class Ticket:
 
         Args:
           keras: 2 for tf_keras, 3 for Keras 3.
-          custom_objects: classes of custom layers, by name, unless they are registered with
-             `keras.saving.register_keras_serializable`.
+          custom_objects: custom classes and functions by name, in addition to the ticket's own, unless
+            they are registered with `keras.saving.register_keras_serializable`.
 
         Raises:
           UsageError: the class of a layer is unknown, or a layer has no twin in Keras 3.
         """
         if keras not in (2, 3):
             raise UsageError(f"keras={keras}: choose 2 for tf_keras, or 3 for Keras 3")
-        model = from_architecture(self.architecture, custom_objects)
+        model = self._plain(custom_objects)
         masking.assign(model, masked_start(self.trained, self.masks))
         return to_keras3(model) if keras == 3 else model
 
@@ -95,7 +98,7 @@ class Ticket:
         Raises:
           UsageError: see `model`.
         """
-        model = from_architecture(self.architecture, custom_objects)
+        model = self._plain(custom_objects)
         masking.assign(model, self.rewind)
         return model
 
@@ -105,9 +108,10 @@ class Ticket:
         Raises:
           UsageError: see `model`; or tensors do not fit the architecture. All of these are listed.
         """
-        plain = from_architecture(self.architecture, custom_objects)
+        plain = self._plain(custom_objects)
         depthwise = any(is_depthwise(path) for path in self.masks)
-        network = wrap_for_training(plain, whole=self._unmasked(plain), depthwise=depthwise)
+        with keras.utils.custom_object_scope(self._known(custom_objects)):
+            network = wrap_for_training(plain, whole=self._unmasked(plain), depthwise=depthwise)
         problems = masking.mismatches(masking.weight_variables(network), self.rewind)
         masks = masking.mismatches(masking.mask_variables(network), self.masks)
         problems += [f"the mask of {problem}" for problem in masks]
@@ -116,6 +120,12 @@ class Ticket:
         masking.assign(network, masked_start(self.rewind, self.masks))
         masking.assign_masks(network, self.masks)
         return network
+
+    def _plain(self, custom_objects: Mapping[str, Any] | None) -> "keras.Model":
+        return from_architecture(self.architecture, self._known(custom_objects))
+
+    def _known(self, custom_objects: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {**self.custom_objects, **(custom_objects or {})}
 
     def _unmasked(self, plain: "keras.Model") -> list[str]:
         """The layers without masks."""
@@ -157,14 +167,15 @@ def from_architecture(
     architecture: str, custom_objects: Mapping[str, Any] | None = None
 ) -> "keras.Model":
     """The plain model of a configuration, with fresh weights; see `Ticket.model`."""
-    try:
-        return keras.models.model_from_json(architecture, custom_objects=dict(custom_objects or {}))
-    except (TypeError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"the ticket's model cannot be built: {line} (a custom layer: register it with "
-            "keras.saving.register_keras_serializable, or give custom_objects)"
-        ) from error
+    with keras.utils.custom_object_scope(dict(custom_objects or {})):
+        check_config(json.loads(architecture))
+        try:
+            return keras.models.model_from_json(architecture)
+        except (TypeError, ValueError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise UsageError(
+                f"the ticket's model cannot be built: {line} (a custom class or function: {FIX})"
+            ) from error
 
 
 def selected_level(records: Sequence[Record]) -> int:

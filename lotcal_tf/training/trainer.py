@@ -13,6 +13,8 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.augment import AUGMENTATIONS
 from lotcal_tf.data.splits import Dataset, Split, shuffle_seed
 from lotcal_tf.errors import FieldError, TrainingDiverged
+from lotcal_tf.models import random_layers
+from lotcal_tf.pruning import masking
 from lotcal_tf.training.compiled_loop import CompiledLoop, LoopProgress, choose_plan
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 from lotcal_tf.training.optimizer import build_optimizer, restart
@@ -129,7 +131,10 @@ class Trainer:
             raise FieldError("augment", experiment.augment, problem)
         self.steps_per_epoch = count // experiment.batch_size
         self.plan = distribution.plan(choose_plan(experiment.plan, network))
+        random_layers.seed_layers(masking.leaf_layers(network))
+        random_layers.check_draws(network, masking.leaf_layers(network))
         self.replicas = distribution.replicate(network)
+        random_layers.seed_layers(masking.leaf_layers(self.replicas))
         self.strategy = strategy(self.replicas, **experiment.settings_of(strategy.Hyperparameters))
         with distribution.scope():
             optimizer = build_optimizer(

@@ -148,11 +148,13 @@ def test_a_layer_of_ones_own_needs_its_class(ticket):
     values = masking.values(model)
     masks = {"own/kernel": np.ones((8, 3), bool)}
     own = Ticket(0, architecture_of(model), masks, values, values, {})
-    with pytest.raises(UsageError, match=r"cannot be built: .*or give custom_objects"):
+    with pytest.raises(UsageError, match=r"'Own' is not registered.*custom_objects"):
         own.model()
     classes = {"Own": Own}
     np.testing.assert_array_equal(own.model(classes)(INPUTS), model(INPUTS))
     assert list(masking.mask_variables(own.network(classes))) == ["own/kernel"]
+    brought = dataclasses.replace(own, custom_objects=classes)
+    np.testing.assert_array_equal(brought.model()(INPUTS), model(INPUTS))
 
 
 def test_architecture_is_canonical_json(network):

@@ -8,6 +8,7 @@ from lotcal_tf.calibration.strategies import CrossEntropy, Mixup
 from lotcal_tf.compat import keras
 from lotcal_tf.data.augment import crop_flip, draw
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
+from lotcal_tf.errors import FieldError
 from lotcal_tf.models.stateless_dropout import Passes, StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import draw_seed, named_seed, step_seed
@@ -329,6 +330,15 @@ def test_dense_networks_are_compiled_and_convolutions_are_not_on_cpus(monkeypatc
 def test_the_plan_can_be_overridden(plan):
     assert choose_plan(plan, make_network()) == plan
     assert choose_plan(plan, convolutional()) == plan
+
+
+def test_what_xla_cannot_compile_runs_as_a_graph():
+    images = [keras.Input((4, 4, 1)), keras.layers.RandomZoom(0.5, name="zoom")]
+    network = keras.Sequential([*images, keras.layers.Flatten(), keras.layers.Dense(3)])
+    for plan in ("auto", "graph"):
+        assert choose_plan(plan, network) == "graph"
+    with pytest.raises(FieldError, match=r"plan=xla: .*'zoom' \(RandomZoom\).*graph"):
+        choose_plan("xla", network)
 
 
 @both_plans
