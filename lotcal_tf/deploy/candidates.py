@@ -78,7 +78,7 @@ class Candidates:
       output: what files give: `logits` or `probabilities`.
       material: the data for quantisation.
       scratch: an existing directory for candidates.
-      example: one example `(1, …)`; an encoding with which a file cannot be run is no candidate.
+      example: one example `(1, …)`; encodings whose file cannot be run are left out.
     """
 
     def __init__(

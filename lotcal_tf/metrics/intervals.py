@@ -36,7 +36,7 @@ def paired_intervals(
 
     The 99 % intervals are d ± 2.576 s, where d is the difference on the N examples and s its standard
     error. For accuracy, NLL and Brier score, d is a mean of differences per example, and s is their
-    standard deviation / sqrt(N). The ECE is no mean: s is the standard deviation of the difference
+    standard deviation / sqrt(N). The ECE is not a mean: s is the standard deviation of the difference
     over 1,000 bootstrap draws of N examples, on each of which both classifiers are measured (Efron &
     Tibshirani 1993, chapters 6 and 13). Only what differs between the classifiers counts in both
     cases. The draws have a fixed seed, so that the same predictions have the same intervals.
