@@ -1,4 +1,4 @@
-"""Packaging of lotcal_tf; the tools' settings stand in pyproject.toml."""
+"""Packaging of lotcal_tf; pyproject.toml has the settings of the tools."""
 
 import re
 from pathlib import Path
@@ -23,16 +23,16 @@ def read_readme() -> str:
     return readme.read_text(encoding="utf-8") if readme.is_file() else ""
 
 
-# What a result depends on is held to the minor version it was tried with; the rest to its major.
+# Packages that results depend on are limited to the tested minor version, the others to the major one.
 REQUIRED = [
     "absl-py>=1.4,<2",  # tensorflow-model-optimization wants 1.x
     "ai-edge-litert>=2.3,<3",
     "flatbuffers>=25.9,<26",
-    "importlib-resources>=6",  # tensorflow-datasets uses it and does not ask for it
+    "importlib-resources>=6",  # tensorflow-datasets uses it but does not require it
     "matplotlib>=3.9,<4",
     "numpy>=2.4,<2.5",
     "safetensors>=0.5,<1",
-    "scikit-learn>=1.6,<2",  # brings the digits, the data set that needs no network
+    "scikit-learn>=1.6,<2",  # has the digits, a data set that needs no download
     "scipy>=1.14,<2",
     "tabulate>=0.9,<1",
     "tensorboard>=2.21,<2.22",  # TensorFlow no longer brings it
@@ -70,18 +70,17 @@ EXTRAS = {
 setup(
     name="lotcal_tf",
     version=read_version(),
-    description="Lottery tickets one can trust: sparse, calibrated networks in TensorFlow, "
-    "from pruning to deployment",
+    description="Sparse, calibrated Keras networks (lottery tickets), from pruning to deployment",
     long_description=read_readme(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.12",  # the only version tested,
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["lotcal-tf=lotcal_tf.__main__:main"]},
-    # The recipes stand beside the package, where one reads and edits them; a wheel carries them
-    # inside it. An editable install does not follow this map and finds ../configs instead.
+    # The recipes are beside the package, where users read and edit them; a wheel has them inside
+    # the package. An editable install ignores `package_dir` and finds ../configs instead.
     packages=[*find_packages(include=["lotcal_tf", "lotcal_tf.*"]), "lotcal_tf.configs"],
     package_dir={"lotcal_tf.configs": "configs"},
     package_data={"lotcal_tf": ["py.typed"], "lotcal_tf.configs": ["*.toml"]},

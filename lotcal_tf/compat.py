@@ -1,14 +1,14 @@
-"""The one place that picks Keras: legacy tf_keras, with which TFMOT, TFP and the converters work.
+"""The only place that imports Keras: legacy tf_keras, with which TFMOT, TFP and the converters work.
 
-TFMOT is imported before anything touches `tf.keras`: it sets `TF_USE_LEGACY_KERAS`, and in the
-other order imports of TFP fail.
+TFMOT is imported before `tf.keras` is used: it sets `TF_USE_LEGACY_KERAS`, and in the
+reverse order, imports of TFP fail.
 """
 
 import contextlib
 import os
 from collections.abc import Iterator
 
-# Before TensorFlow loads: its start-up notices mean nothing to the user of a command.
+# Set before TensorFlow loads: users of a command do not need its start-up notices.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow_model_optimization as tfmot
@@ -19,7 +19,7 @@ __all__ = ["deterministic", "keras", "tfmot"]
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
-    """Inside it, two runs of the same operations on one machine agree to the bit.
+    """Inside the `with` block, two runs of the same operations on one machine are bit-identical.
 
     Outside, operations behave as the caller had set them: TensorFlow refuses unseeded random draws
     while its operations are deterministic.

@@ -1,4 +1,4 @@
-"""The exceptions of this package; their text is the line that a user reads.
+"""The exceptions of this package; their message is one line for the user.
 
 Commands print it and exit with code 2 for `UsageError` and code 1 for any other `LotcalError`.
 """

@@ -1,9 +1,9 @@
 """Measures a ticket or an exported file: accuracy, calibration, corrupted images, unseen data.
 
 --model names a .tflite or .keras file, a SavedModel's directory, RUN/tickets/level_NN, or RUN for its
-selected ticket. A model in a run directory is measured on that run's data, split and binned as there;
-a ticket by the predictions that are stored with it. --dataset, --source or --config name other data,
-which any other model needs.
+selected ticket. A model in a run directory is measured on the data, split and bins of that run, and a
+ticket by its stored predictions. --dataset, --source or --config name other data;
+other models need one of these.
 """
 
 import json
@@ -36,10 +36,10 @@ COMMAND = flags.Command("evaluate", __doc__, FLAGS, FIELDS)
 
 
 def main(request: flags.Request) -> None:
-    """Measures what is asked for and prints it.
+    """Measures the model and prints the metrics.
 
     Raises:
-      LotcalError: what went wrong, in one line.
+      LotcalError: with a message of one line.
     """
     own = request.own
     if not own["model"]:
@@ -53,7 +53,7 @@ def main(request: flags.Request) -> None:
     shifts, severities = _shifts(own["shift"]), _severities(own["severity"])
     unseen = _names("unseen", own["unseen"])
     data_experiment(model, request.given, request.config, unseen=bool(unseen))
-    # Only now: importing TensorFlow takes seconds, usage errors are reported at once.
+    # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()
     from lotcal_tf.api import measure_model
 
@@ -97,7 +97,7 @@ def _severities(value: str) -> tuple[int, ...]:
 
 
 def run(argv: list[str] | None = None) -> None:
-    """The command; leaves with its exit code."""
+    """Runs the command and exits with its exit code."""
     flags.run(COMMAND, main, argv)
 
 

@@ -1,9 +1,9 @@
 """Exports a level of a run: small files, each verified against its ticket.
 
 --run names a run directory. Without --formats a float32 and an int8 TFLite file are written, each in
-the smallest of its encodings: dense, sparse, compact (dead units removed) or both. Every file is run
-over the whole test split; one that is farther from its ticket than the tolerances allow ends in exit
-code 1, and nothing is left. The data is the run's own unless --dataset or --config names other data.
+the smallest of its encodings: dense, sparse, compact (dead units removed) or both. Every file is
+run over the whole test split. If one differs from its ticket by more than the tolerances, the exit
+code is 1 and no file is kept. The data is that of the run unless --dataset or --config names other data.
 """
 
 import sys
@@ -41,10 +41,10 @@ COMMAND = flags.Command("export", __doc__, FLAGS, FIELDS)
 
 
 def main(request: flags.Request) -> None:
-    """Exports what is asked for and prints what came of it.
+    """Exports the ticket and prints the files with their metrics.
 
     Raises:
-      LotcalError: what went wrong, in one line.
+      LotcalError: with a message of one line.
     """
     own, given = request.own, request.given
     if not own["run"]:
@@ -59,7 +59,7 @@ def main(request: flags.Request) -> None:
         for name in ("float_tolerance", "accuracy_tolerance", "ece_tolerance", "seconds")
     )
     data_experiment(run, given, request.config)
-    # Only now: importing TensorFlow takes seconds, usage errors are reported at once.
+    # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()
     from lotcal_tf.api import export_ticket
     from lotcal_tf.deploy.parity import Tolerance
@@ -113,7 +113,7 @@ def _number(flag: str, value: str) -> float:
 
 
 def run(argv: list[str] | None = None) -> None:
-    """The command; leaves with its exit code."""
+    """Runs the command and exits with its exit code."""
     flags.run(COMMAND, main, argv)
 
 

@@ -1,8 +1,8 @@
-"""Finds lottery tickets: one experiment, a ticket per level, and the selected ticket as files.
+"""Finds lottery tickets: runs one experiment, stores a ticket per level, and exports the selected ticket.
 
-A flag wins over the recipe, the recipe over the default. The run directory holds experiment.json,
-metrics.csv, history.csv, tickets/, a TensorBoard log and export/. The same command again continues
-an interrupted run; more --levels extend a finished one.
+A flag overrides the recipe, and the recipe overrides the default. The run directory has experiment.json,
+metrics.csv, history.csv, tickets/, a TensorBoard log and export/. The same command continues an
+interrupted run; more --levels extend a finished one.
 """
 
 from lotcal_tf.config import flags
@@ -11,7 +11,7 @@ from lotcal_tf.config.run_directory import check_ticket
 from lotcal_tf.training.distributed import cluster
 
 COMMAND = flags.Command("train", f"{__doc__}\nRecipes: {', '.join(recipe_names())}.")
-# What the selected ticket is exported to; the `export` command has more.
+# The formats that the selected ticket is exported to; the `export` command has more.
 FORMATS = ("saved_model", "float32")
 
 
@@ -19,13 +19,13 @@ def main(request: flags.Request) -> None:
     """Runs the experiment, prints its levels and exports the selected ticket.
 
     Raises:
-      LotcalError: what went wrong, in one line.
+      LotcalError: with a message of one line.
     """
     experiment = resolve(request.given, request.config)
     cluster.of(experiment.distribute)
     if experiment.ticket:
         check_ticket(experiment.ticket)
-    # Only now: importing TensorFlow takes seconds, usage errors are reported at once.
+    # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()
     from lotcal_tf.api import export_ticket
     from lotcal_tf.lottery.run import run_experiment
@@ -51,7 +51,7 @@ def main(request: flags.Request) -> None:
 
 
 def run(argv: list[str] | None = None) -> None:
-    """The command; leaves with its exit code."""
+    """Runs the command and exits with its exit code."""
     again = "interrupted; the same command continues after the last finished level"
     flags.run(COMMAND, main, argv, interrupted=again)
 

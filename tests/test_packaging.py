@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -85,6 +86,16 @@ def metadata(wheel):
         return archive.read(name).decode()
 
 
+def contents(wheel):
+    """The files of a wheel with their bytes; RECORD repeats them."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {
+            name: archive.read(name)
+            for name in archive.namelist()
+            if not name.endswith("/RECORD")
+        }
+
+
 def test_checkout_has_the_recipes_it_promises():
     assert {"digits", "mnist", "fashion_mnist", "cifar10", "svhn"} <= RECIPES
 
@@ -101,6 +112,19 @@ def test_wheel_carries_package_recipes_types_and_license(built):
         f"lotcal_tf/configs/{recipe}.toml" for recipe in RECIPES
     }
     assert any(name.endswith("/LICENSE") for name in names)
+
+
+def test_source_distribution_builds_the_same_wheel(built, tmp_path):
+    command = [sys.executable, "setup.py", "-q", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=built.checkout, check=True, capture_output=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    wheels = tmp_path / "wheels"
+    pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", wheels, source)
+    (wheel,) = wheels.glob("*.whl")
+    assert contents(wheel) == contents(built.wheel)
 
 
 def test_installed_copy_reads_its_own_recipes(built, elsewhere):

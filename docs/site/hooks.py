@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: pages made from files that are no Markdown in docs/, and links to all of them.
+"""Hooks of MkDocs: pages made from files outside docs/ or not in Markdown, and links to all of them.
 
 README.md is the home page, CHANGELOG.md a page, and each notebook in docs/ a page with its stored
 outputs. Links in the repository name files; here they are changed to the pages made from them.

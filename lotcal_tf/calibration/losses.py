@@ -81,7 +81,7 @@ def lwcc(labels: "tf.Tensor", logits: "tf.Tensor", *, weight: float = 0.3) -> "t
     """Likelihood-weighted confidence calibration (arXiv 2002.03875).
 
     CE + w·β·KL(U‖p), where β is 1 for a wrong prediction and 1 − confidence for a right one. It pulls
-    wrong or unsure predictions towards the uniform distribution U.
+    wrong or low-confidence predictions towards the uniform distribution U.
 
     Args:
       labels: `(N,)`.

@@ -1,7 +1,7 @@
-"""Custom strategies and criteria: classes from outside the package, and the source they are made of.
+"""Custom strategies and criteria: classes from outside the package, and digests of their source code.
 
-The source is part of a run's identity: after an edit the same command starts another run and never
-continues the old one with other code.
+The source is part of a run's identity: after an edit, the same command starts another run instead of
+continuing the old one with different code.
 """
 
 import ast
@@ -24,16 +24,16 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 def name_of(found: type) -> str:
-    """How a class is named on the command line and in records: `module:Class`."""
+    """The name of a class on the command line and in records: `module:Class`."""
     return f"{found.__module__}:{found.__qualname__}"
 
 
 def load_class(field: str, name: str) -> Any:
-    """Imports what `module:Class` names.
+    """Imports the class with the name `module:Class`.
 
     Args:
       field: the field that names it, for the message.
-      name: `module:Class`; the module is looked for as by Python's `import`.
+      name: `module:Class`; the module is found as by Python's `import`.
 
     Raises:
       FieldError: it cannot be imported.
@@ -121,7 +121,7 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 def _local_file(name: str) -> Path | None:
-    """The file of a local module; None for one of a library, or for a name that is no module."""
+    """The file of a local module; None for a library's module, or if the name is not that of a module."""
     top = name.partition(".")[0]
     if top in {"", _PACKAGE, *sys.stdlib_module_names}:
         return None

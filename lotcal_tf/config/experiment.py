@@ -1,7 +1,7 @@
 """An experiment: everything its result depends on, as one frozen record.
 
-The fields are data: flags, checks, identity, `experiment.json` and the model card are all made from
-them. A recipe and flags fill them, see `recipes`. No TensorFlow here.
+Flags, checks, identity, `experiment.json` and the model card are all derived from its fields. A
+recipe and flags set them, see `recipes`. No TensorFlow here.
 """
 
 import dataclasses
@@ -51,15 +51,15 @@ class Experiment:
     its class is loaded, see `with_methods`.
     """
 
-    dataset: str = _data("digits", "the recipe of that name", main=True, named_only=True)
+    dataset: str = _data("digits", "name of a recipe", main=True, named_only=True)
     source: str = _data(
         "",
-        "the TFDS data set, `digits` or `mixture`; default: the recipe's, or the name in dataset",
+        "name of a TFDS data set, `digits` or `mixture`; default: that of the recipe, or dataset",
         named_only=True,
     )
     data_dir: str | None = _data(
         None,
-        "directory of the data, as TFDS keeps it",
+        "directory of TFDS data",
         main=True,
         only_with=_OF_FILES,
         identity=False,
@@ -113,7 +113,7 @@ class Experiment:
     )
     augment: str = _data(
         "none",
-        "random changes of training images; crop_flip pads by 4, crops back and mirrors",
+        "random changes of training images; crop_flip: pad by 4, crop and flip",
         choices=("none", "crop_flip"),
     )
     input_mean: tuple[float, ...] = _data(
@@ -125,20 +125,20 @@ class Experiment:
     )
     input_std: tuple[float, ...] = _data(
         (),
-        "standard deviation of the inputs, likewise",
+        "standard deviation of the inputs, as input_mean",
         check=fields.all_positive,
         named_only=True,
         from_ticket=True,
     )
     memory_limit_mb: int = _data(
-        2048, "data larger than this streams instead of staying in memory", check=fields.at_least(0)
+        2048, "larger data is streamed instead of staying in memory, in MiB", check=fields.at_least(0)
     )
     shuffle_buffer: int = _data(
-        10_000, "examples that a stream is shuffled over", check=fields.at_least(1)
+        10_000, "size of the shuffle buffer of streamed data, in examples", check=fields.at_least(1)
     )
     model: str = _network(
         "lenet_300_100",
-        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; narrower ones by resnet20_8",
+        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; with a width: resnet20_8",
         main=True,
         named_only=True,
         from_ticket=True,

@@ -1,7 +1,7 @@
-"""The commands' common frame: flags made from the fields of `Experiment`, errors in one line.
+"""Common to all commands: flags for the fields of `Experiment`, and errors in one line.
 
-Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130 interrupted. `--help` and every
-usage error answer before TensorFlow is imported.
+Exit codes: 0 success, 1 a failed run, 2 a usage error, 130 interrupted. `--help` and usage errors
+need no TensorFlow.
 """
 
 import dataclasses
@@ -22,22 +22,22 @@ from lotcal_tf.errors import FieldError, LotcalError, UsageError
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 _HELP = ("--help", "-help", "-h")
-_CONFIG = "a recipe file (TOML) in place of --dataset"
+_CONFIG = "a recipe file (TOML), instead of --dataset"
 _SET = "NAME=VALUE, a hyperparameter of a custom strategy or criterion; may be repeated"
 _BOOLEAN = {name for name, hint in get_type_hints(Experiment).items() if hint is bool}
 
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag of one command, beside those of the experiment's fields.
+    """A flag of one command that is not a field of an experiment.
 
     Attributes:
-      name: what is written behind the two dashes.
+      name: its name, without the two dashes.
       help: one line.
-      default: its text where it is not given.
+      default: its value as text if it is not given.
       choices: the valid values; empty: any.
-      switch: whether it stands alone, without a value; its value is then a bool.
-      short: one letter that stands for the name behind a single dash.
+      switch: whether it takes no value; its value is then a bool.
+      short: one letter, an abbreviation used with a single dash.
     """
 
     name: str
@@ -50,14 +50,15 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command as its flags and `--help` describe it.
+    """The flags of a command and the text of its `--help`.
 
     Attributes:
-      name: behind `lotcal_tf.`.
-      summary: what `--help` begins with.
+      name: the name of its module in `lotcal_tf`.
+      summary: the first lines of `--help`.
       own: its own flags.
-      fields: the fields of `Experiment` that it takes; all of them: hyperparameters and `--set` too.
-      operands: what it takes without a flag, as `--help` writes it, e.g. `RUN…`; empty: nothing.
+      fields: the fields of `Experiment` that it takes. If these are all fields, it takes hyperparameters
+        and `--set` too.
+      operands: its arguments without a flag, as shown by `--help`, e.g. `RUN…`; empty: none.
     """
 
     name: str
@@ -72,17 +73,17 @@ class Command:
         return set(self.fields) == set(FIELDS)
 
     def read(self, argv: Sequence[str]) -> "Request":
-        """Reads a command line, without the program's name.
+        """Reads a command line.
 
         Raises:
-          UsageError: a flag is unknown or its value wrong.
+          UsageError: a flag is unknown or its value is not valid.
           SystemExit: with code 0, after printing `--help` or `--helpfull`.
         """
         values = self._flags()
         if any(word in (*_HELP, "--helpfull") for word in argv):
             print(self.help(full="--helpfull" in argv))
             raise SystemExit(DONE)
-        values.set_gnu_getopt(bool(self.operands))  # flags may stand after operands
+        values.set_gnu_getopt(bool(self.operands))  # flags may follow operands
         try:
             rest = values([self.name, *argv])[1:]
         except absl_flags.Error as error:
@@ -102,12 +103,12 @@ class Command:
         return Request(given, config, own, rest)
 
     def flag_of(self, field: str) -> str:
-        """What a field's name and value follow on the command line: `--`, or `--set=`."""
+        """The prefix of a field on the command line: `--`, or `--set=` for custom hyperparameters."""
         known = {*self._given(), *(flag.name for flag in self.own), "config", "set"}
         return "--set=" if self.takes_experiment and field not in known else "--"
 
     def _given(self) -> dict[str, "dataclasses.Field[Any]"]:
-        """The fields and hyperparameters that have a flag here."""
+        """The fields and hyperparameters that have a flag in this command."""
         found = {name: FIELDS[name] for name in self.fields}
         return found | setting_fields() if self.takes_experiment else found
 
@@ -127,7 +128,7 @@ class Command:
         return values
 
     def help(self, full: bool = False) -> str:
-        """What `--help` prints: the summary and the main flags by topic; `full`: all flags."""
+        """The text of `--help`: the summary and the main flags by topic; all flags if `full`."""
         operands = f"{self.operands} " if self.operands else ""
         lines = [
             self.summary.strip(),
@@ -143,7 +144,7 @@ class Command:
         return "\n".join(lines)
 
     def _topics(self, full: bool) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-        """The topics with their flags, each with its text."""
+        """The lines of help of each topic."""
         if self.own:
             yield "Flags", [_own_entry(flag) for flag in self.own]
         everything = full or not self.takes_experiment
@@ -163,13 +164,13 @@ class Command:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a command line asks for.
+    """A parsed command line.
 
     Attributes:
       given: the fields and hyperparameters that flags set, by name, as strings.
-      config: the recipe file given; None: none.
+      config: the recipe file; None if none was given.
       own: the values of the command's own flags, by name.
-      operands: what stands there without a flag, in order.
+      operands: the arguments without a flag, in order.
     """
 
     given: Mapping[str, Any]
@@ -179,7 +180,7 @@ class Request:
 
 
 def _settings(texts: Sequence[str]) -> dict[str, str]:
-    """The values of `--set`."""
+    """The hyperparameters set by `--set`."""
     names = [text.partition("=")[0] for text in texts]
     for name in names:
         if names.count(name) > 1:
@@ -198,7 +199,7 @@ def _own_entry(flag: Flag) -> tuple[str, str]:
 
 
 def _field_text(name: str, field: "dataclasses.Field[Any]", defaults: bool) -> str:
-    """A field's line of help with its choices and, if asked for, its defaults."""
+    """A field's line of help with its choices and, on request, its defaults."""
     text = _with_choices(field.metadata["help"], field.metadata["choices"])
     if not defaults:
         return text
@@ -225,15 +226,15 @@ def run(
     *,
     interrupted: str = "interrupted",
 ) -> NoReturn:
-    """Reads a command's flags, does its work and leaves with its exit code.
+    """Runs a command and exits with its exit code.
 
-    What goes wrong is printed in one line that begins with the command's name.
+    An error is printed in one line that begins with the command's name.
 
     Args:
       command: the command.
-      main: does its work.
-      argv: without the program's name; None: the process's own.
-      interrupted: what is printed after Ctrl-C.
+      main: the function that does the work.
+      argv: the arguments without the program's name; None: those of the process.
+      interrupted: the line that is printed after Ctrl-C.
     """
     try:
         main(command.read(sys.argv[1:] if argv is None else argv))
@@ -250,10 +251,10 @@ def run(
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow for a command, without the notices that it writes while it starts.
+    """Imports TensorFlow for a command, and hides the notices that it prints at start-up.
 
-    They come from C++ before any log level applies, so standard error itself is redirected; where
-    the import fails, they are shown.
+    C++ code prints them before any log level applies, so standard error itself is redirected. If the
+    import fails, they are shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
@@ -274,6 +275,6 @@ def start_tensorflow() -> None:
 
 
 def _report(command: Command, line: str, code: int) -> int:
-    # A message may quote several lines of somebody else's.
+    # A message may quote several lines of another library.
     print(f"{command.name}: {' '.join(line.splitlines())}", file=sys.stderr)
     return code

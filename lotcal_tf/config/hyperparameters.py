@@ -1,6 +1,6 @@
 """Hyperparameters of the built-in strategies and criteria, where `--help` can read them.
 
-Each is a small dataclass; a custom strategy or criterion brings its own, see docs/extending.md.
+Each is a small dataclass; a custom strategy or criterion defines its own, see docs/extending.md.
 """
 
 import dataclasses
@@ -11,12 +11,12 @@ from lotcal_tf.config.fields import hyperparameter
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoHyperparameters:
-    """Nothing to set."""
+    """No hyperparameters."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Vwcc:
-    """Of `vwcc`; a custom stochastic strategy can take it too."""
+    """Hyperparameters of the strategy `vwcc`; a custom stochastic strategy can use them too."""
 
     passes: int = hyperparameter(5, "T, stochastic passes per step", check=fields.at_least(2))
     dropout_rate: float = hyperparameter(
@@ -36,7 +36,7 @@ class Vwcc:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mixup:
-    """Of `mixup`."""
+    """Hyperparameters of the strategy `mixup`."""
 
     mixup_a: float = hyperparameter(0.02, "a of Beta(a, a)", check=fields.positive)
 
@@ -50,7 +50,7 @@ def _weight(default: float) -> float:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mda:
-    """Of `mda`."""
+    """Hyperparameters of the strategy `mda`."""
 
     calib_weight: float = _weight(0.1)
     prior: tuple[float, ...] = hyperparameter(
@@ -62,14 +62,14 @@ class Mda:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lwcc:
-    """Of `lwcc`."""
+    """Hyperparameters of the strategy `lwcc`."""
 
     calib_weight: float = _weight(0.3)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LwccSi(Vwcc):
-    """Of `lwcc_si`."""
+    """Hyperparameters of the strategy `lwcc_si`."""
 
     calib_weight: float = _weight(0.3)
     dropout_rate: float = dataclasses.field(
@@ -79,7 +79,7 @@ class LwccSi(Vwcc):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Nba:
-    """Of `nba`."""
+    """Hyperparameters of the strategy `nba`."""
 
     calib_weight: float = _weight(0.3)
     nba_bins: int = hyperparameter(10, "bins of confidence", check=fields.at_least(2))
@@ -88,7 +88,7 @@ class Nba:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Slimming:
-    """Of `slimming`."""
+    """Hyperparameters of the strategy `slimming`."""
 
     slimming_strength: float = hyperparameter(
         4.0,
@@ -104,7 +104,7 @@ class Slimming:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gradient:
-    """Of the criterion `gradient`."""
+    """Hyperparameters of the criterion `gradient`."""
 
     gradient_of: str = hyperparameter(
         "loss",

@@ -1,4 +1,4 @@
-"""Recipes (`configs/*.toml`), and how one is merged with explicit fields into an experiment."""
+"""Recipes (`configs/*.toml`), and how a recipe and explicit fields give an experiment."""
 
 import dataclasses
 import difflib
@@ -21,17 +21,17 @@ from lotcal_tf.errors import FieldError, UsageError
 
 
 def recipe_directory() -> Path:
-    """Where recipes are read from: a checkout's `configs`, else the copy the wheel installed."""
+    """The directory of the recipes: `configs` of a checkout, or the copy inside an installed package."""
     package = Path(__file__).resolve().parents[1]
     beside = package.parent / "configs"
-    # A stranger's `configs` may lie beside an installed package; a checkout has setup.py too.
+    # An unrelated `configs` may be beside an installed package; a checkout also has setup.py.
     if beside.is_dir() and (package.parent / "setup.py").is_file():
         return beside
     return package / "configs"
 
 
 def recipe_names() -> tuple[str, ...]:
-    """The datasets that have a recipe, in alphabetical order."""
+    """The names of all recipes, in alphabetical order."""
     return tuple(sorted(path.stem for path in recipe_directory().glob("*.toml")))
 
 
@@ -68,7 +68,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _recipe_for(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
-    """The recipe that `--config`, else `--dataset`, asks for, with `dataset` filled in."""
+    """The recipe named by `--config`, or else by `--dataset`, with `dataset` filled in."""
     if config is not None:
         path = Path(config)
         found = read_recipe(path)
@@ -91,16 +91,16 @@ def _recipe_for(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
 
 
 def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
-    """The experiment on named data that explicit fields, a recipe and the defaults make together.
+    """The experiment on named data that results from explicit fields, a recipe and the defaults.
 
-    An explicit field comes before the recipe, the recipe before the default.
+    An explicit field overrides the recipe, and the recipe overrides the default.
 
     Args:
       given: fields and hyperparameters given explicitly, by name; values may still be strings.
       config: a recipe file.
 
     Raises:
-      UsageError: a field, a name or their combination is wrong; the message is one line.
+      UsageError: a field, a name or their combination is not valid; the message is one line.
     """
     recipe = _recipe_for(given, config)
     merged = recipe | dict(given)
@@ -110,7 +110,7 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
     own = {name for row in rows if row is not None for name in fields_of(row.hyperparameters)}
     for name in setting_fields().keys() & recipe.keys() - own - set(given):
         del merged[name]
-    custom = merged.pop("set", {})  # of no use where flags choose built-in methods
+    custom = merged.pop("set", {})  # does not apply if flags choose built-in methods
     experiment = Experiment.of(**({**custom, **merged} if None in rows else merged))
     experiment = dataclasses.replace(experiment, source=experiment.source or experiment.dataset)
     _check_ticket_fields(experiment, given)
@@ -129,7 +129,7 @@ def _is_run(experiment: Experiment) -> bool:
 
 
 def _check_ticket_fields(experiment: Experiment, given: Mapping[str, Any]) -> None:
-    """Raises FieldError where a given field is a ticket's own, or has no meaning beside a run's tickets."""
+    """Raises FieldError if a given field is determined by the ticket, or has no meaning for the tickets of a run."""
     if not experiment.ticket:
         return
     known = {**setting_fields(), **FIELDS}
@@ -137,7 +137,7 @@ def _check_ticket_fields(experiment: Experiment, given: Mapping[str, Any]) -> No
         metadata = known[name].metadata if name in known else {}
         if metadata.get("from_ticket"):
             raise FieldError(
-                name, given[name], "a ticket has its own; leave this out with --ticket"
+                name, given[name], "is determined by the ticket; leave it out with --ticket"
             )
         if metadata.get("of_pruning") and _is_run(experiment):
             problem = f"every level starts from a ticket of {experiment.ticket} and none is pruned"
@@ -145,7 +145,7 @@ def _check_ticket_fields(experiment: Experiment, given: Mapping[str, Any]) -> No
 
 
 def _check_stochastic_passes(experiment: Experiment) -> None:
-    """Raises FieldError where stochastic predictions are asked of a built-in network without dropout."""
+    """Raises FieldError if stochastic predictions are requested from a built-in network without dropout."""
     known = registry.strategy(experiment.calib) is not None
     dropout = experiment.settings.get("dropout_rate") or experiment.ticket or not known
     if experiment.mc_eval and not dropout:

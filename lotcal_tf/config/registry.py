@@ -167,7 +167,7 @@ STRATEGIES: Mapping[str, Method] = {
     ),
     "lwcc": Method(
         f"{_STRATEGIES}:LikelihoodWeighted",
-        "wrong or unsure predictions are pulled towards uniform",
+        "wrong or low-confidence predictions are pulled towards uniform",
         hyperparameters.Lwcc,
     ),
     "lwcc_si": Method(
@@ -258,7 +258,9 @@ CORRUPTIONS: Mapping[str, Row] = {
         "lotcal_tf.data.corruptions:gaussian_noise", "normal noise on every value"
     ),
     "blur": Row("lotcal_tf.data.corruptions:blur", "a Gaussian filter over each channel"),
-    "contrast": Row("lotcal_tf.data.corruptions:contrast", "values drawn to the channel's mean"),
+    "contrast": Row(
+        "lotcal_tf.data.corruptions:contrast", "values moved towards the channel's mean"
+    ),
 }
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -1,6 +1,6 @@
-"""The named data that a model is measured or exported on: its run's own, unless other data is named.
+"""The named data on which a model is measured or exported: that of its run, unless other data is named.
 
-No TensorFlow here: the commands check what they are asked for before they import it.
+No TensorFlow here: the commands check their arguments before they import it.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from lotcal_tf.config.recipes import recipe_names, resolve
 from lotcal_tf.config.run_directory import is_ticket, read_experiment
 from lotcal_tf.errors import UsageError
 
-# The fields that say which examples there are, and how the metrics of predictions on them are computed.
+# The fields that determine the examples, and how metrics of predictions on them are computed.
 DATA_FIELDS = (
     *(n for n, f in FIELDS.items() if f.metadata["section"] in ("Data", "Label noise")),
     "ece_bins",
@@ -40,7 +40,7 @@ def check_model(path: Path) -> None:
 
 
 def recorded_fields(path: Path) -> dict[str, Any]:
-    """The fields of the run that a model lies in (`RUN`, `RUN/tickets/…`, `RUN/export/…`); {} in none.
+    """The recorded fields of the run that contains a model (`RUN`, `RUN/tickets/…`, `RUN/export/…`); else {}.
 
     Raises:
       UsageError: its `experiment.json` cannot be read.
@@ -56,15 +56,15 @@ def recorded_fields(path: Path) -> dict[str, Any]:
 def data_experiment(
     path: Path, given: Mapping[str, Any], config: str | None = None, *, unseen: bool = False
 ) -> Experiment:
-    """The experiment whose data a model is measured or exported on.
+    """The experiment that describes the data on which a model is measured or exported.
 
     Args:
       path: the model, ticket or run directory.
-      given: fields set explicitly, by name. All others come from the run that the model lies in, so
-        that its splits are those of its training.
+      given: fields set explicitly, by name. All others come from the run that contains the model, so
+        that the splits are those of its training.
       config: a recipe file that names other data.
       unseen: whether the model is also measured on unseen data, which is read from `data_dir` even
-        where its own data is not.
+        if the model's own data is not.
 
     Raises:
       UsageError: no data is named, or a field is not valid.
@@ -89,8 +89,10 @@ def _data_experiment(path: Path, given: Mapping[str, Any], config: str | None) -
         check_together(experiment, given)
         return experiment
     if config is None and not named:
-        raise UsageError(f"dataset is missing: {path} does not lie in a run, which would name it")
-    # Other data: the run's draw of a validation split and its bins are kept.
+        raise UsageError(
+            f"dataset is missing: {path} is not in a run directory, which would name it"
+        )
+    # For other data, the run's validation split and bins still apply.
     kept = {name: record[name] for name in ("seed", "ece_bins") if name in record} | dict(given)
     if config is None and "dataset" not in given:
         experiment = Experiment(**kept, dataset=given["source"])
@@ -100,7 +102,7 @@ def _data_experiment(path: Path, given: Mapping[str, Any], config: str | None) -
 
 
 def unseen_experiment(name: str, experiment: Experiment) -> Experiment:
-    """The data of a recipe, else of the TFDS set of that name, from the experiment's own `data_dir`."""
+    """The data of a recipe, or else of the TFDS data set of that name, in the experiment's `data_dir`."""
     other = (
         resolve({"dataset": name})
         if name in recipe_names()

@@ -1,4 +1,4 @@
-"""Where a run directory keeps its levels, and what it records. No TensorFlow here."""
+"""The layout of a run directory, and its record. No TensorFlow here."""
 
 import json
 from pathlib import Path
@@ -13,17 +13,17 @@ def level_name(level: int) -> str:
 
 
 def level_path(run: Path, level: int) -> Path:
-    """Where a run keeps a level's ticket."""
+    """The directory of a level's ticket in a run."""
     return run / "tickets" / level_name(level)
 
 
 def is_run(path: Path) -> bool:
-    """Whether a directory is a run's; a ticket's is not."""
+    """Whether a directory is a run directory."""
     return (path / "tickets").is_dir()
 
 
 def is_ticket(path: Path) -> bool:
-    """Whether a directory is a ticket's."""
+    """Whether a directory is that of a ticket."""
     return (path / "ticket.json").is_file()
 
 
@@ -41,14 +41,14 @@ def read_experiment(run: Path) -> dict[str, Any]:
 
 
 def check_ticket(path: str) -> None:
-    """Raises FieldError where field `ticket` points to neither a ticket nor a run."""
+    """Raises FieldError if the field `ticket` is the path of neither a ticket nor a run."""
     if not (is_run(Path(path)) or is_ticket(Path(path))):
         problem = "is not a ticket: give RUN/tickets/level_NN, or RUN for each of its levels"
         raise FieldError("ticket", path, problem)
 
 
 def finished_levels(run: Path) -> int:
-    """How many levels of a run, counted from 0 without a gap, are finished."""
+    """The number of finished levels of a run, counted from 0 up to the first gap."""
     level = 0
     while level_path(run, level).is_dir():
         level += 1

@@ -4,10 +4,12 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lotcal_tf import tables
+from lotcal_tf import metrics, tables
 from lotcal_tf.lottery.search import Predictions
 from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.training.trainer import Progress
@@ -23,15 +25,36 @@ def level_line(record: Record) -> str:
     )
 
 
+def chance_warning(labels: NDArray[np.integer], logits: NDArray[np.floating]) -> str:
+    """A warning if predictions are not significantly better than always the most frequent class.
+
+    Args:
+      labels: `(N,)` integers.
+      logits: `(N, K)`.
+
+    Returns:
+      The warning; empty if the accuracy is above the share of the most frequent class by more than
+      1.645 standard errors (one-sided test at 5 %).
+    """
+    share = float(np.bincount(labels).max() / len(labels))
+    accuracy = metrics.accuracy(labels, logits)
+    if accuracy > share + 1.645 * np.sqrt(share * (1 - share) / len(labels)):
+        return ""
+    return (
+        f"validation accuracy {tables.percent(accuracy)} is no better than chance (the most frequent class "
+        f"has {tables.percent(share)}): check labels, inputs, learning rate and epochs"
+    )
+
+
 def table(records: Sequence[Record]) -> str:
-    """Formats the levels of a run as a table. It marks the best level."""
+    """Formats the levels of a run as a table. It marks the selected level."""
     split = "test" if "test_accuracy" in records[0] else "val"
     selected = selected_level(records)
     transferred = any("source_level" in record for record in records)
     rows = [["level", *(["source"] if transferred else []), "kept", "weights", "accuracy"]]
     rows[0] += ["ECE", "NLL", "Brier", "val NLL"]
     for r in records:
-        figures = [r[f"{split}_{name}"] for name in ("ece", "nll", "brier")]
+        values = [r[f"{split}_{name}"] for name in ("ece", "nll", "brier")]
         rows.append(
             [
                 str(r["level"]),
@@ -39,7 +62,7 @@ def table(records: Sequence[Record]) -> str:
                 tables.percent(r["density"]),
                 f"{r['weights']:,}",
                 tables.percent(r[f"{split}_accuracy"], 2),
-                *(f"{figure:.4f}" for figure in (*figures, r["val_nll"])),
+                *(f"{value:.4f}" for value in (*values, r["val_nll"])),
             ]
         )
     head, *lines = tables.plain(rows).splitlines()
@@ -109,8 +132,11 @@ class ProgressBar:
         self._step = progress.step
 
     def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
-        """Writes the line of the level."""
+        """Writes the line of the level, and a warning if its accuracy is that of chance."""
         self.line(level_line(ticket.record))
+        warning = chance_warning(*predictions["val"])
+        if warning:
+            self.line(f"level {ticket.level}: {warning}")
 
     def on_end(self) -> None:
         """Closes the bar."""

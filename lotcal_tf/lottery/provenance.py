@@ -1,4 +1,4 @@
-"""What `experiment.json` says: the fields, what they came to, and the software that ran."""
+"""The content of `experiment.json`: the fields, their realised values, and the software versions."""
 
 import importlib.metadata
 import platform
@@ -35,9 +35,9 @@ def describe(
 
     Args:
       experiment: its fields.
-      content: digests of what it starts from.
-      dataset, search: what the fields came to.
-      transfer: of a run that starts from tickets: where they come from, what was changed in them.
+      content: digests of the objects that the fields refer to, see `Experiment.identity`.
+      dataset, search: their realised values are recorded.
+      transfer: for a run that starts from tickets: their origin, and what was changed in them.
     """
     weights = search.initial.values()
     return {
@@ -69,7 +69,7 @@ def describe(
 
 
 def _revision() -> str | None:
-    """The checkout's commit, with `+changes` where it was edited; None for an installed copy."""
+    """The checkout's commit, with `+changes` if it was edited; None for an installed copy."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

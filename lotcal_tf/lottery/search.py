@@ -91,7 +91,7 @@ class Search:
       strategy: the strategy class.
       criterion: the pruning criterion's class.
       store: a started run directory; its finished levels are not trained again.
-      observers: are told of each event.
+      observers: are notified of each event.
       distribution: the devices that share each step.
       estimate_time: whether to measure the time of some steps first, for the observers'
         `on_time_estimate`. Results do not depend on it. It must be the same in all processes.

@@ -146,7 +146,7 @@ def from_architecture(
     except (TypeError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise UsageError(
-            f"the ticket's model cannot be built: {line} (a layer of one's own: register it with "
+            f"the ticket's model cannot be built: {line} (a custom layer: register it with "
             "keras.saving.register_keras_serializable, or give custom_objects)"
         ) from error
 
