@@ -43,6 +43,7 @@ from lotcal_tf.lottery.task import GivenTask
 from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.metrics import DEFAULT_BINS
 from lotcal_tf.models.checks import classes_of
+from lotcal_tf.training.given_optimizer import take_objects
 
 SELECTED = "selected"
 
@@ -70,16 +71,20 @@ def find_tickets(
       config: a recipe file, only without a model; as `--config` of the command.
       callbacks: Keras callbacks; each level is one training run for them. Callbacks that work per
         batch are refused, since many steps run in one program. They are not part of the identity.
+        The state of a callback with `state_dict()` and `load_state_dict(state)` is stored with
+        each level, and restored when the run is continued; without these methods, a callback that
+        stops or changes the training cannot continue a run.
       progress: whether to show a bar or lines on standard error.
       **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, out, …) and
-        hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes.
-        The same call continues an interrupted run.
+        hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes,
+        `optimizer` an instance of a Keras optimizer, and `lr` a Keras schedule, whose steps count
+        from the beginning of a level; fresh copies of both are trained. The same call continues an interrupted run.
 
     Raises:
       UsageError: data, model or a field is not valid. Nothing is written.
       TrainingDiverged: a loss was not finite. Finished levels are kept.
     """
-    values = _texts(fields)
+    values, optimizer = take_objects(_texts(fields))
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
     values |= {name: custom.name_of(found) for name, found in classes.items()}
     given = any(data is not None for data in (train, test, validation))
@@ -95,6 +100,8 @@ def find_tickets(
         experiment = _experiment(values)
         dataset = _dataset(train, test, validation, experiment, count)
         task_of = functools.partial(GivenTask, model=model, dataset=dataset)
+    if optimizer is not None:
+        experiment = optimizer.describe(experiment)
     if experiment.distribute == "multi_worker":
         problem = "is for the train command: workers must meet before TensorFlow is first used"
         raise FieldError("distribute", experiment.distribute, problem)
@@ -103,6 +110,7 @@ def find_tickets(
         task_of,
         strategy=classes.get("calib"),
         criterion=classes.get("criterion"),
+        optimizer=optimizer,
         callbacks=callbacks,
         progress=progress,
     )

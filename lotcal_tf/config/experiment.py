@@ -131,7 +131,9 @@ class Experiment:
         from_ticket=True,
     )
     memory_limit_mb: int = _data(
-        2048, "larger data is streamed instead of staying in memory, in MiB", check=fields.at_least(0)
+        2048,
+        "larger data is streamed instead of staying in memory, in MiB",
+        check=fields.at_least(0),
     )
     shuffle_buffer: int = _data(
         10_000, "size of the shuffle buffer of streamed data, in examples", check=fields.at_least(1)

@@ -116,6 +116,9 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
     _check_ticket_fields(experiment, given)
     check_together(experiment, given)
     _check_stochastic_passes(experiment)
+    if experiment.rewind == "pretrained":
+        problem = "is for a model that comes with weights, passed to the library; choose init"
+        raise FieldError("rewind", experiment.rewind, problem)
     if not experiment.ticket:
         registry.model(experiment.model)
     elif "levels" not in given:

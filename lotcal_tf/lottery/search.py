@@ -22,8 +22,9 @@ from lotcal_tf.models.initial import redraw
 from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.criteria import Criterion
 from lotcal_tf.pruning.rewind import Rewind, masked_start
-from lotcal_tf.training.callbacks import check_callbacks
+from lotcal_tf.training.callbacks import check_callbacks, check_resumable, restore, states
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
+from lotcal_tf.training.given_optimizer import GivenOptimizer
 from lotcal_tf.training.time_estimate import estimate_step_time
 from lotcal_tf.training.trainer import Epoch, Progress, Trainer
 
@@ -96,6 +97,7 @@ class Search:
       estimate_time: whether to measure the time of some steps first, for the observers'
         `on_time_estimate`. Results do not depend on it. It must be the same in all processes.
       callbacks: Keras callbacks. Each level is one training run for them, see `Trainer.train`.
+      optimizer: the optimizer or schedule, if the caller passed one as an object.
 
     Raises:
       UsageError: model, data and experiment do not fit together, or a callback cannot be used.
@@ -113,8 +115,11 @@ class Search:
         distribution: Distribution = ONE_DEVICE,
         estimate_time: bool = False,
         callbacks: Sequence["keras.callbacks.Callback"] = (),
+        optimizer: GivenOptimizer | None = None,
     ) -> None:
         check_callbacks(callbacks)
+        if finished := store.finished():
+            check_resumable(callbacks, store.header(finished - 1).get("callbacks", ()), finished)
         self.experiment, self.dataset, self.store = experiment, dataset, store
         self.observers, self.callbacks = observers, callbacks
         self.estimate_time = estimate_time
@@ -137,12 +142,28 @@ class Search:
             raise UsageError(
                 "nothing is left to prune: exclude and exclude_output leave every layer whole"
             )
-        self.trainer = Trainer(experiment, strategy, self.network, dataset, distribution)
+        self.trainer = Trainer(experiment, strategy, self.network, dataset, distribution, optimizer)
         self.pruner = Pruner(experiment, criterion, self.network, dataset, self.trainer.predict)
-        self.rewind = Rewind.parse(experiment.rewind, self.trainer.steps_per_epoch)
-        if self.rewind.steps >= self.trainer.total_steps:
-            problem = f"a level has {self.trainer.total_steps} steps: rewind to an earlier one"
+        self.rewind = self._parse_rewind()
+
+    def _parse_rewind(self) -> Rewind:
+        """The field `rewind`, checked against the length of level 0.
+
+        Raises:
+          FieldError: level 0 ends before the step to rewind to, or may end before it.
+        """
+        experiment, trainer = self.experiment, self.trainer
+        rewind = Rewind.parse(experiment.rewind, trainer.steps_per_epoch)
+        if rewind.steps >= trainer.total_steps:
+            problem = f"a level has {trainer.total_steps} steps: rewind to an earlier one"
             raise FieldError("rewind", experiment.rewind, problem)
+        soonest = (experiment.early_stopping + 1) * trainer.steps_per_epoch
+        if experiment.early_stopping and rewind.steps > soonest:
+            problem = (
+                f"early_stopping={experiment.early_stopping} may end level 0 at step {soonest}"
+            )
+            raise FieldError("rewind", experiment.rewind, f"{problem}: rewind to an earlier one")
+        return rewind
 
     def run(self) -> None:
         """Trains all unfinished levels, and stores each before the next begins.
@@ -153,6 +174,8 @@ class Search:
         """
         first, levels = self.store.finished(), self.experiment.levels
         before = self.store.read(first - 1) if first else None
+        if before is not None:
+            restore(self.callbacks, before.callbacks)
         for observer in self.observers:
             observer.on_start(self._steps(range(first, levels + 1)), self.store.records())
         try:
@@ -184,6 +207,7 @@ class Search:
         masking.assign(self.network, masked_start(start.weights, masks))
         masking.assign_masks(self.network, masks)
         epochs, late_weights = self._train(level)
+        kept = self._kept(epochs)
         predictions = {
             name: self.trainer.predict(split) for name, split in self.dataset.named_splits().items()
         }
@@ -194,7 +218,8 @@ class Search:
             "epochs": epochs[-1].epoch + 1,
             "seconds": round(time.perf_counter() - begun, 3),
             **self._measure(predictions),
-            "train_loss": epochs[-1].train_loss,
+            "train_loss": kept.train_loss,
+            **({"kept_epoch": kept.epoch} if self.experiment.early_stopping else {}),
             "ece_bins": self.experiment.ece_bins,
             "protected": " ".join(start.protected),
             **start.source,
@@ -214,11 +239,18 @@ class Search:
                 if split in predictions
                 for kind, values in zip(("labels", "logits"), predictions[split], strict=True)
             },
+            callbacks=states(self.callbacks),
         )
         self.store.save(ticket)
         for observer in self.observers:
             observer.on_level(ticket, predictions)
         return ticket
+
+    def _kept(self, epochs: Sequence[Epoch]) -> Epoch:
+        """The epoch whose weights a level ends with."""
+        if not self.experiment.early_stopping:
+            return epochs[-1]
+        return min(epochs, key=lambda epoch: epoch.val_loss)
 
     def _train(self, level: int) -> tuple[list[Epoch], Arrays | None]:
         """Trains a level.

@@ -146,6 +146,7 @@ class RunStore:
             "history": list(ticket.history),
             "architecture": json.loads(ticket.architecture),
             "input_range": ticket.input_range,
+            **({"callbacks": list(ticket.callbacks)} if ticket.callbacks else {}),
         }
         text = json.dumps(header | {"checksum": checksum(header)}, indent=1)
         write_atomically(temporary / "ticket.json", text.encode())
@@ -209,5 +210,6 @@ def read_ticket(directory: Path) -> Ticket:
         record=header["record"],
         history=header["history"],
         input_range=header.get("input_range"),
+        callbacks=header.get("callbacks", ()),
         **read_tensors(directory, header),
     )

@@ -35,6 +35,7 @@ class Ticket:
       source: for a ticket adapted from another run, the columns that name the original.
       predictions: labels `(N,)` and logits `(N, K)` of the validation and test data by the trained
         network, as `val/labels`, `val/logits`, `test/labels`, `test/logits`.
+      callbacks: the states of the user's callbacks after the level, see `training.callbacks`.
     """
 
     level: int
@@ -47,6 +48,7 @@ class Ticket:
     input_range: float | None = None
     source: Record = dataclasses.field(default_factory=dict)
     predictions: Arrays = dataclasses.field(default_factory=dict)
+    callbacks: Sequence[Record] = ()
 
     @property
     def density(self) -> float:

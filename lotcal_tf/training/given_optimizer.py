@@ -157,7 +157,7 @@ def _optimizer(given: Any) -> Any:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         problem = f"cannot be copied: its get_config must return every argument ({line})"
         raise FieldError("optimizer", kind.__name__, problem) from error
-    if not same or "learning_rate" not in config:
+    if not same or "learning_rate" not in config or not hasattr(given, "_learning_rate"):
         problem = "cannot be copied: its get_config must return every argument, learning_rate too"
         raise FieldError("optimizer", kind.__name__, problem)
     return given

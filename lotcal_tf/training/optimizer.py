@@ -29,9 +29,7 @@ class DroppingRate(Schedule):
 
     def __call__(self, step: "tf.Tensor") -> "tf.Tensor":
         """Returns the learning rate of step number `step`, counted from 0."""
-        passed = tf.reduce_sum(
-            [tf.cast(step >= drop, tf.float32) for drop in self.drops] or [0.0]
-        )
+        passed = tf.reduce_sum([tf.cast(step >= drop, tf.float32) for drop in self.drops] or [0.0])
         return tf.constant(self.rate, tf.float32) * tf.constant(self.factor, tf.float32) ** passed
 
     def get_config(self) -> dict[str, Any]:
@@ -130,7 +128,9 @@ def level_rate(
     Raises:
       FieldError: a given schedule is missing, or its rates are not numbers of 0 or more.
     """
-    last, warmup = (round(n * steps_per_epoch) for n in (experiment.epochs, experiment.warmup_epochs))
+    last, warmup = (
+        round(n * steps_per_epoch) for n in (experiment.epochs, experiment.warmup_epochs)
+    )
     if experiment.schedule == "custom":
         if given is None or given.schedule is None:
             problem = "pass the Keras schedule that the run began with as lr"
