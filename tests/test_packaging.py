@@ -90,9 +90,7 @@ def contents(wheel):
     """The files of a wheel with their bytes; RECORD repeats them."""
     with zipfile.ZipFile(wheel) as archive:
         return {
-            name: archive.read(name)
-            for name in archive.namelist()
-            if not name.endswith("/RECORD")
+            name: archive.read(name) for name in archive.namelist() if not name.endswith("/RECORD")
         }
 
 

@@ -38,7 +38,7 @@ class GivenOptimizer:
       content: what else the identity of the run needs: configurations and digests of source code.
     """
 
-    kind: type | None
+    kind: Any
     config: Mapping[str, Any]
     undecayed: tuple[str, ...]
     schedule: Any
@@ -46,8 +46,9 @@ class GivenOptimizer:
     content: Mapping[str, str]
 
     def make(self, rate: Any) -> Any:
-        """A new optimizer with the learning rate `rate`."""
-        assert self.kind is not None
+        """A new optimizer with the learning rate `rate`; None if fields name the optimizer."""
+        if self.kind is None:
+            return None
         # A copy, since `from_config` may change its argument.
         config = copy.deepcopy(dict(self.config))
         optimizer = self.kind.from_config(config | {"learning_rate": rate})
@@ -140,7 +141,7 @@ def _optimizer(given: Any) -> Any:
     """
     if isinstance(given, Mapping):
         given = _from_config(given)
-    kind = given if isinstance(given, type) else type(given)
+    kind: Any = given if isinstance(given, type) else type(given)
     if isinstance(given, keras.mixed_precision.LossScaleOptimizer):
         problem = "pass its inner optimizer: the loss is scaled where layers compute in float16"
         raise FieldError("optimizer", kind.__name__, problem)

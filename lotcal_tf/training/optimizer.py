@@ -1,6 +1,6 @@
 """The optimizer of an experiment, and its learning rate as a function of the step."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -12,10 +12,11 @@ from lotcal_tf.config.optimizers import WITH_DECOUPLED_DECAY, WITH_MOMENTUM, is_
 from lotcal_tf.errors import FieldError
 from lotcal_tf.training.given_optimizer import GivenOptimizer
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
+# A learning rate as a function of the step.
+Rate = Callable[["tf.Tensor"], "tf.Tensor"]
 
 
-class DroppingRate(Schedule):
+class DroppingRate(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate that drops after given steps.
 
     Args:
@@ -37,7 +38,7 @@ class DroppingRate(Schedule):
         return {"rate": self.rate, "drops": list(self.drops), "factor": self.factor}
 
 
-class WarmUp(Schedule):
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate that first rises linearly, and then follows another schedule.
 
     Step s of the first `steps` has the rate `rate` · (s + 1) / `steps`, so that no step has rate 0.
@@ -48,7 +49,7 @@ class WarmUp(Schedule):
       then: the schedule that follows, a function of the step counted from the first one of all.
     """
 
-    def __init__(self, rate: float, steps: int, then: Schedule) -> None:
+    def __init__(self, rate: float, steps: int, then: Rate) -> None:
         self.rate, self.steps, self.then = rate, steps, then
 
     def __call__(self, step: "tf.Tensor") -> "tf.Tensor":
@@ -61,7 +62,7 @@ class WarmUp(Schedule):
         return {"rate": self.rate, "steps": self.steps, "then": self.then}
 
 
-class CosineRate(Schedule):
+class CosineRate(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate that falls along half a cosine from `rate` at step `first` to 0 at `last`.
 
     It is `keras.optimizers.schedules.CosineDecay`, started at a later step.
@@ -80,7 +81,7 @@ class CosineRate(Schedule):
         return {"rate": self.rate, "first": self.first, "last": self.last}
 
 
-class LevelRate(Schedule):
+class LevelRate(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate of a level: a schedule that may begin in the middle.
 
     After late rewinding to step K the optimizer starts again, with its step count and slots as new,
@@ -95,7 +96,7 @@ class LevelRate(Schedule):
         below 0: none.
     """
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Rate) -> None:
         self.schedule = schedule
         self.offset = tf.Variable(0, trainable=False, dtype=tf.int64, name="schedule_offset")
         self.fixed = tf.Variable(-1.0, trainable=False, name="fixed_rate")
@@ -137,7 +138,8 @@ def level_rate(
             raise FieldError("schedule", "custom", problem)
         _check_rates(given.schedule, last)
         return LevelRate(given.schedule)
-    lr, schedule = experiment.lr, Schedule
+    lr = experiment.lr
+    schedule: Rate
     if experiment.schedule == "cosine":
         schedule = CosineRate(lr, warmup, last)
     else:
@@ -147,7 +149,7 @@ def level_rate(
     return LevelRate(WarmUp(lr, warmup, schedule) if warmup else schedule)
 
 
-def _check_rates(schedule: Schedule, steps: int) -> None:
+def _check_rates(schedule: Rate, steps: int) -> None:
     for step in sorted({0, steps // 2, steps - 1}):
         rate = float(schedule(tf.constant(step, tf.int64)))
         if not 0 <= rate < float("inf"):
@@ -209,10 +211,8 @@ def make_optimizer(
       given: its optimizer, if there is one, takes the place of the fields.
       scale_loss: whether to scale the loss, as gradients in float16 need it.
     """
-    if given is not None and given.kind is not None:
-        optimizer = given.make(rate)
-    else:
-        optimizer = _by_fields(experiment, rate)
+    made = None if given is None else given.make(rate)
+    optimizer = _by_fields(experiment, rate) if made is None else made
     return keras.mixed_precision.LossScaleOptimizer(optimizer) if scale_loss else optimizer
 
 

@@ -15,7 +15,7 @@ from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import named_seed, step_seed
 from lotcal_tf.training.compiled_loop import MAX_STEPS_PER_CALL
-from lotcal_tf.training.optimizer import build_optimizer
+from lotcal_tf.training.optimizer import level_rate, make_optimizer
 from lotcal_tf.training.trainer import Trainer
 
 BATCH, EPOCHS, STEPS = 8, 3, 6  # of 50 training examples two are left over in each epoch
@@ -80,10 +80,10 @@ def by_hand(level=0, first=0, last=EPOCHS * STEPS):
     """Steps [first, last) of the schedule, one by one: the weights, and a row for every epoch."""
     network, dataset = make_network(), make_dataset()
     strategy = CrossEntropy(network)
-    settings = {"lr": 0.08, "momentum": 0.9, "weight_decay": 0.01, "lr_drops": (2,)}
-    optimizer = build_optimizer("sgd", steps_per_epoch=STEPS, **settings)
+    rate = level_rate(Experiment(**SCHEDULE), STEPS)
+    optimizer = make_optimizer(Experiment(**SCHEDULE), rate)
     optimizer.build(network.trainable_variables)
-    optimizer._learning_rate.offset.assign(first)
+    rate.begin(first)
     strategy.compile(optimizer=optimizer)
     rows, logs = [], []
     for step in range(first, last):
