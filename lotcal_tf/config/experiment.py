@@ -35,7 +35,6 @@ _OF_LOCAL = OnlyWith("scope", lambda v: v == "local", "--scope=local")
 _OF_MOMENTUM = OnlyWith(
     "optimizer", lambda v: v in optimizers.WITH_MOMENTUM, "--optimizer=sgd or rmsprop"
 )
-_OF_SGD = OnlyWith("optimizer", lambda v: v == "sgd", "--optimizer=sgd")
 _NAMED_SCHEDULE = OnlyWith(
     "schedule", lambda v: v != "custom", "--schedule=step, constant or cosine"
 )
@@ -178,7 +177,9 @@ class Experiment:
         only_with=_NAMED_SCHEDULE,
     )
     momentum: float = _training(0.0, "momentum", check=fields.fraction, only_with=_OF_MOMENTUM)
-    nesterov: bool = _training(False, "Nesterov momentum; needs momentum", only_with=_OF_SGD)
+    nesterov: bool = _training(
+        False, "Nesterov momentum, of sgd", only_with=OnlyWith("momentum", bool, "--momentum")
+    )
     weight_decay: float = _training(
         0.0,
         "L2 weight decay, added to every gradient as PyTorch does; of adamw (0.004 in Keras) and "
@@ -510,8 +511,8 @@ def _check_training(experiment: Experiment, given: Mapping[str, Any]) -> None:
     if "schedule" in given and experiment.schedule == "custom":
         problem = "is set where the library is given a Keras schedule as lr; choose another"
         raise FieldError("schedule", "custom", problem)
-    if experiment.nesterov and not experiment.momentum:
-        raise FieldError("nesterov", True, "needs momentum, which is 0: set momentum, e.g. to 0.9")
+    if experiment.nesterov and experiment.optimizer == "rmsprop":
+        raise FieldError("nesterov", True, "optimizer=rmsprop does not have it: choose sgd")
     if experiment.clip_norm is not None and experiment.clip_value is not None:
         problem = f"clip_norm={experiment.clip_norm} clips already: set one of them"
         raise FieldError("clip_value", experiment.clip_value, problem)

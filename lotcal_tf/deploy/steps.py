@@ -25,6 +25,7 @@ from lotcal_tf.formats.keras import KerasRunner
 from lotcal_tf.formats.outputs import PROBABILITIES, logits_of
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.metrics import prediction_bins
+from lotcal_tf.models.precision import in_float32
 from lotcal_tf.pruning.compaction import Compaction, compact
 
 PARITY, SPARSITY_REPORT = "parity.json", "sparsity_report.json"
@@ -80,16 +81,18 @@ class Written:
 def write(job: Job, target: Path, scratch: Path, background: Background) -> Written:
     """Writes all files; the ticket, and the files already written, are run in the background.
 
+    A network that was trained in mixed precision computes in float32 here and in the files.
+
     Raises:
       UsageError, ExportMismatch: see `export`.
     """
-    model = job.ticket.model()
+    model = in_float32(job.ticket.model())
     if job.scaled:
         fold_temperature(model, job.temperature)
     compaction = compact(model)
     inputs = job.examples.inputs
     # The ticket runs as a second copy without the temperature: this verifies the folding, too.
-    runner = KerasRunner(job.ticket.model())
+    runner = KerasRunner(in_float32(job.ticket.model()))
     ticket = Opened(Path("the ticket"), "ticket", runner)
     ticket.check_fits(inputs.shape[1:], None, f"the {job.examples.split} data")
     ticket_outputs = background.run(runner, inputs)
@@ -100,7 +103,7 @@ def write(job: Job, target: Path, scratch: Path, background: Background) -> Writ
         file = candidates.write(name, job.encoding, target, refitted=job.scaled)
         files[name] = file, background.run(file.row.load().runner(file.path), inputs)
     references = {
-        DENSE: candidates.reference(job.dense or job.ticket.dense(), "dense"),
+        DENSE: candidates.reference(in_float32(job.dense or job.ticket.dense()), "dense"),
         MASKED: candidates.reference(model, "masked"),
     }
     return Written(model, compaction, ticket_outputs, files, references)

@@ -64,7 +64,10 @@ class KerasRunner:
 
     def __init__(self, model: "keras.Model") -> None:
         spec = tf.TensorSpec(model.input_shape, tf.float32)
-        self._run = tf.function(lambda batch: model(batch, training=False), input_signature=[spec])
+        # Under mixed precision the outputs have 16 bits.
+        self._run = tf.function(
+            lambda batch: tf.cast(model(batch, training=False), tf.float32), input_signature=[spec]
+        )
         self.output = output_name(model)
         self.shape = tuple(model.input_shape[1:])
         self.classes = model.output_shape[-1]

@@ -127,7 +127,7 @@ class Trainer:
     ) -> None:
         self.experiment, self.network, self.dataset = experiment, network, dataset
         self.distribution = distribution
-        distribution.check(experiment, strategy)
+        distribution.check(experiment, strategy, network)
         count = dataset.train.count
         if experiment.batch_size > count:
             problem = f"the training split has {count} examples: a batch cannot be larger"
