@@ -18,6 +18,10 @@ from lotcal_tf.config.experiment import FIELDS, Experiment
 from lotcal_tf.config.optimizers import OPTIMIZERS, WITH_DECOUPLED_DECAY
 from lotcal_tf.errors import FieldError
 
+# Adafactor multiplies the mean squared gradients of a row and of a column, and adds this number to
+# the squares. With Keras's 1e-30 the product is 0 in float32 where both are pruned, and the step NaN.
+ADAFACTOR_EPSILON = 1e-16
+
 # Entries of a configuration that do not change the steps.
 _WITHOUT_EFFECT = ("name", "jit_compile", "is_legacy_optimizer")
 # The fields that are arguments of the object's constructor instead.
@@ -158,6 +162,9 @@ def _optimizer(given: Any) -> Any:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         problem = f"cannot be copied: its get_config must return every argument ({line})"
         raise FieldError("optimizer", kind.__name__, problem) from error
+    if config.get("epsilon_1", 1.0) < ADAFACTOR_EPSILON:
+        problem = f"epsilon_1={config['epsilon_1']} gives NaN where a row and a column are pruned: "
+        raise FieldError("optimizer", kind.__name__, f"{problem}pass {ADAFACTOR_EPSILON} or more")
     if not same or "learning_rate" not in config or not hasattr(given, "_learning_rate"):
         problem = "cannot be copied: its get_config must return every argument, learning_rate too"
         raise FieldError("optimizer", kind.__name__, problem)

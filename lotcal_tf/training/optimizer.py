@@ -10,7 +10,7 @@ from lotcal_tf.config.custom import load_class
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.optimizers import WITH_DECOUPLED_DECAY, WITH_MOMENTUM, is_custom
 from lotcal_tf.errors import FieldError
-from lotcal_tf.training.given_optimizer import GivenOptimizer
+from lotcal_tf.training.given_optimizer import ADAFACTOR_EPSILON, GivenOptimizer
 
 # A learning rate as a function of the step.
 Rate = Callable[["tf.Tensor"], "tf.Tensor"]
@@ -227,6 +227,8 @@ def _by_fields(experiment: Experiment, rate: LevelRate) -> "keras.optimizers.Opt
         settings["momentum"] = experiment.momentum
     if name == "sgd":
         settings["nesterov"] = experiment.nesterov
+    if name == "adafactor":
+        settings["epsilon_1"] = ADAFACTOR_EPSILON
     optimizer = kind(rate, **settings)
     # Attributes, since the constructor of a custom class may not have these arguments.
     optimizer.global_clipnorm, optimizer.clipvalue = experiment.clip_norm, experiment.clip_value
