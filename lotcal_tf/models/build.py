@@ -78,7 +78,7 @@ def build_model(
         model = keras.Model(
             inputs, family.load()(x, classes, draw, dropout, **arguments), name=name
         )
-    return redraw(model, seed, "initial")
+        return redraw(model, seed, "initial")
 
 
 def _scaled(

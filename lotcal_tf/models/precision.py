@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lotcal_tf.compat import keras
-from lotcal_tf.models.keras_graph import copy_layer, rebuild
+from lotcal_tf.models.keras_graph import copy_layer, is_nested, rebuild
 
 
 @contextlib.contextmanager
@@ -21,12 +21,17 @@ def policy(name: str) -> Iterator[None]:
 
 def uses_float16(model: "keras.Model") -> bool:
     """Whether a layer computes in float16, so that the loss must be scaled."""
-    return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+    return "float16" in _compute_dtypes(model)
 
 
 def is_mixed(model: "keras.Model") -> bool:
     """Whether a layer computes in 16 bits."""
-    return any(layer.compute_dtype in ("float16", "bfloat16") for layer in model._flatten_layers())
+    return bool(_compute_dtypes(model) & {"float16", "bfloat16"})
+
+
+def _compute_dtypes(model: "keras.Model") -> set[str]:
+    # A model has the policy that was global when it was made, and computes nothing itself.
+    return {layer.compute_dtype for layer in model._flatten_layers() if not is_nested(layer)}
 
 
 def in_float32(model: "keras.Model") -> "keras.Model":
