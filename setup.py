@@ -53,7 +53,11 @@ DOCS = [
     "ruff>=0.17.6,<0.18",  # formats the signatures of the API pages
 ]
 
+# The client of MLflow, and what its SQLite store needs.
+MLFLOW = ["alembic>=1.10,<2", "mlflow-skinny>=3.17,<4", "sqlalchemy>=2,<3"]
+
 EXTRAS = {
+    "mlflow": MLFLOW,
     "test": [
         "import-linter>=2.17,<3",
         "mypy>=2.4,<3",
@@ -63,6 +67,7 @@ EXTRAS = {
         "setuptools>=77",  # tests/test_packaging.py builds a wheel without a network
         "types-tabulate>=0.9,<1",
         *DOCS,  # the tests build the site
+        *MLFLOW,
     ],
     "docs": DOCS,
 }

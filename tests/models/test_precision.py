@@ -71,7 +71,8 @@ def test_masked_layers_keep_float32_weights_and_zero_gradients(name):
     masking.assign_masks(network, masks)
     inputs = tf.random.stateless_normal((4, 8), (1, 2))
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(tf.cast(network(inputs, training=True), tf.float32)[:, 0])
+        logits = tf.cast(network(inputs, training=True), tf.float32)
+        loss = tf.reduce_sum(logits[:, 0] ** 3)
     variables = masking.weight_variables(network)
     kernel, mask = variables["inner/a/kernel"], masks["inner/a/kernel"]
     gradient = tape.gradient(loss, kernel)
