@@ -19,7 +19,7 @@ from lotcal_tf.tables import markdown
 
 METRICS = {"accuracy": "test accuracy (%)", "ece": "ECE", "nll": "NLL"}
 # Colours and line styles differ in lightness too, so that they can be distinguished in grey.
-STYLES = (("#222222", "--"), ("#1b6ca8", "-"), ("#e08a1e", "-"), ("#3f9e6e", "-."))
+STYLES = (("#222222", "--"), ("#1b6ca8", "-"), ("#e08a1e", "-."), ("#3f9e6e", ":"))
 TICKS = (100, 50, 20, 10, 5, 2, 1)
 
 
