@@ -71,14 +71,13 @@ def find_tickets(
       config: a recipe file, only without a model; as `--config` of the command.
       callbacks: Keras callbacks; each level is one training run for them. Callbacks that work per
         batch are refused, since many steps run in one program. They are not part of the identity.
-        The state of a callback with `state_dict()` and `load_state_dict(state)` is stored with
-        each level, and restored when the run is continued; without these methods, a callback that
-        stops or changes the training cannot continue a run.
+        One that stops or changes the training can continue a run only if it has `state_dict()` and
+        `load_state_dict(state)`; its state is stored with each level.
       progress: whether to show a bar or lines on standard error.
       **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, out, …) and
         hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes,
         `optimizer` an instance of a Keras optimizer, and `lr` a Keras schedule, whose steps count
-        from the beginning of a level; fresh copies of both are trained. The same call continues an interrupted run.
+        from the beginning of a level; copies are trained. The same call continues a run.
 
     Raises:
       UsageError: data, model or a field is not valid. Nothing is written.
@@ -100,11 +99,7 @@ def find_tickets(
         experiment = _experiment(values)
         dataset = _dataset(train, test, validation, experiment, count)
         task_of = functools.partial(GivenTask, model=model, dataset=dataset)
-    if optimizer is not None:
-        experiment = optimizer.describe(experiment)
-    if experiment.distribute == "multi_worker":
-        problem = "is for the train command: workers must meet before TensorFlow is first used"
-        raise FieldError("distribute", experiment.distribute, problem)
+    _refuse_workers(experiment)
     return run_experiment(
         experiment,
         task_of,
@@ -114,6 +109,12 @@ def find_tickets(
         callbacks=callbacks,
         progress=progress,
     )
+
+
+def _refuse_workers(experiment: Experiment) -> None:
+    if experiment.distribute == "multi_worker":
+        problem = "is for the train command: workers must meet before TensorFlow is first used"
+        raise FieldError("distribute", experiment.distribute, problem)
 
 
 def _experiment(values: Mapping[str, Any]) -> Experiment:

@@ -103,6 +103,7 @@ def run_experiment(
     trained_by: type[Strategy] = _method("calib", experiment.calib, strategy, Strategy)
     pruned_by: type[Criterion] = _method("criterion", experiment.criterion, criterion, Criterion)
     experiment = experiment.with_methods(trained_by.Hyperparameters, pruned_by.Hyperparameters)
+    experiment = experiment if optimizer is None else optimizer.describe(experiment)
     check_together(experiment, {})  # settings of custom methods are known only now
     workers = cluster.of(experiment.distribute)
     if task_of is None:

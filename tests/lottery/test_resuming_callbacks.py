@@ -72,6 +72,30 @@ def test_the_record_of_a_run_names_the_optimizer_that_was_passed(tmp_path):
     assert find(tmp_path / "run", 0, optimizer=optimizer, schedule="cosine").found == 1
 
 
+MODULE = """
+from tf_keras.optimizers import SGD
+
+class Negative(SGD):
+    def update_step(self, gradient, variable):
+        super().update_step({}gradient, variable)
+"""
+
+
+def test_a_custom_optimizer_by_name_is_another_run_after_an_edit(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ids = []
+    for number, sign in enumerate(("", "-")):
+        name = f"own_optimizer_{number}"
+        (tmp_path / f"{name}.py").write_text(MODULE.format(sign))
+        run = find(tmp_path / name, 0, optimizer=f"{name}:Negative", lr=0.5, weight_decay=0.01)
+        record = json.loads((run.directory / "experiment.json").read_text())
+        ids.append((record["identity"]["optimizer_source"], run.records[0]["val_nll"]))
+    assert ids[0][0] != ids[1][0]
+    assert ids[0][1] < ids[1][1]
+    with pytest.raises(FieldError, match="optimizer=json:JSONDecoder: .*tf_keras"):
+        find(tmp_path / "other", 0, optimizer="json:JSONDecoder")
+
+
 def test_pretrained_weights_are_rewound_to_as_initial_ones(tmp_path):
     found = [find(tmp_path / rewind, 1, rewind=rewind) for rewind in ("init", "pretrained")]
     assert found[0].ticket(1).digest == found[1].ticket(1).digest
