@@ -133,6 +133,9 @@ class ProgressBar:
 
     def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
         """Writes the line of the level, and a warning if its accuracy is that of chance."""
+        if self._bar is not None:
+            self._bar.total -= self._last - self._step  # The steps that the level stopped before.
+            self._bar.refresh()
         self.line(level_line(ticket.record))
         warning = chance_warning(*predictions["val"])
         if warning:
