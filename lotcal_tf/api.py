@@ -5,12 +5,12 @@ The commands call the same functions.
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.config import custom, registry
@@ -29,27 +29,29 @@ from lotcal_tf.config.run_data import (
     unseen_experiment,
 )
 from lotcal_tf.config.run_directory import is_run, level_name
-from lotcal_tf.data import arrays, sources
-from lotcal_tf.data.splits import Dataset, Part
+from lotcal_tf.data import given as given_data
+from lotcal_tf.data import sources
+from lotcal_tf.data.splits import Part
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import Exported, export, exported
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
-from lotcal_tf.evaluation.open_model import Opened, open_model
+from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.task import GivenTask
 from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.metrics import DEFAULT_BINS
-from lotcal_tf.models.checks import classes_of
+from lotcal_tf.models.checks import classes_of, example_shape
+from lotcal_tf.models.given import GivenModel
 from lotcal_tf.training.given_optimizer import take_objects
 
 SELECTED = "selected"
 
 
 def find_tickets(
-    model: "keras.Model | str | None" = None,
+    model: "keras.Model | str | Path | None" = None,
     train: Any = None,
     test: Any = None,
     validation: Any = None,
@@ -62,10 +64,13 @@ def find_tickets(
     """Finds lottery tickets in a Keras model, or in the built-in network and data that fields name.
 
     Args:
-      model: a tf_keras model that returns logits: functional or sequential, nested models allowed. Its
-        weights are the initial weights; it is not changed. Without data: the name of a built-in
-        network, or None for that of the recipe.
-      train, test, validation: `(inputs, labels)` arrays, or unbatched `tf.data` pipelines of such pairs.
+      model: a classifier of tf_keras or Keras 3: functional or sequential, nested models allowed; or
+        the path of a `.keras` file of either. Its weights are the initial weights; it is not changed.
+        A softmax or sigmoid at its end is removed, with a notice; a single logit becomes two. Without
+        data: also the name of a built-in network, or None for that of the recipe.
+      train, test, validation: `(inputs, labels)` arrays or pandas objects, Hugging Face data sets, or
+        `tf.data` pipelines of pairs, single or in batches. Labels are class numbers from 0, `(N,)` or
+        `(N, 1)`, or one-hot `(N, K)`.
         Test data is never used for selection; without it, tables show validation metrics.
         validation=None: split from train (field `validation_size`).
       config: a recipe file, only without a model; as `--config` of the command.
@@ -84,6 +89,7 @@ def find_tickets(
       TrainingDiverged: a loss was not finite. Finished levels are kept.
     """
     values, optimizer = take_objects(_texts(fields))
+    model = str(model) if isinstance(model, Path) else model
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
     values |= {name: custom.name_of(found) for name, found in classes.items()}
     given = any(data is not None for data in (train, test, validation))
@@ -92,13 +98,19 @@ def find_tickets(
         experiment, task_of = resolve(values | named, _text(config)), None
     else:
         if model is None:
-            raise UsageError("model is missing: pass a tf_keras model beside the data")
+            raise UsageError("model is missing: pass a Keras model beside the data")
         if train is None or config is not None:
             raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
-        count = classes_of(model)
+        if isinstance(model, str) and not registry.is_model_file(model):
+            raise FieldError("model", model, "beside data, pass a Keras model or a .keras file")
+        given_model = GivenModel.of(model)
+        count = classes_of(given_model.model)
         experiment = _experiment(values)
-        dataset = _dataset(train, test, validation, experiment, count)
-        task_of = functools.partial(GivenTask, model=model, dataset=dataset)
+        shape = example_shape(given_model.model)
+        dataset = given_data.dataset(
+            train, test, validation, experiment, classes=count, shape=shape
+        )
+        task_of = functools.partial(GivenTask, model=given_model, dataset=dataset)
     _refuse_workers(experiment)
     return run_experiment(
         experiment,
@@ -156,9 +168,12 @@ def export_ticket(
     level: int | str = SELECTED,
     formats: Sequence[str] = registry.DEFAULT_FORMATS,
     encoding: str | None = None,
+    prefer: str = registry.SPEED,
     output: str = "logits",
     scaled: bool | None = None,
     tolerance: Tolerance = DEFAULT_TOLERANCE,
+    class_names: Sequence[str] | None = None,
+    license: str | None = None,
     seconds: float = 0.5,
     reuse: bool = False,
     progress: Callable[[str], None] = lambda line: None,
@@ -191,25 +206,30 @@ def export_ticket(
     if test is None:
         examples = request.examples(ticket, _text(config), values, progress)
     else:
-        examples = Examples.given(test, validation, train, classes=request.classes)
+        examples = Examples.given(
+            test, validation, train, classes=request.classes, shape=request.shape
+        )
     return export(
         request.ticket,
         request.directory,
         examples,
         formats=formats,
         encoding=encoding,
+        prefer=prefer,
         output=output,
         scaled=scaled,
         tolerance=tolerance,
         bins=settings.ece_bins,
         **request.origin(),
+        class_names=class_names,
+        license=license,
         seconds=seconds,
         progress=progress,
     )
 
 
 def measure_model(
-    model: Run | str | Path,
+    model: "Run | keras.Model | str | Path",
     test: Any = None,
     *,
     split: str = "test",
@@ -222,11 +242,12 @@ def measure_model(
     config: str | Path | None = None,
     **fields: Any,
 ) -> Measurement:
-    """Measures a ticket or an exported file.
+    """Measures a ticket, an exported file or a model in memory.
 
     Args:
-      model: a file, a SavedModel directory, `RUN/tickets/level_NN`, or a run (its selected ticket).
-      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline. None: the data of
+      model: a file, a SavedModel directory, `RUN/tickets/level_NN`, a run (its selected ticket), or a
+        classifier of tf_keras or Keras 3 in memory, for which `test` is needed.
+      test: data as for `find_tickets`. None: the data of
         the model's run, or of `fields` or `config`. On the data of its run, a ticket is measured by
         its stored predictions.
       split: for named data, `test`, or `val`: the validation split of the run with its label noise.
@@ -242,7 +263,16 @@ def measure_model(
       UsageError, LotcalError: see `evaluation.measure.measure_opened`.
     """
     values = _data_fields(fields, config, named=test is None)
-    opened = open_model(model.directory if isinstance(model, Run) else Path(model))
+    given = None if isinstance(model, Run | str | Path) else GivenModel.of(model)
+    if given is None:
+        opened = open_model(model.directory if isinstance(model, Run) else Path(model))
+    elif test is None:
+        raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
+    else:
+        classes_of(given.model)
+        opened = open_given(given)
+    for note in opened.notes if progress else ():
+        print(note, file=sys.stderr)
     common: dict[str, Any] = {
         "split": split,
         "scaled": scaled,
@@ -250,7 +280,7 @@ def measure_model(
         "severities": severities,
         "progress": progress,
     }
-    record = recorded_fields(opened.path)
+    record = {} if given is not None else recorded_fields(opened.path)
     if test is not None:
         bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
         part, others = _given_parts(opened, test, unseen, input_range)
@@ -285,10 +315,10 @@ def _given_parts(
         raise UsageError("unseen must be a dictionary of names and inputs where test is given")
     inside: dict[str, Any] = {"classes": classes, "input_range": input_range}
     others = {
-        name: arrays.part_of_test((inputs, np.zeros(len(inputs), np.int32)), **inside)
+        name: given_data.part((inputs, np.zeros(len(inputs), np.int32)), split=name, **inside)
         for name, inputs in (unseen.items() if isinstance(unseen, Mapping) else ())
     }
-    return arrays.part_of_test(test, **inside), others
+    return given_data.part(test, split="test", shape=opened.runner.shape, **inside), others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,6 +360,11 @@ class _ExportRequest:
         """The number of classes."""
         return classes_of(self.ticket.dense())
 
+    @property
+    def shape(self) -> tuple[int | None, ...] | None:
+        """The shape of one input, see `example_shape`."""
+        return example_shape(self.ticket.dense())
+
     def origin(self) -> dict[str, Any]:
         """The dense network and the record of the run; empty if the run is unknown."""
         if self.store is None:
@@ -361,6 +396,8 @@ class _ExportRequest:
             dataset = given.load()
         else:
             experiment = data_experiment(self.store.directory, fields, config)
+            if own:
+                sources.check_unchanged(experiment, self.store.experiment().get("content", {}))
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)
         return Examples.of(dataset, self.store.experiment()["experiment"]["seed"])
@@ -406,31 +443,3 @@ def _data_fields(
         if not named and name not in ("ece_bins", *others):
             raise FieldError(name, value, "describes named data; here data is passed as objects")
     return values
-
-
-def _dataset(
-    train: Any, test: Any, validation: Any, experiment: Experiment, classes: int
-) -> Dataset:
-    """The data set of arrays or pipelines, all of one kind."""
-    given = [data for data in (train, test, validation) if data is not None]
-    common: dict[str, Any] = {
-        "classes": classes,
-        "validation_size": experiment.validation_size,
-        "seed": experiment.seed,
-        "half": experiment.half,
-    }
-    pipelines = [isinstance(data, tf.data.Dataset) for data in given]
-    if all(pipelines):
-        return arrays.from_pipelines(
-            train,
-            test,
-            validation,
-            memory_limit_mb=experiment.memory_limit_mb,
-            shuffle_buffer=experiment.shuffle_buffer,
-            **common,
-        )
-    if any(pipelines) or not all(map(arrays.is_pair, given)):
-        raise UsageError(
-            "train, test and validation must all be (inputs, labels) pairs, or all tf.data pipelines"
-        )
-    return arrays.from_arrays(train, test, validation, **common)

@@ -7,6 +7,7 @@ interrupted run; more --levels extend a finished one.
 
 from lotcal_tf.config import flags
 from lotcal_tf.config.recipes import recipe_names, resolve
+from lotcal_tf.config.run_data import data_path
 from lotcal_tf.config.run_directory import check_ticket
 from lotcal_tf.training.distributed import cluster
 
@@ -22,6 +23,7 @@ def main(request: flags.Request) -> None:
       LotcalError: with a message of one line.
     """
     experiment = resolve(request.given, request.config)
+    data_path(experiment)
     cluster.of(experiment.distribute)
     if experiment.ticket:
         check_ticket(experiment.ticket)

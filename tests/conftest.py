@@ -82,6 +82,41 @@ def call_command(capfd):
     return call
 
 
+# Data in files
+
+
+@pytest.fixture
+def make_source(tmp_path):
+    """make_source(name) → the `data_dir` of a registered source that reads files: 120 examples, 3 classes."""
+
+    def make(name):
+        import numpy as np
+
+        draw = np.random.default_rng(0)
+        labels = np.arange(120) % 3
+        if name == "folder":
+            from PIL import Image
+
+            for number, label in enumerate(labels):
+                folder = tmp_path / "images" / ["cat", "dog", "eel"][label]
+                folder.mkdir(parents=True, exist_ok=True)
+                pixels = draw.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+            return str(tmp_path / "images")
+        if name == "table":
+            pandas = pytest.importorskip("pandas", reason="needs lotcal-tf[tables]")
+            columns = {f"x{n}": draw.normal(size=120) for n in range(4)}
+            path = tmp_path / "table.csv"
+            pandas.DataFrame(columns | {"label": labels}).to_csv(path, index=False)
+            return str(path)
+        datasets = pytest.importorskip("datasets", reason="needs lotcal-tf[hf]")
+        columns = {"features": draw.normal(size=(120, 4)).tolist(), "label": labels.tolist()}
+        datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / "hf")
+        return str(tmp_path / "hf")
+
+    return make
+
+
 # Finished runs for tests of exporting and measuring; a test that changes one copies it first.
 
 # Not the defaults: what is exported and measured must be split and binned as in the run.

@@ -194,7 +194,7 @@ def test_a_run_directory_has_the_files_that_the_readme_lists(finished):
         for name in ("ticket.json", *(f"{tensor}.safetensors" for tensor in TENSORS))
     }
     rest = {"experiment.json", "metrics.csv", "history.csv"}
-    card = ("model_card.json", "model_card.md", "reliability.png")
+    card = ("model_card.json", "README.md", "reliability.png")
     shown = ("ticket_float32.tflite", "parity.json", "sparsity_report.json", *card)
     export = {f"export/{name}" for name in shown}
     assert found == tickets | rest | export | model | {board}

@@ -31,6 +31,10 @@ _OF_MIXTURE = OnlyWith("source", lambda v: v == "mixture", "--dataset=mixture")
 _OF_FILES = OnlyWith(
     "source", lambda v: registry.source(v).from_files, "data that is read from files"
 )
+_OF_USER = OnlyWith(
+    "source", lambda v: bool(registry.source(v).digest_path), "--dataset=folder, table or hf"
+)
+_OF_FOLDER = OnlyWith("source", lambda v: v == "folder", "--dataset=folder")
 _OF_LOCAL = OnlyWith("scope", lambda v: v == "local", "--scope=local")
 _OF_MOMENTUM = OnlyWith(
     "optimizer", lambda v: v in optimizers.WITH_MOMENTUM, "--optimizer=sgd or rmsprop"
@@ -53,12 +57,12 @@ class Experiment:
     dataset: str = _data("digits", "name of a recipe", main=True, named_only=True)
     source: str = _data(
         "",
-        "name of a TFDS data set, `digits` or `mixture`; default: that of the recipe, or dataset",
+        f"name of a TFDS data set, or {', '.join(registry.SOURCES)}; default: that of the recipe, or dataset",
         named_only=True,
     )
     data_dir: str | None = _data(
         None,
-        "directory of TFDS data",
+        "directory of TFDS data or of the class folders of images; file of a table",
         main=True,
         only_with=_OF_FILES,
         identity=False,
@@ -68,6 +72,33 @@ class Experiment:
         None,
         "validation examples, drawn from the training data by seed; default: a tenth",
         check=fields.at_least(1),
+    )
+    test_size: int | None = _data(
+        None,
+        "test examples, the same for every seed, of data without a test split; default: a fifth",
+        check=fields.at_least(1),
+        only_with=_OF_USER,
+        named_only=True,
+    )
+    image_size: tuple[int, ...] = _data(
+        (),
+        "height and width that images are resized to, or one number for both; default: their own size",
+        check=fields.image_size,
+        only_with=_OF_FOLDER,
+        named_only=True,
+    )
+    color_mode: str = _data(
+        "auto",
+        "one channel or three; auto: one if all images are grey",
+        choices=("auto", "grayscale", "rgb"),
+        only_with=_OF_FOLDER,
+        named_only=True,
+    )
+    label_column: str = _data(
+        "label",
+        "the column with the classes",
+        only_with=OnlyWith("source", lambda v: v in ("table", "hf"), "--dataset=table or hf"),
+        named_only=True,
     )
     half: str = _data(
         "whole",
@@ -117,7 +148,8 @@ class Experiment:
     )
     input_mean: tuple[float, ...] = _data(
         (),
-        "mean of the inputs after scaling to [0, 1], one value or one per channel",
+        "mean of the inputs after scaling to [0, 1], one value or one per channel; default: of a table the mean of "
+        "each feature, else 0",
         check=fields.all_finite,
         named_only=True,
         from_ticket=True,
@@ -139,7 +171,8 @@ class Experiment:
     )
     model: str = _network(
         "lenet_300_100",
-        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; with a width: resnet20_8",
+        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; with a width: resnet20_8; "
+        "or FILE.keras, a file of Keras 3 or tf_keras",
         main=True,
         named_only=True,
         from_ticket=True,

@@ -155,6 +155,13 @@ def classes(value: tuple[int, ...]) -> str | None:
     return None if all(v >= 0 for v in value) else "must be class numbers, 0 or more"
 
 
+def image_size(value: tuple[int, ...]) -> str | None:
+    """No size, or one or two of at least 1 pixel."""
+    if len(value) <= 2 and all(v >= 1 for v in value):
+        return None
+    return "must be a height and a width in pixels, e.g. 48,64, or one number for both"
+
+
 def dimensions(value: int) -> str | None:
     """Dimensions of a mixture."""
     return None if 1 <= value <= 60 else "must be 1 to 60"

@@ -1,12 +1,13 @@
 """The examples of an export: for comparing the files with the ticket, and for quantisation."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lotcal_tf.data.arrays import part_of_test
+from lotcal_tf.data import given as given_data
 from lotcal_tf.data.splits import Dataset, Split
 from lotcal_tf.formats.format import Material
 
@@ -48,15 +49,17 @@ class Examples:
         train: Any = None,
         *,
         classes: int,
+        shape: Sequence[int | None] | None = None,
         shuffle_buffer: int = 10_000,
     ) -> "Examples":
         """Examples from arrays or pipelines.
 
         Args:
-          test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs.
+          test: see `given.dataset`.
           validation: likewise; for the ranges and temperatures of quantised files.
           train: likewise; for quantisation-aware fine-tuning.
           classes: the number of classes of the ticket.
+          shape: the shape of one input of the ticket, None for a dimension of any size; None: unknown.
           shuffle_buffer: of a training pipeline that does not fit in memory, in examples.
 
         Raises:
@@ -64,7 +67,9 @@ class Examples:
         """
 
         def split(name: str, data: Any) -> Split:
-            part = part_of_test(data, classes=classes, split=name, shuffle_buffer=shuffle_buffer)
+            part = given_data.part(
+                data, split=name, classes=classes, shape=shape, shuffle_buffer=shuffle_buffer
+            )
             return part.split
 
         inputs, labels = _in_memory(split("test", test))

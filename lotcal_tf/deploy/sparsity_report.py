@@ -60,11 +60,11 @@ class FileRow:
     """The size and latency of one file.
 
     Attributes:
-      file: the file, or `DENSE` or `MASKED`.
-      encoding: dense, sparse, compact or compact_sparse.
+      file: the file, or `DENSE` or `MASKED`, or the same file in the encoding that the other
+        preference selects.
+      encoding: a name in `registry.ENCODINGS`.
       bytes: its size; of a directory, the size of all files in it.
       gzipped: its size after gzip at level 6.
-      sparse_bytes: its size in sparse encoding; None if there is none.
       latency: by number of threads; empty if LiteRT cannot run it.
     """
 
@@ -72,7 +72,6 @@ class FileRow:
     encoding: str
     bytes: int
     gzipped: int
-    sparse_bytes: int | None
     latency: Mapping[int, Latency]
 
 
@@ -109,7 +108,6 @@ def sparsity_report(
     paths: Mapping[str, Path],
     encodings: Mapping[str, str],
     latency: Mapping[str, Mapping[int, Latency]],
-    sparse_bytes: Mapping[str, int] | None = None,
 ) -> SparsityReport:
     """Reports on files.
 
@@ -120,7 +118,6 @@ def sparsity_report(
       paths: every file, with `DENSE` and `MASKED`, in the order of the table.
       encodings: of the files that are not `dense`.
       latency: `latency.measure` of the files that LiteRT can run.
-      sparse_bytes: sizes in sparse encoding, of the files for which it was tried.
     """
     layers = []
     for file, tensors in tensors_by_file.items():
@@ -144,13 +141,16 @@ def sparsity_report(
             )
             for layer in compaction.before
         ]
-    files = []
-    for name, path in paths.items():
-        encoding, size = encodings.get(name, "dense"), size_of(path)
-        sparse = size if "sparse" in encoding else (sparse_bytes or {}).get(name)
-        files.append(
-            FileRow(name, encoding, size, _gzipped(path), sparse, dict(latency.get(name, {})))
+    files = [
+        FileRow(
+            name,
+            encodings.get(name, "dense"),
+            size_of(path),
+            _gzipped(path),
+            dict(latency.get(name, {})),
         )
+        for name, path in paths.items()
+    ]
     return SparsityReport(layers, files, _machine())
 
 

@@ -25,10 +25,12 @@ from lotcal_tf.formats.keras import KerasRunner
 from lotcal_tf.formats.outputs import PROBABILITIES, logits_of
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.metrics import prediction_bins
+from lotcal_tf.metrics.intervals import LEVEL
 from lotcal_tf.models.precision import in_float32
 from lotcal_tf.pruning.compaction import Compaction, compact
 
 PARITY, SPARSITY_REPORT = "parity.json", "sparsity_report.json"
+LABELS = "labels.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +41,15 @@ class Job:
     examples: Examples
     formats: Sequence[str]
     encoding: str | None
+    prefer: str
     output: str
     scaled: bool
     tolerance: Tolerance
     bins: int
     dense: "keras.Model | None"
     origin: Mapping[str, Any]
+    class_names: Sequence[str]
+    license: str | None
     seconds: float
     progress: Callable[[str], None]
 
@@ -96,11 +101,13 @@ def write(job: Job, target: Path, scratch: Path, background: Background) -> Writ
     ticket = Opened(Path("the ticket"), "ticket", runner)
     ticket.check_fits(inputs.shape[1:], None, f"the {job.examples.split} data")
     ticket_outputs = background.run(runner, inputs)
-    candidates = Candidates(model, compaction, job.output, job.examples.material, scratch)
+    candidates = Candidates(
+        model, compaction, job.output, job.examples.material, scratch, inputs[:1]
+    )
     files = {}
     for name in job.formats:
         job.progress(f"{FORMATS[name].file}: writing")
-        file = candidates.write(name, job.encoding, target, refitted=job.scaled)
+        file = candidates.write(name, job.encoding, target, prefer=job.prefer, refitted=job.scaled)
         files[name] = file, background.run(file.row.load().runner(file.path), inputs)
     references = {
         DENSE: candidates.reference(in_float32(job.dense or job.ticket.dense()), "dense"),
@@ -148,7 +155,7 @@ def verify(job: Job, written: Written) -> dict[str, Verified]:
 
 
 def report(job: Job, target: Path, written: Written, verified: Mapping[str, Verified]) -> None:
-    """Writes `parity.json`, `sparsity_report.json` and the model card."""
+    """Writes `parity.json`, `sparsity_report.json`, `labels.txt` and the model card."""
     parity = _parity(job, verified)
     sparsity = _sparsity_report(job, written).as_dict()
     main = _main_file(verified)
@@ -157,6 +164,8 @@ def report(job: Job, target: Path, written: Written, verified: Mapping[str, Veri
     facts = {
         "experiment": job.origin.get("experiment", {}),
         "data": job.origin.get("realised", {}),
+        "class_names": list(job.class_names),
+        "license": job.license,
         "record": job.ticket.record,
         "parity": parity,
         "sparsity_report": sparsity,
@@ -164,6 +173,8 @@ def report(job: Job, target: Path, written: Written, verified: Mapping[str, Veri
         "main": main.file.path.name,
         "reliability": model_card.reliability_of(bins),
     }
+    if job.class_names:
+        (target / LABELS).write_text("".join(f"{name}\n" for name in job.class_names), "utf-8")
     model_card.write(target, facts)
     for name, content in ((PARITY, parity), (SPARSITY_REPORT, sparsity)):
         (target / name).write_text(f"{json.dumps(content, indent=2)}\n")
@@ -180,6 +191,7 @@ def _parity(job: Job, verified: Mapping[str, Verified]) -> dict[str, Any]:
         "examples": len(job.examples.labels),
         "ece_bins": job.bins,
         "tolerance": dataclasses.asdict(job.tolerance),
+        "interval_level": LEVEL,
         "files": {
             name: {
                 "file": one.file.path.name,
@@ -198,20 +210,24 @@ def _parity(job: Job, verified: Mapping[str, Verified]) -> dict[str, Any]:
 def _sparsity_report(job: Job, written: Written) -> SparsityReport:
     """What the zeros save, in comparison with the dense and the masked network."""
     files = {file.path.name: file for file, _ in written.files.values()}
-    timed = dict(written.references)
-    timed |= {name: file.path for name, file in files.items() if file.row.runtime == LITERT}
+    paths, encodings, timed = (dict(written.references), {}, dict(written.references))
+    for name, file in files.items():
+        shown = {name: (file.encoding, file.path)}
+        if (other := file.alternative) is not None:
+            shown[f"{name} (prefer={other.prefer})"] = (other.encoding, other.path)
+        for title, (encoding, path) in shown.items():
+            paths[title], encodings[title] = path, encoding
+            if file.row.runtime == LITERT:
+                timed[title] = path
     if job.seconds:
         job.progress("measuring latency")
     return sparsity_report(
         written.model,
         written.compaction,
         {name: file.tensors for name, file in files.items()},
-        paths={**written.references, **{name: file.path for name, file in files.items()}},
-        encodings={name: file.encoding for name, file in files.items()},
+        paths=paths,
+        encodings=encodings,
         latency=latency.measure(timed, seconds=job.seconds) if job.seconds else {},
-        sparse_bytes={
-            name: file.sizes["sparse"] for name, file in files.items() if "sparse" in file.sizes
-        },
     )
 
 

@@ -1,6 +1,7 @@
 """Opening a model of any kind for inference: a ticket, a run, or an exported file."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from lotcal_tf.config import registry
@@ -12,6 +13,7 @@ from lotcal_tf.formats.keras import KerasRunner
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.models.checks import fits
+from lotcal_tf.models.given import GivenModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +21,9 @@ class Opened:
     """A model that is ready to run.
 
     Attributes:
-      path: as given; for a run, the path of its selected ticket.
-      kind: `ticket`, or the kind of file, e.g. `tflite`, see `registry.FormatRow.kind`.
+      path: as given; for a run, the path of its selected ticket; of a model in memory, its name.
+      kind: `ticket`, `model` for a model in memory, or the kind of file, e.g. `tflite`, see
+        `registry.FormatRow.kind`.
       runner: runs it.
       ticket: the ticket; None for a file.
     """
@@ -29,6 +32,11 @@ class Opened:
     kind: str
     runner: Runner
     ticket: Ticket | None = None
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Messages for the user: how a Keras model was changed to give logits."""
+        return getattr(self.runner, "notes", ())
 
     def temperature(self) -> float:
         """The temperature of the ticket.
@@ -91,6 +99,11 @@ def open_model(path: Path) -> Opened:
     except DamagedTicket as error:
         # For a user who asks to measure it, a damaged ticket is a wrong argument.
         raise UsageError(str(error)) from error
+
+
+def open_given(given: GivenModel) -> Opened:
+    """Opens a model in memory."""
+    return Opened(Path(given.name), "model", KerasRunner(given.model, given))
 
 
 def temperature_of(ticket: Ticket) -> float:

@@ -167,6 +167,19 @@ class Format(abc.ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no sparse encoding")
 
+    def encode_blocks(self, sparse: bytes) -> bytes | None:
+        """A sparse file's content with sparse kernels only where the runtime runs them faster.
+
+        Implemented by formats whose registry row has `blocks=True`.
+
+        Args:
+          sparse: the content that `encode` gave.
+
+        Returns:
+          None if there is no such kernel.
+        """
+        return None
+
     def divide_logits(self, path: Path, temperature: float) -> bytes | None:
         """The content of a file whose logits are those of `path` divided by a temperature.
 

@@ -1,4 +1,4 @@
-"""Keras files: the ticket as a plain `tf_keras` model."""
+"""Keras files: the ticket as a plain `tf_keras` model; files of Keras 3 are read too."""
 
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.batches import in_batches
 from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
-from lotcal_tf.formats.outputs import output_name
+from lotcal_tf.formats.outputs import PROBABILITIES, output_name
+from lotcal_tf.models.given import GivenModel
+from lotcal_tf.models.keras3 import as_array, from_keras3, is_keras3
+from lotcal_tf.models.keras_file import read_model
 from lotcal_tf.pruning import masking
 
 
@@ -30,8 +33,17 @@ class KerasFile(Format):
             raise UsageError(f"the model cannot be saved as a .keras file: {line}") from error
 
     def runner(self, path: Path) -> "KerasRunner":
-        """Loads the model."""
-        return KerasRunner(read(path))
+        """Loads the model; in the Keras that wrote the file, unless it has to be made to give logits."""
+        model = read_model(path)
+        shape = getattr(model, "output_shape", None)
+        if not isinstance(shape, tuple) or len(shape) != 2:
+            raise UsageError(
+                f"{path} has output shape {shape}: one output (examples, classes) is needed"
+            )
+        if output_name(model) == PROBABILITIES:
+            return KerasRunner(model)
+        given = GivenModel.of(model)
+        return KerasRunner(given.model, given) if given.notes else KerasRunner(model)
 
     def stored_tensors(self, path: Path) -> list[StoredTensor]:
         """The kernels of the loaded model."""
@@ -40,39 +52,49 @@ class KerasFile(Format):
 
 
 def read(path: Path) -> "keras.Model":
-    """The model in a `.keras` file.
+    """The model in a `.keras` file; that of a Keras 3 model is its tf_keras twin.
 
     Raises:
       UsageError: it cannot be loaded.
     """
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:
-        # A damaged file can raise any exception in the loader.
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"{path} cannot be loaded as a Keras file: {line}") from error
+    model = read_model(path)
+    return from_keras3(model) if is_keras3(model) else model
 
 
 class KerasRunner:
     """Runs a plain Keras model in inference mode; see `format.Runner`.
 
     Args:
-      model: the model.
+      model: the model, of tf_keras or Keras 3.
+      given: what `model` was made from; its outputs are compared on the first inputs.
+
+    Attributes:
+      notes: messages for the user: how the model differs from the given one.
     """
 
     step = 0.0
 
-    def __init__(self, model: "keras.Model") -> None:
-        spec = tf.TensorSpec(model.input_shape, tf.float32)
-        # Under mixed precision the outputs have 16 bits.
-        self._run = tf.function(
-            lambda batch: tf.cast(model(batch, training=False), tf.float32), input_signature=[spec]
-        )
+    def __init__(self, model: "keras.Model", given: GivenModel | None = None) -> None:
+        self.notes = given.notes if given is not None else ()
+        self._given = given
+        if is_keras3(model):
+            self._run = lambda batch: as_array(model(batch, training=False))
+        else:
+            spec = tf.TensorSpec(model.input_shape, tf.float32)
+            # Under mixed precision the outputs have 16 bits.
+            run = tf.function(
+                lambda batch: tf.cast(model(batch, training=False), tf.float32),
+                input_signature=[spec],
+            )
+            self._run = lambda batch: run(batch).numpy()
         self.output = output_name(model)
         self.shape = tuple(model.input_shape[1:])
         self.classes = model.output_shape[-1]
 
     def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
         """The outputs `(N, K)` for inputs `(N, …)`."""
+        if self._given is not None:
+            self._given.check(inputs[:8])
+            self._given = None
         # Not `predict`, which makes TensorFlow log an error to standard error.
-        return in_batches(lambda batch: self._run(batch).numpy(), inputs, batch_size)
+        return in_batches(self._run, inputs, batch_size)

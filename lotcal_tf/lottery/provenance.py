@@ -51,6 +51,7 @@ def describe(
             **({"wrong_labels": dict(dataset.wrong_labels)} if dataset.wrong_labels else {}),
             "input_shape": list(dataset.train.shape),
             "classes": dataset.classes,
+            **({"class_names": list(dataset.class_names)} if dataset.class_names else {}),
             "steps_per_epoch": search.trainer.steps_per_epoch,
             "parameters": sum(int(value.size) for value in weights),
             "kernels": sum(int(value.size) for value in weights if value.ndim >= 2),

@@ -17,7 +17,7 @@ from lotcal_tf.lottery.progress import ProgressBar, table
 from lotcal_tf.lottery.provenance import describe
 from lotcal_tf.lottery.search import Observer, Search
 from lotcal_tf.lottery.store import RunStore
-from lotcal_tf.lottery.task import NamedTask, Task, TicketTask
+from lotcal_tf.lottery.task import FileTask, NamedTask, Task, TicketTask
 from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.lottery.transfer import Transfer
@@ -107,7 +107,8 @@ def run_experiment(
     check_together(experiment, {})  # settings of custom methods are known only now
     workers = cluster.of(experiment.distribute)
     if task_of is None:
-        task_of = TicketTask if experiment.ticket else NamedTask
+        in_file = registry.is_model_file(experiment.model)
+        task_of = TicketTask if experiment.ticket else FileTask if in_file else NamedTask
     task = task_of(experiment)
     experiment = task.experiment
     sources = {

@@ -233,6 +233,7 @@ class Search:
             record=record,
             history=[epoch.row for epoch in epochs],
             input_range=self.dataset.input_range,
+            class_names=self.dataset.class_names,
             predictions={
                 f"{split}/{kind}": values
                 for split in ("val", "test")

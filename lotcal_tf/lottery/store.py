@@ -147,6 +147,7 @@ class RunStore:
             "architecture": json.loads(ticket.architecture),
             "input_range": ticket.input_range,
             **({"callbacks": list(ticket.callbacks)} if ticket.callbacks else {}),
+            **({"class_names": list(ticket.class_names)} if ticket.class_names else {}),
         }
         text = json.dumps(header | {"checksum": checksum(header)}, indent=1)
         write_atomically(temporary / "ticket.json", text.encode())
@@ -211,5 +212,6 @@ def read_ticket(directory: Path) -> Ticket:
         history=header["history"],
         input_range=header.get("input_range"),
         callbacks=header.get("callbacks", ()),
+        class_names=tuple(header.get("class_names", ())),
         **read_tensors(directory, header),
     )

@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import tensorflow as tf
+
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import FIELDS, Experiment
 from lotcal_tf.data import arrays, sources
@@ -15,6 +18,7 @@ from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.ticket import Record, Ticket, architecture_of
 from lotcal_tf.lottery.transfer import Sources, Transfer, with_dropout
 from lotcal_tf.models.build import build_model
+from lotcal_tf.models.given import GivenModel
 from lotcal_tf.models.keras_graph import with_stable_names
 from lotcal_tf.models.stateless_dropout import Passes
 from lotcal_tf.pruning import masking
@@ -55,6 +59,7 @@ class NamedTask:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
+        self.content = {**self.content, **sources.content(experiment)}
         self._dataset: Dataset | None = None
 
     def check(self, records: Sequence[Record]) -> None:
@@ -76,12 +81,33 @@ class NamedTask:
             seed=experiment.seed,
             initializer=experiment.initializer,
             input_range=dataset.input_range or 1.0,
-            input_mean=experiment.input_mean,
-            input_std=experiment.input_std,
+            input_mean=experiment.input_mean or dataset.input_mean,
+            input_std=experiment.input_std or dataset.input_std,
             dropout_rate=settings.get("dropout_rate", 0.0),
             dropout_at=settings.get("dropout_at", "blocks"),
             precision=experiment.precision,
         )
+
+
+class FileTask(NamedTask):
+    """A model in a `.keras` file, on the data that an experiment names.
+
+    The identity depends on the architecture and the weights in the file, not on its path.
+
+    Raises:
+      UsageError: the file cannot be read, see `models.given.GivenModel`.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._given = GivenModel.of(experiment.model)
+        self.notes = self._given.notes
+        experiment, self._model = _identified(experiment, self._given.model)
+        super().__init__(experiment)
+
+    def start(self, dataset: Dataset) -> "keras.Model":
+        """The model; the twin of a Keras 3 model is first compared with it."""
+        self._given.check(_examples(dataset))
+        return self._model
 
 
 class TicketTask(NamedTask):
@@ -133,24 +159,18 @@ class TicketTask(NamedTask):
 class GivenTask:
     """A Keras model and data that the caller passes as objects."""
 
-    notes: Sequence[str] = ()
     content: Mapping[str, str] = {}
 
-    def __init__(self, experiment: Experiment, model: "keras.Model", dataset: Dataset) -> None:
-        self._model = with_stable_names(model)
-        experiment = dataclasses.replace(
-            experiment, exclude=_renamed(experiment.exclude, model, self._model)
-        )
-        digest = hashlib.sha256(architecture_of(self._model).encode())
-        for value in masking.values(self._model).values():
-            digest.update(value.tobytes())
+    def __init__(
+        self, experiment: Experiment, model: "keras.Model | GivenModel", dataset: Dataset
+    ) -> None:
+        self._given = GivenModel.of(model)
+        self.notes: Sequence[str] = self._given.notes
+        experiment, self._model = _identified(experiment, self._given.model)
         # The range that values of given arrays can have is not known.
         dataset = dataclasses.replace(dataset, input_range=None)
         self.experiment = dataclasses.replace(
-            experiment,
-            model=f"{self._model.name}-{digest.hexdigest()[:10]}",
-            dataset="own",
-            source=arrays.fingerprint(dataset),
+            experiment, dataset="own", source=arrays.fingerprint(dataset)
         )
         self._dataset = with_label_noise(dataset, self.experiment)
 
@@ -162,8 +182,26 @@ class GivenTask:
         return self._dataset
 
     def start(self, dataset: Dataset) -> "keras.Model":
-        """The model."""
+        """The model; the twin of a Keras 3 model is first compared with it."""
+        self._given.check(_examples(dataset))
         return self._model
+
+
+def _examples(dataset: Dataset) -> Any:
+    """A few inputs of the training data."""
+    inputs, *_ = next(dataset.train.in_order(min(8, dataset.train.count)))
+    return tf.nest.map_structure(np.asarray, inputs)
+
+
+def _identified(experiment: Experiment, model: "keras.Model") -> tuple[Experiment, "keras.Model"]:
+    """The experiment with the name and digest of a model, and the model with stable names."""
+    named = with_stable_names(model)
+    digest = hashlib.sha256(architecture_of(named).encode())
+    for value in masking.values(named).values():
+        digest.update(value.tobytes())
+    exclude = _renamed(experiment.exclude, model, named)
+    name = f"{named.name}-{digest.hexdigest()[:10]}"
+    return dataclasses.replace(experiment, exclude=exclude, model=name), named
 
 
 def _renamed(exclude: Sequence[str], model: "keras.Model", copy: "keras.Model") -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
+from lotcal_tf.models.keras3 import to_keras3
 from lotcal_tf.models.stateless_dropout import replace_dropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.rewind import masked_start
@@ -36,6 +37,7 @@ class Ticket:
       predictions: labels `(N,)` and logits `(N, K)` of the validation and test data by the trained
         network, as `val/labels`, `val/logits`, `test/labels`, `test/logits`.
       callbacks: the states of the user's callbacks after the level, see `training.callbacks`.
+      class_names: the name of each class; empty if they are unknown.
     """
 
     level: int
@@ -49,6 +51,7 @@ class Ticket:
     source: Record = dataclasses.field(default_factory=dict)
     predictions: Arrays = dataclasses.field(default_factory=dict)
     callbacks: Sequence[Record] = ()
+    class_names: Sequence[str] = ()
 
     @property
     def density(self) -> float:
@@ -65,19 +68,24 @@ class Ticket:
                 digest.update(name.encode() + arrays[name].tobytes())
         return digest.hexdigest()[:10]
 
-    def model(self, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
+    def model(
+        self, custom_objects: Mapping[str, Any] | None = None, *, keras: int = 2
+    ) -> "keras.Model":
         """The trained sub-network as a plain Keras model that returns logits.
 
         Args:
+          keras: 2 for tf_keras, 3 for Keras 3.
           custom_objects: classes of custom layers, by name, unless they are registered with
              `keras.saving.register_keras_serializable`.
 
         Raises:
-          UsageError: the class of a layer is unknown.
+          UsageError: the class of a layer is unknown, or a layer has no twin in Keras 3.
         """
+        if keras not in (2, 3):
+            raise UsageError(f"keras={keras}: choose 2 for tf_keras, or 3 for Keras 3")
         model = from_architecture(self.architecture, custom_objects)
         masking.assign(model, masked_start(self.trained, self.masks))
-        return model
+        return to_keras3(model) if keras == 3 else model
 
     def dense(self, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
         """The network without masks, with the weights to rewind to, as a plain Keras model.

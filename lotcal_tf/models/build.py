@@ -85,9 +85,11 @@ def _scaled(
     x: "keras.KerasTensor", input_range: float, mean: Sequence[float], std: Sequence[float]
 ) -> "keras.KerasTensor":
     """Divides inputs by their range and standardises them; no layer is added if nothing changes."""
-    channels = x.shape[-1] if len(x.shape) == 4 else 1
+    # Of images the channels, of a table the features.
+    channels = x.shape[-1] if len(x.shape) in (2, 4) else 1
     if len(mean) not in (0, 1, channels):
-        problem = f"the inputs have {channels} channel(s): give one value, or one per channel"
+        kind = "feature" if len(x.shape) == 2 else "channel"
+        problem = f"the inputs have {channels} {kind}(s): give one value, or one per {kind}"
         raise FieldError("input_mean", tuple(mean), problem)
     mean, std = (list(mean) or [0.0]), (list(std) or [1.0])
     scale = [1.0 / (input_range * s) for s in std]

@@ -42,6 +42,12 @@ def classes_of(model: "keras.Model") -> int:
     return int(shape[-1])
 
 
+def example_shape(model: "keras.Model") -> tuple[int | None, ...] | None:
+    """The shape of one input of a model, None for a dimension of any size; None for several inputs."""
+    shape = model.input_shape
+    return shape[1:] if isinstance(shape, tuple) and None in shape[:1] else None
+
+
 def check_images(name: str, shape: Sequence[int], smallest: int = 1) -> None:
     """Checks that a built-in convolutional model can take examples of a shape.
 

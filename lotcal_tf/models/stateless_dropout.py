@@ -215,11 +215,14 @@ def restore_dropout(model: "keras.Model") -> "keras.Model":
     """Returns a copy of a model with new weights, in which stateless dropout is Keras dropout again."""
 
     def plain(layer: "keras.layers.Layer") -> "keras.layers.Layer":
-        if not isinstance(layer, StatelessDropout):
-            return copy_layer(layer)
-        rank = len(layer.input_shape)
-        shape = tuple(1 if axis in layer.shared_axes else None for axis in range(rank))
-        noise_shape = shape if layer.shared_axes else None
-        return keras.layers.Dropout(layer.rate, noise_shape=noise_shape, name=layer.name)
+        return plain_dropout(layer) if isinstance(layer, StatelessDropout) else copy_layer(layer)
 
     return rebuild(model, plain)
+
+
+def plain_dropout(layer: StatelessDropout) -> "keras.layers.Dropout":
+    """The Keras dropout with the rate and axes of a stateless one, which has been called."""
+    rank = len(layer.input_shape)
+    shape = tuple(1 if axis in layer.shared_axes else None for axis in range(rank))
+    noise_shape = shape if layer.shared_axes else None
+    return keras.layers.Dropout(layer.rate, noise_shape=noise_shape, name=layer.name)

@@ -40,6 +40,10 @@ ALSO = {
     "control": {"ticket": "run/tickets/level_08"},
     "count": {"scope": "global"},
     "data_dir": {"source": "svhn"},
+    "test_size": {"source": "folder"},
+    "image_size": {"source": "folder"},
+    "color_mode": {"source": "folder"},
+    "label_column": {"source": "table"},
 } | {name: {"source": "mixture"} for name in FIELDS if name.startswith("mixture_")}
 CANDIDATES = {
     bool: (True, False),

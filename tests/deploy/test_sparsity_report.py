@@ -101,7 +101,6 @@ def found(masked, files):
         paths=files,
         encodings={"small.tflite": "compact"},
         latency=LATENCY,
-        sparse_bytes={"ticket.tflite": 999},
     )
 
 
@@ -131,19 +130,10 @@ def test_a_row_a_file_with_its_bytes_and_latency(found, files):
     content = files["small.tflite"].read_bytes()
     assert (small.encoding, small.bytes) == ("compact", len(content))
     assert small.gzipped == len(gzip.compress(content, 6, mtime=0))
-    assert small.sparse_bytes is None and rows["ticket.tflite"].sparse_bytes == 999
     assert small.latency == LATENCY["small.tflite"] and rows[MASKED].latency == {}
     # A directory is all that is in it.
     assert rows["saved_model"].bytes == 1500
     assert rows["saved_model"].gzipped < 100
-
-
-def test_a_sparse_files_sparse_size_is_its_own(masked, files):
-    path = files["ticket.tflite"]
-    for encoding in ("sparse", "compact_sparse"):
-        given = {"paths": {"t": path}, "encodings": {"t": encoding}, "latency": {}}
-        (row,) = sparsity_report(masked, compact(masked), {}, **given).files
-        assert row.sparse_bytes == row.bytes == path.stat().st_size
 
 
 def test_an_ambiguous_kernel_is_unknown(masked, files):
@@ -210,7 +200,6 @@ def test_it_is_json_and_a_table(found):
         "33.3 % left out",
         "5.0 (7.5)",
         "20.0 (30.0)",
-        "999",
         "3.97 ×",
         "2.50 ×",
     ):

@@ -99,6 +99,7 @@ def test_a_row_names_a_documented_format(name):
     assert set(row.needs) <= {"validation", "training"}
     assert [other.file for other in registry.FORMATS.values()].count(row.file) == 1
     assert (type(file_format).encode is not Format.encode) or not row.sparse
+    assert (type(file_format).encode_blocks is not Format.encode_blocks) or not row.blocks
 
 
 @pytest.mark.parametrize("name", registry.FORMATS)
