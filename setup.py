@@ -58,8 +58,12 @@ DOCS = [
 TABLES = ["pandas>=2.2,<4", "pyarrow>=18,<27"]
 HF = ["datasets>=4,<6"]
 
+# The client of MLflow, and what its SQLite store needs.
+MLFLOW = ["alembic>=1.10,<2", "mlflow-skinny>=3.17,<4", "sqlalchemy>=2,<3"]
+
 EXTRAS = {
     "hf": HF,
+    "mlflow": MLFLOW,
     "tables": TABLES,
     "test": [
         "import-linter>=2.17,<3",
@@ -72,6 +76,7 @@ EXTRAS = {
         "huggingface_hub>=1,<3",  # reads the metadata of a model card
         *DOCS,  # the tests build the site
         *HF,
+        *MLFLOW,
         *TABLES,
     ],
     "docs": DOCS,

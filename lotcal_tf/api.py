@@ -46,6 +46,7 @@ from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.metrics import DEFAULT_BINS
 from lotcal_tf.models.checks import classes_of, example_shape
 from lotcal_tf.models.given import GivenModel
+from lotcal_tf.training.given_optimizer import take_objects
 
 SELECTED = "selected"
 
@@ -104,14 +105,17 @@ def find_tickets(
       config: a recipe file, only without a model; as `--config` of the command.
       callbacks: Keras callbacks; each level is one training run for them. Callbacks that work per
         batch are refused, since many steps run in one program. They are not part of the identity.
+        One that stops or changes the training can continue a run only if it has `state_dict()` and
+        `load_state_dict(state)`; its state is stored with each level.
       custom_objects: custom classes and functions of the model, by name, unless they are registered with
         `keras.saving.register_keras_serializable`. They are not part of the identity.
       progress: whether to show a bar or lines on standard error.
       takeover: whether to continue a run whose process on another machine is dead, although it was
         alive less than five minutes ago.
       **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, out, …) and
-        hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes.
-        The same call continues an interrupted run.
+        hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes,
+        `optimizer` an instance of a Keras optimizer, and `lr` a Keras schedule, whose steps count
+        from the beginning of a level; copies are trained. The same call continues a run.
 
     Raises:
       UsageError: data, model or a field is not valid, or another process writes the run directory.
@@ -119,7 +123,7 @@ def find_tickets(
       TrainingDiverged: a loss was not finite. Finished levels are kept.
       DamagedTicket: a file of a finished level is damaged.
     """
-    values = _texts(fields)
+    values, optimizer = take_objects(_texts(fields))
     model = str(model) if isinstance(model, Path) else model
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
     values |= {name: custom.name_of(found) for name, found in classes.items()}
@@ -142,19 +146,24 @@ def find_tickets(
             train, test, validation, experiment, classes=count, shape=shape
         )
         task_of = functools.partial(GivenTask, model=given_model, dataset=dataset)
-    if experiment.distribute == "multi_worker":
-        problem = "is for the train command: workers must meet before TensorFlow is first used"
-        raise FieldError("distribute", experiment.distribute, problem)
+    _refuse_workers(experiment)
     run = run_experiment(
         experiment,
         task_of,
         strategy=classes.get("calib"),
         criterion=classes.get("criterion"),
+        optimizer=optimizer,
         callbacks=callbacks,
         progress=progress,
         takeover=takeover,
     )
     return dataclasses.replace(run, custom_objects=dict(custom_objects or {}))
+
+
+def _refuse_workers(experiment: Experiment) -> None:
+    if experiment.distribute == "multi_worker":
+        problem = "is for the train command: workers must meet before TensorFlow is first used"
+        raise FieldError("distribute", experiment.distribute, problem)
 
 
 def _experiment(values: Mapping[str, Any]) -> Experiment:

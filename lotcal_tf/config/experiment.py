@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from lotcal_tf.config import fields, registry
+from lotcal_tf.config import fields, optimizers, registry
 from lotcal_tf.config.fields import OnlyWith, declared
 from lotcal_tf.errors import FieldError
 
@@ -36,7 +36,13 @@ _OF_USER = OnlyWith(
 )
 _OF_FOLDER = OnlyWith("source", lambda v: v == "folder", "--dataset=folder")
 _OF_LOCAL = OnlyWith("scope", lambda v: v == "local", "--scope=local")
-_OF_SGD = OnlyWith("optimizer", lambda v: v == "sgd", "--optimizer=sgd")
+_OF_MOMENTUM = OnlyWith(
+    "optimizer", lambda v: v in optimizers.WITH_MOMENTUM, "--optimizer=sgd or rmsprop"
+)
+_NAMED_SCHEDULE = OnlyWith(
+    "schedule", lambda v: v != "custom", "--schedule=step, constant or cosine"
+)
+_OF_STEPS = OnlyWith("schedule", lambda v: v == "step", "--schedule=step")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,6 +177,13 @@ class Experiment:
         named_only=True,
         from_ticket=True,
     )
+    precision: str = _network(
+        "float32",
+        "Keras dtype policy of the network's layers; weights and loss stay in float32",
+        choices=("float32", "mixed_float16", "mixed_bfloat16"),
+        named_only=True,
+        from_ticket=True,
+    )
     initializer: str = _network(
         "glorot_normal",
         "distribution of the initial weights",
@@ -183,20 +196,74 @@ class Experiment:
         f"the calibration strategy: {', '.join(registry.STRATEGIES)}, or module:Class",
         main=True,
     )
-    optimizer: str = _training("adam", "the optimizer", choices=("adam", "sgd"))
-    lr: float = _training(1.2e-3, "learning rate", check=fields.positive, main=True)
-    momentum: float = _training(0.0, "momentum", check=fields.fraction, only_with=_OF_SGD)
+    optimizer: str = _training(
+        "adam",
+        f"the optimizer: {', '.join(optimizers.OPTIMIZERS)}, or module:Class; in the library an "
+        "instance, too",
+        check=optimizers.optimizer,
+    )
+    lr: float = _training(
+        1.2e-3,
+        "learning rate; in the library a Keras schedule, too",
+        check=fields.positive,
+        main=True,
+        only_with=_NAMED_SCHEDULE,
+    )
+    momentum: float = _training(0.0, "momentum", check=fields.fraction, only_with=_OF_MOMENTUM)
+    nesterov: bool = _training(
+        False, "Nesterov momentum, of sgd", only_with=OnlyWith("momentum", bool, "--momentum")
+    )
     weight_decay: float = _training(
-        0.0, "L2 weight decay, added to every gradient as PyTorch does", check=fields.not_negative
+        0.0,
+        "L2 weight decay, added to every gradient as PyTorch does; of adamw (0.004 in Keras) and "
+        "lion their own decoupled decay: each step subtracts lr * weight_decay * weight",
+        check=fields.not_negative,
+    )
+    schedule: str = _training(
+        "step",
+        "learning rate within a level: step (drops at lr_drops), constant, cosine (falls to 0 at "
+        "the end of the level); custom: a Keras schedule passed to the library as lr",
+        choices=("step", "constant", "cosine", "custom"),
+    )
+    warmup_epochs: float = _training(
+        0.0,
+        "epochs in which the learning rate rises linearly to lr; parts of an epoch are allowed",
+        check=fields.not_negative,
+        only_with=_NAMED_SCHEDULE,
     )
     lr_drops: tuple[int, ...] = _training(
-        (), "epochs after which the learning rate drops", check=fields.drops
+        (),
+        "epochs after which the learning rate drops",
+        check=fields.drops,
+        only_with=_OF_STEPS,
     )
     lr_drop_factor: float = _training(
         0.1,
         "factor of a drop of the learning rate",
         check=fields.rate,
         only_with=OnlyWith("lr_drops", bool, "--lr_drops"),
+    )
+    clip_norm: float | None = _training(
+        None,
+        "scale the gradient down to this norm, over all weights together; default: no clipping",
+        check=fields.positive,
+    )
+    clip_value: float | None = _training(
+        None,
+        "limit each entry of the gradient to [-clip_value, clip_value]; default: no clipping",
+        check=fields.positive,
+    )
+    ema: float = _training(
+        0.0,
+        "momentum of a moving average of the weights, e.g. 0.999; measured and stored weights are "
+        "the averages, BatchNorm's statistics those of the training; 0: no average",
+        check=fields.fraction,
+    )
+    early_stopping: int = _training(
+        0,
+        "end a level after this many epochs without a lower validation NLL; its weights are then "
+        "those of the epoch with the lowest, as with Keras's EarlyStopping; 0: train all epochs",
+        check=fields.at_least(0),
     )
     epochs: int = _training(10, "epochs per level", check=fields.at_least(1), main=True)
     batch_size: int = _training(60, "examples per step", check=fields.at_least(1), main=True)
@@ -249,7 +316,9 @@ class Experiment:
     )
     rewind: str = _pruning(
         "init",
-        "what survivors restart from: init, step:K, epoch:K, random, none",
+        "what survivors restart from: init (the weights the run began with), pretrained (the same, "
+        "of a model that came with trained weights), step:K or epoch:K (weights early in level 0), "
+        "random (new weights at each level), none (fine-tuning)",
         check=fields.rewind,
         of_pruning=True,
     )
@@ -463,9 +532,29 @@ def check_together(experiment: Experiment, given: Mapping[str, Any]) -> None:
     if experiment.exclude_output and "output_prune_rate" in given:
         problem = "the output layer is not pruned: leave out this field or exclude_output"
         raise FieldError("output_prune_rate", given["output_prune_rate"], problem)
+    _check_training(experiment, given)
     if experiment.settings.get("dropout_rate") == 0:
         problem = f"calib={experiment.calib} needs dropout, or its passes are all the same"
         raise FieldError("dropout_rate", 0.0, problem)
+
+
+def _check_training(experiment: Experiment, given: Mapping[str, Any]) -> None:
+    """Checks the fields of optimizer and schedule against each other.
+
+    Raises:
+      FieldError: two of them contradict each other.
+    """
+    if "schedule" in given and experiment.schedule == "custom":
+        problem = "is set where the library is given a Keras schedule as lr; choose another"
+        raise FieldError("schedule", "custom", problem)
+    if experiment.nesterov and experiment.optimizer == "rmsprop":
+        raise FieldError("nesterov", True, "optimizer=rmsprop does not have it: choose sgd")
+    if experiment.clip_norm is not None and experiment.clip_value is not None:
+        problem = f"clip_norm={experiment.clip_norm} clips already: set one of them"
+        raise FieldError("clip_value", experiment.clip_value, problem)
+    if experiment.warmup_epochs >= experiment.epochs:
+        problem = f"a level has {experiment.epochs} epoch(s): the warm-up must be shorter"
+        raise FieldError("warmup_epochs", experiment.warmup_epochs, problem)
 
 
 def recorded(record: Mapping[str, Any], **given: Any) -> Experiment:

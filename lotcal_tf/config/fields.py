@@ -128,10 +128,10 @@ def not_negative(value: float) -> str | None:
 
 
 def rewind(value: str) -> str | None:
-    """One of the five forms."""
-    if re.fullmatch(r"init|random|none|(step|epoch):[1-9]\d*", value):
+    """One of the six forms."""
+    if re.fullmatch(r"init|pretrained|random|none|(step|epoch):[1-9]\d*", value):
         return None
-    return "choose one of init, step:K, epoch:K, random, none (K counts from 1)"
+    return "choose one of init, pretrained, step:K, epoch:K, random, none (K counts from 1)"
 
 
 def drops(value: tuple[int, ...]) -> str | None:

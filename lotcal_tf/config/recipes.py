@@ -119,6 +119,9 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
         experiment = _for_model_file(experiment, given)
     check_together(experiment, given)
     _check_stochastic_passes(experiment, given_model=in_file)
+    if experiment.rewind == "pretrained" and not in_file:
+        problem = "is for a model that comes with weights, a file or an object; choose init"
+        raise FieldError("rewind", experiment.rewind, problem)
     if not experiment.ticket:
         if not in_file:
             registry.model(experiment.model)

@@ -29,6 +29,7 @@ from lotcal_tf.formats.outputs import PROBABILITIES, logits_of
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.metrics import prediction_bins
 from lotcal_tf.metrics.intervals import LEVEL
+from lotcal_tf.models.precision import in_float32
 from lotcal_tf.pruning.compaction import Compaction, compact
 
 SPARSITY_REPORT = "sparsity_report.json"
@@ -89,16 +90,18 @@ class Written:
 def write(job: Job, target: Path, scratch: Path, background: Background) -> Written:
     """Writes all files; the ticket, and the files already written, are run in the background.
 
+    A network that was trained in mixed precision computes in float32 here and in the files.
+
     Raises:
       UsageError, ExportMismatch: see `export`.
     """
-    model = job.ticket.model()
+    model = in_float32(job.ticket.model())
     if job.scaled:
         fold_temperature(model, job.temperature)
     compaction = compact(model)
     inputs = job.examples.inputs
     # The ticket runs as a second copy without the temperature: this verifies the folding, too.
-    runner = KerasRunner(job.ticket.model())
+    runner = KerasRunner(in_float32(job.ticket.model()))
     ticket = Opened(Path("the ticket"), "ticket", runner)
     ticket.check_fits(inputs.shape[1:], None, f"the {job.examples.split} data")
     material = job.examples.material
@@ -118,7 +121,8 @@ def write(job: Job, target: Path, scratch: Path, background: Background) -> Writ
     references = {}
     # A network that TFLite cannot run can be exported to other formats, without this comparison.
     with contextlib.suppress(UsageError):
-        references[DENSE] = candidates.reference(job.dense or job.ticket.dense(), "dense")
+        dense = in_float32(job.dense or job.ticket.dense())
+        references[DENSE] = candidates.reference(dense, "dense")
         references[MASKED] = candidates.reference(model, "masked")
     return Written(model, compaction, ticket_outputs, files, references)
 

@@ -80,7 +80,11 @@ class KerasRunner:
             self._run = lambda batch: as_array(model(batch, training=False))
         else:
             spec = tf.TensorSpec(model.input_shape, tf.float32)
-            run = tf.function(lambda batch: model(batch, training=False), input_signature=[spec])
+            # Under mixed precision the outputs have 16 bits.
+            run = tf.function(
+                lambda batch: tf.cast(model(batch, training=False), tf.float32),
+                input_signature=[spec],
+            )
             self._run = lambda batch: run(batch).numpy()
         self.output = output_name(model)
         self.shape = tuple(model.input_shape[1:])

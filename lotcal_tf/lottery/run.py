@@ -11,6 +11,7 @@ from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import deterministic, keras
 from lotcal_tf.config import custom, registry
 from lotcal_tf.config.experiment import Experiment, check_together
+from lotcal_tf.config.optimizers import is_custom
 from lotcal_tf.config.process import tolerant
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
@@ -26,6 +27,8 @@ from lotcal_tf.lottery.transfer import Transfer
 from lotcal_tf.models.checks import check_outputs
 from lotcal_tf.pruning.criteria import Criterion
 from lotcal_tf.training.distributed import cluster, distribution
+from lotcal_tf.training.given_optimizer import GivenOptimizer
+from lotcal_tf.training.optimizer import optimizer_class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,7 @@ def run_experiment(
     *,
     strategy: type | None = None,
     criterion: type | None = None,
+    optimizer: GivenOptimizer | None = None,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
     progress: bool = True,
     takeover: bool = False,
@@ -93,6 +97,7 @@ def run_experiment(
       experiment: the experiment; its fields have been checked together.
       task_of: makes the data and the start; None: those that the experiment names.
       strategy, criterion: the classes; None: those that the experiment names.
+      optimizer: the optimizer or schedule as objects; None: those that the experiment names.
       callbacks: Keras callbacks; each level is one training run for them.
       progress: whether to show a progress bar, or lines, on standard error.
       takeover: whether to take over the directory from a process on another machine. Without it, that
@@ -109,6 +114,7 @@ def run_experiment(
     trained_by: type[Strategy] = _method("calib", experiment.calib, strategy, Strategy)
     pruned_by: type[Criterion] = _method("criterion", experiment.criterion, criterion, Criterion)
     experiment = experiment.with_methods(trained_by.Hyperparameters, pruned_by.Hyperparameters)
+    experiment = experiment if optimizer is None else optimizer.describe(experiment)
     check_together(experiment, {})  # settings of custom methods are known only now
     workers = cluster.of(experiment.distribute)
     if task_of is None:
@@ -119,6 +125,7 @@ def run_experiment(
     sources = {
         "calib_source": custom.source_digest("calib", trained_by),
         "criterion_source": custom.source_digest("criterion", pruned_by),
+        **_optimizer_content(experiment, optimizer),
     }
     content = {**task.content, **{name: digest for name, digest in sources.items() if digest}}
     run_id = experiment.run_id(**content)
@@ -135,7 +142,17 @@ def run_experiment(
         if store.missing(experiment.levels) or not store.recorded:
             with deterministic():
                 devices = distribution.start(experiment.distribute, workers)
-                _search(task, trained_by, pruned_by, content, store, devices, callbacks, progress)
+                _search(
+                    task,
+                    trained_by,
+                    pruned_by,
+                    optimizer,
+                    content,
+                    store,
+                    devices,
+                    callbacks,
+                    progress,
+                )
         else:
             store.write_tables()
         return Run(store.directory, store.records(), found, task.load, chief)
@@ -145,6 +162,7 @@ def _search(
     task: Task,
     strategy: type[Strategy],
     criterion: type[Criterion],
+    optimizer: GivenOptimizer | None,
     content: Mapping[str, str],
     store: RunStore,
     devices: distribution.Distribution,
@@ -181,6 +199,7 @@ def _search(
             devices,
             estimate_time=progress,
             callbacks=callbacks,
+            optimizer=optimizer,
         )
         # The chief writes after all processes have read the same state.
         levels = [store.finished(), experiment.levels]
@@ -192,6 +211,21 @@ def _search(
         search.run()
         # No process ends while others still need it.
         devices.agree(end=experiment.levels)
+
+
+def _optimizer_content(experiment: Experiment, given: GivenOptimizer | None) -> Mapping[str, str]:
+    """What the identity needs beside the fields: configurations and sources of an optimizer's code.
+
+    Raises:
+      FieldError: the optimizer that the experiment names cannot be imported.
+    """
+    if given is not None and given.kind is not None:
+        return given.content
+    found = dict(given.content) if given is not None else {}
+    if is_custom(experiment.optimizer):
+        kind = optimizer_class(experiment.optimizer)
+        found["optimizer_source"] = custom.source_digest("optimizer", kind)
+    return found
 
 
 def _method(field: str, name: str, given: type | None, base: type) -> Any:

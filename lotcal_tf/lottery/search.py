@@ -23,8 +23,9 @@ from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.criteria import Criterion
 from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.pruning.rewind import Rewind, masked_start
-from lotcal_tf.training.callbacks import check_callbacks
+from lotcal_tf.training.callbacks import check_callbacks, check_resumable, restore, states
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
+from lotcal_tf.training.given_optimizer import GivenOptimizer
 from lotcal_tf.training.time_estimate import estimate_step_time
 from lotcal_tf.training.trainer import Epoch, Progress, Trainer
 
@@ -97,6 +98,7 @@ class Search:
       estimate_time: whether to measure the time of some steps first, for the observers'
         `on_time_estimate`. Results do not depend on it. It must be the same in all processes.
       callbacks: Keras callbacks. Each level is one training run for them, see `Trainer.train`.
+      optimizer: the optimizer or schedule, if the caller passed one as an object.
 
     Raises:
       UsageError: model, data and experiment do not fit together, or a callback cannot be used.
@@ -114,8 +116,11 @@ class Search:
         distribution: Distribution = ONE_DEVICE,
         estimate_time: bool = False,
         callbacks: Sequence["keras.callbacks.Callback"] = (),
+        optimizer: GivenOptimizer | None = None,
     ) -> None:
         check_callbacks(callbacks)
+        if finished := store.finished():
+            check_resumable(callbacks, store.header(finished - 1).get("callbacks", ()), finished)
         self.experiment, self.dataset, self.store = experiment, dataset, store
         self.observers, self.callbacks = observers, callbacks
         self.estimate_time = estimate_time
@@ -140,13 +145,29 @@ class Search:
             raise UsageError(
                 "nothing is left to prune: exclude and exclude_output leave every layer whole"
             )
-        self.trainer = Trainer(experiment, strategy, self.network, dataset, distribution)
+        self.trainer = Trainer(experiment, strategy, self.network, dataset, distribution, optimizer)
         self.pruner = Pruner(experiment, criterion, self.network, dataset, self.trainer.predict)
-        self.rewind = Rewind.parse(experiment.rewind, self.trainer.steps_per_epoch)
-        if self.rewind.steps >= self.trainer.total_steps:
-            problem = f"a level has {self.trainer.total_steps} steps: rewind to an earlier one"
-            raise FieldError("rewind", experiment.rewind, problem)
+        self.rewind = self._parse_rewind()
         self._check_levels()
+
+    def _parse_rewind(self) -> Rewind:
+        """The field `rewind`, checked against the length of level 0.
+
+        Raises:
+          FieldError: level 0 ends before the step to rewind to, or may end before it.
+        """
+        experiment, trainer = self.experiment, self.trainer
+        rewind = Rewind.parse(experiment.rewind, trainer.steps_per_epoch)
+        if rewind.steps >= trainer.total_steps:
+            problem = f"a level has {trainer.total_steps} steps: rewind to an earlier one"
+            raise FieldError("rewind", experiment.rewind, problem)
+        soonest = (experiment.early_stopping + 1) * trainer.steps_per_epoch
+        if experiment.early_stopping and rewind.steps > soonest:
+            problem = (
+                f"early_stopping={experiment.early_stopping} may end level 0 at step {soonest}"
+            )
+            raise FieldError("rewind", experiment.rewind, f"{problem}: rewind to an earlier one")
+        return rewind
 
     def _check_levels(self) -> None:
         """Raises FieldError if more levels are requested than the numbers of weights allow."""
@@ -179,6 +200,7 @@ class Search:
             for level in levels:
                 if level and (before is None or before.level != level - 1):
                     before = self.store.read(level - 1)
+                    restore(self.callbacks, before.callbacks)
                 before = self._level(level, before)
         finally:
             for observer in self.observers:
@@ -205,6 +227,7 @@ class Search:
         masking.assign(self.network, masked_start(start.weights, masks))
         masking.assign_masks(self.network, masks)
         epochs, late_weights = self._train(level)
+        kept = self._kept(epochs)
         predictions = {
             name: self.trainer.predict(split) for name, split in self.dataset.named_splits().items()
         }
@@ -215,7 +238,8 @@ class Search:
             "epochs": epochs[-1].epoch + 1,
             "seconds": round(time.perf_counter() - begun, 3),
             **self._measure(predictions),
-            "train_loss": epochs[-1].train_loss,
+            "train_loss": kept.train_loss,
+            **({"kept_epoch": kept.epoch} if self.experiment.early_stopping else {}),
             "ece_bins": self.experiment.ece_bins,
             "protected": " ".join(start.protected),
             **start.source,
@@ -236,11 +260,18 @@ class Search:
                 if split in predictions
                 for kind, values in zip(("labels", "logits"), predictions[split], strict=True)
             },
+            callbacks=states(self.callbacks),
         )
         self.store.save(ticket)
         for observer in self.observers:
             observer.on_level(ticket, predictions)
         return ticket
+
+    def _kept(self, epochs: Sequence[Epoch]) -> Epoch:
+        """The epoch whose weights a level ends with."""
+        if not self.experiment.early_stopping:
+            return epochs[-1]
+        return min(epochs, key=lambda epoch: epoch.val_loss)
 
     def _train(self, level: int) -> tuple[list[Epoch], Arrays | None]:
         """Trains a level.

@@ -296,6 +296,7 @@ class RunStore:
             "history": list(ticket.history),
             "architecture": json.loads(ticket.architecture),
             "input_range": ticket.input_range,
+            **({"callbacks": list(ticket.callbacks)} if ticket.callbacks else {}),
             **({"class_names": list(ticket.class_names)} if ticket.class_names else {}),
         }
 
@@ -392,6 +393,7 @@ def read_ticket(directory: Path) -> Ticket:
         history=header["history"],
         input_range=header.get("input_range"),
         directory=directory,
+        callbacks=header.get("callbacks", ()),
         class_names=tuple(header.get("class_names", ())),
         **read_tensors(directory, header),
     )

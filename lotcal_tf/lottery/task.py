@@ -86,6 +86,7 @@ class NamedTask:
             input_std=experiment.input_std or dataset.input_std,
             dropout_rate=settings.get("dropout_rate", 0.0),
             dropout_at=settings.get("dropout_at", "blocks"),
+            precision=experiment.precision,
         )
 
 

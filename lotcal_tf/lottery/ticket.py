@@ -39,6 +39,7 @@ class Ticket:
       source: for a ticket adapted from another run, the columns that name the original.
       predictions: labels `(N,)` and logits `(N, K)` of the validation and test data by the trained
         network, as `val/labels`, `val/logits`, `test/labels`, `test/logits`.
+      callbacks: the states of the user's callbacks after the level, see `training.callbacks`.
       class_names: the name of each class; empty if they are unknown.
       directory: where it was read from; None: it was not read.
       custom_objects: classes and functions of the model that are not Keras's, by name; not stored.
@@ -54,6 +55,7 @@ class Ticket:
     input_range: float | None = None
     source: Record = dataclasses.field(default_factory=dict)
     predictions: Arrays = dataclasses.field(default_factory=dict)
+    callbacks: Sequence[Record] = ()
     class_names: Sequence[str] = ()
     directory: Path | None = dataclasses.field(default=None, compare=False)
     custom_objects: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)

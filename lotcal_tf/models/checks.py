@@ -79,7 +79,7 @@ def check_outputs(model: "keras.Model", examples: "tf.Tensor", classes: int) -> 
     """
     examples = tf.cast(examples, tf.float32)
     try:
-        outputs = model(examples, training=False).numpy()
+        outputs = tf.cast(model(examples, training=False), tf.float32).numpy()
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         line = " ".join(str(error).split())[:200]
         raise UsageError(

@@ -179,7 +179,9 @@ class Masked(keras.layers.Wrapper):
                 self._add_masks([weight.shape for weight in self.prunable_weights])
         places, masked = [], []
         for weight, mask in zip(self.prunable_weights, self.masks, strict=True):
-            product = weight * tf.cast(mask, weight.dtype)
+            # Under mixed precision, variables have the layer's compute dtype when they are read.
+            value = tf.convert_to_tensor(weight)
+            product = value * tf.cast(mask, value.dtype)
             for place in _places(self.layer, weight):
                 places.append(place)
                 masked.append(product)

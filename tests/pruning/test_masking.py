@@ -6,12 +6,14 @@ import pytest
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.optimizers import OPTIMIZERS
 from lotcal_tf.errors import UsageError
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.masked import PrunableLayer
 from lotcal_tf.pruning.masking import strip, wrap
 from lotcal_tf.pruning.rewind import masked_start
-from lotcal_tf.training.optimizer import build_optimizer
+from lotcal_tf.training.optimizer import level_rate, make_optimizer
 
 layers = keras.layers
 
@@ -572,7 +574,7 @@ def test_a_layer_s_own_precision_is_kept():
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_pruned_weights_are_exactly_zero_after_every_step(name, decay):
     keras.utils.set_random_seed(0)
     network = wrap(dense())
@@ -580,7 +582,8 @@ def test_pruned_weights_are_exactly_zero_after_every_step(name, decay):
     start = masked_start(masking.values(network), masks)
     masking.assign(network, start)
     momentum = {"momentum": 0.9} if name == "sgd" else {}
-    optimizer = build_optimizer(name, lr=0.05, steps_per_epoch=10, weight_decay=decay, **momentum)
+    settings = Experiment(optimizer=name, lr=0.05, weight_decay=decay, **momentum)
+    optimizer = make_optimizer(settings, level_rate(settings, 10))
     x = tf.random.stateless_normal((16, 4), (1, 2))
     y = tf.argmax(x[:, :3], axis=1)
     loss_function = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

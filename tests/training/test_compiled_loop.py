@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from lotcal_tf.calibration.strategies import CrossEntropy, Mixup
 from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.augment import crop_flip, draw
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
 from lotcal_tf.errors import FieldError
@@ -20,7 +21,7 @@ from lotcal_tf.training.compiled_loop import (
 )
 from lotcal_tf.training.distributed.cluster import Cluster
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
-from lotcal_tf.training.optimizer import build_optimizer
+from lotcal_tf.training.optimizer import level_rate, make_optimizer
 from lotcal_tf.training.predictor import Predictor
 
 BATCH, COUNT = 4, 30  # seven steps an epoch, two examples over
@@ -51,7 +52,8 @@ def make_network():
 
 def make_strategy():
     strategy = CrossEntropy(make_network())
-    optimizer = build_optimizer("sgd", lr=0.05, momentum=0.9, weight_decay=0.01, steps_per_epoch=7)
+    settings = Experiment(optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=0.01)
+    optimizer = make_optimizer(settings, level_rate(settings, 7))
     optimizer.build(strategy.network.trainable_variables)
     strategy.compile(optimizer=optimizer)
     return strategy
@@ -287,7 +289,8 @@ def test_images_are_changed_before_the_step_by_draws_of_its_own(
             )
         )
         strategy = kind(network, **({"mixup_a": 0.2} if kind is Mixup else {}))
-        optimizer = build_optimizer("sgd", lr=0.05, steps_per_epoch=7)
+        settings = Experiment(optimizer="sgd", lr=0.05)
+        optimizer = make_optimizer(settings, level_rate(settings, 7))
         optimizer.build(network.trainable_variables)
         strategy.compile(optimizer=optimizer)
         loops.append(CompiledLoop(strategy, BATCH, plan, augmentation, devices))
