@@ -632,10 +632,10 @@ def test_what_a_ticket_brings_cannot_be_asked_for():
     scaling = {"input_mean", "input_std"}
     assert brought == {"model", "initializer", "exclude", "prune_depthwise", "precision"} | scaling
     for name in brought - scaling:
-        with pytest.raises(FieldError, match=f"^{name}=.*: a ticket has its own"):
+        with pytest.raises(FieldError, match=f"^{name}=.*: is determined by the ticket"):
             resolve({"ticket": "t", name: others(name)[0]})
-    with pytest.raises(FieldError, match=r"^dropout_at=head: a ticket has its own"):
+    with pytest.raises(FieldError, match=r"^dropout_at=head: is determined by the ticket"):
         resolve({"ticket": "t", "calib": "vwcc", "dropout_at": "head"})
     scaling = {"ticket": "t", "input_mean": "0.5", "input_std": "0.5"}
-    with pytest.raises(FieldError, match=r"^input_mean=0.5: a ticket has its own"):
+    with pytest.raises(FieldError, match=r"^input_mean=0.5: is determined by the ticket"):
         resolve(scaling)
