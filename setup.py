@@ -29,8 +29,10 @@ REQUIRED = [
     "ai-edge-litert>=2.3,<3",
     "flatbuffers>=25.9,<26",
     "importlib-resources>=6",  # tensorflow-datasets uses it but does not require it
+    "jinja2>=3.1,<4",
     "matplotlib>=3.9,<4",
     "numpy>=2.4,<2.5",
+    "pillow>=11,<14",  # reads the size of images before TensorFlow decodes them
     "safetensors>=0.5,<1",
     "scikit-learn>=1.6,<2",  # has the digits, a data set that needs no download
     "scipy>=1.14,<2",
@@ -53,7 +55,16 @@ DOCS = [
     "ruff>=0.17.6,<0.18",  # formats the signatures of the API pages
 ]
 
+TABLES = ["pandas>=2.2,<4", "pyarrow>=18,<27"]
+HF = ["datasets>=4,<6"]
+
+# The client of MLflow, and what its SQLite store needs.
+MLFLOW = ["alembic>=1.10,<2", "mlflow-skinny>=3.17,<4", "sqlalchemy>=2,<3"]
+
 EXTRAS = {
+    "hf": HF,
+    "mlflow": MLFLOW,
+    "tables": TABLES,
     "test": [
         "import-linter>=2.17,<3",
         "mypy>=2.4,<3",
@@ -62,7 +73,11 @@ EXTRAS = {
         "ruff>=0.17.6,<0.18",  # a new minor brings new rules
         "setuptools>=77",  # tests/test_packaging.py builds a wheel without a network
         "types-tabulate>=0.9,<1",
+        "huggingface_hub>=1,<3",  # reads the metadata of a model card
         *DOCS,  # the tests build the site
+        *HF,
+        *MLFLOW,
+        *TABLES,
     ],
     "docs": DOCS,
 }
@@ -83,7 +98,11 @@ setup(
     # the package. An editable install ignores `package_dir` and finds ../configs instead.
     packages=[*find_packages(include=["lotcal_tf", "lotcal_tf.*"]), "lotcal_tf.configs"],
     package_dir={"lotcal_tf.configs": "configs"},
-    package_data={"lotcal_tf": ["py.typed"], "lotcal_tf.configs": ["*.toml"]},
+    package_data={
+        "lotcal_tf": ["py.typed"],
+        "lotcal_tf.deploy": ["*.j2"],
+        "lotcal_tf.configs": ["*.toml"],
+    },
     zip_safe=False,
     classifiers=[
         "Intended Audience :: Science/Research",

@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from lotcal_tf.config.process import safe_streams
+
 COMMANDS = {
     "train": "find lottery tickets",
     "evaluate": "measure a ticket or an exported file",
@@ -14,16 +16,28 @@ COMMANDS = {
 def main() -> None:
     """Runs the command that the first argument names; without one, lists the commands."""
     arguments = sys.argv[1:]
+    with safe_streams():
+        name = _command(arguments)
+    if name is not None:
+        importlib.import_module(f"lotcal_tf.{name}").run(arguments[1:])
+
+
+def _command(arguments: list[str]) -> str | None:
+    """The name of the command; None after the list of commands was printed.
+
+    Raises:
+      SystemExit: there is no such command.
+    """
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         lines = [f"  {name:10} {summary}" for name, summary in COMMANDS.items()]
         print("\n".join(["usage: lotcal-tf COMMAND [--flag=value …]", "", *lines]))
         print("\nlotcal-tf COMMAND --help lists a command's flags.")
-        return
-    name, *rest = arguments
+        return None
+    name = arguments[0]
     if name not in COMMANDS:
         print(f"lotcal-tf: {name}: choose one of {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
-    importlib.import_module(f"lotcal_tf.{name}").run(rest)
+    return name
 
 
 if __name__ == "__main__":

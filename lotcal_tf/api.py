@@ -5,15 +5,15 @@ The commands call the same functions.
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
-import tensorflow as tf
 
 from lotcal_tf.compat import keras
-from lotcal_tf.config import custom, registry
+from lotcal_tf.config import arguments, custom, registry
 from lotcal_tf.config.experiment import (
     FIELDS,
     Experiment,
@@ -21,6 +21,7 @@ from lotcal_tf.config.experiment import (
     recorded,
     setting_fields,
 )
+from lotcal_tf.config.fields import checked
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.run_data import (
     DATA_FIELDS,
@@ -28,65 +29,107 @@ from lotcal_tf.config.run_data import (
     recorded_fields,
     unseen_experiment,
 )
-from lotcal_tf.config.run_directory import is_run, level_name
-from lotcal_tf.data import arrays, sources
-from lotcal_tf.data.input_arrays import checked_inputs
-from lotcal_tf.data.splits import Dataset, Part
+from lotcal_tf.config.run_directory import is_run, is_ticket, level_name
+from lotcal_tf.data import given as given_data
+from lotcal_tf.data import sources
+from lotcal_tf.data.splits import Part
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import Exported, export, exported
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
-from lotcal_tf.evaluation.open_model import Opened, open_model
-from lotcal_tf.inputs import Specs, count, specs_of
+from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
+from lotcal_tf.inputs import Specs, arranged, flat, specs_of
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
-from lotcal_tf.lottery.task import GivenTask
+from lotcal_tf.lottery.task import GivenTask, as_stored
 from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.metrics import DEFAULT_BINS
 from lotcal_tf.models.checks import classes_of
-from lotcal_tf.models.keras_graph import with_free_batch, with_stable_names
+from lotcal_tf.models.given import GivenModel
+from lotcal_tf.training.given_optimizer import take_objects
 
 SELECTED = "selected"
 
+F = TypeVar("F", bound=Callable[..., Any])
 
+
+def _in_custom_object_scope(function: F) -> F:
+    """Makes custom objects known to Keras during a call: its `custom_objects`, and those of a run or ticket.
+
+    Raises:
+      UsageError: `custom_objects` is not a dictionary by name.
+    """
+
+    @functools.wraps(function)
+    def within(*args: Any, **kwargs: Any) -> Any:
+        given = kwargs.get("custom_objects") or {}
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+            raise UsageError(
+                "custom_objects must be a dictionary of names and classes or functions"
+            )
+        known: dict[str, Any] = {}
+        for value in (*args, *kwargs.values()):
+            known |= value.custom_objects if isinstance(value, Run | Ticket) else {}
+        with keras.utils.custom_object_scope({**known, **given}):
+            return function(*args, **kwargs)
+
+    return cast(F, within)
+
+
+@_in_custom_object_scope
 def find_tickets(
-    model: "keras.Model | str | None" = None,
+    model: "keras.Model | str | Path | None" = None,
     train: Any = None,
     test: Any = None,
     validation: Any = None,
     *,
     config: str | Path | None = None,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
+    custom_objects: Mapping[str, Any] | None = None,
     progress: bool = True,
+    takeover: bool = False,
     **fields: Any,
 ) -> Run:
     """Finds lottery tickets in a Keras model, or in the built-in network and data that fields name.
 
     Args:
-      model: a tf_keras model that returns logits: functional or sequential, nested models allowed. Its
-        weights are the initial weights; it is not changed. Without data: the name of a built-in
-        network, or None for that of the recipe.
-      train, test, validation: `(inputs, labels)` arrays, or unbatched `tf.data` pipelines of such pairs.
-        Inputs of a model with several inputs are a dictionary of arrays by the names of the inputs, or
-        a tuple in the order of `model.inputs`. `train` may be `(inputs, labels, weights)`: the loss is
-        the mean of weight · loss over a batch; metrics are not weighted. Test data is never used for
-        selection; without it, tables show validation metrics.
+      model: a classifier of tf_keras or Keras 3: functional or sequential, nested models allowed; or
+        the path of a `.keras` file of either. Its weights are the initial weights; it is not changed.
+        A softmax or sigmoid at its end is removed, with a notice; a single logit becomes two. Without
+        data: also the name of a built-in network, or None for that of the recipe.
+      train, test, validation: `(inputs, labels)` arrays or pandas objects, Hugging Face data sets, or
+        `tf.data` pipelines of pairs, single or in batches. Labels are class numbers from 0, `(N,)` or
+        `(N, 1)`, or one-hot `(N, K)`.
+        Inputs of a model with several inputs are a dictionary by the names of the inputs, or a tuple
+        in the order of `model.inputs`. `train` may be `(inputs, labels, weights)`: the loss is the
+        mean of weight · loss over a batch; metrics are not weighted.
+        Test data is never used for selection; without it, tables show validation metrics.
         validation=None: split from train (field `validation_size`).
       config: a recipe file, only without a model; as `--config` of the command.
       callbacks: Keras callbacks; each level is one training run for them. Callbacks that work per
         batch are refused, since many steps run in one program. They are not part of the identity.
+        One that stops or changes the training can continue a run only if it has `state_dict()` and
+        `load_state_dict(state)`; its state is stored with each level.
+      custom_objects: custom classes and functions of the model, by name, unless they are registered with
+        `keras.saving.register_keras_serializable`. They are not part of the identity.
       progress: whether to show a bar or lines on standard error.
+      takeover: whether to continue a run whose process on another machine is dead, although it was
+        alive less than five minutes ago.
       **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, out, …) and
         hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes,
-        `class_weight` Keras's dictionary {class: weight}.
-        The same call continues an interrupted run.
+        `optimizer` an instance of a Keras optimizer, `lr` a Keras schedule, whose steps count from the
+        beginning of a level (copies are trained), and `class_weight` Keras's dictionary
+        {class: weight}. The same call continues a run.
 
     Raises:
-      UsageError: data, model or a field is not valid. Nothing is written.
+      UsageError: data, model or a field is not valid, or another process writes the run directory.
+        Nothing is written.
       TrainingDiverged: a loss was not finite. Finished levels are kept.
+      DamagedTicket: a file of a finished level is damaged.
     """
-    values = _texts(fields)
+    values, optimizer = take_objects(_texts(fields))
+    model = str(model) if isinstance(model, Path) else model
     if isinstance(values.get("class_weight"), Mapping):
         values["class_weight"] = _by_class(values["class_weight"])
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
@@ -97,25 +140,37 @@ def find_tickets(
         experiment, task_of = resolve(values | named, _text(config)), None
     else:
         if model is None:
-            raise UsageError("model is missing: pass a tf_keras model beside the data")
+            raise UsageError("model is missing: pass a Keras model beside the data")
         if train is None or config is not None:
             raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
-        number = classes_of(model)
-        takes = specs_of(with_stable_names(with_free_batch(model)))
+        if isinstance(model, str) and not registry.is_model_file(model):
+            raise FieldError("model", model, "beside data, pass a Keras model or a .keras file")
+        given_model = GivenModel.of(model, custom_objects)
+        number = classes_of(given_model.model)
         experiment = _experiment(values)
-        dataset = _dataset(train, test, validation, experiment, number, takes)
-        task_of = functools.partial(GivenTask, model=model, dataset=dataset)
-    if experiment.distribute == "multi_worker":
-        problem = "is for the train command: workers must meet before TensorFlow is first used"
-        raise FieldError("distribute", experiment.distribute, problem)
-    return run_experiment(
+        takes = specs_of(as_stored(given_model.model))
+        dataset = given_data.dataset(
+            train, test, validation, experiment, classes=number, takes=takes
+        )
+        task_of = functools.partial(GivenTask, model=given_model, dataset=dataset)
+    _refuse_workers(experiment)
+    run = run_experiment(
         experiment,
         task_of,
         strategy=classes.get("calib"),
         criterion=classes.get("criterion"),
+        optimizer=optimizer,
         callbacks=callbacks,
         progress=progress,
+        takeover=takeover,
     )
+    return dataclasses.replace(run, custom_objects=dict(custom_objects or {}))
+
+
+def _refuse_workers(experiment: Experiment) -> None:
+    if experiment.distribute == "multi_worker":
+        problem = "is for the train command: workers must meet before TensorFlow is first used"
+        raise FieldError("distribute", experiment.distribute, problem)
 
 
 def _by_class(weights: Mapping[Any, Any]) -> tuple[Any, ...]:
@@ -146,19 +201,23 @@ def _experiment(values: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
-def load_ticket(directory: str | Path) -> Ticket:
+def load_ticket(directory: str | Path, custom_objects: Mapping[str, Any] | None = None) -> Ticket:
     """Loads and verifies a ticket.
 
     Args:
       directory: `RUN/tickets/level_NN`.
+      custom_objects: custom classes and functions of the model, by name, unless they are registered with
+        `keras.saving.register_keras_serializable`.
 
     Raises:
       UsageError: it is not a ticket.
       DamagedTicket: a file does not match its checksum.
     """
-    return read_ticket(Path(directory))
+    ticket = read_ticket(arguments.path_of("directory", directory))
+    return dataclasses.replace(ticket, custom_objects=dict(custom_objects or {}))
 
 
+@_in_custom_object_scope
 def export_ticket(
     ticket: Ticket | Run | str | Path,
     directory: str | Path | None = None,
@@ -169,11 +228,15 @@ def export_ticket(
     level: int | str = SELECTED,
     formats: Sequence[str] = registry.DEFAULT_FORMATS,
     encoding: str | None = None,
+    prefer: str = registry.SPEED,
     output: str = "logits",
     scaled: bool | None = None,
     tolerance: Tolerance = DEFAULT_TOLERANCE,
+    class_names: Sequence[str] | None = None,
+    license: str | None = None,
     seconds: float = 0.5,
     reuse: bool = False,
+    custom_objects: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda line: None,
     config: str | Path | None = None,
     **fields: Any,
@@ -181,8 +244,9 @@ def export_ticket(
     """Exports a ticket as files, and verifies each of them against the ticket.
 
     Args:
-      ticket: a ticket, or a run or its directory, whose level `level` is exported.
-      directory: the directory for the files; None, for a run: its `export/`, or `export_level_NN/`.
+      ticket: a ticket or its directory; or a run or its directory, whose level `level` is exported.
+      directory: the directory for the files; None: `export/` in the run, or `export_level_NN/` for a
+        numbered level or a ticket of a run.
       test, validation, train: as for `find_tickets`. Files are compared with the ticket on test. int8
         formats take value ranges and temperature from validation (see `Run.validation`), int8_qat
         trains on train. test=None, for a run on named data: that data.
@@ -190,40 +254,61 @@ def export_ticket(
       scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
       formats … progress: see `deploy.export.export`.
       reuse: whether to return an earlier export of the ticket to these formats, if there is one.
+      custom_objects: custom classes and functions of the model, by name, unless they are registered with
+        `keras.saving.register_keras_serializable`.
       config, **fields: other data or fields than those recorded in the run.
 
     Raises:
       UsageError, ExportMismatch: see `deploy.export.export`. No file is left.
     """
+    options = arguments.for_export(
+        {
+            "formats": formats,
+            "encoding": encoding,
+            "prefer": prefer,
+            "output": output,
+            "license": license,
+            "scaled": scaled,
+            "seconds": seconds,
+            "reuse": reuse,
+        },
+        tolerance,
+        progress,
+    )
     values = _data_fields(fields, config, "export_logits", named=test is None)
     request = _ExportRequest.of(ticket, level, directory)
     settings = request.settings(values)
-    scaled = settings.export_logits == "scaled" if scaled is None else scaled
-    if reuse and (found := request.earlier(formats, scaled)) is not None:
+    scaled = settings.export_logits == "scaled" if options.scaled is None else options.scaled
+    if options.reuse and (found := request.earlier(options.formats, scaled)) is not None:
         return found
     if test is None:
         examples = request.examples(ticket, _text(config), values, progress)
     else:
-        takes = specs_of(request.ticket.dense())
-        examples = Examples.given(test, validation, train, classes=request.classes, takes=takes)
+        examples = Examples.given(
+            test, validation, train, classes=request.classes, takes=request.takes
+        )
     return export(
         request.ticket,
         request.directory,
         examples,
-        formats=formats,
-        encoding=encoding,
-        output=output,
+        formats=options.formats,
+        encoding=options.encoding,
+        prefer=options.prefer,
+        output=options.output,
         scaled=scaled,
         tolerance=tolerance,
         bins=settings.ece_bins,
         **request.origin(),
-        seconds=seconds,
+        class_names=class_names,
+        license=options.license,
+        seconds=options.seconds,
         progress=progress,
     )
 
 
+@_in_custom_object_scope
 def measure_model(
-    model: Run | str | Path,
+    model: "Run | keras.Model | str | Path",
     test: Any = None,
     *,
     split: str = "test",
@@ -232,15 +317,17 @@ def measure_model(
     severities: Sequence[int] = registry.SEVERITIES,
     unseen: Sequence[str] | Mapping[str, Any] = (),
     input_range: float = 1.0,
+    custom_objects: Mapping[str, Any] | None = None,
     progress: bool = True,
     config: str | Path | None = None,
     **fields: Any,
 ) -> Measurement:
-    """Measures a ticket or an exported file.
+    """Measures a ticket, an exported file or a model in memory.
 
     Args:
-      model: a file, a SavedModel directory, `RUN/tickets/level_NN`, or a run (its selected ticket).
-      test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline. None: the data of
+      model: a file, a SavedModel directory, `RUN/tickets/level_NN`, a run (its selected ticket), or a
+        classifier of tf_keras or Keras 3 in memory, for which `test` is needed.
+      test: data as for `find_tickets`. None: the data of
         the model's run, or of `fields` or `config`. On the data of its run, a ticket is measured by
         its stored predictions.
       split: for named data, `test`, or `val`: the validation split of the run with its label noise.
@@ -248,6 +335,8 @@ def measure_model(
       shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
       unseen: names of other data sets; if `test` is given, a dictionary of names and inputs `(M, …)`.
       input_range: the largest possible value of the inputs of `test`.
+      custom_objects: custom classes and functions of the model, by name, unless they are registered with
+        `keras.saving.register_keras_serializable`.
       progress: whether to show a progress bar, if standard error is a terminal.
       config: a recipe file that names the data.
       **fields: fields of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …
@@ -255,30 +344,46 @@ def measure_model(
     Raises:
       UsageError, LotcalError: see `evaluation.measure.measure_opened`.
     """
-    values = _data_fields(fields, config, named=test is None)
-    opened = open_model(model.directory if isinstance(model, Run) else Path(model))
-    common: dict[str, Any] = {
+    own_fields: dict[str, Any] = {
         "split": split,
         "scaled": scaled,
         "shifts": shifts,
         "severities": severities,
+        "input_range": input_range,
         "progress": progress,
     }
-    record = recorded_fields(opened.path)
+    common = vars(checked(arguments.MeasureArguments, own_fields))
+    input_range = common.pop("input_range")
+    values = _data_fields(fields, config, named=test is None)
+    given = None if isinstance(model, Run | str | Path) else GivenModel.of(model)
+    if given is None:
+        opened = open_model(_directory_of("model", model))
+    elif test is None:
+        raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
+    else:
+        classes_of(given.model)
+        opened = open_given(given)
+    for note in opened.notes if common["progress"] else ():
+        print(note, file=sys.stderr)
+    record = {} if given is not None else recorded_fields(opened.path)
     if test is not None:
         bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
         part, others = _given_parts(opened, test, unseen, input_range)
         return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
-    if scaled:
+    if common["scaled"]:
         opened.temperature()  # That there is none is reported before data is loaded.
-    other = shifts or unseen or config or values.keys() - {"ece_bins"}
+    other = common["shifts"] or unseen or config or values.keys() - {"ece_bins"}
     if opened.ticket is not None and record and not other:
         own = recorded(record, **values)
         return measure_stored(
-            opened, data=own.dataset, split=split, bins=own.ece_bins, scaled=scaled
+            opened,
+            data=own.dataset,
+            split=common["split"],
+            bins=own.ece_bins,
+            scaled=common["scaled"],
         )
     experiment = data_experiment(opened.path, values, _text(config), unseen=bool(unseen))
-    part = sources.load_part(experiment, split)
+    part = sources.load_part(experiment, common["split"])
     others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in unseen}
     data, bins = experiment.dataset, experiment.ece_bins
     return measure_opened(opened, part, data=data, bins=bins, unseen=others, **common)
@@ -295,19 +400,40 @@ def _given_parts(
     classes = opened.runner.classes
     if classes is None:
         raise UsageError(f"{opened.path} does not say how many classes it has")
-    if unseen and not isinstance(unseen, Mapping):
+    if not isinstance(unseen, Mapping) and (isinstance(unseen, str) or len(unseen)):
         raise UsageError("unseen must be a dictionary of names and inputs where test is given")
+    takes, ordered = opened.runner.inputs, opened.runner.ordered
     inside: dict[str, Any] = {
         "classes": classes,
         "input_range": input_range,
-        "takes": opened.runner.inputs,
-        "ordered": opened.runner.ordered,
+        "takes": takes,
+        "ordered": ordered,
     }
     others = {}
     for name, inputs in unseen.items() if isinstance(unseen, Mapping) else ():
-        kept = checked_inputs(inputs, f"unseen {name}", inside["takes"], ordered=inside["ordered"])
-        others[name] = arrays.part_of_test((kept, np.zeros(count(kept), np.int32)), **inside)
-    return arrays.part_of_test(test, **inside), others
+        inputs = arranged(inputs, takes, f"{name} inputs", ordered=ordered)
+        labels = np.zeros(_count(inputs if len(takes) == 1 else flat(inputs)[0][1]), np.int32)
+        others[name] = given_data.part((inputs, labels), split=name, **inside)
+    return given_data.part(test, split="test", **inside), others
+
+
+def _count(inputs: Any) -> int:
+    """The number of examples; 0 for what is not an array, which the checks of arrays refuse."""
+    try:
+        return len(inputs)
+    except TypeError:
+        return 0
+
+
+def _directory_of(name: str, given: Any) -> Path:
+    """The path of a model that is a run or a path.
+
+    Raises:
+      FieldError: it is neither.
+    """
+    if isinstance(given, Run):
+        return given.directory
+    return arguments.path_of(name, given, ", or the run that find_tickets returns")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,27 +453,51 @@ class _ExportRequest:
         Raises:
           UsageError: the ticket is missing or damaged.
         """
+        target = None if directory is None else arguments.path_of("directory", directory)
+        if not isinstance(given, Run | Ticket):
+            other = ", a ticket, or the run that find_tickets returns"
+            path = arguments.path_of("ticket", given, other)
+            given = read_ticket(path) if is_ticket(path) else given
         if isinstance(given, Ticket):
-            if directory is None:
-                raise UsageError("directory is missing: name where the ticket is exported to")
-            return cls(given, Path(directory), None)
-        run = given.directory if isinstance(given, Run) else Path(given)
+            return cls._of_ticket(given, target)
+        run = _directory_of("run", given)
         if not is_run(run):
             raise FieldError("run", run, "is not a run directory")
         store = RunStore(run)
         if not store.finished():
             raise FieldError("run", run, "has no finished level")
-        if level != SELECTED and not isinstance(level, int):
-            raise FieldError("level", level, f"give a level's number, or {SELECTED}")
-        number = selected_level(store.records()) if level == SELECTED else int(level)
+        whole = isinstance(level, int) and not isinstance(level, bool)
+        if level != SELECTED and not (whole and 0 <= int(level) < store.finished()):
+            levels = f"0 … {store.finished() - 1}"
+            raise FieldError("level", level, f"give a level's number, {levels}, or {SELECTED}")
+        number = selected_level(store.complete_records()) if level == SELECTED else int(level)
         ticket = _read(store, number)
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
-        return cls(ticket, run / name if directory is None else Path(directory), store)
+        return cls(ticket, run / name if target is None else target, store)
+
+    @classmethod
+    def _of_ticket(cls, ticket: Ticket, target: Path | None) -> "_ExportRequest":
+        """The request for a ticket, with its run where it was read from one."""
+        place = ticket.directory
+        run = None if place is None else place.resolve().parent.parent
+        store = RunStore(run) if run is not None and is_run(run) else None
+        if store is not None and store.finished() <= ticket.level:
+            store = None  # A copy of the ticket without the levels before it.
+        if target is None and store is not None:
+            target = store.directory / f"export_{level_name(ticket.level)}"
+        if target is None:
+            raise UsageError("directory is missing: name where the ticket is exported to")
+        return cls(ticket, target, store)
 
     @property
     def classes(self) -> int:
         """The number of classes."""
         return classes_of(self.ticket.dense())
+
+    @property
+    def takes(self) -> Specs:
+        """The inputs of the ticket's model."""
+        return specs_of(self.ticket.dense())
 
     def origin(self) -> dict[str, Any]:
         """The dense network and the record of the run; empty if the run is unknown."""
@@ -380,6 +530,8 @@ class _ExportRequest:
             dataset = given.load()
         else:
             experiment = data_experiment(self.store.directory, fields, config)
+            if own:
+                sources.check_unchanged(experiment, self.store.experiment().get("content", {}))
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)
         return Examples.of(dataset, self.store.experiment()["experiment"]["seed"])
@@ -425,33 +577,3 @@ def _data_fields(
         if not named and name not in ("ece_bins", *others):
             raise FieldError(name, value, "describes named data; here data is passed as objects")
     return values
-
-
-def _dataset(
-    train: Any, test: Any, validation: Any, experiment: Experiment, classes: int, takes: Specs
-) -> Dataset:
-    """The data set of arrays or pipelines, all of one kind."""
-    given = [data for data in (train, test, validation) if data is not None]
-    common: dict[str, Any] = {
-        "classes": classes,
-        "validation_size": experiment.validation_size,
-        "seed": experiment.seed,
-        "half": experiment.half,
-        "takes": takes,
-    }
-    pipelines = [isinstance(data, tf.data.Dataset) for data in given]
-    if all(pipelines):
-        return arrays.from_pipelines(
-            train,
-            test,
-            validation,
-            memory_limit_mb=experiment.memory_limit_mb,
-            shuffle_buffer=experiment.shuffle_buffer,
-            **common,
-        )
-    if any(pipelines) or not all(map(arrays.is_examples, given)):
-        raise UsageError(
-            "train, test and validation must all be (inputs, labels) pairs, or all tf.data pipelines; "
-            "train may be (inputs, labels, weights)"
-        )
-    return arrays.from_arrays(train, test, validation, **common)

@@ -28,6 +28,10 @@ class FieldError(UsageError):
         self.value = value
 
 
+class NewerFormat(UsageError):
+    """A file was written by a newer version of the package."""
+
+
 class TrainingDiverged(LotcalError, ArithmeticError):
     """The loss of a training step was not finite.
 
@@ -45,6 +49,10 @@ class TrainingDiverged(LotcalError, ArithmeticError):
 
 class WorkerLost(LotcalError):
     """A process of a distributed run did not start, or ended too early."""
+
+
+class TakenOver(LotcalError):
+    """Another process writes the run directory now."""
 
 
 class DamagedTicket(LotcalError):

@@ -9,7 +9,7 @@ other models need one of these.
 import json
 from pathlib import Path
 
-from lotcal_tf.config import flags
+from lotcal_tf.config import custom, flags
 from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES, corruption
 from lotcal_tf.config.run_data import check_model, data_experiment
 from lotcal_tf.errors import FieldError, UsageError
@@ -21,6 +21,7 @@ FLAGS = (
     flags.Flag("severity", "strengths of the corruptions, 1 … 5", ",".join(map(str, SEVERITIES))),
     flags.Flag("unseen", "other data of the same input shape: recipes, or TFDS data sets"),
     flags.Flag("scaled", "divide a ticket's logits by its temperature", switch=True),
+    flags.CUSTOM_OBJECTS,
     flags.Flag("json", "print JSON instead of a table", switch=True),
 )
 FIELDS = (
@@ -50,6 +51,7 @@ def main(request: flags.Request) -> None:
     if not model.exists():
         raise FieldError("model", model, "no such file or directory")
     check_model(model)
+    custom.check_custom_objects(own["custom_objects"])
     shifts, severities = _shifts(own["shift"]), _severities(own["severity"])
     unseen = _names("unseen", own["unseen"])
     data_experiment(model, request.given, request.config, unseen=bool(unseen))
@@ -64,6 +66,7 @@ def main(request: flags.Request) -> None:
         shifts=shifts,
         severities=severities,
         unseen=unseen,
+        custom_objects=custom.load_custom_objects(own["custom_objects"]),
         config=request.config,
         **request.given,
     )

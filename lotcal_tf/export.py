@@ -1,35 +1,52 @@
 """Exports a level of a run: small files, each verified against its ticket.
 
---run names a run directory. Without --formats a float32 and an int8 TFLite file are written, each in
-the smallest of its encodings: dense, sparse, compact (dead units removed) or both. Every file is
-run over the whole test split. If one differs from its ticket by more than the tolerances, the exit
-code is 1 and no file is kept. The data is that of the run unless --dataset or --config names other data.
+--run names a run directory. Without --formats a float32 and an int8 TFLite file are written, without
+dead units, and sparse only where LiteRT has a faster sparse kernel; --prefer=size writes the smallest
+files. Every file is run over the whole test split. If one differs from its ticket by more than the
+tolerances, the exit code is 1 and no file is kept. The data is that of the run unless --dataset or
+--config names other data.
 """
 
 import sys
 from pathlib import Path
 
-from lotcal_tf.config import flags
-from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS
+from lotcal_tf.config import custom, flags
+from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED
 from lotcal_tf.config.run_data import data_experiment
-from lotcal_tf.config.run_directory import finished_levels, is_run
+from lotcal_tf.config.run_directory import is_run, stored_levels
 from lotcal_tf.errors import FieldError, UsageError
 
-SMALLEST = "smallest"
+BY_PREFERENCE = "auto"
 
 FLAGS = (
     flags.Flag("run", "the run directory"),
     flags.Flag("level", "a level's number; or selected, by validation data", "selected"),
     flags.Flag("formats", f"a list of {', '.join(FORMATS)}", ",".join(DEFAULT_FORMATS)),
-    flags.Flag("encoding", "how weights are stored", SMALLEST, choices=(SMALLEST, *ENCODINGS)),
+    flags.Flag(
+        "encoding",
+        "how zeros are stored; auto: selected by prefer",
+        BY_PREFERENCE,
+        choices=(BY_PREFERENCE, *ENCODINGS),
+    ),
+    flags.Flag("prefer", "what selects the encoding of a file", SPEED, choices=(SPEED, SIZE)),
     flags.Flag("output", "what files compute", "logits", choices=("logits", "probabilities")),
     flags.Flag(
         "float_tolerance",
         "for float files: how far accuracy, ECE, NLL and Brier score may be from the ticket's",
         "1e-4",
     ),
-    flags.Flag("accuracy_tolerance", "for quantised files: how much accuracy may fall", "0.01"),
-    flags.Flag("ece_tolerance", "for quantised files: how much the ECE may rise", "0.01"),
+    flags.Flag(
+        "accuracy_tolerance",
+        "for quantised files: how much accuracy may fall; compared with the lower end of a 99 % interval",
+        "0.01",
+    ),
+    flags.Flag(
+        "ece_tolerance",
+        "for quantised files: how much the ECE may rise; compared with the lower end of a 99 % interval",
+        "0.005",
+    ),
+    flags.Flag("license", "the licence of the files, for the model card, e.g. apache-2.0"),
+    flags.CUSTOM_OBJECTS,
     flags.Flag("seconds", "how long each file's latency is measured; 0: not at all", "0.5"),
     flags.Flag(
         "out",
@@ -53,6 +70,7 @@ def main(request: flags.Request) -> None:
     if not is_run(run):
         raise FieldError("run", run, "is not a run directory")
     level = _level(own["level"], run)
+    custom.check_custom_objects(own["custom_objects"])
     formats = _formats(own["formats"])
     exact, accuracy, ece, seconds = (
         _number(name, own[name])
@@ -69,11 +87,14 @@ def main(request: flags.Request) -> None:
         own["out"],
         level=level,
         formats=formats,
-        encoding=None if own["encoding"] == SMALLEST else own["encoding"],
+        encoding=None if own["encoding"] == BY_PREFERENCE else own["encoding"],
+        prefer=own["prefer"],
         output=own["output"],
         tolerance=Tolerance(exact, accuracy, ece),
+        license=own["license"],
         seconds=seconds,
         progress=lambda line: print(line, file=sys.stderr),
+        custom_objects=custom.load_custom_objects(own["custom_objects"]),
         config=request.config,
         **given,
     )
@@ -87,9 +108,11 @@ def _level(value: str, run: Path) -> int | str:
         return value
     if not value.isdecimal():
         raise FieldError("level", value, "give a level's number, or selected")
-    finished = finished_levels(run)
-    if int(value) >= finished:
-        there = f"0 … {finished - 1}" if finished else "none"
+    finished = stored_levels(run)
+    if int(value) not in finished:
+        there = ", ".join(map(str, finished)) or "none"
+        if len(finished) > 1 and finished == list(range(len(finished))):
+            there = f"0 … {finished[-1]}"
         raise FieldError("level", value, f"{run} has not finished it; finished: {there}")
     return int(value)
 
@@ -114,7 +137,8 @@ def _number(flag: str, value: str) -> float:
 
 def run(argv: list[str] | None = None) -> None:
     """Runs the command and exits with its exit code."""
-    flags.run(COMMAND, main, argv)
+    again = "nothing was exported; run the same command again"
+    flags.run(COMMAND, main, argv, interrupted=again)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,30 @@
-"""Writes files and directories completely or not at all, without TensorFlow."""
+"""Writes files and directories completely or not at all, without TensorFlow.
+
+Everything is written under a temporary name, flushed (fsync), renamed, and then the directory is
+flushed. A temporary name contains the host and the process. What a killed process left behind is
+removed by the next call that writes under the same name.
+"""
 
 import contextlib
+import errno
+import fcntl
+import hashlib
 import os
+import re
+import secrets
 import shutil
-import tempfile
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
+_TEMPORARY = re.compile(r"\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]{8}")  # after `.NAME`
+# Version 0.1 and 0.2 named no process. Only the directories of `replacing` are recognised.
+_WITHOUT_PROCESS = re.compile(r"\.[a-z0-9_]{8}")
+# A process on another host cannot be asked; its temporary files are removed after a day.
+_OLD_SECONDS = 24 * 3600.0
+_own: set[str] = set()  # the temporary paths that this process uses
 
 
 def flush(path: Path) -> None:
@@ -13,29 +32,108 @@ def flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        # Some network file systems cannot flush a directory.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(handle)
 
 
+def write_new(path: Path, content: bytes) -> None:
+    """Writes and flushes a new file, in a directory that is renamed later."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file; after an error it is as it was before."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Writes a file; after an error or a kill it is as it was before."""
+    remove_leftovers(path)
+    with temporary(path) as new:
+        write_new(new, content)
+        new.replace(path)
     flush(path.parent)
 
 
 @contextlib.contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """A new name beside a path. A file or directory of that name is removed at the end."""
+    name = f".{path.name}.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}"
+    new = path.parent / name
+    _own.add(str(new))
+    try:
+        yield new
+    finally:
+        _remove(new)
+        _own.discard(str(new))
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes the temporary files and directories that killed processes left beside a path.
+
+    If a process was killed while it replaced a directory (see `replacing`), the new directory is put
+    in place.
+    """
+    for left in _leftovers(path):
+        with contextlib.suppress(FileNotFoundError):
+            _finish(left, path)
+        _remove(left)
+
+
+def _leftovers(path: Path) -> list[Path]:
+    prefix = f".{path.name}"
+    try:
+        found = [entry for entry in path.parent.iterdir() if entry.name.startswith(prefix)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [entry for entry in found if _is_leftover(entry, entry.name.removeprefix(prefix))]
+
+
+def _is_leftover(path: Path, suffix: str) -> bool:
+    """Whether a path is a temporary one whose process is dead."""
+    if str(path) in _own:
+        return False
+    match = _TEMPORARY.fullmatch(suffix)
+    if match and match["host"] == _HOST:
+        pid = int(match["pid"])
+        return pid == os.getpid() or not is_alive(pid)
+    try:
+        if match is None and not (_WITHOUT_PROCESS.fullmatch(suffix) and _is_exchange(path)):
+            return False
+        return time.time() - path.stat().st_mtime > _OLD_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _is_exchange(path: Path) -> bool:
+    """Whether a directory is a temporary one of `replacing`, by what it contains."""
+    return path.is_dir() and {p.name for p in path.iterdir()} <= {"content", "scratch", "before"}
+
+
+def is_alive(pid: int) -> bool:
+    """Whether this machine has a process of this id."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # It belongs to another user.
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def replacing(directory: Path) -> Iterator[tuple[Path, Path]]:
-    """Replaces a directory at the end of the `with` block; after an error it is as it was before.
+    """Replaces a directory at the end of the `with` block; after an error or a kill it is as it was before.
 
     Gives two new directories: one for the new content, and one for temporary files, which is always
     removed.
@@ -44,25 +142,52 @@ def replacing(directory: Path) -> Iterator[tuple[Path, Path]]:
       directory: may exist; its parents are created.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
-    try:
-        content, scratch, before = work / "content", work / "scratch", work / "before"
-        content.mkdir()
-        scratch.mkdir()
+    remove_leftovers(directory)
+    with temporary(directory) as work:
+        content, scratch = work / "content", work / "scratch"
+        for new in (work, content, scratch):
+            new.mkdir()
         yield content, scratch
-        for part in parts(content):
+        for part in content.rglob("*"):
             flush(part)
+        flush(content)
+        with _one_at_a_time(directory.parent):
+            _exchange(work, directory)
+        flush(directory.parent)
+
+
+def _exchange(work: Path, directory: Path) -> None:
+    """Puts `work/content` in the place of a directory, which is moved to `work/before`."""
+    content, before = work / "content", work / "before"
+    try:
         if directory.exists():
             directory.rename(before)
-        try:
-            content.rename(directory)
-        except OSError:
-            if before.exists():
-                before.rename(directory)
-            raise
-        flush(directory.parent)
+        content.rename(directory)
+    except BaseException:
+        if before.exists() and not directory.exists():
+            before.rename(directory)
+        raise
+
+
+def _finish(work: Path, directory: Path) -> None:
+    """Ends an exchange that was killed between its two renames."""
+    with _one_at_a_time(directory.parent):
+        if (work / "before").exists() and not directory.exists():
+            new = work / "content" if (work / "content").exists() else work / "before"
+            new.rename(directory)
+            flush(directory.parent)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(directory: Path) -> Iterator[None]:
+    """Waits for other processes that rename in a directory, where the file system can lock one."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        os.close(handle)
 
 
 def parts(path: Path) -> list[Path]:
@@ -73,3 +198,9 @@ def parts(path: Path) -> list[Path]:
 def size_of(path: Path) -> int:
     """Size of a file or of all files of a directory, in bytes."""
     return sum(part.stat().st_size for part in parts(path))
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

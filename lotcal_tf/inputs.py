@@ -6,7 +6,7 @@ its inputs, or a tuple of arrays in the order of `model.inputs`. What a model ta
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,37 +14,58 @@ from numpy.typing import NDArray
 
 from lotcal_tf.errors import UsageError
 
-if TYPE_CHECKING:
-    from lotcal_tf.compat import keras
-
 # The name, shape (with the batch axis) and type of each input, in the order of the model's inputs. Of
 # a model, every floating type is float32, since data is kept as float32 and Keras casts it.
 Specs = Mapping[str, "tf.TensorSpec"]
 
 
-def specs_of(model: "keras.Model") -> dict[str, "tf.TensorSpec"]:
-    """What a functional or sequential model takes.
+def specs_of(model: Any) -> dict[str, "tf.TensorSpec"]:
+    """What a functional or sequential model of tf_keras or Keras 3 takes.
 
     Raises:
       UsageError: an input is ragged, sparse or a string.
     """
-    nested = getattr(model, "_nested_inputs", None)
-    names = sorted(nested) if isinstance(nested, dict) else model.input_names
+    nested = _nested_inputs(model)
+    names = sorted(nested) if isinstance(nested, dict) else [x.name for x in model.inputs]
+    if not isinstance(nested, dict):
+        names = getattr(model, "input_names", names)
     found = {}
     for name, x in zip(names, model.inputs, strict=True):
-        if not isinstance(x.type_spec, tf.TensorSpec):
-            kind = type(x.type_spec).__name__.removesuffix("Spec")
+        spec = _type_spec(x)
+        if not isinstance(spec, tf.TensorSpec):
+            kind = type(spec).__name__.removesuffix("Spec")
             raise UsageError(
                 f"input {name!r} of the model is a {kind}: a dense tensor is needed; pad the examples"
             )
-        if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
+        dtype = spec.dtype
+        if not (dtype.is_floating or dtype.is_integer or dtype.is_bool):
             raise UsageError(
-                f"input {name!r} of the model has dtype {x.dtype.name}: numbers are needed; move "
+                f"input {name!r} of the model has dtype {dtype.name}: numbers are needed; move "
                 "layers such as TextVectorization and StringLookup from the model to the data"
             )
-        kind = tf.float32 if x.dtype.is_floating else x.dtype
-        found[name] = tf.TensorSpec(x.shape, kind, name)
+        found[name] = tf.TensorSpec(spec.shape, tf.float32 if dtype.is_floating else dtype, name)
     return found
+
+
+def _nested_inputs(model: Any) -> Any:
+    """The inputs of a model as they are nested; None if it has none of its own."""
+    return getattr(model, "_nested_inputs", getattr(model, "_inputs_struct", None))
+
+
+def _type_spec(x: Any) -> Any:
+    """The type of an input; Keras 3 describes it by attributes."""
+    if hasattr(x, "type_spec"):
+        return x.type_spec
+    kind = tf.SparseTensorSpec if getattr(x, "sparse", False) else tf.TensorSpec
+    return kind(x.shape, x.dtype)
+
+
+def packed(model: Any, parts: Sequence[Any]) -> Any:
+    """The values of a model's inputs, in the order of `specs_of`, as the model is called with them."""
+    nested = _nested_inputs(model)
+    if isinstance(nested, dict):
+        return dict(zip(sorted(nested), parts, strict=True))
+    return single_or_list(parts)
 
 
 def arranged(given: Any, specs: Specs | None, of: str, *, ordered: bool = True) -> Any:
@@ -65,7 +86,7 @@ def arranged(given: Any, specs: Specs | None, of: str, *, ordered: bool = True) 
     if specs is None:
         return given
     names = ", ".join(specs)
-    takes = f"the model takes {len(specs)} inputs: {names}"
+    takes = f"the model takes {len(specs)} input{'s' if len(specs) > 1 else ''}: {names}"
     if isinstance(given, Mapping):
         if set(given) != set(specs):
             found = ", ".join(map(str, given)) or "none"

@@ -16,8 +16,9 @@ import numpy as np
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_STEP_SEED: contextvars.ContextVar["tf.Tensor | None"] = contextvars.ContextVar(
-    "step_seed", default=None
+# The seed of the current training step, and how many draws of each name `next_seed` has numbered in it.
+_STEP: contextvars.ContextVar["tuple[tf.Tensor, dict[str, int]] | None"] = contextvars.ContextVar(
+    "step", default=None
 )
 
 
@@ -53,11 +54,16 @@ def step_seed(seed: "tf.Tensor") -> Iterator[None]:
     Args:
       seed: int32 `(2,)`.
     """
-    token = _STEP_SEED.set(seed)
+    token = _STEP.set((seed, {}))
     try:
         yield
     finally:
-        _STEP_SEED.reset(token)
+        _STEP.reset(token)
+
+
+def in_step() -> bool:
+    """Whether there is a current training step, see `step_seed`."""
+    return _STEP.get() is not None
 
 
 def draw_seed(use: str) -> "tf.Tensor":
@@ -69,13 +75,31 @@ def draw_seed(use: str) -> "tf.Tensor":
     Raises:
       RuntimeError: there is no training step, i.e. it is called outside `step_seed`.
     """
-    seed = _STEP_SEED.get()
-    if seed is None:
+    step = _STEP.get()
+    if step is None:
         raise RuntimeError(
             f"{use!r} draws random numbers only inside a training step: call the model with "
             "training=False, or inside `with lotcal_tf.step_seed(seed):`"
         )
-    return seed + np.array([zlib.crc32(use.encode()) & 0x3FFFFFFF, 0], np.int32)
+    return step[0] + np.array([zlib.crc32(use.encode()) & 0x3FFFFFFF, 0], np.int32)
+
+
+def next_seed(use: str) -> "tf.Tensor":
+    """The seed of the next of several random draws of one name in a training step, int32 `(2,)`.
+
+    Draws are numbered in the order in which the step is traced.
+
+    Args:
+      use: name of the draws.
+
+    Raises:
+      RuntimeError: see `draw_seed`.
+    """
+    step = _STEP.get()
+    counts = {} if step is None else step[1]
+    number = counts.get(use, 0)
+    counts[use] = number + 1
+    return draw_seed(f"{use}#{number}")
 
 
 def random_bits(seed: "tf.Tensor", count: "int | tf.Tensor") -> "tf.Tensor":

@@ -5,12 +5,22 @@ metrics.csv, history.csv, tickets/, a TensorBoard log and export/. The same comm
 interrupted run; more --levels extend a finished one.
 """
 
-from lotcal_tf.config import flags
+from lotcal_tf.config import custom, flags
 from lotcal_tf.config.recipes import recipe_names, resolve
+from lotcal_tf.config.run_data import data_path
 from lotcal_tf.config.run_directory import check_ticket
 from lotcal_tf.training.distributed import cluster
 
-COMMAND = flags.Command("train", f"{__doc__}\nRecipes: {', '.join(recipe_names())}.")
+FLAGS = (
+    flags.CUSTOM_OBJECTS,
+    flags.Flag(
+        "takeover",
+        "continue a run whose process on another machine is dead, although it was alive less than "
+        "five minutes ago",
+        switch=True,
+    ),
+)
+COMMAND = flags.Command("train", f"{__doc__}\nRecipes: {', '.join(recipe_names())}.", FLAGS)
 # The formats that the selected ticket is exported to; the `export` command has more.
 FORMATS = ("saved_model", "float32")
 
@@ -22,22 +32,34 @@ def main(request: flags.Request) -> None:
       LotcalError: with a message of one line.
     """
     experiment = resolve(request.given, request.config)
+    custom.check_custom_objects(request.own["custom_objects"])
+    data_path(experiment)
     cluster.of(experiment.distribute)
     if experiment.ticket:
         check_ticket(experiment.ticket)
     # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()
     from lotcal_tf.api import export_ticket
+    from lotcal_tf.compat import keras
     from lotcal_tf.lottery.run import run_experiment
 
-    run = run_experiment(experiment)
+    custom_objects = custom.load_custom_objects(request.own["custom_objects"])
+    with keras.utils.custom_object_scope(custom_objects):
+        run = run_experiment(experiment, takeover=request.own["takeover"])
     if not run.chief:
         print(f"{run.directory}: this worker is done; the chief writes and exports")
         return
     if run.found == len(run.records):
         print(f"{run.directory} is finished: {run.found} levels; more --levels extend it")
     scaled = experiment.export_logits == "scaled"
-    exported = export_ticket(run, formats=FORMATS, scaled=scaled, seconds=0, reuse=True)
+    exported = export_ticket(
+        run,
+        formats=FORMATS,
+        scaled=scaled,
+        seconds=0,
+        reuse=True,
+        custom_objects=custom_objects,
+    )
     print(run.table())
     selected = run.selected
     print(
@@ -52,7 +74,7 @@ def main(request: flags.Request) -> None:
 
 def run(argv: list[str] | None = None) -> None:
     """Runs the command and exits with its exit code."""
-    again = "interrupted; the same command continues after the last finished level"
+    again = "the same command continues after the last finished level"
     flags.run(COMMAND, main, argv, interrupted=again)
 
 

@@ -40,6 +40,47 @@ def tree():
 
 
 @pytest.fixture
+def disk(monkeypatch):
+    """A list of the events ("fsync", path) and ("rename", source, target, paths below the source).
+
+    At the end of the test, everything that was renamed must have been flushed before, and its directory
+    after.
+    """
+    events, inodes = [], {}
+    fsync = os.fsync
+
+    def inode(path):
+        return inodes.setdefault(path, path.stat().st_ino)  # hard links are one file
+
+    def flushed(handle):
+        events.append(("fsync", Path(f"/proc/self/fd/{handle}").readlink()))
+        inode(events[-1][1])
+        fsync(handle)
+
+    def noted(call):
+        def wrapper(source, target):
+            below = list(source.rglob("*"))
+            events.append(("rename", source, Path(target), below))
+            for path in (source, *below):
+                inode(path)
+            return call(source, target)
+
+        return wrapper
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "rename", noted(Path.rename))
+    monkeypatch.setattr(Path, "replace", noted(Path.replace))
+    yield events
+    for place, (kind, source, *rest) in enumerate(events):
+        if kind == "rename":
+            target, below = rest
+            before = {inodes[event[1]] for event in events[:place] if event[0] == "fsync"}
+            after = {event[1] for event in events[place:] if event[0] == "fsync"}
+            assert {inodes[path] for path in (source, *below)} <= before, source
+            assert target.parent in after, target
+
+
+@pytest.fixture
 def at_once():
     """at_once(module, *argv) → exit code, `out` and the lines of `err` of a command that needs no TensorFlow.
 
@@ -80,6 +121,41 @@ def call_command(capfd):
         return types.SimpleNamespace(code=left.value.code, out=out, err=err.splitlines())
 
     return call
+
+
+# Data in files
+
+
+@pytest.fixture
+def make_source(tmp_path):
+    """make_source(name) → the `data_dir` of a registered source that reads files: 120 examples, 3 classes."""
+
+    def make(name):
+        import numpy as np
+
+        draw = np.random.default_rng(0)
+        labels = np.arange(120) % 3
+        if name == "folder":
+            from PIL import Image
+
+            for number, label in enumerate(labels):
+                folder = tmp_path / "images" / ["cat", "dog", "eel"][label]
+                folder.mkdir(parents=True, exist_ok=True)
+                pixels = draw.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+            return str(tmp_path / "images")
+        if name == "table":
+            pandas = pytest.importorskip("pandas", reason="needs lotcal-tf[tables]")
+            columns = {f"x{n}": draw.normal(size=120) for n in range(4)}
+            path = tmp_path / "table.csv"
+            pandas.DataFrame(columns | {"label": labels}).to_csv(path, index=False)
+            return str(path)
+        datasets = pytest.importorskip("datasets", reason="needs lotcal-tf[hf]")
+        columns = {"features": draw.normal(size=(120, 4)).tolist(), "label": labels.tolist()}
+        datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / "hf")
+        return str(tmp_path / "hf")
+
+    return make
 
 
 # Finished runs for tests of exporting and measuring; a test that changes one copies it first.

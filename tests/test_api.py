@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras as keras3
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -28,6 +29,7 @@ from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.run import run_experiment
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.compaction import compact
 from lotcal_tf.pruning.criteria import Criterion
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -308,14 +310,17 @@ class Own(keras.layers.Dense, tfmot.sparsity.keras.PrunableLayer):
 def test_a_custom_prunable_layer_takes_part_however_it_is_rewound(tmp_path):
     given = keras.Input((8,), name="inputs")
     model = keras.Model(given, keras.layers.Dense(3)(Own(6, "relu", name="own")(given)))
-    run = api.find_tickets(model, TRAIN, TEST, out=tmp_path, rewind="random", **QUICK)
+    objects = {"Own": Own}
+    run = api.find_tickets(
+        model, TRAIN, TEST, out=tmp_path, rewind="random", custom_objects=objects, **QUICK
+    )
     starts = [run.ticket(level).rewind["own/kernel"] for level in range(3)]
     assert len({start.tobytes() for start in starts}) == 3
     assert [int(run.ticket(level).masks["own/kernel"].sum()) for level in range(3)] == [48, 38, 30]
 
 
-def softmax_model():
-    return keras.Sequential([dense(6, 3), keras.layers.Softmax()])
+def sigmoid_model():
+    return keras.Sequential([dense(6, 3), keras.layers.Activation("sigmoid", name="last")])
 
 
 def frozen_model():
@@ -327,7 +332,7 @@ def frozen_model():
 def keras_3_model():
     import keras as keras_3
 
-    return keras_3.Sequential([keras_3.Input((8,)), keras_3.layers.Dense(3)])
+    return type("Mine", (keras_3.Model,), {})()
 
 
 class Subclassed(keras.Model):
@@ -384,12 +389,12 @@ REFUSED = {
         "model 'tiny' has no trainable weight.*model.trainable = True",
     ),
     "validation": ({"validation_size": 100}, "validation_size=100: .* 100 training examples"),
-    "softmax": ({"model": softmax_model}, "gives probabilities, logits are needed: leave out"),
-    "Keras 3": ({"model": keras_3_model}, "Keras 3 model; .*import tf_keras as keras"),
+    "sigmoids": ({"model": sigmoid_model}, "sigmoid for each of 3 classes .*'last'"),
+    "Keras 3": ({"model": keras_3_model}, "'mine' .Mine. is a subclassed model"),
     "subclassed": ({"model": Subclassed}, "Subclassed is a subclassed model"),
     "no model": (
         {"model": lambda: "lenet"},
-        "the model is of type str: a tf_keras model is needed",
+        "model=lenet: .*Keras model or a .keras file",
     ),
     "missing model": ({"model": lambda: None}, "model is missing"),
     "missing data": ({"train": None}, "a model needs train="),
@@ -402,8 +407,7 @@ REFUSED = {
     "empty": ({"test": (TEST[0][:0], TEST[1][:0])}, "test is empty"),
     "mixed": ({"test": pipeline(TEST)}, "must all be .inputs, labels. pairs, or all tf.data"),
     "mixed, other way": ({"train": pipeline(TRAIN)}, "must all be .inputs, labels. pairs"),
-    "bare array": ({"train": TRAIN[0]}, "must all be .inputs, labels. pairs"),
-    "batched": ({"train": pipeline(TRAIN).batch(5), "test": None}, "unbatched .* are needed"),
+    "bare array": ({"train": TRAIN[0]}, "train has inputs of shape .* without labels"),
 }
 
 
@@ -715,4 +719,179 @@ def test_a_ticket_that_does_not_fit_the_data_is_refused(finished, tmp_path):
     experiment = resolve({"ticket": path, "epochs": 1, "out": str(tmp_path / "run")})
     with pytest.raises(UsageError, match=r"takes inputs of shape \(8,\), the data has \(8, 8, 1\)"):
         run_experiment(experiment, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+# Models of Keras 3 and in files
+
+
+def keras3_model(units=3, activation="softmax"):
+    keras3.utils.set_random_seed(7)
+    layers = keras3.layers
+    return keras3.Sequential(
+        [
+            keras3.Input((8,)),
+            layers.Dense(6, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.1),
+            layers.Dense(units, activation=activation),
+        ]
+    )
+
+
+def test_a_keras3_model_goes_all_the_way(tmp_path, capsys):
+    model = keras3_model()
+    quick = QUICK | {"progress": True, "out": tmp_path / "run"}
+    run = api.find_tickets(model, TRAIN, TEST, **quick)
+    assert capsys.readouterr().err.count("softmax") == 1
+    first = run.ticket(0).dense()
+    odds = tf.nn.softmax(first(TEST[0], training=False)).numpy()
+    np.testing.assert_allclose(odds, np.asarray(model(TEST[0])), rtol=1e-4, atol=1e-6)
+    again = api.find_tickets(keras3_model(), TRAIN, TEST, **quick)
+    assert again.found == 3, "the same model, built again, is the same experiment"
+
+    ticket = run.selected
+    logits = ticket.model()(TEST[0], training=False).numpy()
+    limit = 1e-5 * np.abs(logits).max()
+    np.testing.assert_allclose(ticket.model(keras=3)(TEST[0]), logits, rtol=0, atol=limit)
+    exported = api.export_ticket(
+        run, tmp_path / "export", TEST, formats=["keras3"], scaled=False, seconds=0
+    )
+    loaded = keras3.models.load_model(exported.files["keras3"])
+    np.testing.assert_allclose(loaded(TEST[0]), logits, rtol=0, atol=limit)
+    found = api.measure_model(exported.files["keras3"], TEST)
+    assert found.metrics["nll"] == pytest.approx(ticket.record["test_nll"], abs=1e-5)
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_binary_classifier_of_keras3_is_trained_and_measured(in_file, tmp_path):
+    model = given = keras3_model(1, "sigmoid")
+    if in_file:
+        given = tmp_path / "a.keras"
+        model.save(given)
+    train, test = ((x, y % 2) for x, y in (TRAIN, TEST))
+    measured = api.measure_model(given, test)
+    positive = np.asarray(model(test[0]), np.float64)[:, 0]
+    expected = -np.log(np.where(test[1] == 1, positive, 1 - positive)).mean()
+    assert measured.metrics["nll"] == pytest.approx(expected, rel=1e-4)
+    run = api.find_tickets(given, train, test, out=tmp_path / "run", **QUICK)
+    assert run.ticket(1).model().output_shape == (None, 2)
+
+
+def test_there_are_two_kerases(finished):
+    with pytest.raises(UsageError, match="keras=4: choose 2 .*3"):
+        finished.ticket(0).model(keras=4)
+
+
+def test_a_keras3_model_is_compacted():
+    model = keras3_model(3, None)
+    weights = model.get_weights()
+    weights[0][:, 2:] = 0
+    model.set_weights(weights)
+    smaller = compact(model)
+    kernel = model.layers[0].name
+    assert (smaller.before[kernel], smaller.after[kernel][1]) == ((8, 6), 2)
+    np.testing.assert_allclose(smaller.model(TEST[0]), np.asarray(model(TEST[0])), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: api.find_tickets("lenet_300_100", TRAIN), "model=lenet_300_100: .*keras file"),
+        (lambda: api.find_tickets("missing.keras", TRAIN), "model=missing.keras: there is no such"),
+        (lambda: api.measure_model(keras3_model()), "test is missing"),
+        (lambda: api.measure_model(keras3_model(1, "softmax"), TEST), "one output"),
+        (lambda: api.measure_model(3, TEST), "type int"),
+    ],
+)
+def test_other_models_are_refused_before_training(call, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=words):
+        call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_levels_than_the_weights_allow_are_refused_before_level_0(tmp_path):
+    # 8 x 6 + 6 x 3 weights at 0.6, and half of it for the output layer. By hand, halves up:
+    # 48 -> 19 -> 8 -> 3 -> 1, then it stays; 18 -> 13 -> 9 -> 6 -> 4 -> 3 -> 2 -> 1.
+    model, fields = dense(6, 3), QUICK | {"prune_rate": 0.6, "output_prune_rate": 0.3}
+    with pytest.raises(FieldError, match=r"^levels=12: at most 7: .*66 prunable") as refused:
+        api.find_tickets(model, TRAIN, out=tmp_path / "run", **fields | {"levels": 12})
+    assert refused.value.field == "levels"
+    assert not list(tmp_path.iterdir())
+    run = api.find_tickets(model, TRAIN, out=tmp_path / "run", **fields | {"levels": 7})
+    assert [r["remaining"] for r in run.records] == [66, 32, 17, 9, 5, 4, 3, 2]
+    with pytest.raises(FieldError, match="^levels=8: at most 7"):
+        api.find_tickets(model, TRAIN, out=tmp_path / "run", **fields | {"levels": 8})
+
+
+def test_levels_from_a_ticket_are_counted_from_its_masks(digits_run, tmp_path):
+    # lenet_10 has 640 + 100 weights; level 2 at 0.6 (0.3 for the output layer) has left 102 + 49.
+    ticket = digits_run.directory / "tickets" / "level_02"
+    assert digits_run.records[2]["remaining"] == 102 + 49
+    fields = {"prune_rate": 0.6, "output_prune_rate": 0.6, "dataset": "digits", "progress": False}
+    # By hand, halves up: 102 -> 41 -> 16 -> 6 -> 2 -> 1; 49 -> 20 -> 8 -> 3 -> 1.
+    with pytest.raises(FieldError, match="^levels=6: at most 5"):
+        api.find_tickets(ticket=ticket, levels=6, out=tmp_path / "run", **fields)
+    assert not list(tmp_path.iterdir())
+
+
+def random_dense():
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.GaussianNoise(0.5),
+            keras.layers.Dense(6, "selu"),
+            keras.layers.AlphaDropout(0.3),
+            keras.layers.Reshape((2, 3)),
+            keras.layers.LSTM(4, dropout=0.3, recurrent_dropout=0.3),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def random_images():
+    inputs = keras.Input((8,))
+    x = keras.layers.Reshape((4, 2, 1))(inputs)
+    for kind in ("RandomFlip", "RandomRotation", "RandomZoom", "RandomContrast"):
+        x = getattr(keras.layers, kind)(*([] if kind == "RandomFlip" else [0.3]))(x)
+    x = keras.layers.Conv2D(4, 2, activation="relu")(keras.layers.RandomCrop(3, 2)(x))
+    x = keras.layers.Reshape((2, 4))(x)
+    x = keras.layers.Attention(dropout=0.3)([x, x])
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize(
+    ("model", "plan"), [(random_dense, "graph"), (random_dense, "xla"), (random_images, "auto")]
+)
+def test_runs_with_random_layers_repeat_and_resume_to_the_bit(model, plan, tmp_path):
+    model, fields = model(), QUICK | {"plan": plan, "epochs": 2, "lr": 0.05}
+    whole = api.find_tickets(model, TRAIN, out=tmp_path / "a", **fields | {"levels": 1})
+    keras.utils.set_random_seed(5)  # What is global must not count.
+    api.find_tickets(model, TRAIN, out=tmp_path / "b", **fields | {"levels": 0})
+    resumed = api.find_tickets(model, TRAIN, out=tmp_path / "b", **fields | {"levels": 1})
+    for level in (0, 1):
+        assert resumed.ticket(level).digest == whole.ticket(level).digest
+    other = api.find_tickets(model, TRAIN, out=tmp_path / "c", seed=1, **fields | {"levels": 0})
+    assert other.records[0]["train_loss"] != whole.records[0]["train_loss"]
+    # The ticket's model is the caller's, with Keras's layers.
+    kinds = [type(layer) for layer in whole.selected.model().layers]
+    assert kinds == [type(layer) for layer in model.layers]
+
+
+class Unseeded(keras.layers.Layer):
+    def call(self, inputs, training=None):
+        return inputs + tf.random.normal(tf.shape(inputs)) if training else inputs
+
+
+def test_random_layers_that_the_seed_does_not_determine_are_refused(tmp_path):
+    layers = [keras.Input((8,)), Unseeded(name="mine"), keras.layers.Dense(3)]
+    with pytest.raises(UsageError, match=r"layer 'mine' \(Unseeded\) draws random numbers"):
+        api.find_tickets(
+            keras.Sequential(layers),
+            TRAIN,
+            out=tmp_path / "run",
+            custom_objects={"Unseeded": Unseeded},
+            **QUICK,
+        )
     assert not list(tmp_path.iterdir())

@@ -311,6 +311,41 @@ def test_fields_that_are_not_valid_are_refused(digits_run, given, field, words):
         api.measure_model(digits_run, **test, **given)
 
 
+@pytest.mark.parametrize(
+    ("given", "field", "words"),
+    [
+        ({"split": "train"}, "split", "choose .*test, val"),
+        ({"split": 1}, "split", "must be a string"),
+        ({"scaled": "a bit"}, "scaled", "must be true or false"),
+        ({"shifts": 5}, "shifts", "must be a string"),
+        ({"shifts": ["fog"]}, "shift", "choose"),
+        ({"shifts": ["blur"], "severities": [9]}, "severities", "choose .*1, 2, 3"),
+        ({"shifts": ["blur"], "severities": None}, "severities", "must be an integer"),
+        ({"input_range": 0}, "input_range", "must be a finite number above 0"),
+        ({"input_range": "bytes"}, "input_range", "must be a number"),
+        ({"progress": "bar"}, "progress", "must be true or false"),
+    ],
+)
+def test_arguments_that_are_not_valid_are_refused(digits_run, given, field, words):
+    asked = {"model": digits_run, "test": digits_run.validation, "progress": False, **given}
+    with pytest.raises(FieldError, match=f"^{field}=.*: {words}"):
+        api.measure_model(**asked)
+
+
+@pytest.mark.parametrize(
+    "unseen", ["digits", ["digits"], {"a": 5}, {"a": None}, {"a": [[1], [2, 3]]}]
+)
+def test_unseen_data_that_is_not_valid_is_refused(digits_run, unseen):
+    with pytest.raises(UsageError):
+        api.measure_model(digits_run, digits_run.validation, unseen=unseen, progress=False)
+
+
+@pytest.mark.parametrize("directory", [None, 5, "", "absent"])
+def test_what_is_not_a_ticket_is_not_loaded(directory):
+    with pytest.raises(UsageError):
+        api.load_ticket(directory)
+
+
 def test_inputs_of_another_shape_are_refused(digits_run):
     inputs, labels = digits_run.validation
     with pytest.raises(UsageError, match=r"inputs of shape \(8, 8, 1\), the data has \(8, 8\)"):

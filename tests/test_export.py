@@ -3,6 +3,7 @@
 What an export does with a ticket and its examples is tested in tests/deploy.
 """
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -12,7 +13,10 @@ import pytest
 import tensorflow as tf
 
 from lotcal_tf import api, export
+from lotcal_tf.compat import keras as tf_keras
 from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.run_directory import read_experiment
+from lotcal_tf.config.sealed import seal
 from lotcal_tf.data import digits
 from lotcal_tf.deploy.parity import Tolerance
 from lotcal_tf.errors import FieldError, UsageError
@@ -60,19 +64,53 @@ def test_by_default_the_selected_level_becomes_two_small_files(call, digits_run,
     assert set(rows) == {"ticket_float32.tflite", "ticket_int8.tflite"}
     for name, row in rows.items():
         size = (out / name).stat().st_size
-        assert size == row["bytes"] == min(row["bytes_by_encoding"].values())
+        assert size == row["bytes"] == row["bytes_by_encoding"]["dense"]
+        assert row["encoding"] == "dense"  # whatever is smaller
         assert name in done.out
         # What the files are measured at agrees with what the export recorded.
         found = api.measure_model(out / name, dataset="digits", ece_bins=12)
         for metric, value in row["measured"].items():
             assert found.metrics[metric] == pytest.approx(value, abs=1e-6)
     report = json.loads((out / "sparsity_report.json").read_text())
-    latencies = [row["latency"] for row in report["files"]]
-    assert len(latencies) == 4 and all(set(found) == {"1", "2"} for found in latencies)
+    latencies = {row["file"]: row["latency"] for row in report["files"]}
+    # The dense int8 file of such a small network is the smallest, too.
+    assert list(latencies)[2:] == [
+        "ticket_float32.tflite", "ticket_float32.tflite (prefer=size)", "ticket_int8.tflite",
+    ]  # fmt: skip
+    assert all(set(found) == {"1", "2"} for found in latencies.values())
     card = json.loads((out / "model_card.json").read_text())
     assert (card["experiment"]["model"], card["data"]["classes"]) == ("lenet_10", 10)
     assert (card["input"]["shape"], card["input"]["range"]) == ([8, 8, 1], [0, 16])
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_one_preference_selects_a_file_and_the_other_is_measured_too(call, run, tmp_path):
+    def export(name, *flags):
+        out = tmp_path / name
+        shared = [f"--run={run}", f"--out={out}", "--formats=float32", "--seconds=0.02"]
+        done = call(*shared, *flags)
+        assert done.code == 0, done.err
+        report = json.loads((out / "sparsity_report.json").read_text())
+        rows = {row["file"]: row for row in report["files"]}
+        return (out / "ticket_float32.tflite").read_bytes(), parity_of(out), rows, done.out
+
+    fast, parity, fast_rows, printed = export("fast")
+    small, small_parity, small_rows, _ = export("small", "--prefer=size")
+    sizes = parity["files"]["float32"]["bytes_by_encoding"]
+    assert sizes == small_parity["files"]["float32"]["bytes_by_encoding"]
+    assert (len(fast), len(small)) == (sizes["dense"], min(sizes.values()))
+    name, other = "ticket_float32.tflite", "ticket_float32.tflite (prefer={})"
+    assert other.format("size") in printed
+    for mine, theirs, preference in (
+        (fast_rows, small_rows, "speed"),
+        (small_rows, fast_rows, "size"),
+    ):
+        compared = theirs[other.format(preference)]
+        assert compared["latency"].keys() == {"1", "2"}
+        for key in ("encoding", "bytes", "gzipped"):
+            assert compared[key] == mine[name][key]
+    # The rule does not depend on what was measured.
+    assert export("again")[0] == fast
 
 
 def test_a_numbered_level_goes_to_a_directory_of_its_own(call, run, tmp_path):
@@ -91,9 +129,9 @@ def test_a_numbered_level_goes_to_a_directory_of_its_own(call, run, tmp_path):
 def test_what_the_run_recorded_holds_unless_a_flag_is_given(call, digits_run, tmp_path):
     run, ticket = tmp_path / "run", digits_run.ticket(1)
     shutil.copytree(digits_run.directory, run)
-    record = json.loads((run / "experiment.json").read_text())
+    record = read_experiment(run)
     record["experiment"]["export_logits"] = "raw"
-    (run / "experiment.json").write_text(json.dumps(record))
+    (run / "experiment.json").write_bytes(seal(record))
     flags = [f"--run={run}", "--level=1", *QUICK]
     for more, temperature, bins in [
         ([], 1, 12),
@@ -118,13 +156,17 @@ def test_what_the_run_recorded_holds_unless_a_flag_is_given(call, digits_run, tm
         (["--run={run}", "--level=3"], "--level=3: {run} has not finished it; finished: 0 … 2"),
         (["--run={run}", "--level=-1"], "--level=-1: give a level's number, or selected"),
         (["--run={run}", "--level=best"], "--level=best: give a level's number, or selected"),
-        (["--run={run}", "--formats=onnx"], "--formats=onnx: give a list of keras, saved_model"),
+        (
+            ["--run={run}", "--formats=onnx"],
+            "--formats=onnx: give a list of keras, keras3, saved_model",
+        ),
         (["--run={run}", "--formats="], "--formats=: give a list of keras"),
-        (["--run={run}", "--encoding=zip"], "--encoding=zip: choose one of smallest, dense"),
+        (["--run={run}", "--encoding=zip"], "--encoding=zip: choose one of auto, dense"),
         (
             ["--run={run}", "--formats=float32,keras", "--encoding=sparse"],
-            "--encoding=sparse: keras has no sparse encoding",
+            "--encoding=sparse: keras has no such encoding",
         ),
+        (["--run={run}", "--prefer=x"], "--prefer=x: choose one of speed, size"),
         (["--run={run}", "--output=classes"], "--output=classes: choose one of logits, prob"),
         (["--run={run}", "--ece_tolerance=-1"], "--ece_tolerance=-1: must be a finite number"),
         (["--run={run}", "--seconds=nan"], "--seconds=nan: must be a finite number"),
@@ -292,33 +334,115 @@ def test_a_run_of_arrays_is_exported_by_the_command_where_data_is_named(call, ar
 @pytest.mark.parametrize(
     ("given", "field", "words"),
     [
-        ({"level": "best"}, "level", "give a level's number, or selected"),
+        ({"level": "best"}, "level", "give a level's number, 0 … 2, or selected"),
+        ({"level": 7}, "level", "give a level's number, 0 … 2, or selected"),
+        ({"level": -1}, "level", "give a level's number, 0 … 2, or selected"),
+        ({"level": True}, "level", "give a level's number, 0 … 2, or selected"),
         ({"config": "a.toml"}, "config", "describes named data; here data is passed as objects"),
         ({"dataset": "mnist"}, "dataset", "describes named data; here data is passed as objects"),
         ({"bins": 5}, "bins", "no such field here; choose from dataset, .*ece_bins, seed"),
         ({"epochs": 5}, "epochs", "no such field here"),
         ({"ece_bins": 0}, "ece_bins", "must be at least 1"),
-        ({"encoding": "zip"}, "encoding", "choose from dense, sparse"),
-        ({"output": "classes"}, "output", "choose from logits, probabilities"),
-        ({"formats": ["onnx"]}, "formats", "choose from keras, saved_model"),
+        ({"encoding": "zip"}, "encoding", "choose .*dense, sparse"),
+        ({"encoding": ["dense"]}, "encoding", "must be a string"),
+        ({"output": "classes"}, "output", "choose .*logits, probabilities"),
+        ({"output": "softmax"}, "output", "choose .*logits, probabilities"),
+        ({"output": None}, "output", "must be a string"),
+        ({"formats": ["onnx"]}, "formats", "choose .*keras, .*saved_model"),
+        ({"formats": []}, "formats", "choose .*keras, .*saved_model"),
+        ({"formats": [["keras"]]}, "formats", "must be a string"),
+        ({"formats": None}, "formats", "must be a string"),
+        ({"scaled": "no way"}, "scaled", "must be true or false"),
+        ({"reuse": 3}, "reuse", "must be true or false"),
+        ({"seconds": -1}, "seconds", "must be a finite number, 0 or more"),
+        ({"seconds": float("nan")}, "seconds", "must be a finite number, 0 or more"),
+        ({"seconds": "long"}, "seconds", "must be a number"),
+        ({"tolerance": 0.1}, "tolerance", "must be a lotcal_tf.Tolerance"),
+        ({"tolerance": Tolerance}, "tolerance", "must be a lotcal_tf.Tolerance"),
+        ({"tolerance": Tolerance(ece=-1.0)}, "tolerance.ece", "must be a finite number, 0 or more"),
+        ({"tolerance": Tolerance(exact="1")}, "tolerance.exact", "must be a finite number"),
+        ({"progress": "bar"}, "progress", "must be a function"),
+        ({"directory": 5}, "directory", "must be a path"),
+        ({"ticket": None}, "ticket", "must be a path, a ticket, or the run"),
+        ({"ticket": 5}, "ticket", "must be a path, a ticket, or the run"),
     ],
 )
 def test_arguments_that_are_not_valid_are_refused(digits_run, data, tmp_path, given, field, words):
-    asked = FLOAT | given
+    asked = {"ticket": digits_run, "directory": tmp_path / "out", **FLOAT, **given}
     with pytest.raises(FieldError, match=f"^{field}=.*: {words}"):
-        api.export_ticket(digits_run, tmp_path / "out", data.test.data(), **asked)
+        api.export_ticket(test=data.test.data(), **asked)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["test", "validation", "train"])
+def test_data_that_is_not_valid_is_refused(digits_run, data, tmp_path, name):
+    inputs, labels = data.test.data()
+    for wrong in (
+        (inputs[:, :5], labels),
+        (inputs, labels + 5),
+        (inputs, labels[:-1]),
+        (inputs, [str(label) for label in labels]),
+        (inputs * np.nan, labels),
+        ((), ()),
+        (inputs, None),
+        inputs,
+        "digits",
+        digits_run,
+    ):
+        given = {"test": (inputs, labels)} | {name: wrong}
+        with pytest.raises(UsageError, match=name) as caught:
+            api.export_ticket(digits_run.selected, tmp_path / "out", **given, **FLOAT)
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_card_of_a_ticket_describes_its_run(arrays_run, data, tmp_path):
+    test = data.test.data()
+    cards = []
+    for place, given in enumerate((arrays_run, arrays_run.selected)):
+        done = api.export_ticket(given, tmp_path / str(place), test, **FLOAT)
+        cards.append(json.loads((done.directory / "model_card.json").read_text()))
+        cards[-1].pop("sparsity_report")
+    assert cards[0] == cards[1] and cards[1]["experiment"]["epochs"] == 2
+    # Its files and its directory serve as well.
+    path = arrays_run.selected.directory
+    done = api.export_ticket(path, tmp_path / "path", test, **FLOAT)
+    assert done.parity["ticket"] == arrays_run.selected.digest
+    # A copy of one ticket is exported, too, but nothing is known of its run.
+    copy = shutil.copytree(path, tmp_path / "run" / "tickets" / path.name)
+    done = api.export_ticket(api.load_ticket(copy), tmp_path / "copy", test, **FLOAT)
+    assert json.loads((done.directory / "model_card.json").read_text())["experiment"] == {}
+
+
+def test_a_network_that_tflite_lacks_is_exported_to_other_formats(tmp_path):
+    layers = tf_keras.layers
+    given = tf_keras.Input((3, 5, 2))
+    x = layers.Flatten()(layers.ConvLSTM1D(2, 2, name="loop")(given))
+    model = tf_keras.Model(given, layers.Dense(3)(x))
+    draw = np.random.default_rng(0)
+    examples = draw.normal(size=(40, 3, 5, 2)).astype("float32"), draw.integers(0, 3, 40)
+    asked = {"epochs": 1, "levels": 1, "batch_size": 20, "plan": "graph", "progress": False}
+    run = api.find_tickets(model, examples, out=tmp_path / "run", **asked)
+    with pytest.raises(UsageError, match="^float32: .*'loop'"):
+        api.export_ticket(run, tmp_path / "no", examples, **FLOAT)
+    assert not (tmp_path / "no").exists()
+    options = {"formats": ["keras", "saved_model"], "seconds": 0, "output": "probabilities"}
+    done = api.export_ticket(run, tmp_path / "out", examples, **options)
+    files = [row["file"] for row in done.sparsity_report["files"]]
+    assert files == ["ticket.keras", "saved_model"]
+    row = next(row for row in done.sparsity_report["layers"] if row["weight"] == "recurrent_kernel")
+    assert (row["layer"], row["weights"], row["zeros"]) == ("loop", 32, 6)
+    assert "loop/recurrent_kernel" in done.table()
+
+
 def test_what_is_missing_is_named(digits_run, data, tmp_path):
+    lone = dataclasses.replace(digits_run.selected, directory=None)
     with pytest.raises(UsageError, match="^directory is missing"):
-        api.export_ticket(digits_run.selected, test=data.test.data())
+        api.export_ticket(lone, test=data.test.data())
     with pytest.raises(UsageError, match="^test is missing"):
-        api.export_ticket(digits_run.selected, tmp_path / "out")
+        api.export_ticket(lone, tmp_path / "out")
     with pytest.raises(FieldError, match="^run=.*: is not a run directory"):
         api.export_ticket(tmp_path, tmp_path / "out")
-    with pytest.raises(UsageError, match="level_07 is not a ticket"):
-        api.export_ticket(digits_run, tmp_path / "out", level=7)
     with pytest.raises(UsageError, match="^test .*pair"):
         api.export_ticket(digits_run.selected, tmp_path / "out", data.test.data()[0])
     assert not list(tmp_path.iterdir())

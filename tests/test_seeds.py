@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from lotcal_tf.seeds import draw_seed, generator, named_seed, step_seed
+from lotcal_tf.seeds import draw_seed, generator, in_step, named_seed, next_seed, step_seed
 
 INT32 = 2**31
 
@@ -65,6 +65,19 @@ def test_step_seeds_nest_and_end_also_by_an_error():
         assert draw_seed("a")[1] == 1
     with pytest.raises(RuntimeError, match=r"^'mask' draws random numbers only inside"):
         draw_seed("mask")
+
+
+def test_draws_of_one_name_are_numbered_within_a_step():
+    assert not in_step()
+    with pytest.raises(RuntimeError, match="draws random numbers only inside"):
+        next_seed("a")
+    steps = []
+    for _ in range(2):
+        with step_seed(np.array([0, 1], np.int32)):
+            assert in_step()
+            steps.append([tuple(next_seed(name)) for name in ("a", "b", "a")])
+    assert steps[0] == steps[1]
+    assert len(set(steps[0])) == 3
 
 
 def test_a_step_seed_belongs_to_its_thread():

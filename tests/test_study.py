@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from lotcal_tf import files, study
+from lotcal_tf.config import sealed
+from lotcal_tf.lottery.run_tables import as_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = [90_000, 40_000, 20_000, 6_000, 1_000]
@@ -154,15 +156,15 @@ def with_double_descent(run, directory):
     Runs of older versions have no such column.
     """
     shutil.copytree(run, directory)
-    with (directory / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row, train, error in zip(rows, [0.0, 0.02, 0.15], [0.3, 0.9, 0.05], strict=True):
-        row |= {"train_accuracy": 1 - train, "val_accuracy": 1 - error}
-        del row["test_wrong_confident"]
-    with (directory / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    records = []
+    for level, (train, error) in enumerate([(0.0, 0.3), (0.02, 0.9), (0.15, 0.05)]):
+        path = directory / "tickets" / f"level_{level:02d}" / "ticket.json"
+        header = sealed.unseal(path)
+        header["record"] |= {"train_accuracy": 1 - train, "val_accuracy": 1 - error}
+        del header["record"]["test_wrong_confident"]
+        path.write_bytes(sealed.seal(header))
+        records.append(header["record"])
+    (directory / "metrics.csv").write_bytes(as_csv(records))
     return directory
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -194,7 +195,7 @@ def test_a_run_directory_has_the_files_that_the_readme_lists(finished):
         for name in ("ticket.json", *(f"{tensor}.safetensors" for tensor in TENSORS))
     }
     rest = {"experiment.json", "metrics.csv", "history.csv"}
-    card = ("model_card.json", "model_card.md", "reliability.png")
+    card = ("model_card.json", "README.md", "reliability.png")
     shown = ("ticket_float32.tflite", "parity.json", "sparsity_report.json", *card)
     export = {f"export/{name}" for name in shown}
     assert found == tickets | rest | export | model | {board}
@@ -326,7 +327,13 @@ def test_more_levels_extend_a_run(finished, call, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("one_file")
-def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(finished, call, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "how"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")],
+)
+def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(
+    finished, call, tmp_path, number, code, how
+):
     run = tmp_path / "run"
     # A shell's background job ignores Ctrl-C, and so would what it starts.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -334,16 +341,17 @@ def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(finished, call,
     signal.signal(signal.SIGINT, handler)
     with process:
         first = next((line for line in process.stderr if line.startswith("level  0:")), None)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         err, out = process.stderr.read(), process.stdout.read()
     assert first, "it ended before its first level did"
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, out) == (code, "")
     *levels, last = err.splitlines()
-    assert last.startswith("train: interrupted; the same command continues")
+    assert last.startswith(f"train: {how}; the same command continues")
     assert all(line.startswith("level ") for line in levels)
     kept = state(run / "tickets")
     assert 1 <= len({name.partition("/")[0] for name in kept}) < len(REMAINING)
     assert not (run / "export").exists()
+    assert not (run / ".writer").exists()
 
     again = call(*SMALL, "--levels=3", f"--out={run}")
     assert again.code == 0
@@ -356,6 +364,48 @@ def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(finished, call,
     same_results(run, finished.directory)
     table = slice(1, 2 + len(REMAINING))
     assert again.out.splitlines()[table] == finished.out.splitlines()[table]
+
+
+@pytest.mark.parametrize(
+    "redirected",
+    [
+        pytest.param(">&- 2>&- <&-", marks=pytest.mark.full),
+        "2>&1 | head -1",
+        pytest.param("> out 2> err < /dev/null", marks=pytest.mark.full),
+    ],
+)
+def test_a_run_ends_well_with_any_streams(finished, tmp_path, redirected):
+    line = f"trap '' HUP; ({shlex.join([*COMMAND, *SMALL])} --out=run --levels=3) {redirected}"
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "LANG": "C"}
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"], cwd=tmp_path, env=os.environ | environment
+    )
+    assert done.returncode == 0
+    same_results(finished.directory, tmp_path / "run")
+    assert (tmp_path / "run" / "export" / "parity.json").is_file()
+    for path in tmp_path.glob("err"):
+        assert "Traceback" not in path.read_text()
+
+
+def test_a_second_process_ends_at_once_and_names_the_first(finished, call, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished.directory, run)
+    process = start(run, "--levels=9")
+    with process:
+        assert process.stderr.readline().startswith("4 finished levels found")
+        before = state(run / "export")
+        for levels in (3, 9):
+            result = call(*SMALL, f"--levels={levels}", f"--out={run}")
+            assert (result.code, result.out) == (2, "")
+            (line,) = result.err
+            assert line.startswith(f"train: --out={run}: process {process.pid} on ")
+            assert f"kill {process.pid}" in line
+        assert state(run / "export") == before
+        process.kill()
+        process.communicate()
+    assert (run / ".writer").exists()
+    assert call(*SMALL, "--levels=3", "--takeover", f"--out={run}").code == 0
+    assert not (run / ".writer").exists()
 
 
 @pytest.mark.usefixtures("one_file")

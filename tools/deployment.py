@@ -31,7 +31,7 @@ def rows(directory: Path) -> list[list[str]]:
         compared = parity.get(name)
         found.append(
             [
-                kept if compared else "100 %",
+                "100 %" if name == dense["file"] else kept,
                 name,
                 row["encoding"],
                 f"{row['bytes']:,}",

@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import functools
-import json
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import numpy as np
 
 from lotcal_tf.analysis.descent import Descent, find_descent
 from lotcal_tf.config.experiment import FIELDS
+from lotcal_tf.config.sealed import unseal
 from lotcal_tf.errors import UsageError
+from lotcal_tf.lottery.run_tables import read_metrics
 
 # The difficulty of a task: the only field of the data in which runs of one study may differ.
 DIFFICULTY = "mixture_clusters"
@@ -187,8 +189,10 @@ def _experiment(directory: Path) -> dict[str, Any]:
         raise UsageError(f"{directory}: no such directory")
     path = directory / "experiment.json"
     try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
+        whole = unseal(path)
         int(whole["experiment"]["levels"])
+    except UsageError:
+        raise
     except FileNotFoundError as error:
         raise UsageError(
             f"{directory} is not a run directory: it has no experiment.json"
@@ -202,8 +206,9 @@ def _columns(directory: Path) -> dict[str, np.ndarray]:
     """The numeric columns of `metrics.csv`; columns with text are left out."""
     path = directory / "metrics.csv"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_metrics(directory).decode(), newline="")))
+    except UsageError:
+        raise
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     names = dict.fromkeys(name for row in rows for name in row if name is not None)

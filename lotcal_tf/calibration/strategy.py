@@ -44,7 +44,8 @@ class Strategy(keras.Model):
     batch_wide: bool = False
 
     def __init__(self, network: "keras.Model", **given: Any) -> None:
-        super().__init__(name=type(self).__name__.lower())
+        # Not Keras's global policy: the layers of the network have their own.
+        super().__init__(name=type(self).__name__.lower(), dtype="float32")
         self.network = network
         self.hyper: Any = checked(self.Hyperparameters, given)
         passes = getattr(self.hyper, "passes", None)
@@ -103,7 +104,7 @@ class Strategy(keras.Model):
           `loss` and `accuracy` of this batch before the step.
         """
         variables = self.network.trainable_variables
-        gradients = mean_over_replicas(tape.gradient(loss, variables))
+        gradients = mean_over_replicas(self._gradients(tape, loss, variables))
         # The optimizer would sum the gradients of all devices, and apply weight decay on each.
         self.optimizer.apply_gradients(
             zip(gradients, variables, strict=True), skip_gradients_aggregation=True
@@ -113,6 +114,14 @@ class Strategy(keras.Model):
         truth = labels if labels.shape.rank == 1 else tf.argmax(labels, -1, tf.int32)
         correct = tf.equal(tf.argmax(logits, -1, tf.int32), tf.cast(truth, tf.int32))
         return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(correct, tf.float32))}
+
+    def _gradients(self, tape: "tf.GradientTape", loss: "tf.Tensor", variables: Any) -> Any:
+        """The gradients of the loss; with loss scaling, small ones do not vanish in float16."""
+        optimizer = self.optimizer
+        if not isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
+            return tape.gradient(loss, variables)
+        scale = optimizer.get_scaled_loss(tf.ones_like(loss))
+        return optimizer.get_unscaled_gradients(tape.gradient(loss, variables, scale))
 
 
 def mean_over_replicas(values: Any) -> Any:

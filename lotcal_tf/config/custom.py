@@ -51,6 +51,34 @@ def load_class(field: str, name: str) -> Any:
     return found
 
 
+def check_custom_objects(text: str | None) -> None:
+    """Checks the value of the flag `custom_objects`, without importing anything.
+
+    Raises:
+      FieldError: it is not a list of `module:Class`.
+    """
+    for name in (text or "").split(",") if text is not None else ():
+        module, _, attribute = name.strip().partition(":")
+        parts = [*module.split("."), *attribute.split(".")]
+        if not all(part.isidentifier() for part in parts):
+            problem = "write module:Class, and commas between several: layers:Twice,layers:swish"
+            raise FieldError("custom_objects", text, problem)
+
+
+def load_custom_objects(text: str | None) -> dict[str, Any]:
+    """Imports the classes and functions that the flag `custom_objects` names; empty for None.
+
+    Returns:
+      The objects by their own names, under which configurations of models refer to them.
+
+    Raises:
+      FieldError: one cannot be imported.
+    """
+    names = [name.strip() for name in text.split(",")] if text is not None else []
+    found = [load_class("custom_objects", name) for name in names]
+    return {getattr(one, "__name__", name): one for one, name in zip(found, names, strict=True)}
+
+
 def source_digest(field: str, found: type) -> str:
     """A digest of a custom class's source: its module and the local modules that this imports.
 

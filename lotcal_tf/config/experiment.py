@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from lotcal_tf.config import fields, registry
+from lotcal_tf.config import fields, optimizers, registry
 from lotcal_tf.config.fields import OnlyWith, declared
 from lotcal_tf.errors import FieldError
 
@@ -31,8 +31,18 @@ _OF_MIXTURE = OnlyWith("source", lambda v: v == "mixture", "--dataset=mixture")
 _OF_FILES = OnlyWith(
     "source", lambda v: registry.source(v).from_files, "data that is read from files"
 )
+_OF_USER = OnlyWith(
+    "source", lambda v: bool(registry.source(v).digest_path), "--dataset=folder, table or hf"
+)
+_OF_FOLDER = OnlyWith("source", lambda v: v == "folder", "--dataset=folder")
 _OF_LOCAL = OnlyWith("scope", lambda v: v == "local", "--scope=local")
-_OF_SGD = OnlyWith("optimizer", lambda v: v == "sgd", "--optimizer=sgd")
+_OF_MOMENTUM = OnlyWith(
+    "optimizer", lambda v: v in optimizers.WITH_MOMENTUM, "--optimizer=sgd or rmsprop"
+)
+_NAMED_SCHEDULE = OnlyWith(
+    "schedule", lambda v: v != "custom", "--schedule=step, constant or cosine"
+)
+_OF_STEPS = OnlyWith("schedule", lambda v: v == "step", "--schedule=step")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,12 +57,12 @@ class Experiment:
     dataset: str = _data("digits", "name of a recipe", main=True, named_only=True)
     source: str = _data(
         "",
-        "name of a TFDS data set, `digits` or `mixture`; default: that of the recipe, or dataset",
+        f"name of a TFDS data set, or {', '.join(registry.SOURCES)}; default: that of the recipe, or dataset",
         named_only=True,
     )
     data_dir: str | None = _data(
         None,
-        "directory of TFDS data",
+        "directory of TFDS data or of the class folders of images; file of a table",
         main=True,
         only_with=_OF_FILES,
         identity=False,
@@ -62,6 +72,33 @@ class Experiment:
         None,
         "validation examples, drawn from the training data by seed; default: a tenth",
         check=fields.at_least(1),
+    )
+    test_size: int | None = _data(
+        None,
+        "test examples, the same for every seed, of data without a test split; default: a fifth",
+        check=fields.at_least(1),
+        only_with=_OF_USER,
+        named_only=True,
+    )
+    image_size: tuple[int, ...] = _data(
+        (),
+        "height and width that images are resized to, or one number for both; default: their own size",
+        check=fields.image_size,
+        only_with=_OF_FOLDER,
+        named_only=True,
+    )
+    color_mode: str = _data(
+        "auto",
+        "one channel or three; auto: one if all images are grey",
+        choices=("auto", "grayscale", "rgb"),
+        only_with=_OF_FOLDER,
+        named_only=True,
+    )
+    label_column: str = _data(
+        "label",
+        "the column with the classes",
+        only_with=OnlyWith("source", lambda v: v in ("table", "hf"), "--dataset=table or hf"),
+        named_only=True,
     )
     half: str = _data(
         "whole",
@@ -111,7 +148,8 @@ class Experiment:
     )
     input_mean: tuple[float, ...] = _data(
         (),
-        "mean of the inputs after scaling to [0, 1], one value or one per channel",
+        "mean of the inputs after scaling to [0, 1], one value or one per channel; default: of a table the mean of "
+        "each feature, else 0",
         check=fields.all_finite,
         named_only=True,
         from_ticket=True,
@@ -133,8 +171,16 @@ class Experiment:
     )
     model: str = _network(
         "lenet_300_100",
-        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; with a width: resnet20_8",
+        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; with a width: resnet20_8; "
+        "or FILE.keras, a file of Keras 3 or tf_keras",
         main=True,
+        named_only=True,
+        from_ticket=True,
+    )
+    precision: str = _network(
+        "float32",
+        "Keras dtype policy of the network's layers; weights and loss stay in float32",
+        choices=("float32", "mixed_float16", "mixed_bfloat16"),
         named_only=True,
         from_ticket=True,
     )
@@ -150,14 +196,46 @@ class Experiment:
         f"the calibration strategy: {', '.join(registry.STRATEGIES)}, or module:Class",
         main=True,
     )
-    optimizer: str = _training("adam", "the optimizer", choices=("adam", "sgd"))
-    lr: float = _training(1.2e-3, "learning rate", check=fields.positive, main=True)
-    momentum: float = _training(0.0, "momentum", check=fields.fraction, only_with=_OF_SGD)
+    optimizer: str = _training(
+        "adam",
+        f"the optimizer: {', '.join(optimizers.OPTIMIZERS)}, or module:Class; in the library an "
+        "instance, too",
+        check=optimizers.optimizer,
+    )
+    lr: float = _training(
+        1.2e-3,
+        "learning rate; in the library a Keras schedule, too",
+        check=fields.positive,
+        main=True,
+        only_with=_NAMED_SCHEDULE,
+    )
+    momentum: float = _training(0.0, "momentum", check=fields.fraction, only_with=_OF_MOMENTUM)
+    nesterov: bool = _training(
+        False, "Nesterov momentum, of sgd", only_with=OnlyWith("momentum", bool, "--momentum")
+    )
     weight_decay: float = _training(
-        0.0, "L2 weight decay, added to every gradient as PyTorch does", check=fields.not_negative
+        0.0,
+        "L2 weight decay, added to every gradient as PyTorch does; of adamw (0.004 in Keras) and "
+        "lion their own decoupled decay: each step subtracts lr * weight_decay * weight",
+        check=fields.not_negative,
+    )
+    schedule: str = _training(
+        "step",
+        "learning rate within a level: step (drops at lr_drops), constant, cosine (falls to 0 at "
+        "the end of the level); custom: a Keras schedule passed to the library as lr",
+        choices=("step", "constant", "cosine", "custom"),
+    )
+    warmup_epochs: float = _training(
+        0.0,
+        "epochs in which the learning rate rises linearly to lr; parts of an epoch are allowed",
+        check=fields.not_negative,
+        only_with=_NAMED_SCHEDULE,
     )
     lr_drops: tuple[int, ...] = _training(
-        (), "epochs after which the learning rate drops", check=fields.drops
+        (),
+        "epochs after which the learning rate drops",
+        check=fields.drops,
+        only_with=_OF_STEPS,
     )
     lr_drop_factor: float = _training(
         0.1,
@@ -169,6 +247,28 @@ class Experiment:
         (),
         "weight of each class in the training loss, e.g. 1,2.5; default: 1",
         check=fields.weights,
+    )
+    clip_norm: float | None = _training(
+        None,
+        "scale the gradient down to this norm, over all weights together; default: no clipping",
+        check=fields.positive,
+    )
+    clip_value: float | None = _training(
+        None,
+        "limit each entry of the gradient to [-clip_value, clip_value]; default: no clipping",
+        check=fields.positive,
+    )
+    ema: float = _training(
+        0.0,
+        "momentum of a moving average of the weights, e.g. 0.999; measured and stored weights are "
+        "the averages, BatchNorm's statistics those of the training; 0: no average",
+        check=fields.fraction,
+    )
+    early_stopping: int = _training(
+        0,
+        "end a level after this many epochs without a lower validation NLL; its weights are then "
+        "those of the epoch with the lowest, as with Keras's EarlyStopping; 0: train all epochs",
+        check=fields.at_least(0),
     )
     epochs: int = _training(10, "epochs per level", check=fields.at_least(1), main=True)
     batch_size: int = _training(60, "examples per step", check=fields.at_least(1), main=True)
@@ -216,9 +316,14 @@ class Experiment:
     exclude: tuple[str, ...] = _pruning(
         (), "layers that are not pruned, by name; * and ? are wildcards", from_ticket=True
     )
+    prune_depthwise: bool = _pruning(
+        False, "prune the kernels of depthwise convolutions too", from_ticket=True
+    )
     rewind: str = _pruning(
         "init",
-        "what survivors restart from: init, step:K, epoch:K, random, none",
+        "what survivors restart from: init (the weights the run began with), pretrained (the same, "
+        "of a model that came with trained weights), step:K or epoch:K (weights early in level 0), "
+        "random (new weights at each level), none (fine-tuning)",
         check=fields.rewind,
         of_pruning=True,
     )
@@ -432,9 +537,29 @@ def check_together(experiment: Experiment, given: Mapping[str, Any]) -> None:
     if experiment.exclude_output and "output_prune_rate" in given:
         problem = "the output layer is not pruned: leave out this field or exclude_output"
         raise FieldError("output_prune_rate", given["output_prune_rate"], problem)
+    _check_training(experiment, given)
     if experiment.settings.get("dropout_rate") == 0:
         problem = f"calib={experiment.calib} needs dropout, or its passes are all the same"
         raise FieldError("dropout_rate", 0.0, problem)
+
+
+def _check_training(experiment: Experiment, given: Mapping[str, Any]) -> None:
+    """Checks the fields of optimizer and schedule against each other.
+
+    Raises:
+      FieldError: two of them contradict each other.
+    """
+    if "schedule" in given and experiment.schedule == "custom":
+        problem = "is set where the library is given a Keras schedule as lr; choose another"
+        raise FieldError("schedule", "custom", problem)
+    if experiment.nesterov and experiment.optimizer == "rmsprop":
+        raise FieldError("nesterov", True, "optimizer=rmsprop does not have it: choose sgd")
+    if experiment.clip_norm is not None and experiment.clip_value is not None:
+        problem = f"clip_norm={experiment.clip_norm} clips already: set one of them"
+        raise FieldError("clip_value", experiment.clip_value, problem)
+    if experiment.warmup_epochs >= experiment.epochs:
+        problem = f"a level has {experiment.epochs} epoch(s): the warm-up must be shorter"
+        raise FieldError("warmup_epochs", experiment.warmup_epochs, problem)
 
 
 def recorded(record: Mapping[str, Any], **given: Any) -> Experiment:

@@ -128,10 +128,10 @@ def not_negative(value: float) -> str | None:
 
 
 def rewind(value: str) -> str | None:
-    """One of the five forms."""
-    if re.fullmatch(r"init|random|none|(step|epoch):[1-9]\d*", value):
+    """One of the six forms."""
+    if re.fullmatch(r"init|pretrained|random|none|(step|epoch):[1-9]\d*", value):
         return None
-    return "choose one of init, step:K, epoch:K, random, none (K counts from 1)"
+    return "choose one of init, pretrained, step:K, epoch:K, random, none (K counts from 1)"
 
 
 def drops(value: tuple[int, ...]) -> str | None:
@@ -159,6 +159,13 @@ def weights(value: tuple[float, ...]) -> str | None:
 def classes(value: tuple[int, ...]) -> str | None:
     """Class numbers."""
     return None if all(v >= 0 for v in value) else "must be class numbers, 0 or more"
+
+
+def image_size(value: tuple[int, ...]) -> str | None:
+    """No size, or one or two of at least 1 pixel."""
+    if len(value) <= 2 and all(v >= 1 for v in value):
+        return None
+    return "must be a height and a width in pixels, e.g. 48,64, or one number for both"
 
 
 def dimensions(value: int) -> str | None:

@@ -1,9 +1,10 @@
 """Common to all commands: flags for the fields of `Experiment`, and errors in one line.
 
-Exit codes: 0 success, 1 a failed run, 2 a usage error, 130 interrupted. `--help` and usage errors
-need no TensorFlow.
+Exit codes: 0 success, 1 a failed run, 2 a usage error, 130 interrupted (Ctrl-C), 143 ended by SIGTERM,
+129 by SIGHUP. `--help` and usage errors need no TensorFlow.
 """
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -17,6 +18,7 @@ from absl import flags as absl_flags
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import FIELDS, Experiment, setting_fields
 from lotcal_tf.config.fields import SECTIONS, fields_of
+from lotcal_tf.config.process import Stopped, safe_streams, stoppable
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -46,6 +48,12 @@ class Flag:
     choices: tuple[str, ...] = ()
     switch: bool = False
     short: str | None = None
+
+
+CUSTOM_OBJECTS = Flag(
+    "custom_objects",
+    "classes and functions of the model that are not Keras's: module:Class[,module:Class]",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +232,7 @@ def run(
     main: Callable[[Request], None],
     argv: Sequence[str] | None = None,
     *,
-    interrupted: str = "interrupted",
+    interrupted: str = "run the same command again",
 ) -> NoReturn:
     """Runs a command and exits with its exit code.
 
@@ -234,20 +242,41 @@ def run(
       command: the command.
       main: the function that does the work.
       argv: the arguments without the program's name; None: those of the process.
-      interrupted: the line that is printed after Ctrl-C.
+      interrupted: what to do after Ctrl-C or a signal that ended the command.
     """
+    with safe_streams() as output:
+        try:
+            with stoppable():
+                code = _attempt(command, main, argv)
+        except Stopped as stop:
+            how = "interrupted" if stop.code == INTERRUPTED else f"ended by {stop.name}"
+            code = _report(command, f"{how}; {interrupted}", stop.code)
+        except KeyboardInterrupt:
+            code = _report(command, f"interrupted; {interrupted}", INTERRUPTED)
+        output.flush()
+        if output.full is not None:
+            problem = f"standard output cannot be written: {output.full.strerror}"
+            code = _report(command, problem, FAILED)
+    sys.exit(code)
+
+
+def _attempt(command: Command, main: Callable[[Request], None], argv: Sequence[str] | None) -> int:
+    """Runs a command, reports an error, and returns the exit code."""
+    code = DONE
     try:
         main(command.read(sys.argv[1:] if argv is None else argv))
-        code = DONE
-    except KeyboardInterrupt:
-        code = _report(command, interrupted, INTERRUPTED)
+    except SystemExit as ended:  # after --help
+        code = int(ended.code or DONE)
     except FieldError as error:
         code = _report(command, f"{command.flag_of(error.field)}{error}", WRONG)
     except UsageError as error:
         code = _report(command, str(error), WRONG)
     except LotcalError as error:
         code = _report(command, str(error), FAILED)
-    sys.exit(code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        code = _report(command, f"{where}{error.strerror or error}", FAILED)
+    return code
 
 
 def start_tensorflow() -> None:
@@ -267,7 +296,8 @@ def start_tensorflow() -> None:
             tf.config.list_physical_devices()
         except BaseException:
             notices.seek(0)
-            os.write(terminal, notices.read())
+            with contextlib.suppress(OSError):
+                os.write(terminal, notices.read())
             raise
         finally:
             os.dup2(terminal, 2)

@@ -114,14 +114,38 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
     experiment = Experiment.of(**({**custom, **merged} if None in rows else merged))
     experiment = dataclasses.replace(experiment, source=experiment.source or experiment.dataset)
     _check_ticket_fields(experiment, given)
+    in_file = registry.is_model_file(experiment.model)
+    if in_file:
+        experiment = _for_model_file(experiment, given)
     check_together(experiment, given)
-    _check_stochastic_passes(experiment)
+    _check_stochastic_passes(experiment, given_model=in_file)
+    if experiment.rewind == "pretrained" and not in_file:
+        problem = "is for a model that comes with weights, a file or an object; choose init"
+        raise FieldError("rewind", experiment.rewind, problem)
     if not experiment.ticket:
-        registry.model(experiment.model)
+        if not in_file:
+            registry.model(experiment.model)
     elif "levels" not in given:
         last = finished_levels(Path(experiment.ticket)) - 1 if _is_run(experiment) else 0
         experiment = dataclasses.replace(experiment, levels=max(0, last))
     return experiment
+
+
+def _for_model_file(experiment: Experiment, given: Mapping[str, Any]) -> Experiment:
+    """The experiment without the fields of built-in networks, which a recipe may set.
+
+    Raises:
+      FieldError: such a field is given explicitly.
+    """
+    own: dict[str, Any] = {
+        name: FIELDS[name].default for name in ("initializer", "input_mean", "input_std")
+    }
+    for name in own.keys() & given.keys():
+        problem = (
+            f"is for built-in networks, and model={experiment.model} is a file: leave this out"
+        )
+        raise FieldError(name, given[name], problem)
+    return dataclasses.replace(experiment, **own)
 
 
 def _is_run(experiment: Experiment) -> bool:
@@ -144,11 +168,11 @@ def _check_ticket_fields(experiment: Experiment, given: Mapping[str, Any]) -> No
             raise FieldError(name, given[name], f"{problem}; leave this out")
 
 
-def _check_stochastic_passes(experiment: Experiment) -> None:
+def _check_stochastic_passes(experiment: Experiment, *, given_model: bool) -> None:
     """Raises FieldError if stochastic predictions are requested from a built-in network without dropout."""
     known = registry.strategy(experiment.calib) is not None
     dropout = experiment.settings.get("dropout_rate") or experiment.ticket or not known
-    if experiment.mc_eval and not dropout:
+    if experiment.mc_eval and not (dropout or given_model):
         problem = f"needs dropout, which calib={experiment.calib} does not add"
         users = ", ".join(setting_owners()["dropout_rate"])
         raise FieldError("mc_eval", experiment.mc_eval, f"{problem}; choose one of {users}")

@@ -75,14 +75,23 @@ class Source(Row):
     Attributes:
       test_path: what loads the test split alone, `module:function`; None: nothing does.
       from_files: whether it is read from `data_dir`.
+      needs: what `data_dir` must be, where it cannot be left out.
+      digest_path: what digests the files in `data_dir`, `module:function`; the run id then depends on
+        their content. None: the name of the data says what they contain.
     """
 
     test_path: str | None = None
     from_files: bool = False
+    needs: str = ""
+    digest_path: str | None = None
 
     def load_test(self) -> Any:
         """Imports what loads the test split alone; None where nothing does."""
         return None if self.test_path is None else _imported(self.test_path)
+
+    def load_digest(self) -> Any:
+        """Imports what digests the files; None where nothing does."""
+        return None if self.digest_path is None else _imported(self.digest_path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +106,8 @@ class FormatRow:
       marker: of a directory: the name of the file inside by which it is recognised.
       quantised: whether weights are rounded; else only the order of float32 sums may differ.
       sparse: whether the format has a sparse encoding, i.e. whether its class implements `encode`.
+      blocks: whether its runtime runs some sparse kernels faster, i.e. whether its class implements
+        `encode_blocks`, too.
       needs: the data needed for writing, of `validation` and `training`.
       runtime: the library that runs the file, e.g. `TensorFlow` or `LITERT`.
     """
@@ -107,8 +118,18 @@ class FormatRow:
     marker: str = ""
     quantised: bool = False
     sparse: bool = False
+    blocks: bool = False
     needs: tuple[str, ...] = ()
     runtime: str = "TensorFlow"
+
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        """The encodings of the format, of `ENCODINGS`."""
+        return tuple(
+            name
+            for name, how in ENCODINGS.items()
+            if (self.sparse or not how.sparse) and (self.blocks or not how.blocks)
+        )
 
     @property
     def kind(self) -> str:
@@ -133,15 +154,17 @@ class FormatRow:
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """One way to store the zeros of a network; if neither is set, they are stored as values.
+    """One way to store the zeros of a network; if nothing is set, they are stored as values.
 
     Attributes:
-      sparse: zeros are left out, by the sparse encoding of the format.
       compact: dead units and channels are removed, see `pruning.compaction`.
+      sparse: zeros are left out, by the sparse encoding of the format.
+      blocks: only those zeros are left out that a sparse kernel of the runtime skips.
     """
 
-    sparse: bool
-    compact: bool
+    compact: bool = False
+    sparse: bool = False
+    blocks: bool = False
 
 
 def _imported(path: str) -> Any:
@@ -236,6 +259,9 @@ MODELS: Mapping[str, Family] = {
     ),
 }
 
+# The field `model` may also be the path of a Keras file.
+MODEL_FILE = ".keras"
+
 # Every other source is the name of a TFDS data set.
 SOURCES: Mapping[str, Source] = {
     "digits": Source(
@@ -243,6 +269,28 @@ SOURCES: Mapping[str, Source] = {
     ),
     "mixture": Source(
         "lotcal_tf.data.mixtures:load", "Gaussians on a cube's corners, with true conditionals"
+    ),
+    "folder": Source(
+        "lotcal_tf.data.folders:load",
+        "images in one folder per class",
+        test_path="lotcal_tf.data.folders:load_test",
+        from_files=True,
+        needs="a directory with one folder of images per class, or with train, val and test folders of these",
+        digest_path="lotcal_tf.data.folders:digest",
+    ),
+    "table": Source(
+        "lotcal_tf.data.frames:load",
+        "a CSV or Parquet file with numeric columns and a label column",
+        from_files=True,
+        needs="a .csv or .parquet file",
+        digest_path="lotcal_tf.data.frames:digest",
+    ),
+    "hf": Source(
+        "lotcal_tf.data.hugging_face:load",
+        "a Hugging Face data set, as save_to_disk wrote it",
+        from_files=True,
+        needs="a directory that save_to_disk of Hugging Face datasets wrote",
+        digest_path="lotcal_tf.data.hugging_face:digest",
     ),
 }
 TFDS = Source(
@@ -274,6 +322,11 @@ FORMATS: Mapping[str, FormatRow] = {
         "a Keras file, for further work in tf_keras",
         "ticket.keras",
     ),
+    "keras3": FormatRow(
+        "lotcal_tf.formats.keras3:Keras3File",
+        "a Keras file, for further work in Keras 3",
+        "ticket_keras3.keras",
+    ),
     "saved_model": FormatRow(
         "lotcal_tf.formats.saved_model:SavedModel",
         "a SavedModel with the signature serving_default",
@@ -285,6 +338,7 @@ FORMATS: Mapping[str, FormatRow] = {
         "TFLite, the network unchanged",
         "ticket_float32.tflite",
         sparse=True,
+        blocks=True,
         runtime=LITERT,
     ),
     "float16": FormatRow(
@@ -326,11 +380,15 @@ DEFAULT_FORMATS = ("float32", "int8")
 
 # How a file stores the zeros of a network.
 ENCODINGS: Mapping[str, Encoding] = {
-    "dense": Encoding(sparse=False, compact=False),
-    "sparse": Encoding(sparse=True, compact=False),
-    "compact": Encoding(sparse=False, compact=True),
-    "compact_sparse": Encoding(sparse=True, compact=True),
+    "dense": Encoding(),
+    "sparse": Encoding(sparse=True),
+    "blocks": Encoding(sparse=True, blocks=True),
+    "compact": Encoding(compact=True),
+    "compact_sparse": Encoding(compact=True, sparse=True),
+    "compact_blocks": Encoding(compact=True, sparse=True, blocks=True),
 }
+# What decides between the encodings of a file, if none is chosen; the first is the default.
+SPEED, SIZE = "speed", "size"
 
 
 def strategy(name: str) -> Method | None:
@@ -370,7 +428,20 @@ def model(name: str) -> tuple[Family, dict[str, Any]]:
         if arguments is not None:
             return row, arguments
     known = ", ".join(f"{row.example} ({row.summary})" for row in MODELS.values())
-    raise FieldError("model", name, f"choose one of {known}")
+    raise FieldError("model", name, f"choose one of {known}, or give a {MODEL_FILE} file")
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a network is named by the path of a Keras file.
+
+    Raises:
+      FieldError: there is no such file.
+    """
+    if not name.endswith(MODEL_FILE):
+        return False
+    if not Path(name).is_file():
+        raise FieldError("model", name, "there is no such file")
+    return True
 
 
 def source(name: str) -> Source:

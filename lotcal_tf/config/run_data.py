@@ -13,7 +13,7 @@ from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import FIELDS, Experiment, check_together, recorded
 from lotcal_tf.config.recipes import recipe_names, resolve
 from lotcal_tf.config.run_directory import is_ticket, read_experiment
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import FieldError, UsageError
 
 # The fields that determine the examples, and how metrics of predictions on them are computed.
 DATA_FIELDS = (
@@ -37,6 +37,21 @@ def check_model(path: Path) -> None:
         f"{path} is not a model: give {registry.accepted_files()}, RUN/tickets/level_NN, or RUN for "
         "its selected level"
     )
+
+
+def data_path(experiment: Experiment) -> Path | None:
+    """The path that `data_dir` names; None if it names none.
+
+    Raises:
+      FieldError: the source needs it, and it is missing or does not exist.
+    """
+    given, needs = experiment.data_dir, registry.source(experiment.source).needs
+    path = None if given is None else Path(given).expanduser()
+    if needs and path is None:
+        raise FieldError("data_dir", "", f"is missing; give {needs}")
+    if needs and path is not None and not path.exists():
+        raise FieldError("data_dir", given, f"no such file or directory; give {needs}")
+    return path
 
 
 def recorded_fields(path: Path) -> dict[str, Any]:

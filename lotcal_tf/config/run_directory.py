@@ -1,10 +1,11 @@
 """The layout of a run directory, and its record. No TensorFlow here."""
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.config.sealed import unseal
+from lotcal_tf.errors import FieldError, NewerFormat, UsageError
 
 
 def level_name(level: int) -> str:
@@ -31,13 +32,20 @@ def read_experiment(run: Path) -> dict[str, Any]:
     """The content of a run's `experiment.json`.
 
     Raises:
-      UsageError: it cannot be read.
+      UsageError: it cannot be read, is damaged, or is of a newer version of the package.
     """
     path = run / "experiment.json"
     try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
+        return unseal(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except NewerFormat:
+        raise
+    except ValueError as error:
+        raise UsageError(
+            f"{path} cannot be read: it is damaged ({error}); the command that started the run "
+            "writes it again if the run has a finished level"
+        ) from error
 
 
 def check_ticket(path: str) -> None:
@@ -45,6 +53,19 @@ def check_ticket(path: str) -> None:
     if not (is_run(Path(path)) or is_ticket(Path(path))):
         problem = "is not a ticket: give RUN/tickets/level_NN, or RUN for each of its levels"
         raise FieldError("ticket", path, problem)
+
+
+def level_of(directory: Path) -> int | None:
+    """The level that a directory's name gives; None for other names."""
+    match = re.fullmatch(r"level_(\d{2,})", directory.name)
+    return int(match[1]) if match else None
+
+
+def stored_levels(run: Path) -> list[int]:
+    """The finished levels of a run, sorted; after a loss of files, some may be missing."""
+    found = (run / "tickets").glob("level_*")
+    levels = (level_of(directory) for directory in found if directory.is_dir())
+    return sorted(level for level in levels if level is not None)
 
 
 def finished_levels(run: Path) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from lotcal_tf.data.halves import half_members
 from lotcal_tf.data.input_arrays import array_of, checked_inputs, kept_tensors
+from lotcal_tf.data.labels import class_number, class_numbers
+from lotcal_tf.data.pipelines import Readings, unbatched
 from lotcal_tf.data.splits import (
     Dataset,
     Part,
@@ -37,21 +40,12 @@ class UnreadableExample(UsageError):
     Attributes:
       split: name of the split.
       example: number of the first example that cannot be read, from 0.
+      reason: why it cannot.
     """
 
     def __init__(self, split: str, example: int, reason: str) -> None:
         super().__init__(f"{split} cannot be read from example {example} on: {reason}")
-        self.split, self.example = split, example
-
-
-def is_pair(data: Any) -> bool:
-    """Whether data is a tuple or list of two elements, whatever these are."""
-    return isinstance(data, tuple | list) and len(data) == 2
-
-
-def is_examples(data: Any) -> bool:
-    """Whether data is `(inputs, labels)` or `(inputs, labels, weights)`, whatever these are."""
-    return isinstance(data, tuple | list) and len(data) in (2, 3)
+        self.split, self.example, self.reason = split, example, reason
 
 
 def check_arrays(
@@ -68,7 +62,7 @@ def check_arrays(
 
     Args:
       inputs: `(N, …)` numbers, or a dictionary or tuple of them, see `input_arrays`.
-      labels: `(N,)` integers in [0, classes); `(N, 1)` is accepted too.
+      labels: `(N,)`, `(N, 1)` or one-hot, see `class_numbers`.
       split: name of the split, for messages.
       classes: number of classes.
       first: number of the first example, for messages.
@@ -83,13 +77,6 @@ def check_arrays(
     """
     inputs = checked_inputs(inputs, split, takes, first=first, ordered=ordered)
     labels = array_of(labels, f"{split} labels")
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise UsageError(
-            f"{split} labels have shape {labels.shape}: shape (N,) with one integer per example is "
-            "needed; of one-hot labels take labels.argmax(-1)"
-        )
     examples = len(flat(inputs)[0][1])
     if examples != len(labels):
         raise UsageError(
@@ -97,21 +84,7 @@ def check_arrays(
         )
     if not len(labels):
         raise UsageError(f"{split} is empty: at least one example is needed")
-    _check_labels(labels, split, classes)
-    return inputs, labels.astype(np.int32)
-
-
-def _check_labels(labels: NDArray, split: str, classes: int) -> None:
-    """Raises UsageError for labels `(N,)` that are not integers in [0, classes)."""
-    valid = f"labels must be 0 … {classes - 1}"
-    if labels.dtype.kind not in "buif":
-        raise UsageError(
-            f"{split} labels are of type {labels.dtype}: {valid}; "
-            "of class names take np.unique(labels, return_inverse=True)[1]"
-        )
-    wrong = (labels != np.floor(labels)) | (labels < 0) | (labels >= classes)
-    if wrong.any():
-        raise UsageError(f"{split} has a label {labels[wrong][0]}: {valid}")
+    return inputs, class_numbers(labels, split, classes, first)
 
 
 def from_arrays(
@@ -198,8 +171,9 @@ def from_pipelines(
     half: str = "whole",
     input_range: float = 1.0,
     takes: Specs | None = None,
+    repeats: bool = True,
 ) -> Dataset:
-    """Builds a dataset from unbatched `tf.data` pipelines of `(input, label)` pairs.
+    """Builds a dataset from `tf.data` pipelines of `(input, label)` pairs, single or in batches.
 
     `train` may give `(input, label, weight)` triples. Every pipeline is read once to check its
     examples. The dataset stays in memory if all inputs together fit into `memory_limit_mb`,
@@ -212,16 +186,26 @@ def from_pipelines(
       memory_limit_mb: in units of 2**20 bytes.
       shuffle_buffer: examples over which a streamed epoch is shuffled.
       classes, validation_size, seed, half, input_range, takes: see `from_arrays`.
+      repeats: whether the pipelines are known to give the same at every reading. Otherwise they are
+        read twice to compare; of data that fits into memory, the second reading ends after one block.
 
     Raises:
       UsageError: the data is invalid, or a pipeline raised an error (UnreadableExample).
     """
+    train, validation, test = (
+        None if data is None else unbatched(data, name, classes, takes)
+        for name, data in (("train", train), ("validation", validation), ("test", test))
+    )
     given = {"train": train, "validation": validation, "test": test}
     counts, pairs, room = dict[str, int](), dict[str, Any](), memory_limit_mb * _MB
+    readings = {} if repeats else {n: Readings() for n, data in given.items() if data is not None}
     for name, data in given.items():
         pairs[name] = None
         if data is not None:
-            counts[name], pairs[name], room = _read(data, name, classes, room, takes)
+            first = readings.get(name)
+            counts[name], pairs[name], room = _read(data, name, classes, room, first, takes)
+    for name, first in readings.items():
+        _check_repeats(given[name], name, first, whole=room < 0)
     _check_shapes({name: _example_shape(given[name], takes) for name in counts})
     if room >= 0:
         return from_arrays(
@@ -265,37 +249,36 @@ def part_of_test(
     input_range: float = 1.0,
     takes: Specs | None = None,
     ordered: bool = True,
+    repeats: bool = True,
 ) -> Part:
     """Builds one split without the others, from arrays or a pipeline.
 
     Args:
-      test: a pair `(inputs, labels)`, or an unbatched `tf.data` pipeline of such pairs.
+      test: a pair `(inputs, labels)`, or a `tf.data` pipeline of such pairs, single or in batches.
       split: name of the split, for messages.
-      classes, memory_limit_mb, shuffle_buffer, input_range: see `from_pipelines`.
+      classes, memory_limit_mb, shuffle_buffer, input_range, repeats: see `from_pipelines`.
       takes, ordered: what the model takes, see `checked_inputs`.
 
     Raises:
       UsageError: the data is invalid.
     """
-    if isinstance(test, tf.data.Dataset):
-        spec = test.element_spec
-        if isinstance(spec, tuple) and len(spec) == 3:
-            raise UsageError(
-                f"{split} has sample weights, which only the train data of find_tickets takes: "
-                "dataset.map(lambda x, y, weight: (x, y))"
-            )
-        if isinstance(spec, tuple) and len(spec) == 2:  # Anything else is refused below.
-            arranged(spec[0], takes, f"{split} inputs", ordered=ordered)
-        count, pair, _ = _read(test, split, classes, memory_limit_mb * _MB, takes)
+    streamed = isinstance(test, tf.data.Dataset)
+    elements = test.element_spec if streamed else test
+    if isinstance(elements, tuple | list) and len(elements) == 3:
+        remedy = "dataset.map(lambda x, y, weight: (x, y))" if streamed else "pass (inputs, labels)"
+        raise UsageError(
+            f"{split} has sample weights, which only the train data of find_tickets takes: {remedy}"
+        )
+    if streamed:
+        test = unbatched(test, split, classes, takes, ordered=ordered)
+        first = None if repeats else Readings()
+        count, pair, room = _read(test, split, classes, memory_limit_mb * _MB, first, takes)
+        if first is not None:
+            _check_repeats(test, split, first, whole=room < 0)
         if pair is None:
             return Part(classes, _streamed(test, count, shuffle_buffer, takes), input_range)
-    elif is_pair(test):
-        pair = check_arrays(*test, split=split, classes=classes, takes=takes, ordered=ordered)
     else:
-        raise UsageError(
-            f"{split} is of type {type(test).__name__}: it must be a pair (inputs, labels), or a tf.data pipeline "
-            "(of a generator: tf.data.Dataset.from_generator)"
-        )
+        pair = check_arrays(*test, split=split, classes=classes, takes=takes, ordered=ordered)
     return Part(classes, ResidentSplit.of(*pair), input_range)
 
 
@@ -328,33 +311,35 @@ def _check_shapes(shapes: dict[str, Any]) -> None:
 
 
 def _read(
-    data: "tf.data.Dataset", split: str, classes: int, room: int, takes: Specs | None = None
+    data: "tf.data.Dataset",
+    split: str,
+    classes: int,
+    room: int,
+    readings: Readings | None,
+    takes: Specs | None = None,
 ) -> tuple[int, tuple[Any, ...] | None, int]:
-    """Reads a pipeline once and checks every example.
+    """Reads a pipeline and checks every example.
 
     Args:
-      data: the pipeline.
+      data: the pipeline, see `unbatched`.
       split, classes, takes: see `check_arrays`.
       room: bytes of inputs that may be kept.
+      readings: gets the digests of the examples; None: they are not needed.
 
     Returns:
       The number of examples; the arrays, or None if they did not fit; the bytes left, below 0 if
       they did not fit.
     """
-    _check_elements(data.element_spec, split, classes, takes)
-    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise UsageError(
-            f"the {split} pipeline never ends: a finite one is needed; leave out its repeat()"
-        )
     count = 0
     kept: list[tuple[Any, ...]] = []
     try:
-        for batch in data.batch(_CHECK).prefetch(1):
-            given = tf.nest.map_structure(lambda x: x.numpy(), batch)
+        for given in _blocks(data):
             block = _checked_examples(given, split, classes=classes, takes=takes, first=count)
             count += len(block[1])
             room -= sum(x.nbytes for _, x in flat(block[0]))
             kept = [*kept, block] if room >= 0 else []
+            if readings is not None:
+                readings.add(given)
     except _FAILURES as error:
         raise UnreadableExample(split, _failing(data, count), first_line(error)) from error
     if not count:
@@ -364,75 +349,18 @@ def _read(
     return count, tuple(concatenated(list(parts)) for parts in zip(*kept, strict=True)), room
 
 
-def _check_elements(spec: Any, split: str, classes: int, takes: Specs | None = None) -> None:
-    """Raises UsageError if a pipeline does not give `(input, label)` pairs of single examples.
-
-    A third element, the weight, is checked with its values.
-    """
-    needed = "unbatched (input, label) pairs are needed"
-    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
-        given, remedy = _not_pairs(spec)
-        raise UsageError(f"the {split} pipeline gives {given}: {needed}; {remedy}")
-    given = arranged(spec[0], takes, f"{split} inputs")
-    several = takes is not None and len(takes) > 1
-    parts = [part for _, part in flat(given)] if several else [given]
-    names = ["inputs"] * len(parts) + ["labels", "weights"]
-    for part, name in zip([*parts, *spec[1:]], names, strict=False):
-        if not isinstance(part, tf.TensorSpec):
-            raise UsageError(
-                f"the {split} pipeline gives {name} as {_structure(part)}: one dense tensor is needed; select or "
-                "build it with dataset.map"
-            )
-    inputs, labels = parts[0].shape, spec[1].shape
-    if labels.rank != 0:
-        given = f"inputs of shape {inputs} and labels of shape {labels}"
-        remedies = _label_remedies(inputs, labels, classes)
-        raise UsageError(f"the {split} pipeline gives {given}: {needed}; {remedies}")
-    inputs = next((x.shape for x in parts if not x.shape.is_fully_defined()), None)
-    if inputs is not None:
-        raise UsageError(
-            f"the {split} pipeline gives inputs of shape {inputs}: one fully known shape is needed; resize, crop "
-            "or pad inputs of different shapes, or state the shape by tf.ensure_shape in a map (of a generator: "
-            "by its output_signature)"
-        )
+def _check_repeats(data: "tf.data.Dataset", split: str, readings: Readings, *, whole: bool) -> None:
+    """Reads a pipeline again and compares, see `Readings.check`."""
+    try:
+        readings.check(_blocks(data), split, whole)
+    except _FAILURES as error:
+        raise UnreadableExample(split, _failing(data, 0), first_line(error)) from error
 
 
-def _not_pairs(spec: Any) -> tuple[str, str]:
-    """What a pipeline gives in place of pairs, and how to change it."""
-    if isinstance(spec, dict):
-        remedy = "dataset.map(lambda e: (e[INPUT], e[LABEL])) with the names of both"
-        return f"dictionaries with the keys {', '.join(map(repr, spec))}", remedy
-    if isinstance(spec, tuple):
-        return f"{len(spec)}-tuples", "map each example to its input and its label"
-    return "inputs without labels", "zip it with the labels: tf.data.Dataset.zip((inputs, labels))"
-
-
-def _structure(part: Any) -> str:
-    if isinstance(part, dict):
-        return f"a dictionary with the keys {', '.join(map(repr, part))}"
-    if isinstance(part, tuple | list):
-        return f"a {type(part).__name__} of {len(part)}"
-    return f"a {type(part).__name__.removesuffix('Spec')}"
-
-
-def _label_remedies(inputs: "tf.TensorShape", labels: "tf.TensorShape", classes: int) -> str:
-    """How to turn labels into scalars: all remedies that their shape allows."""
-    if labels.rank is None:
-        return (
-            "state the label's shape by tf.ensure_shape(label, []) in a map (of a generator: by its "
-            "output_signature)"
-        )
-    size = labels[0]
-    batched = inputs.rank is None or bool(inputs.rank and inputs[0] == size)
-    found = ["it is batched: call dataset.unbatch()"] if batched else []
-    if labels.rank == 1 and size == 1:
-        found.append("a label has an axis of size 1: dataset.map(lambda x, y: (x, tf.squeeze(y)))")
-    elif labels.rank == 1 and size == classes:
-        found.append("labels are one-hot: dataset.map(lambda x, y: (x, tf.argmax(y)))")
-    if not found:
-        return f"map each label to one integer in 0 … {classes - 1}"
-    # Shapes alone cannot distinguish, say, three examples from one label over three classes.
-    return found[0] if len(found) == 1 else "; or ".join(f"if {remedy}" for remedy in found)
+def _blocks(data: "tf.data.Dataset") -> Iterator[tuple[Any, ...]]:
+    """The examples of a pipeline in order, as arrays."""
+    for batch in data.batch(_CHECK).prefetch(1):
+        yield tf.nest.map_structure(lambda x: x.numpy(), batch)
 
 
 def _failing(data: "tf.data.Dataset", first: int) -> int:
@@ -464,4 +392,4 @@ def _typed(
 ) -> tuple[Any, ...]:
     """An example in the types in which data is kept."""
     weight = (tf.reshape(tf.cast(w, tf.float32), []) for w in weights)
-    return kept_tensors(inputs, takes), tf.cast(label, tf.int32), *weight
+    return kept_tensors(inputs, takes), class_number(label), *weight

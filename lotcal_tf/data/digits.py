@@ -1,5 +1,7 @@
 """Scikit-learn's handwritten digits: 1 797 images of 8x8 pixels with values 0 … 16, no download."""
 
+import dataclasses
+
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.splits import Dataset
@@ -16,7 +18,7 @@ def load(experiment: Experiment) -> Dataset:
     inputs, labels = bunch.images[..., None].astype("float32"), bunch.target
     order = generator(0, "digits/test").permutation(len(labels))
     test, train = order[:TEST_SIZE], order[TEST_SIZE:]
-    return from_arrays(
+    dataset = from_arrays(
         (inputs[train], labels[train]),
         (inputs[test], labels[test]),
         classes=10,
@@ -25,3 +27,4 @@ def load(experiment: Experiment) -> Dataset:
         half=experiment.half,
         input_range=16.0,
     )
+    return dataclasses.replace(dataset, class_names=tuple(map(str, range(10))))

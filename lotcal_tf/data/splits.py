@@ -253,11 +253,13 @@ class Part:
       classes: number of classes; labels are 0 … classes − 1.
       split: the examples.
       input_range: largest value that inputs can take.
+      class_names: the name of each class; empty if they are unknown.
     """
 
     classes: int
     split: Split
     input_range: float = 1.0
+    class_names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,6 +275,9 @@ class Dataset:
         the training labels; None if they are unknown.
       noisy_test_labels: `(N,)` test labels with the noise of the training labels; None without noise.
       wrong_labels: share of labels that the noise made wrong, by the name of the split.
+      class_names: the name of each class; empty if they are unknown.
+      input_mean, input_std: of the training inputs, per channel or feature, where built-in networks
+        shall normalise by them; empty: not.
     """
 
     classes: int
@@ -283,6 +288,9 @@ class Dataset:
     truth: NDArray[np.float64] | None = None
     noisy_test_labels: NDArray[np.int32] | None = None
     wrong_labels: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    input_mean: tuple[float, ...] = ()
+    input_std: tuple[float, ...] = ()
 
     def named_splits(self) -> dict[str, Split]:
         """The splits by their names `train`, `val` and `test`; a missing test split is left out."""
@@ -302,7 +310,7 @@ class Dataset:
         splits = self.named_splits()
         if name not in splits:
             raise UsageError(f"the data has no {name} split; it has {', '.join(splits)}")
-        return Part(self.classes, splits[name], self.input_range or 1.0)
+        return Part(self.classes, splits[name], self.input_range or 1.0, self.class_names)
 
 
 def _read(blocks: "tf.data.Dataset") -> Iterator[Block]:
@@ -355,6 +363,31 @@ def validation_members(count: int, size: int | None, seed: int) -> NDArray[np.bo
         raise FieldError("validation_size", size, f"there are {count} training examples: {valid}")
     members = np.zeros(count, bool)
     members[generator(seed, "validation").permutation(count)[:size]] = True
+    return members
+
+
+def test_members(count: int, size: int | None) -> NDArray[np.bool_]:
+    """Chooses test examples from data without a test split: the same for every seed.
+
+    So runs of different seeds are measured on the same examples, and a ticket never meets its test
+    examples in training.
+
+    Args:
+      count: number of examples.
+      size: number of test examples; None for a fifth, rounded down, but at least one.
+
+    Returns:
+      `(count,)` boolean, True for `size` test examples.
+
+    Raises:
+      FieldError: `size` leaves fewer than two examples for training and validation.
+    """
+    given, size = size, max(1, count // 5) if size is None else size
+    if not 0 < size < count - 1:
+        valid = f"it must be 1 … {count - 2}" if count > 2 else "at least 3 are needed"
+        raise FieldError("test_size", given or size, f"there are {count} examples: {valid}")
+    members = np.zeros(count, bool)
+    members[generator(0, "test").permutation(count)[:size]] = True
     return members
 
 

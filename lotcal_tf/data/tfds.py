@@ -1,6 +1,7 @@
 """Image classification data sets of TensorFlow Datasets (TFDS), by name."""
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,11 +33,11 @@ def load(experiment: Experiment) -> Dataset:
       UsageError: TFDS cannot provide the data set, it is not a classification data set with splits
         train and test, or an example cannot be read.
     """
-    with _pipelines(experiment, ("train", "test")) as ((train, test), classes):
-        return from_pipelines(
+    with _pipelines(experiment, ("train", "test")) as ((train, test), names):
+        dataset = from_pipelines(
             train,
             test,
-            classes=classes,
+            classes=len(names),
             validation_size=experiment.validation_size,
             seed=experiment.seed,
             memory_limit_mb=experiment.memory_limit_mb,
@@ -44,6 +45,7 @@ def load(experiment: Experiment) -> Dataset:
             half=experiment.half,
             input_range=_input_range(train),
         )
+    return dataclasses.replace(dataset, class_names=names)
 
 
 def load_test(experiment: Experiment) -> Part:
@@ -52,20 +54,21 @@ def load_test(experiment: Experiment) -> Part:
     Raises:
       FieldError, UsageError: see `load`; a train split is not required.
     """
-    with _pipelines(experiment, ("test",)) as ((test,), classes):
-        return part_of_test(
+    with _pipelines(experiment, ("test",)) as ((test,), names):
+        part = part_of_test(
             test,
-            classes=classes,
+            classes=len(names),
             memory_limit_mb=experiment.memory_limit_mb,
             input_range=_input_range(test),
         )
+    return dataclasses.replace(part, class_names=names)
 
 
 @contextlib.contextmanager
 def _pipelines(
     experiment: Experiment, splits: tuple[str, ...]
-) -> Iterator[tuple[list["tf.data.Dataset"], int]]:
-    """Gives the pipelines of the splits and the number of classes.
+) -> Iterator[tuple[list["tf.data.Dataset"], tuple[str, ...]]]:
+    """Gives the pipelines of the splits and the class names.
 
     If an example cannot be read inside the `with` block, the error names the file that holds it.
     """
@@ -98,7 +101,7 @@ def _pipelines(
         for split in splits
     ]
     try:
-        yield pipelines, label.num_classes
+        yield pipelines, tuple(label.names)
     except UnreadableExample as error:
         file = _file(info.splits[error.split], error.example)
         raise UsageError(

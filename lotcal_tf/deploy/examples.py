@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lotcal_tf.data.arrays import part_of_test
+from lotcal_tf.data import given as given_data
 from lotcal_tf.data.splits import Dataset, Split
 from lotcal_tf.formats.format import Material
 from lotcal_tf.inputs import Specs, concatenated
@@ -56,7 +56,7 @@ class Examples:
         """Examples from arrays or pipelines.
 
         Args:
-          test: `(inputs, labels)` arrays, or an unbatched `tf.data` pipeline of such pairs.
+          test: see `given.dataset`.
           validation: likewise; for the ranges and temperatures of quantised files.
           train: likewise; for quantisation-aware fine-tuning.
           classes: the number of classes of the ticket.
@@ -68,8 +68,8 @@ class Examples:
         """
 
         def split(name: str, data: Any) -> Split:
-            part = part_of_test(
-                data, classes=classes, split=name, shuffle_buffer=shuffle_buffer, takes=takes
+            part = given_data.part(
+                data, split=name, classes=classes, takes=takes, shuffle_buffer=shuffle_buffer
             )
             return part.split
 

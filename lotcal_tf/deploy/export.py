@@ -8,18 +8,20 @@ from typing import Any
 
 from lotcal_tf import tables
 from lotcal_tf.compat import keras
-from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, file_format
+from lotcal_tf.config.export_record import PARITY, damaged_file, read_export, seal_export
+from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED, file_format
 from lotcal_tf.deploy.background import Background
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.deploy.report_tables import FILE_WORDS, report_text
-from lotcal_tf.deploy.steps import PARITY, SPARSITY_REPORT, Job, report, verify, write
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.deploy.steps import SPARSITY_REPORT, Job, report, verify, write
+from lotcal_tf.errors import FieldError, NewerFormat, UsageError
 from lotcal_tf.evaluation.open_model import temperature_of
-from lotcal_tf.files import replacing
+from lotcal_tf.files import remove_leftovers, replacing
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.metrics import DEFAULT_BINS
+from lotcal_tf.models.checks import classes_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Exported:
     """A finished export.
 
     Attributes:
-      directory: it has the files, `parity.json`, `sparsity_report.json` and the model card.
+      directory: it has the files, `parity.json`, `sparsity_report.json`, the model card `README.md`,
+        and `labels.txt` if the names of the classes are known.
       files: the exported files by format.
       parity: the content of `parity.json`.
       sparsity_report: the content of `sparsity_report.json`.
@@ -45,8 +48,14 @@ class Exported:
 
     @classmethod
     def read(cls, directory: Path) -> "Exported":
-        """Reads an export from its directory."""
-        parity = json.loads((directory / PARITY).read_text())
+        """Reads an export from its directory, and verifies its files.
+
+        Raises:
+          OSError, ValueError, KeyError, TypeError: it is missing or damaged.
+        """
+        parity = read_export(directory)
+        if damaged := damaged_file(directory, parity):
+            raise ValueError(f"{directory / damaged} does not match its checksum")
         files = {name: directory / row["file"] for name, row in parity["files"].items()}
         return cls(directory, files, parity, json.loads((directory / SPARSITY_REPORT).read_text()))
 
@@ -72,12 +81,15 @@ def export(
     *,
     formats: Sequence[str] = DEFAULT_FORMATS,
     encoding: str | None = None,
+    prefer: str = SPEED,
     output: str = LOGITS,
     scaled: bool = True,
     tolerance: Tolerance = DEFAULT_TOLERANCE,
     bins: int = DEFAULT_BINS,
     dense: "keras.Model | None" = None,
     origin: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    license: str | None = None,
     seconds: float = 0.5,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Exported:
@@ -89,13 +101,18 @@ def export(
         an earlier export.
       examples: on which files are compared with the ticket, and the data for quantisation.
       formats: names in `registry.FORMATS`.
-      encoding: a name in `registry.ENCODINGS` for all files; None: the smallest of each file.
+      encoding: a name in `registry.ENCODINGS` for all files; None: selected by `prefer`.
+      prefer: `speed`: without dead units, and sparse only where LiteRT has a faster sparse kernel;
+        `size`: the smallest of each file. The other one is measured, too.
       output: what files give: `logits` or `probabilities`.
       scaled: whether to fold in the ticket's temperature; a new one is fitted to quantised files.
-      tolerance: how much a file may differ from the ticket.
+      tolerance: how much a file may differ from the ticket, a `Tolerance`.
       bins: of the ECE.
       dense: the network before pruning; None: the ticket's network with its rewind weights.
       origin: the run's `experiment.json`, for the model card.
+      class_names: the name of each class, for `labels.txt` and the model card; None: those that the
+        run recorded, if any.
+      license: of the files, for the model card, e.g. `apache-2.0`.
       seconds: how long to measure the latency of each file at each number of threads; 0: not at all.
       progress: called with a line for each step.
 
@@ -104,37 +121,51 @@ def export(
       ExportMismatch: a file differs from the ticket by more than the tolerance, or a zero of the
         ticket is not zero in the file; the directory is then unchanged.
     """
+    origin = origin or {}
+    if class_names is None:
+        class_names = origin.get("realised", {}).get("class_names", ())
     job = Job(
-        ticket, examples, tuple(formats), encoding, output, scaled, tolerance, bins, dense,
-        origin or {}, seconds, progress,
+        ticket, examples, tuple(formats), encoding, prefer, output, scaled, tolerance, bins, dense,
+        origin, tuple(class_names), license, seconds, progress,
     )  # fmt: skip
     _check(job, directory)
     with replacing(directory) as (files, scratch), Background() as background:
         written = write(job, files, scratch, background)
         verified = verify(job, written)
         report(job, files, written, verified)
+        seal_export(files)
     return Exported.read(directory)
 
 
 def exported(
     ticket: Ticket, directory: Path, *, formats: Sequence[str], scaled: bool
 ) -> Exported | None:
-    """An earlier export of the same ticket in the same formats and scaling; None if there is none."""
+    """An earlier export of the same ticket in the same formats and scaling.
+
+    None if there is none, or if it is damaged. Remains of a killed export are removed.
+
+    Raises:
+      NewerFormat: it is of a newer version of the package.
+    """
+    remove_leftovers(directory)
     try:
         earlier = Exported.read(directory)
         recorded = tuple(earlier.parity[key] for key in ("ticket", "temperature", "output"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except NewerFormat:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     temperature = temperature_of(ticket) if scaled else 1.0
     if recorded != (ticket.digest, temperature, LOGITS) or set(earlier.files) != set(formats):
         return None
-    return earlier if all(path.exists() for path in earlier.files.values()) else None
+    return earlier
 
 
 def _check(job: Job, directory: Path) -> None:
     """Refuses what cannot be exported, before anything is written."""
     for field, value, choices in (
         ("encoding", job.encoding, (None, *ENCODINGS)),
+        ("prefer", job.prefer, (SPEED, SIZE)),
         ("output", job.output, (LOGITS, PROBABILITIES)),
     ):
         if value not in choices:
@@ -143,12 +174,28 @@ def _check(job: Job, directory: Path) -> None:
         raise FieldError("formats", "", f"choose from {', '.join(FORMATS)}")
     for name in job.formats:
         row = file_format(name)
-        if job.encoding and ENCODINGS[job.encoding].sparse and not row.sparse:
-            problem = f"{name} has no sparse encoding: choose dense or compact"
+        if job.encoding and job.encoding not in row.encodings:
+            problem = f"{name} has no such encoding; choose from {', '.join(row.encodings)}"
             raise FieldError("encoding", job.encoding, problem)
         job.examples.material.require(row.needs, name)
+    _check_card(job)
     taken = directory.exists() and not (directory / PARITY).exists()
     if taken and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(
             f"{directory} holds something other than an export: choose another directory"
         )
+
+
+def _check_card(job: Job) -> None:
+    """Refuses class names and a licence that the labels file or the card cannot hold."""
+    names = job.class_names
+    if names:
+        classes = classes_of(job.ticket.dense())
+        if len(names) != classes:
+            problem = f"{len(names)} names for {classes} classes: give one for each, in their order"
+            raise FieldError("class_names", ",".join(map(str, names)), problem)
+        for name in names:
+            if not (isinstance(name, str) and name.strip() and len(name.splitlines()) == 1):
+                raise FieldError("class_names", repr(name), "must be a string of one line")
+    if job.license is not None and not isinstance(job.license, str):
+        raise FieldError("license", repr(job.license), "must be a string, e.g. apache-2.0")

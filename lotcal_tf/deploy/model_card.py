@@ -6,33 +6,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 
 from lotcal_tf.config.experiment import by_section
+from lotcal_tf.config.registry import FORMATS, SOURCES
 from lotcal_tf.deploy.report_tables import FILE_WORDS, LAYER_WORDS, by_file, file_cells, layer_cells
 from lotcal_tf.formats.outputs import PROBABILITIES
 from lotcal_tf.metrics.bins import BinStatistics
 from lotcal_tf.metrics.reliability import bins_diagram
 from lotcal_tf.tables import markdown, percent
 
-TEXT, JSON, DIAGRAM = "model_card.md", "model_card.json", "reliability.png"
+TEXT, JSON, DIAGRAM = "README.md", "model_card.json", "reliability.png"
+_TEMPLATE = "model_card.md.j2"
 
 # Realised values of a run, by section; those not listed here are about the data.
 _REALISED = {
     "Training": ("steps_per_epoch", "plan", "replicas"),
     "Density": ("parameters", "kernels", "prunable", "remaining_at_start"),
+    "Classes": ("class_names",),
 }
 _OF_DENSITY = ("level", "density", "remaining", "prunable", "weights")
 _METRICS = {"accuracy": "accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
 
 
 def write(directory: Path, facts: Mapping[str, Any]) -> None:
-    """Writes `model_card.md`, `model_card.json` and the reliability diagram beside them.
+    """Writes `README.md`, `model_card.json` and the reliability diagram beside them.
+
+    The text begins with the metadata of the Hugging Face Hub.
 
     Args:
       directory: of the export.
       facts: the content of the card. `experiment`: the fields of `experiment.json`; `data`: its
-        realised values; `record`: the ticket's row of `metrics.csv`; `parity`: the content of
+        realised values; `class_names`: in the order of the classes, empty if unknown; `license`: of
+        the files, or None; `record`: the ticket's row of `metrics.csv`; `parity`: the content of
         `parity.json`; `sparsity_report`: `SparsityReport.as_dict()`; `reliability`: `reliability_of`
         the main file; `input`: `shape` and `dtype` of an example (of several inputs, dictionaries by
         name), `range` of its values (or None) and `scaling`, a sentence on who scales them; `main`:
@@ -40,13 +47,23 @@ def write(directory: Path, facts: Mapping[str, Any]) -> None:
     """
     from matplotlib.image import imsave
 
-    limits = _limits(facts)
     statistics = _statistics(facts["reliability"])
     imsave(directory / DIAGRAM, bins_diagram(statistics, title=facts["main"]))
-    content = {**facts, "limits": limits, "diagram": DIAGRAM, "run": snippet(facts)}
+    content = {**facts, "limits": _limits(facts), "diagram": DIAGRAM, "run": snippet(facts)}
     text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     (directory / JSON).write_text(text + "\n", encoding="utf-8")
-    (directory / TEXT).write_text(_text(facts, limits), encoding="utf-8")
+    places = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=places,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"markdown": markdown, "text": _text_of, "cells": _metric_cells}
+    environment.globals["zip"] = zip
+    card = environment.get_template(_TEMPLATE).render(**content, **_sections(content))
+    (directory / TEXT).write_text(card, encoding="utf-8")
 
 
 def reliability_of(statistics: BinStatistics) -> list[dict[str, Any]]:
@@ -95,7 +112,9 @@ def snippet(facts: Mapping[str, Any]) -> str:
         ]
     if facts["parity"]["output"] != PROBABILITIES:
         lines.append("p = np.exp(p - p.max()) / np.exp(p - p.max()).sum()")
-    lines.append('print("class", p.argmax(), "confidence", p.max())')
+    name = 'open("labels.txt", encoding="utf-8").read().splitlines()[p.argmax()]'
+    known = bool(facts["class_names"])
+    lines.append(f'print("class", {name if known else "p.argmax()"}, "confidence", p.max())')
     return "\n".join(lines)
 
 
@@ -112,97 +131,64 @@ def _range(facts: Mapping[str, Any], template: str) -> str:
 # Sections
 
 
-def _text(facts: Mapping[str, Any], limits: Sequence[str]) -> str:
-    experiment, record = facts["experiment"], facts["record"]
-    title = " · ".join(str(experiment[key]) for key in ("dataset", "model") if experiment.get(key))
-    data, recorded = facts["data"], by_section(experiment)
-    elsewhere = [name for names in _REALISED.values() for name in names]
-    realised = {section: _chosen(data, names) for section, names in _REALISED.items()}
-    realised["Data"] = _others(data, elsewhere)
-    recorded["Run"] |= recorded.pop("Metrics")  # settings of measuring; the section has the results
-    described = {
-        section: _pairs(values | realised.pop(section, {})) for section, values in recorded.items()
+def _sections(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template shows in addition to the facts."""
+    experiment, parity, report = facts["experiment"], facts["parity"], facts["sparsity_report"]
+    formats = [FORMATS[name] for name in parity["files"]]
+    kinds = [row.kind for row in formats] + ["quantized" for row in formats if row.quantised]
+    layers = by_file(report["layers"]).get(facts["main"])
+    shape = facts["input"]["shape"]
+    return {
+        "title": " · ".join(str(experiment[k]) for k in ("dataset", "model") if experiment.get(k)),
+        "dataset": _data_set(experiment),
+        "image": not isinstance(shape, Mapping) and len(shape) == 3,
+        "kinds": list(dict.fromkeys(kinds)),
+        "recorded": _recorded(experiment, facts["data"]),
+        "density": _pairs(
+            _chosen(facts["data"], _REALISED["Density"]) | _chosen(facts["record"], _OF_DENSITY)
+        ),
+        "metrics": _METRICS,
+        "shown": next(row for row in parity["files"].values() if row["file"] == facts["main"]),
+        "split": _split(facts),
+        "quantised": [row for row in parity["files"].values() if row.get("intervals")],
+        "file_rows": file_cells(report["files"]),
+        "words": FILE_WORDS,
+        "timed": any(row["latency"] for row in report["files"]),
+        "layer_rows": layer_cells(layers) if layers else [],
+        "layer_words": LAYER_WORDS,
+        "json": JSON,
+        "shape": _shape(shape),
+        "range": _range(facts, ", values from {} to {}"),
     }
+
+
+def _data_set(experiment: Mapping[str, Any]) -> str | None:
+    """The name of a public data set; None if `dataset` names the user's data, or a kind of files."""
+    source = SOURCES.get(experiment.get("source", ""))
+    name = experiment.get("dataset")
+    return None if name == "own" or (source and source.from_files) else name
+
+
+def _recorded(experiment: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, str]:
+    """Tables of the fields of a run and their realised values, by section."""
     if not experiment:
-        described["Run"] = "Not recorded."
-    sections = {
-        **{name: body for name, body in described.items() if body},
-        "Density": _pairs(realised["Density"] | _chosen(record, _OF_DENSITY)) or "Not recorded.",
-        "Metrics": _metrics(facts),
-        "Parity": _parity(facts["parity"]),
-        "Sizes and latency": _sizes(facts["sparsity_report"]),
-        "What the zeros save": _layers(facts),
-        "Limits": "\n".join(f"- {limit}" for limit in limits),
-        "How to run it": _running(facts),
+        return {"Data": _pairs(_others(data)), "Run": "Not recorded."}
+    recorded = by_section(experiment)
+    recorded["Run"] |= recorded.pop("Metrics")  # settings of measuring; the section has the results
+    realised = {
+        "Data": _others(data),
+        "Training": _chosen(data, _REALISED["Training"]),
     }
-    head = f"# {title or 'A ticket'}, level {facts['parity']['level']}\n\nTicket `{facts['parity']['ticket']}`."
-    return "\n\n".join([head, *(f"## {name}\n\n{body}" for name, body in sections.items())]) + "\n"
+    return {name: _pairs(fields | realised.get(name, {})) for name, fields in recorded.items()}
 
 
 def _chosen(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: values[name] for name in names if name in values}
 
 
-def _others(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in names}
-
-
-def _metrics(facts: Mapping[str, Any]) -> str:
-    parity, main = facts["parity"], _main(facts)
-    rows = [["", *_METRICS.values()]]
-    for name, key in (("ticket", "ticket"), (facts["main"], "measured")):
-        rows.append([name, *_metric_cells(main[key])])
-    scaled = (
-        f"divided by the temperature {main['temperature']:.4g}, which was fitted on validation data"
-        if main["temperature"] != 1
-        else "as the network was trained, not divided by a temperature (T = 1)"
-    )
-    if parity["output"] == PROBABILITIES:
-        given = f"The file gives probabilities, the softmax of logits {scaled}"
-    else:
-        given = f"The file gives logits {scaled}; their softmax gives probabilities"
-    return "\n\n".join(
-        [
-            f"On the {parity['examples']:,} examples of the {_split(facts)} split:",
-            markdown(rows),
-            f"![Reliability diagram]({DIAGRAM})",
-            f"{given}. The confidence is the highest probability. In a calibrated model, nine of ten "
-            "predictions with a confidence of 0.9 are correct. On these examples "
-            f"confidence and accuracy differ by {main['measured']['ece']:.4f} on average (ECE, {parity['ece_bins']} "
-            "bins). This does not hold for inputs of other kinds.",
-        ]
-    )
-
-
-def _parity(parity: Mapping[str, Any]) -> str:
-    rows = [["file", "encoding", "temperature", "zeros", "largest difference of a logit"]]
-    rows[0] += [f"{name}, ticket → file" for name in _METRICS.values()]
-    for row in parity["files"].values():
-        difference = row.get("largest_difference")
-        cells = [row["file"], row["encoding"], f"{row['temperature']:.4g}", f"{row['zeros']:,}"]
-        cells.append("–" if difference is None else f"{difference:.2g}")
-        pairs = zip(_metric_cells(row["ticket"]), _metric_cells(row["measured"]), strict=True)
-        rows.append([*cells, *(f"{ticket} → {file}" for ticket, file in pairs)])
-    tolerance = "; ".join(
-        f"{name}: {_text_of(value)}" for name, value in parity["tolerance"].items()
-    )
-    return f"{markdown(rows, FILE_WORDS)}\n\nTolerance: {tolerance}."
-
-
-def _sizes(report: Mapping[str, Any]) -> str:
-    measured = any(row["latency"] for row in report["files"])
-    note = (
-        f"\n\nOne example at a time, in microseconds, on {report['machine']}; “smaller” and “faster” are relative "
-        "to the dense network, which is not in this directory."
-    )
-    return markdown(file_cells(report["files"]), FILE_WORDS) + (note if measured else "")
-
-
-def _layers(facts: Mapping[str, Any]) -> str:
-    rows = by_file(facts["sparsity_report"]["layers"]).get(facts["main"])
-    if not rows:
-        return f"Not known for `{facts['main']}`."
-    return f"In `{facts['main']}`; `{JSON}` has the other files.\n\n{markdown(layer_cells(rows), LAYER_WORDS)}"
+def _others(data: Mapping[str, Any]) -> dict[str, Any]:
+    elsewhere = [name for names in _REALISED.values() for name in names]
+    return {name: value for name, value in data.items() if name not in elsewhere}
 
 
 def _limits(facts: Mapping[str, Any]) -> list[str]:
@@ -229,27 +215,11 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
     return limits
 
 
-def _running(facts: Mapping[str, Any]) -> str:
-    code, given = snippet(facts), facts["input"]
-    if not code:
-        return f"`{facts['main']}` needs TensorFlow; export a `.tflite` file to run it without."
-    values = _range(facts, ", values from {} to {}")
-    return (
-        f"An example has shape {_shape(given['shape'])}{values}. {given['scaling']}\n\n"
-        "Without TensorFlow, in this directory, after `pip install ai-edge-litert numpy`:\n\n"
-        f"```python\n{code}\n```"
-    )
-
-
 def _shape(shape: Any) -> str:
     """The shape of an example as text, e.g. 28×28×1; of several inputs by name."""
     if isinstance(shape, Mapping):
         return ", ".join(f"{_shape(one)} for `{name}`" for name, one in shape.items())
     return "×".join(str(size or "any") for size in shape)
-
-
-def _main(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next(row for row in facts["parity"]["files"].values() if row["file"] == facts["main"])
 
 
 def _split(facts: Mapping[str, Any]) -> str:

@@ -1,4 +1,10 @@
-"""Parity: a written file must agree with its ticket within tolerance, or it is not exported."""
+"""Parity: a written file must agree with its ticket within tolerance, or it is not exported.
+
+A file that is not quantised computes what the ticket computes, apart from rounding: its metrics are
+compared as they are. Quantisation changes predictions, and on few examples a metric then changes by
+chance. A quantised file is therefore refused only if the examples show that it is worse by more than
+the tolerance: if the lower end of the 99 % interval of the paired difference lies above it.
+"""
 
 import dataclasses
 import math
@@ -11,6 +17,7 @@ from lotcal_tf import metrics
 from lotcal_tf.errors import ExportMismatch
 from lotcal_tf.formats.outputs import logits_of
 from lotcal_tf.metrics.bins import bin_index
+from lotcal_tf.metrics.intervals import LEVEL, Interval
 
 # The metrics that are compared: their names in `metrics.measure`, and in messages.
 COMPARED = {"accuracy": "accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier score"}
@@ -26,13 +33,15 @@ class Tolerance:
         logit or to 1, whichever is larger. Rounding can move an example to another class or bin,
         and accuracy and ECE then change by a step: one such step in accuracy, and the steps in ECE
         of all moved examples, are allowed in addition.
-      accuracy: for quantised files: how much lower the accuracy may be, as a fraction.
-      ece: for quantised files: how much higher the ECE may be.
+      accuracy: for quantised files: how much lower the accuracy may be, as a fraction. A file is
+        refused if the whole 99 % interval of the decrease lies above it, see
+        `metrics.paired_intervals`: on few examples, only large decreases are.
+      ece: for quantised files: how much higher the ECE may be, likewise.
     """
 
     exact: float = 1e-4
     accuracy: float = 0.01
-    ece: float = 0.01
+    ece: float = 0.005
 
 
 DEFAULT_TOLERANCE = Tolerance()
@@ -45,11 +54,14 @@ class Parity:
     Attributes:
       largest_difference: of a logit, or of a probability.
       ticket, measured: the `COMPARED` metrics of ticket and file, on the same examples.
+      intervals: of a quantised file: by how much its metrics exceed the ticket's, with the ends of a
+        99 % interval, see `metrics.paired_intervals`; else empty.
     """
 
     largest_difference: float
     ticket: Mapping[str, float]
     measured: Mapping[str, float]
+    intervals: Mapping[str, Interval]
 
 
 def compare(
@@ -85,24 +97,32 @@ def compare(
         expected, given = logits_of(truth, 0.0), logits_of(found, 0.0)
     else:
         expected, given = truth, found
-    both = [metrics.measure(labels, logits, bins=bins) for logits in (expected, given)]
-    ticket, measured = ({key: row[key] for key in COMPARED} for row in both)
-    parity = Parity(float(np.abs(found - truth).max()), ticket, measured)
-    differences = {key: parity.measured[key] - parity.ticket[key] for key in COMPARED}
+    ticket, measured = (_measured(labels, logits, bins) for logits in (expected, given))
+    largest = float(np.abs(found - truth).max())
     if exact:
         limit = tolerance.exact * max(1.0, float(np.abs(truth).max()))
         what = "a probability" if probabilities else "a logit"
-        _check(name, what, parity.largest_difference, limit, "float_tolerance")
+        _check(name, what, largest, limit, "float_tolerance")
         limits = dict.fromkeys(COMPARED, tolerance.exact)
         limits["accuracy"] = max(tolerance.exact, 1 / len(labels))
         # A moved example takes its gap, at most 1, from one sum and adds it to another.
         limits["ece"] += 2 * _moved(expected, given, bins) / len(labels)
         for key, label in COMPARED.items():
-            _check(name, label, abs(differences[key]), limits[key], "float_tolerance")
-    else:
-        _check(name, "accuracy", -differences["accuracy"], tolerance.accuracy, "accuracy_tolerance")
-        _check(name, "ECE", differences["ece"], tolerance.ece, "ece_tolerance")
-    return parity
+            _check(name, label, abs(measured[key] - ticket[key]), limits[key], "float_tolerance")
+        return Parity(largest, ticket, measured, {})
+    intervals = metrics.paired_intervals(labels, expected, given, bins=bins)
+    accuracy, ece = intervals["accuracy"], intervals["ece"]
+    fall = Interval(-accuracy.difference, -accuracy.high, -accuracy.low)
+    _check_interval(name, "accuracy", fall, tolerance.accuracy, "accuracy_tolerance")
+    _check_interval(name, "ECE", ece, tolerance.ece, "ece_tolerance")
+    return Parity(largest, ticket, measured, intervals)
+
+
+def _measured(labels: NDArray, logits: NDArray, bins: int) -> dict[str, float]:
+    """The `COMPARED` metrics."""
+    found = {"ece": metrics.ece(labels, logits, bins=bins)}
+    found |= {key: getattr(metrics, key)(labels, logits) for key in COMPARED if key != "ece"}
+    return {key: found[key] for key in COMPARED}
 
 
 def _moved(truth: NDArray, found: NDArray, bins: int) -> int:
@@ -113,9 +133,25 @@ def _moved(truth: NDArray, found: NDArray, bins: int) -> int:
 
 
 def _check(name: str, what: str, difference: float, limit: float, flag: str) -> None:
-    """Raises ExportMismatch if a difference is greater than its limit, apart from rounding."""
-    if difference > limit and not math.isclose(difference, limit, rel_tol=1e-9):
-        raise ExportMismatch(
-            f"{name} differs from the ticket by {difference:.3g} in {what}, more than {limit:.3g} "
-            f"({flag}): nothing was exported; allow more, or choose another format"
-        )
+    """Raises ExportMismatch if a difference is greater than its limit."""
+    if _exceeds(difference, limit):
+        raise _mismatch(name, f"{difference:.3g} in {what}", limit, flag)
+
+
+def _check_interval(name: str, what: str, found: Interval, limit: float, flag: str) -> None:
+    """Raises ExportMismatch if the whole interval of a difference lies above its limit."""
+    if _exceeds(found.low, limit):
+        interval = f"{100 * LEVEL:.0f} % interval {found.low:.3g} to {found.high:.3g}"
+        raise _mismatch(name, f"{found.difference:.3g} in {what} ({interval})", limit, flag)
+
+
+def _exceeds(value: float, limit: float) -> bool:
+    """Whether a value is greater than its limit, apart from rounding."""
+    return value > limit and not math.isclose(value, limit, rel_tol=1e-9)
+
+
+def _mismatch(name: str, difference: str, limit: float, flag: str) -> ExportMismatch:
+    return ExportMismatch(
+        f"{name} differs from the ticket by {difference}, more than {limit:.3g} ({flag}): "
+        "nothing was exported; allow more, or choose another format"
+    )

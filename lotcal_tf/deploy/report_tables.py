@@ -23,13 +23,16 @@ def by_file(layers: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
 
 
 def layer_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The table of layers of one file."""
+    """The table of kernels of one file; the rows of a layer with several kernels name the kernel."""
+    layers = [row["layer"] for row in rows]
     head = ["layer", "dense", "compact", "zeros", "stored", "executed", "why not faster"]
     return [
         head,
         *(
             [
-                row["layer"],
+                row["layer"]
+                if layers.count(row["layer"]) == 1
+                else f"{row['layer']}/{row['weight']}",
                 "×".join(map(str, row["dense_shape"])),
                 "×".join(map(str, row["compact_shape"])),
                 tables.percent(row["zeros"] / row["weights"]),
@@ -50,14 +53,13 @@ def file_cells(files: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """
     counts = list(dict.fromkeys(threads for row in files for threads in row["latency"]))
     dense: Mapping[str, Any] = next((row for row in files if row["file"] == DENSE), {})
-    rows = [["file", "encoding", "bytes", "smaller", "gzipped", "sparse-encoded"]]
+    rows = [["file", "encoding", "bytes", "smaller", "gzipped"]]
     for n in counts:
         rows[0] += [f"µs, {n} thread{'s' * (n != '1')} (p99)", "faster"]
     for row in files:
-        sparse = row["sparse_bytes"]
         cells = [row["file"], row["encoding"], f"{row['bytes']:,}"]
         cells.append(_ratio(dense.get("bytes"), row["bytes"]))
-        cells += [f"{row['gzipped']:,}", "–" if sparse is None else f"{sparse:,}"]
+        cells.append(f"{row['gzipped']:,}")
         for n in counts:
             time = row["latency"].get(n)
             reference = dense.get("latency", {}).get(n)

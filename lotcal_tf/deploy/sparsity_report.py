@@ -20,9 +20,10 @@ from lotcal_tf.config import registry
 from lotcal_tf.deploy.execution import execution
 from lotcal_tf.deploy.latency import Latency
 from lotcal_tf.files import parts, size_of
+from lotcal_tf.formats import zeros
 from lotcal_tf.formats.format import StoredTensor
 from lotcal_tf.formats.tflite_file import operators
-from lotcal_tf.models.keras_graph import flatten
+from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.compaction import Compaction
 from lotcal_tf.tables import percent
 
@@ -32,16 +33,17 @@ DENSE, MASKED = "dense network", "masked network"
 
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
-    """One layer in one file.
+    """One kernel in one file.
 
     Attributes:
       file: the file.
       layer: the layer's name.
-      dense_shape, compact_shape: of its kernel before and after compaction.
+      dense_shape, compact_shape: of the kernel before and after compaction.
       weights, zeros: numbers of values and zeros of the kernel in the file.
       stored: dense or sparse, and the share of weights that compaction left out.
       executed: the kind of kernel that executes it.
       why: why its zeros do not make it faster; empty if they do, or if the reason is unknown.
+      weight: the kernel's name; a layer may have several.
     """
 
     file: str
@@ -53,6 +55,7 @@ class LayerRow:
     stored: str
     executed: str
     why: str
+    weight: str = "kernel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,11 +63,11 @@ class FileRow:
     """The size and latency of one file.
 
     Attributes:
-      file: the file, or `DENSE` or `MASKED`.
-      encoding: dense, sparse, compact or compact_sparse.
+      file: the file, or `DENSE` or `MASKED`, or the same file in the encoding that the other
+        preference selects.
+      encoding: a name in `registry.ENCODINGS`.
       bytes: its size; of a directory, the size of all files in it.
       gzipped: its size after gzip at level 6.
-      sparse_bytes: its size in sparse encoding; None if there is none.
       latency: by number of threads; empty if LiteRT cannot run it.
     """
 
@@ -72,7 +75,6 @@ class FileRow:
     encoding: str
     bytes: int
     gzipped: int
-    sparse_bytes: int | None
     latency: Mapping[int, Latency]
 
 
@@ -81,7 +83,7 @@ class SparsityReport:
     """What the zeros of a ticket save.
 
     Attributes:
-      layers: one row per layer and file.
+      layers: one row per kernel and file.
       files: the dense network, the masked network, and each file.
       machine: the machine on which latency was measured.
     """
@@ -109,7 +111,6 @@ def sparsity_report(
     paths: Mapping[str, Path],
     encodings: Mapping[str, str],
     latency: Mapping[str, Mapping[int, Latency]],
-    sparse_bytes: Mapping[str, int] | None = None,
 ) -> SparsityReport:
     """Reports on files.
 
@@ -120,101 +121,82 @@ def sparsity_report(
       paths: every file, with `DENSE` and `MASKED`, in the order of the table.
       encodings: of the files that are not `dense`.
       latency: `latency.measure` of the files that LiteRT can run.
-      sparse_bytes: sizes in sparse encoding, of the files for which it was tried.
     """
     layers = []
     for file, tensors in tensors_by_file.items():
         compacted = encodings.get(file, "dense").startswith("compact")
-        network = compaction.model if compacted else flatten(masked)
+        network = compaction.model if compacted else masked
         row = registry.format_of(paths[file])
         runtime = "an unknown runtime" if row is None else row.runtime
         graph = operators.read(paths[file]) if runtime == registry.LITERT else None
-        matched = match_layers(tensors, compaction.after if compacted else compaction.before)
-        counts = _zeros(network)
+        # A layer of a nested model is `outer_inner` in the flat network of the compaction.
+        matched = {_flat(path): one for path, one in zeros.match(tensors, network).items()}
+        counts = {
+            _flat(path): int((kernel == 0).sum())
+            for path, kernel in masking.kernels(network).items()
+        }
         layers += [
             _layer_row(
                 file,
-                layer,
+                path,
                 compaction,
                 compacted,
-                matched.get(layer),
-                counts[layer],
+                matched.get(path),
+                counts.get(path, 0),
                 runtime,
                 graph,
             )
-            for layer in compaction.before
+            for path in compaction.before
         ]
-    files = []
-    for name, path in paths.items():
-        encoding, size = encodings.get(name, "dense"), size_of(path)
-        sparse = size if "sparse" in encoding else (sparse_bytes or {}).get(name)
-        files.append(
-            FileRow(name, encoding, size, _gzipped(path), sparse, dict(latency.get(name, {})))
+    files = [
+        FileRow(
+            name,
+            encodings.get(name, "dense"),
+            size_of(path),
+            _gzipped(path),
+            dict(latency.get(name, {})),
         )
+        for name, path in paths.items()
+    ]
     return SparsityReport(layers, files, _machine())
 
 
 # Layers
 
 
-def match_layers(
-    tensors: Sequence[StoredTensor], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, StoredTensor]:
-    """The tensor of each layer: by the layer's name, else by size if that is unambiguous.
-
-    Args:
-      tensors: the kernels in a file.
-      shapes: of the kernels by layer.
-    """
-    sizes = {layer: int(np.prod(shape)) for layer, shape in shapes.items()}
-    found: dict[str, StoredTensor] = {}
-    loose = []
-    for tensor in tensors:
-        # A layer of a nested model is `outer/inner` in a file, `outer_inner` in a flat network.
-        layer = tensor.layer.replace("/", "_")
-        if layer not in found and sizes.get(layer) == tensor.size:
-            found[layer] = tensor
-        else:
-            loose.append(tensor)
-    left = {layer: size for layer, size in sizes.items() if layer not in found}
-    for layer, size in left.items():
-        fitting = [tensor for tensor in loose if tensor.size == size]
-        if len(fitting) == 1 and list(left.values()).count(size) == 1:
-            found[layer] = fitting[0]
-    return found
-
-
-def _zeros(network: "keras.Model") -> dict[str, int]:
-    return {
-        layer.name: int((layer.get_weights()[0] == 0).sum())
-        for layer in network.layers
-        if layer.weights and layer.weights[0].shape.rank > 1
-    }
+def _flat(path: str) -> str:
+    """The path of a kernel after flattening: `outer_inner/kernel` for `outer/inner/kernel`."""
+    layer, _, weight = path.rpartition("/")
+    return f"{layer.replace('/', '_')}/{weight}"
 
 
 def _layer_row(
     file: str,
-    layer: str,
+    path: str,
     compaction: Compaction,
     compacted: bool,
     tensor: StoredTensor | None,
-    zeros: int,
+    zero_count: int,
     runtime: str,
     graph: operators.Graph | None,
 ) -> LayerRow:
-    """A row; `tensor` is None if the file does not show it, and `zeros` is then the network's number."""
-    dense, compact = compaction.before[layer], compaction.after[layer]
+    """A row; `tensor` is None if the file does not show it: then the number of zeros is the network's."""
+    dense, compact = compaction.before[path], compaction.after[path]
+    layer, _, weight = path.rpartition("/")
     before = int(np.prod(dense))
     weights = int(np.prod(compact)) if compacted else before
     if tensor is None:
         stored = executed = "unknown"
-        why = "the names in the file do not show which kernel belongs to this layer"
-        return LayerRow(file, layer, dense, compact, weights, zeros, stored, executed, why)
+        why = "the file does not show which of its tensors is this kernel"
+        return LayerRow(
+            file, layer, dense, compact, weights, zero_count, stored, executed, why, weight
+        )
     stored = "sparse" if tensor.sparse else "dense"
     if weights < before:
         stored += f", {percent(1 - weights / before)} left out"
     executed, why = execution(tensor, runtime, graph)
-    return LayerRow(file, layer, dense, compact, tensor.size, tensor.zeros, stored, executed, why)
+    counted = tensor.size, tensor.zeros
+    return LayerRow(file, layer, dense, compact, *counted, stored, executed, why, weight)
 
 
 # Files

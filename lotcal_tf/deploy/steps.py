@@ -1,5 +1,6 @@
 """The steps of an export: write the files, verify them against the ticket, report."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from lotcal_tf.compat import keras
+from lotcal_tf.config.export_record import PARITY
 from lotcal_tf.config.registry import FORMATS, LITERT
 from lotcal_tf.deploy import latency, model_card
 from lotcal_tf.deploy.background import Background
@@ -20,6 +22,7 @@ from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.parity import Parity, Tolerance, compare
 from lotcal_tf.deploy.scaling import fold_temperature
 from lotcal_tf.deploy.sparsity_report import DENSE, MASKED, SparsityReport, sparsity_report
+from lotcal_tf.errors import UsageError
 from lotcal_tf.evaluation.open_model import Opened, temperature_of
 from lotcal_tf.formats.batches import spread
 from lotcal_tf.formats.keras import KerasRunner
@@ -27,11 +30,14 @@ from lotcal_tf.formats.outputs import PROBABILITIES, logits_of
 from lotcal_tf.inputs import Specs, by_name, count, example_shape, select, specs_of
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.metrics import prediction_bins
+from lotcal_tf.metrics.intervals import LEVEL
+from lotcal_tf.models.precision import in_float32
 from lotcal_tf.pruning.compaction import Compaction, compact
 
 _PROBED = 8  # examples on which the folded temperature is verified
 
-PARITY, SPARSITY_REPORT = "parity.json", "sparsity_report.json"
+SPARSITY_REPORT = "sparsity_report.json"
+LABELS = "labels.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +48,15 @@ class Job:
     examples: Examples
     formats: Sequence[str]
     encoding: str | None
+    prefer: str
     output: str
     scaled: bool
     tolerance: Tolerance
     bins: int
     dense: "keras.Model | None"
     origin: Mapping[str, Any]
+    class_names: Sequence[str]
+    license: str | None
     seconds: float
     progress: Callable[[str], None]
 
@@ -71,7 +80,8 @@ class Written:
       compaction: of that network.
       ticket_outputs: the outputs of the ticket, before any temperature.
       files: each file with its outputs, by format.
-      references: the dense and the masked network as `.tflite` files, by name.
+      references: the dense and the masked network as `.tflite` files, by name; none if TFLite cannot
+        run them.
     """
 
     model: "keras.Model"
@@ -84,10 +94,12 @@ class Written:
 def write(job: Job, target: Path, scratch: Path, background: Background) -> Written:
     """Writes all files; the ticket, and the files already written, are run in the background.
 
+    A network that was trained in mixed precision computes in float32 here and in the files.
+
     Raises:
       UsageError, ExportMismatch: see `export`.
     """
-    model = job.ticket.model()
+    model = in_float32(job.ticket.model())
     # By name, as files take several inputs; a tuple is in the order of the ticket's model.
     specs, inputs = specs_of(model), job.examples.inputs
     inputs = by_name(inputs, specs) if len(specs) > 1 else inputs
@@ -95,21 +107,28 @@ def write(job: Job, target: Path, scratch: Path, background: Background) -> Writ
         fold_temperature(model, job.temperature, select(inputs, spread(count(inputs), _PROBED)))
     compaction = compact(model)
     # The ticket runs as a second copy without the temperature: this verifies the folding, too.
-    runner = KerasRunner(job.ticket.model())
+    runner = KerasRunner(in_float32(job.ticket.model()))
     ticket = Opened(Path("the ticket"), "ticket", runner)
     ticket.check_fits(example_shape(inputs), None, f"the {job.examples.split} data")
-    ticket_outputs = background.run(runner, inputs)
     material = dataclasses.replace(job.examples.material, examples=inputs)
-    candidates = Candidates(model, compaction, job.output, material, scratch)
+    if material.validation is not None:
+        ticket.check_fits(example_shape(material.validation), None, "the validation data")
+    if material.training is not None:
+        ticket.check_fits(material.training.shape, None, "the training data")
+    ticket_outputs = background.run(runner, inputs)
+    example = select(inputs, slice(1))
+    candidates = Candidates(model, compaction, job.output, material, scratch, example)
     files = {}
     for name in job.formats:
         job.progress(f"{FORMATS[name].file}: writing")
-        file = candidates.write(name, job.encoding, target, refitted=job.scaled)
+        file = candidates.write(name, job.encoding, target, prefer=job.prefer, refitted=job.scaled)
         files[name] = file, background.run(file.row.load().runner(file.path), inputs)
-    references = {
-        DENSE: candidates.reference(job.dense or job.ticket.dense(), "dense"),
-        MASKED: candidates.reference(model, "masked"),
-    }
+    references = {}
+    # A network that TFLite cannot run can be exported to other formats, without this comparison.
+    with contextlib.suppress(UsageError):
+        dense = in_float32(job.dense or job.ticket.dense())
+        references[DENSE] = candidates.reference(dense, "dense")
+        references[MASKED] = candidates.reference(model, "masked")
     return Written(model, compaction, ticket_outputs, files, references)
 
 
@@ -152,7 +171,7 @@ def verify(job: Job, written: Written) -> dict[str, Verified]:
 
 
 def report(job: Job, target: Path, written: Written, verified: Mapping[str, Verified]) -> None:
-    """Writes `parity.json`, `sparsity_report.json` and the model card."""
+    """Writes `parity.json`, `sparsity_report.json`, `labels.txt` and the model card."""
     parity = _parity(job, verified)
     sparsity = _sparsity_report(job, written).as_dict()
     main = _main_file(verified)
@@ -161,6 +180,8 @@ def report(job: Job, target: Path, written: Written, verified: Mapping[str, Veri
     facts = {
         "experiment": job.origin.get("experiment", {}),
         "data": job.origin.get("realised", {}),
+        "class_names": list(job.class_names),
+        "license": job.license,
         "record": job.ticket.record,
         "parity": parity,
         "sparsity_report": sparsity,
@@ -168,6 +189,8 @@ def report(job: Job, target: Path, written: Written, verified: Mapping[str, Veri
         "main": main.file.path.name,
         "reliability": model_card.reliability_of(bins),
     }
+    if job.class_names:
+        (target / LABELS).write_text("".join(f"{name}\n" for name in job.class_names), "utf-8")
     model_card.write(target, facts)
     for name, content in ((PARITY, parity), (SPARSITY_REPORT, sparsity)):
         (target / name).write_text(f"{json.dumps(content, indent=2)}\n")
@@ -184,6 +207,7 @@ def _parity(job: Job, verified: Mapping[str, Verified]) -> dict[str, Any]:
         "examples": len(job.examples.labels),
         "ece_bins": job.bins,
         "tolerance": dataclasses.asdict(job.tolerance),
+        "interval_level": LEVEL,
         "files": {
             name: {
                 "file": one.file.path.name,
@@ -202,8 +226,15 @@ def _parity(job: Job, verified: Mapping[str, Verified]) -> dict[str, Any]:
 def _sparsity_report(job: Job, written: Written) -> SparsityReport:
     """What the zeros save, in comparison with the dense and the masked network."""
     files = {file.path.name: file for file, _ in written.files.values()}
-    timed = dict(written.references)
-    timed |= {name: file.path for name, file in files.items() if file.row.runtime == LITERT}
+    paths, encodings, timed = (dict(written.references), {}, dict(written.references))
+    for name, file in files.items():
+        shown = {name: (file.encoding, file.path)}
+        if (other := file.alternative) is not None:
+            shown[f"{name} (prefer={other.prefer})"] = (other.encoding, other.path)
+        for title, (encoding, path) in shown.items():
+            paths[title], encodings[title] = path, encoding
+            if file.row.runtime == LITERT:
+                timed[title] = path
     if job.seconds:
         job.progress("measuring latency")
     example = by_name(select(job.examples.inputs, slice(1)), specs_of(written.model))
@@ -211,12 +242,9 @@ def _sparsity_report(job: Job, written: Written) -> SparsityReport:
         written.model,
         written.compaction,
         {name: file.tensors for name, file in files.items()},
-        paths={**written.references, **{name: file.path for name, file in files.items()}},
-        encodings={name: file.encoding for name, file in files.items()},
+        paths=paths,
+        encodings=encodings,
         latency=latency.measure(timed, example, seconds=job.seconds) if job.seconds else {},
-        sparse_bytes={
-            name: file.sizes["sparse"] for name, file in files.items() if "sparse" in file.sizes
-        },
     )
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from lotcal_tf import tables
 from lotcal_tf.config import registry
+from lotcal_tf.config.process import tolerant
 from lotcal_tf.config.registry import SEVERITIES
 from lotcal_tf.data.splits import Part
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
@@ -244,7 +245,8 @@ def _all_logits(
     total = part.split.count * (1 + len(changes))
     total += sum(other.split.count for other in unseen.values())
     hidden = None if progress else True  # None shows the bar on a terminal only
-    with tqdm(total=total, unit="example", file=sys.stderr, leave=False, disable=hidden) as bar:
+    stream = tolerant(sys.stderr)
+    with tqdm(total=total, unit="example", file=stream, leave=False, disable=hidden) as bar:
         labels, outputs = _outputs(opened, part, [_unchanged, *changes], bar)
         foreign = {
             name: _outputs(opened, other, [_scaling(other, part)], bar)[1][0]

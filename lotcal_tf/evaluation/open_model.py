@@ -1,10 +1,12 @@
 """Opening a model of any kind for inference: a ticket, a run, or an exported file."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config import registry
+from lotcal_tf.config.export_record import check_exported
 from lotcal_tf.config.run_data import check_model
 from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import DamagedTicket, UsageError
@@ -13,6 +15,7 @@ from lotcal_tf.formats.keras import KerasRunner
 from lotcal_tf.inputs import misfit
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Ticket, selected_level
+from lotcal_tf.models.given import GivenModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +23,9 @@ class Opened:
     """A model that is ready to run.
 
     Attributes:
-      path: as given; for a run, the path of its selected ticket.
-      kind: `ticket`, or the kind of file, e.g. `tflite`, see `registry.FormatRow.kind`.
+      path: as given; for a run, the path of its selected ticket; of a model in memory, its name.
+      kind: `ticket`, `model` for a model in memory, or the kind of file, e.g. `tflite`, see
+        `registry.FormatRow.kind`.
       runner: runs it.
       ticket: the ticket; None for a file.
     """
@@ -30,6 +34,11 @@ class Opened:
     kind: str
     runner: Runner
     ticket: Ticket | None = None
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Messages for the user: how a Keras model was changed to give logits."""
+        return getattr(self.runner, "notes", ())
 
     def temperature(self) -> float:
         """The temperature of the ticket.
@@ -83,18 +92,24 @@ def open_model(path: Path) -> Opened:
     check_model(path)
     row = registry.format_of(path)
     if row is not None:
+        check_exported(path)
         return Opened(path, row.kind, row.load().runner(path))
     try:
         if (path / "experiment.json").is_file():
             store = RunStore(path)
             if not store.finished():
                 raise UsageError(f"{path} is a run without a finished level")
-            path = level_path(path, selected_level(store.records()))
+            path = level_path(path, selected_level(store.complete_records()))
         ticket = read_ticket(path)
         return Opened(path, "ticket", KerasRunner(ticket.model()), ticket)
     except DamagedTicket as error:
         # For a user who asks to measure it, a damaged ticket is a wrong argument.
         raise UsageError(str(error)) from error
+
+
+def open_given(given: GivenModel) -> Opened:
+    """Opens a model in memory."""
+    return Opened(Path(given.name), "model", KerasRunner(given.model, given))
 
 
 def temperature_of(ticket: Ticket) -> float:

@@ -96,7 +96,8 @@ class StoredTensor:
 
     Attributes:
       name: its name in the file.
-      layer: the layer it belongs to, if its name shows that; else empty.
+      layer: the layer it belongs to, or a part of that layer (`attention/query`), if its name shows
+        that; else empty.
       shape: of the dense kernel; TFLite puts the output channels first.
       dtype: of the stored values.
       zeros: the number of values that are 0; of a quantised kernel, that equal the zero point.
@@ -176,6 +177,19 @@ class Format(abc.ABC):
           material: its `examples` verify the encoding.
         """
         raise NotImplementedError(f"{type(self).__name__} has no sparse encoding")
+
+    def encode_blocks(self, sparse: bytes) -> bytes | None:
+        """A sparse file's content with sparse kernels only where the runtime runs them faster.
+
+        Implemented by formats whose registry row has `blocks=True`.
+
+        Args:
+          sparse: the content that `encode` gave.
+
+        Returns:
+          None if there is no such kernel.
+        """
+        return None
 
     def divide_logits(self, path: Path, temperature: float) -> bytes | None:
         """The content of a file whose logits are those of `path` divided by a temperature.

@@ -19,6 +19,7 @@ from lotcal_tf.formats.tflite import TFLite, with_float_softmax
 from lotcal_tf.formats.tflite_file.converter import convert
 from lotcal_tf.inputs import Specs, by_name, concatenated, single_or_list, specs_of
 from lotcal_tf.models.keras_graph import copy_layer, flatten, rebuild
+from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.seeds import named_seed
 
 _STEPS, _BATCH, _RATE = 200, 64, 1e-4
@@ -34,8 +35,8 @@ class Int8Qat(TFLite):
     """Int8 weights and activations of a network that was fine-tuned with rounding.
 
     A copy of the network learns the network's own probabilities, not the labels, so that its
-    confidence does not change. Dropout is off and BatchNorm is frozen; a BatchNorm that does not
-    follow a linear layer is computed in float32. Input and output stay float32.
+    confidence does not change. Dropout is off and BatchNorm is frozen; a BatchNorm that is not the only
+    reader of a linear layer is computed in float32. Input and output stay float32.
     """
 
     def write(self, model: "keras.Model", path: Path, material: Material = NO_MATERIAL) -> None:
@@ -107,7 +108,7 @@ def _masks(flat: "keras.Model", tuned: "keras.Model") -> list[tuple[Any, "tf.Ten
     for layer in flat.layers:
         copies = _plain_variables(wrapped.get(layer.name), layer)
         for weight, copy in zip(layer.weights, copies, strict=False):
-            if weight.shape.rank > 1:
+            if is_kernel(weight.name, weight):
                 masks.append((copy, tf.cast(tf.not_equal(weight, 0), weight.dtype)))
         if isinstance(layer, _L.BatchNormalization) and layer.name in wrapped:
             wrapped[layer.name].trainable = False
@@ -137,9 +138,9 @@ def _quantised(flat: "keras.Model") -> "keras.Model":
 
     def replace(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         config = layer.get_config()
-        # Without dropout, as the copy learns the outputs of the network in inference.
-        no_dropout = {"rate": 0.0} if "rate" in config and not layer.weights else {}
-        copy = copy_layer(layer, {**config, **no_dropout})
+        # Without dropout and noise, as the copy learns the outputs of the network in inference.
+        off = {name: 0.0 for name in ("rate", "stddev") if name in config and not layer.weights}
+        copy = copy_layer(layer, {**config, **off})
         if layer.name in supported:
             return tfmot.quantization.keras.quantize_annotate_layer(copy)
         if layer.weights or isinstance(layer, _L.InputLayer):
@@ -189,7 +190,9 @@ def _is_supported(layer: "keras.layers.Layer") -> bool:
     """Whether TFMOT quantises a layer; BatchNorm only if it can be folded into the layer before."""
     if isinstance(layer, _L.BatchNormalization):
         before = layer.inbound_nodes[0].inbound_layers
-        return isinstance(before, _FOLDED_INTO) and before.activation is keras.activations.linear
+        linear = isinstance(before, _FOLDED_INTO) and before.activation is keras.activations.linear
+        # Folding would change the outputs that another layer reads.
+        return linear and len(before.inbound_nodes) == len(before.outbound_nodes) == 1
     registry = tfmot.quantization.keras.default_8bit.Default8BitQuantizeRegistry()
     return bool(registry.supports(layer))
 

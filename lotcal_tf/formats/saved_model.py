@@ -13,6 +13,7 @@ from lotcal_tf.formats.batches import in_batches
 from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import output_name
 from lotcal_tf.inputs import Specs, by_name, fixed_batch, single_or_list, specs_of
+from lotcal_tf.pruning.masked import is_kernel
 
 SIGNATURE = "serving_default"
 
@@ -24,6 +25,9 @@ class SavedModel(Format):
         """Saves the model with a signature that gives `logits` or `probabilities`.
 
         It takes `inputs`; of a model with several inputs, these by their names.
+
+        Raises:
+          UsageError: TensorFlow cannot save a layer.
         """
         output, specs = output_name(model), specs_of(model)
         if len(specs) == 1:
@@ -38,8 +42,12 @@ class SavedModel(Format):
         module = tf.Module()
         module.variables_of_model = model.variables
         module.serve = serve
-        signature = serve.get_concrete_function(**specs)
-        tf.saved_model.save(module, str(path), signatures={SIGNATURE: signature})
+        try:
+            signature = serve.get_concrete_function(**specs)
+            tf.saved_model.save(module, str(path), signatures={SIGNATURE: signature})
+        except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UsageError(f"the model cannot be saved as a SavedModel: {line}") from error
 
     def runner(self, path: Path) -> "SavedModelRunner":
         """Loads the signature."""
@@ -55,7 +63,7 @@ class SavedModel(Format):
         if variables is None:
             raise UsageError(f"{path} is not a SavedModel written by export: export it again")
         values = [(variable.name.partition(":")[0], variable.numpy()) for variable in variables]
-        return [StoredTensor.of(name, value) for name, value in values if value.ndim >= 2]
+        return [StoredTensor.of(name, value) for name, value in values if is_kernel(name, value)]
 
 
 def _load(path: Path) -> Any:

@@ -67,6 +67,10 @@ class Float32(TFLite):
         same = _same_outputs(dense, blocks, select(material.examples, rows))
         return blocks if same else super().encode(model, dense)
 
+    def encode_blocks(self, sparse: bytes) -> bytes | None:
+        """See `tflite_file.sparsity`."""
+        return sparsity.only_fast_blocks(sparse)
+
 
 class Float16(TFLite):
     """Weights in float16, computed in float32."""

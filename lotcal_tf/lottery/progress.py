@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lotcal_tf import metrics, tables
+from lotcal_tf.config.process import tolerant
 from lotcal_tf.lottery.search import Predictions
 from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.training.trainer import Progress
@@ -98,9 +99,9 @@ class ProgressBar:
     """
 
     def __init__(self, stream: TextIO | None = None, levels: int = 0) -> None:
-        self.stream, self.levels = stream or sys.stderr, levels
+        self.stream, self.levels = stream or tolerant(sys.stderr), levels
         self._bar: tqdm | None = None
-        self._level, self._step, self._remaining = -1, 0, ""
+        self._level, self._step, self._last, self._remaining = -1, 0, 0, ""
 
     def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
         """Says how many levels are finished, and shows the bar."""
@@ -129,10 +130,13 @@ class ProgressBar:
                 row = progress.epoch
                 self._bar.set_description(f"level {row.level} epoch {row.epoch}")
                 self._bar.set_postfix(val=tables.percent(row.val_accuracy), refresh=False)
-        self._step = progress.step
+        self._step, self._last = progress.step, progress.last_step
 
     def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
         """Writes the line of the level, and a warning if its accuracy is that of chance."""
+        if self._bar is not None:
+            self._bar.total -= self._last - self._step  # The steps that the level stopped before.
+            self._bar.refresh()
         self.line(level_line(ticket.record))
         warning = chance_warning(*predictions["val"])
         if warning:

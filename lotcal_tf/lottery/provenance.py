@@ -13,6 +13,7 @@ from lotcal_tf import __version__
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.lottery.search import Search
+from lotcal_tf.pruning.masked import is_kernel
 
 _PACKAGES = (
     "tensorflow",
@@ -39,7 +40,6 @@ def describe(
       dataset, search: their realised values are recorded.
       transfer: for a run that starts from tickets: their origin, and what was changed in them.
     """
-    weights = search.initial.values()
     return {
         "run_id": experiment.run_id(**content),
         "experiment": experiment.as_dict(),
@@ -51,9 +51,10 @@ def describe(
             **({"wrong_labels": dict(dataset.wrong_labels)} if dataset.wrong_labels else {}),
             "input_shape": _as_lists(dataset.train.shape),
             "classes": dataset.classes,
+            **({"class_names": list(dataset.class_names)} if dataset.class_names else {}),
             "steps_per_epoch": search.trainer.steps_per_epoch,
-            "parameters": sum(int(value.size) for value in weights),
-            "kernels": sum(int(value.size) for value in weights if value.ndim >= 2),
+            "parameters": sum(int(value.size) for value in search.initial.values()),
+            "kernels": sum(int(w.size) for n, w in search.initial.items() if is_kernel(n, w)),
             "prunable": sum(int(mask.size) for mask in search.initial_masks.values()),
             "remaining_at_start": sum(int(np.sum(m)) for m in search.initial_masks.values()),
             "plan": search.trainer.plan,

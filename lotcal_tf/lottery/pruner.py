@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,10 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset, Split
 from lotcal_tf.errors import UsageError
 from lotcal_tf.lottery.gradients import Gradients
-from lotcal_tf.lottery.ticket import Ticket
+from lotcal_tf.lottery.ticket import Arrays, Ticket
 from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.criteria import Criterion, State
+from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.pruning.rewind import masked_start
 
 
@@ -50,28 +51,45 @@ class Pruner:
         """
         # In the order of the model, which decides between equal scores.
         masks = {name: before.masks[name] for name in masking.mask_variables(self.network)}
-        # The output layer of a given ticket may have masks although this experiment does not prune it.
-        fixed = [n for n in masks if self._is_output(n)] if self.experiment.exclude_output else []
-        ranked = {name: mask for name, mask in masks.items() if name not in fixed}
-        pruned = selection.prune(
-            self._scores(before, fixed), ranked, self._amount(ranked, before), self.criterion.rounds
-        )
+        ranked = self._ranked(masks)
+        fixed = [name for name in masks if name not in ranked]
+        amount = self._amount(selection.survivors(ranked), before.trained)
+        pruned = selection.prune(self._scores(before, fixed), ranked, amount, self.criterion.rounds)
         return dataclasses.replace(pruned, masks=masks | pruned.masks)
+
+    def possible_levels(self, masks: selection.Masks, weights: Arrays, most: int) -> int:
+        """How many levels can be pruned from masks on, at most `most`; counts do not depend on scores.
+
+        Args:
+          masks: the masks of the first level.
+          weights: by path, of which only the shapes are used.
+          most: where to stop counting.
+        """
+        survivors = selection.survivors(self._ranked(masks))
+        return selection.possible_rounds(survivors, lambda left: self._amount(left, weights), most)
+
+    def _ranked(self, masks: selection.Masks) -> selection.Masks:
+        """The masks of the tensors that are pruned.
+
+        The output layer of a given ticket may have masks although this experiment does not prune it.
+        """
+        excluded = self.experiment.exclude_output
+        return {n: mask for n, mask in masks.items() if not (excluded and self._is_output(n))}
 
     def _is_output(self, path: str) -> bool:
         return path.rpartition("/")[0] == self.output
 
-    def _amount(self, masks: selection.Masks, before: Ticket) -> int | dict[str, int]:
+    def _amount(self, survivors: Mapping[str, int], weights: Arrays) -> int | dict[str, int]:
         """The number of weights to prune: in all tensors together, or in each."""
         rate, output_rate = self.experiment.prune_rate, self.experiment.output_rate
         if self.experiment.scope == "local":
-            rates = {name: output_rate if self._is_output(name) else rate for name in masks}
-            return selection.local_counts(masks, rates)
+            rates = {name: output_rate if self._is_output(name) else rate for name in survivors}
+            return selection.local_counts(survivors, rates)
         if self.experiment.count == "openlth":
-            kernels = {name for name, value in before.trained.items() if value.ndim >= 2}
-            others = sum(before.trained[name].size for name in kernels - masks.keys())
-            return selection.openlth_count(masks, rate, others)
-        return selection.global_count(masks, rate)
+            kernels = {name for name, value in weights.items() if is_kernel(name, value)}
+            others = sum(weights[name].size for name in kernels - survivors.keys())
+            return selection.openlth_count(survivors, rate, others)
+        return selection.global_count(survivors, rate)
 
     def _scores(
         self, before: Ticket, fixed: Sequence[str]

@@ -1,5 +1,6 @@
 """Runs an experiment: from data and initial weights to a run directory with a ticket per level."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,19 +11,24 @@ from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import deterministic, keras
 from lotcal_tf.config import custom, registry
 from lotcal_tf.config.experiment import Experiment, check_together
+from lotcal_tf.config.optimizers import is_custom
+from lotcal_tf.config.process import tolerant
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.progress import ProgressBar, table
 from lotcal_tf.lottery.provenance import describe
+from lotcal_tf.lottery.round_trip import check_round_trip
 from lotcal_tf.lottery.search import Observer, Search
 from lotcal_tf.lottery.store import RunStore
-from lotcal_tf.lottery.task import NamedTask, Task, TicketTask
+from lotcal_tf.lottery.task import FileTask, GivenTask, NamedTask, Task, TicketTask
 from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.lottery.transfer import Transfer
 from lotcal_tf.models.checks import check_outputs
 from lotcal_tf.pruning.criteria import Criterion
 from lotcal_tf.training.distributed import cluster, distribution
+from lotcal_tf.training.given_optimizer import GivenOptimizer
+from lotcal_tf.training.optimizer import optimizer_class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Run:
       found: the number of levels that were finished before this call.
       load: returns the data that it was trained on.
       chief: whether this process writes the run directory; see `--distribute`.
+      custom_objects: classes and functions of the model that are not Keras's; its tickets have them.
     """
 
     directory: Path
@@ -42,6 +49,7 @@ class Run:
     found: int
     load: Callable[[], Dataset] = dataclasses.field(repr=False)
     chief: bool = True
+    custom_objects: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def selected(self) -> Ticket:
@@ -64,7 +72,8 @@ class Run:
         """
         if not 0 <= level < len(self.records):
             raise UsageError(f"level={level}: the run has levels 0 … {len(self.records) - 1}")
-        return RunStore(self.directory).read(level)
+        ticket = RunStore(self.directory).read(level)
+        return dataclasses.replace(ticket, custom_objects=self.custom_objects)
 
     def table(self) -> str:
         """The levels as a table to print."""
@@ -77,8 +86,10 @@ def run_experiment(
     *,
     strategy: type | None = None,
     criterion: type | None = None,
+    optimizer: GivenOptimizer | None = None,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
     progress: bool = True,
+    takeover: bool = False,
 ) -> Run:
     """Runs or continues an experiment. If the run is finished, nothing is trained.
 
@@ -86,47 +97,72 @@ def run_experiment(
       experiment: the experiment; its fields have been checked together.
       task_of: makes the data and the start; None: those that the experiment names.
       strategy, criterion: the classes; None: those that the experiment names.
+      optimizer: the optimizer or schedule as objects; None: those that the experiment names.
       callbacks: Keras callbacks; each level is one training run for them.
       progress: whether to show a progress bar, or lines, on standard error.
+      takeover: whether to take over the directory from a process on another machine. Without it, that
+        process must have shown no sign of life for five minutes.
 
     Raises:
       UsageError: data, model and experiment do not fit together, or the directory holds another
-        run. Nothing is written.
+        run or is written by another process. Nothing is written.
+      DamagedTicket: a file of a finished level is damaged.
+      TakenOver: another process has taken over the directory. Finished levels are kept.
       TrainingDiverged: a loss was not finite. Finished levels are kept.
       WorkerLost: a process of a distributed run ended. Finished levels are kept.
     """
     trained_by: type[Strategy] = _method("calib", experiment.calib, strategy, Strategy)
     pruned_by: type[Criterion] = _method("criterion", experiment.criterion, criterion, Criterion)
     experiment = experiment.with_methods(trained_by.Hyperparameters, pruned_by.Hyperparameters)
+    experiment = experiment if optimizer is None else optimizer.describe(experiment)
     check_together(experiment, {})  # settings of custom methods are known only now
     workers = cluster.of(experiment.distribute)
     if task_of is None:
-        task_of = TicketTask if experiment.ticket else NamedTask
+        in_file = registry.is_model_file(experiment.model)
+        task_of = TicketTask if experiment.ticket else FileTask if in_file else NamedTask
     task = task_of(experiment)
     experiment = task.experiment
     sources = {
         "calib_source": custom.source_digest("calib", trained_by),
         "criterion_source": custom.source_digest("criterion", pruned_by),
+        **_optimizer_content(experiment, optimizer),
     }
     content = {**task.content, **{name: digest for name, digest in sources.items() if digest}}
     run_id = experiment.run_id(**content)
     chief = workers is None or workers.is_chief
     store = RunStore(Path(experiment.out or Path("runs") / run_id), writes=chief)
     store.check(run_id, experiment.identity(**content))
-    found, records = store.finished(), store.records()
-    task.check(records)
-    if found <= experiment.levels:
-        with deterministic():
-            devices = distribution.start(experiment.distribute, workers)
-            _search(task, trained_by, pruned_by, content, store, devices, callbacks, progress)
-        records = store.records()
-    return Run(store.directory, records, found, task.load, chief)
+    with contextlib.closing(store):
+        if store.directory.is_dir():
+            store.lock(takeover)
+            store.check(run_id, experiment.identity(**content))
+        store.verify()
+        found = store.finished()
+        task.check(store.records())
+        if store.missing(experiment.levels) or not store.recorded:
+            with deterministic():
+                devices = distribution.start(experiment.distribute, workers)
+                _search(
+                    task,
+                    trained_by,
+                    pruned_by,
+                    optimizer,
+                    content,
+                    store,
+                    devices,
+                    callbacks,
+                    progress,
+                )
+        else:
+            store.write_tables()
+        return Run(store.directory, store.records(), found, task.load, chief)
 
 
 def _search(
     task: Task,
     strategy: type[Strategy],
     criterion: type[Criterion],
+    optimizer: GivenOptimizer | None,
     content: Mapping[str, str],
     store: RunStore,
     devices: distribution.Distribution,
@@ -140,6 +176,8 @@ def _search(
     check_outputs(
         start[0].model() if isinstance(start, Sequence) else start, examples, dataset.classes
     )
+    if isinstance(task, FileTask | GivenTask) and isinstance(start, keras.Model):
+        check_round_trip(task.given, start, examples)
     observers: list[Observer] = []
     if devices.chief:
         log = store.directory / "tensorboard"
@@ -147,8 +185,8 @@ def _search(
         hparams |= hparams.pop("settings")
         observers.append(TensorBoardLog(log, hparams, experiment.ece_bins))
         observers += [ProgressBar(levels=experiment.levels + 1)] if progress else []
-        for note in task.notes if progress else ():
-            print(note, file=sys.stderr)
+        for note in (*task.notes, *store.gaps(experiment.levels)) if progress else ():
+            print(note, file=tolerant(sys.stderr))
     with devices.watch():
         search = Search(
             experiment,
@@ -161,15 +199,33 @@ def _search(
             devices,
             estimate_time=progress,
             callbacks=callbacks,
+            optimizer=optimizer,
         )
         # The chief writes after all processes have read the same state.
         levels = [store.finished(), experiment.levels]
         devices.agree(experiment=experiment.run_id(**content), levels=levels)
+        store.lock()
+        store.check(experiment.run_id(**content), experiment.identity(**content))
         transfer = start.describe() if isinstance(start, Transfer) else None
         store.begin(describe(experiment, content, dataset, search, transfer))
         search.run()
         # No process ends while others still need it.
         devices.agree(end=experiment.levels)
+
+
+def _optimizer_content(experiment: Experiment, given: GivenOptimizer | None) -> Mapping[str, str]:
+    """What the identity needs beside the fields: configurations and sources of an optimizer's code.
+
+    Raises:
+      FieldError: the optimizer that the experiment names cannot be imported.
+    """
+    if given is not None and given.kind is not None:
+        return given.content
+    found = dict(given.content) if given is not None else {}
+    if is_custom(experiment.optimizer):
+        kind = optimizer_class(experiment.optimizer)
+        found["optimizer_source"] = custom.source_digest("optimizer", kind)
+    return found
 
 
 def _method(field: str, name: str, given: type | None, base: type) -> Any:

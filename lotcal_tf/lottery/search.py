@@ -21,9 +21,11 @@ from lotcal_tf.metrics import conditional
 from lotcal_tf.models.initial import redraw
 from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.criteria import Criterion
+from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.pruning.rewind import Rewind, masked_start
-from lotcal_tf.training.callbacks import check_callbacks
+from lotcal_tf.training.callbacks import check_callbacks, check_resumable, restore, states
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
+from lotcal_tf.training.given_optimizer import GivenOptimizer
 from lotcal_tf.training.time_estimate import estimate_step_time
 from lotcal_tf.training.trainer import Epoch, Progress, Trainer
 
@@ -96,6 +98,7 @@ class Search:
       estimate_time: whether to measure the time of some steps first, for the observers'
         `on_time_estimate`. Results do not depend on it. It must be the same in all processes.
       callbacks: Keras callbacks. Each level is one training run for them, see `Trainer.train`.
+      optimizer: the optimizer or schedule, if the caller passed one as an object.
 
     Raises:
       UsageError: model, data and experiment do not fit together, or a callback cannot be used.
@@ -113,8 +116,11 @@ class Search:
         distribution: Distribution = ONE_DEVICE,
         estimate_time: bool = False,
         callbacks: Sequence["keras.callbacks.Callback"] = (),
+        optimizer: GivenOptimizer | None = None,
     ) -> None:
         check_callbacks(callbacks)
+        if finished := store.finished():
+            check_resumable(callbacks, store.header(finished - 1).get("callbacks", ()), finished)
         self.experiment, self.dataset, self.store = experiment, dataset, store
         self.observers, self.callbacks = observers, callbacks
         self.estimate_time = estimate_time
@@ -126,7 +132,9 @@ class Search:
             self.architecture = first.architecture
         else:
             whole = (masking.output_layer(start),) if experiment.exclude_output else ()
-            self.network = wrap_for_training(start, experiment.exclude, whole)
+            self.network = wrap_for_training(
+                start, experiment.exclude, whole, experiment.prune_depthwise
+            )
             self.initial = masking.values(start)
             self.initial_masks = {
                 name: np.ones(mask.shape, bool)
@@ -137,12 +145,44 @@ class Search:
             raise UsageError(
                 "nothing is left to prune: exclude and exclude_output leave every layer whole"
             )
-        self.trainer = Trainer(experiment, strategy, self.network, dataset, distribution)
+        self.trainer = Trainer(experiment, strategy, self.network, dataset, distribution, optimizer)
         self.pruner = Pruner(experiment, criterion, self.network, dataset, self.trainer.predict)
-        self.rewind = Rewind.parse(experiment.rewind, self.trainer.steps_per_epoch)
-        if self.rewind.steps >= self.trainer.total_steps:
-            problem = f"a level has {self.trainer.total_steps} steps: rewind to an earlier one"
+        self.rewind = self._parse_rewind()
+        self._check_levels()
+
+    def _parse_rewind(self) -> Rewind:
+        """The field `rewind`, checked against the length of level 0.
+
+        Raises:
+          FieldError: level 0 ends before the step to rewind to, or may end before it.
+        """
+        experiment, trainer = self.experiment, self.trainer
+        rewind = Rewind.parse(experiment.rewind, trainer.steps_per_epoch)
+        if rewind.steps >= trainer.total_steps:
+            problem = f"a level has {trainer.total_steps} steps: rewind to an earlier one"
             raise FieldError("rewind", experiment.rewind, problem)
+        soonest = (experiment.early_stopping + 1) * trainer.steps_per_epoch
+        if experiment.early_stopping and rewind.steps > soonest:
+            problem = (
+                f"early_stopping={experiment.early_stopping} may end level 0 at step {soonest}"
+            )
+            raise FieldError("rewind", experiment.rewind, f"{problem}: rewind to an earlier one")
+        return rewind
+
+    def _check_levels(self) -> None:
+        """Raises FieldError if more levels are requested than the numbers of weights allow."""
+        given = max(len(self.tickets), 1) - 1
+        pruned = self.experiment.levels - given
+        if pruned <= 0:
+            return
+        masks = self.tickets[given].masks if self.tickets else self.initial_masks
+        possible = self.pruner.possible_levels(masks, self.initial, pruned)
+        if possible < pruned:
+            problem = (
+                f"at most {given + possible}: after that, too few of the {selection.count(masks):,} prunable "
+                f"weights are left to prune more at prune_rate={self.experiment.prune_rate:g}"
+            )
+            raise FieldError("levels", self.experiment.levels, problem)
 
     def run(self) -> None:
         """Trains all unfinished levels, and stores each before the next begins.
@@ -151,26 +191,29 @@ class Search:
           TrainingDiverged: a loss was not finite. Finished levels are kept.
           UsageError: nothing is left to prune.
         """
-        first, levels = self.store.finished(), self.experiment.levels
-        before = self.store.read(first - 1) if first else None
+        levels = self.store.missing(self.experiment.levels)
+        before: Ticket | None = None
         for observer in self.observers:
-            observer.on_start(self._steps(range(first, levels + 1)), self.store.records())
+            observer.on_start(self._steps(levels), self.store.records())
         try:
-            self._report_time_estimate(range(first, levels + 1))
-            for level in range(first, levels + 1):
+            self._report_time_estimate(levels)
+            for level in levels:
+                if level and (before is None or before.level != level - 1):
+                    before = self.store.read(level - 1)
+                    restore(self.callbacks, before.callbacks)
                 before = self._level(level, before)
         finally:
             for observer in self.observers:
                 observer.on_end()
 
-    def _report_time_estimate(self, levels: range) -> None:
+    def _report_time_estimate(self, levels: Sequence[int]) -> None:
         step_time = estimate_step_time(self.trainer) if self.estimate_time and levels else None
         if step_time is not None:
             steps = sum(self.trainer.level_steps(self._first_step(level)) for level in levels)
             for observer in self.observers:
                 observer.on_time_estimate(steps * step_time)
 
-    def _steps(self, levels: range) -> int:
+    def _steps(self, levels: Sequence[int]) -> int:
         return sum(self.trainer.total_steps - self._first_step(level) for level in levels)
 
     def _first_step(self, level: int) -> int:
@@ -184,6 +227,7 @@ class Search:
         masking.assign(self.network, masked_start(start.weights, masks))
         masking.assign_masks(self.network, masks)
         epochs, late_weights = self._train(level)
+        kept = self._kept(epochs)
         predictions = {
             name: self.trainer.predict(split) for name, split in self.dataset.named_splits().items()
         }
@@ -194,7 +238,8 @@ class Search:
             "epochs": epochs[-1].epoch + 1,
             "seconds": round(time.perf_counter() - begun, 3),
             **self._measure(predictions),
-            "train_loss": epochs[-1].train_loss,
+            "train_loss": kept.train_loss,
+            **({"kept_epoch": kept.epoch} if self.experiment.early_stopping else {}),
             "ece_bins": self.experiment.ece_bins,
             "protected": " ".join(start.protected),
             **start.source,
@@ -208,17 +253,25 @@ class Search:
             record=record,
             history=[epoch.row for epoch in epochs],
             input_range=self.dataset.input_range,
+            class_names=self.dataset.class_names,
             predictions={
                 f"{split}/{kind}": values
                 for split in ("val", "test")
                 if split in predictions
                 for kind, values in zip(("labels", "logits"), predictions[split], strict=True)
             },
+            callbacks=states(self.callbacks),
         )
         self.store.save(ticket)
         for observer in self.observers:
             observer.on_level(ticket, predictions)
         return ticket
+
+    def _kept(self, epochs: Sequence[Epoch]) -> Epoch:
+        """The epoch whose weights a level ends with."""
+        if not self.experiment.early_stopping:
+            return epochs[-1]
+        return min(epochs, key=lambda epoch: epoch.val_loss)
 
     def _train(self, level: int) -> tuple[list[Epoch], Arrays | None]:
         """Trains a level.
@@ -301,7 +354,7 @@ class Search:
 def _size(masks: Mapping[str, np.ndarray], trained: Arrays) -> Record:
     remaining = selection.count(masks)
     prunable = sum(mask.size for mask in masks.values())
-    kernels = sum(int(np.count_nonzero(value)) for value in trained.values() if value.ndim >= 2)
+    kernels = sum(int(np.count_nonzero(w)) for name, w in trained.items() if is_kernel(name, w))
     return {
         "density": remaining / prunable,
         "remaining": remaining,

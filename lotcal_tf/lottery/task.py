@@ -6,16 +6,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import FIELDS, Experiment
 from lotcal_tf.data import arrays, sources
 from lotcal_tf.data.noise import with_label_noise
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.inputs import by_name, specs_of
 from lotcal_tf.lottery.ticket import Record, Ticket, architecture_of
 from lotcal_tf.lottery.transfer import Sources, Transfer, with_dropout
 from lotcal_tf.models.build import build_model
+from lotcal_tf.models.given import GivenModel
 from lotcal_tf.models.keras_graph import with_free_batch, with_stable_names
+from lotcal_tf.models.safe_config import check_config
 from lotcal_tf.models.stateless_dropout import Passes
 from lotcal_tf.pruning import masking
 
@@ -55,6 +60,7 @@ class NamedTask:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
+        self.content = {**self.content, **sources.content(experiment)}
         self._dataset: Dataset | None = None
 
     def check(self, records: Sequence[Record]) -> None:
@@ -76,11 +82,37 @@ class NamedTask:
             seed=experiment.seed,
             initializer=experiment.initializer,
             input_range=dataset.input_range or 1.0,
-            input_mean=experiment.input_mean,
-            input_std=experiment.input_std,
+            input_mean=experiment.input_mean or dataset.input_mean,
+            input_std=experiment.input_std or dataset.input_std,
             dropout_rate=settings.get("dropout_rate", 0.0),
             dropout_at=settings.get("dropout_at", "blocks"),
+            precision=experiment.precision,
         )
+
+
+class FileTask(NamedTask):
+    """A model in a `.keras` file, on the data that an experiment names.
+
+    The identity depends on the architecture and the weights in the file, not on its path.
+
+    Attributes:
+      given: the model in the file; `start` returns it with stable names.
+
+    Raises:
+      UsageError: the file cannot be read, see `models.given.GivenModel`.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._given = GivenModel.of(experiment.model)
+        self.notes = self._given.notes
+        self.given = self._given.model
+        experiment, self._model = _identified(experiment, self.given)
+        super().__init__(experiment)
+
+    def start(self, dataset: Dataset) -> "keras.Model":
+        """The model; the twin of a Keras 3 model is first compared with it."""
+        self._given.check(_examples(dataset, self._model))
+        return self._model
 
 
 class TicketTask(NamedTask):
@@ -130,26 +162,25 @@ class TicketTask(NamedTask):
 
 
 class GivenTask:
-    """A Keras model and data that the caller passes as objects."""
+    """A Keras model and data that the caller passes as objects.
 
-    notes: Sequence[str] = ()
+    Attributes:
+      given: the caller's model; `start` returns it with stable names.
+    """
+
     content: Mapping[str, str] = {}
 
-    def __init__(self, experiment: Experiment, model: "keras.Model", dataset: Dataset) -> None:
-        self._model = with_stable_names(with_free_batch(model))
-        experiment = dataclasses.replace(
-            experiment, exclude=_renamed(experiment.exclude, model, self._model)
-        )
-        digest = hashlib.sha256(architecture_of(self._model).encode())
-        for value in masking.values(self._model).values():
-            digest.update(value.tobytes())
+    def __init__(
+        self, experiment: Experiment, model: "keras.Model | GivenModel", dataset: Dataset
+    ) -> None:
+        self._given = GivenModel.of(model)
+        self.notes: Sequence[str] = self._given.notes
+        self.given = self._given.model
+        experiment, self._model = _identified(experiment, self.given)
         # The range that values of given arrays can have is not known.
         dataset = dataclasses.replace(dataset, input_range=None)
         self.experiment = dataclasses.replace(
-            experiment,
-            model=f"{self._model.name}-{digest.hexdigest()[:10]}",
-            dataset="own",
-            source=arrays.fingerprint(dataset),
+            experiment, dataset="own", source=arrays.fingerprint(dataset)
         )
         self._dataset = with_label_noise(dataset, self.experiment)
 
@@ -161,8 +192,37 @@ class GivenTask:
         return self._dataset
 
     def start(self, dataset: Dataset) -> "keras.Model":
-        """The model."""
+        """The model; the twin of a Keras 3 model is first compared with it."""
+        self._given.check(_examples(dataset, self._model))
         return self._model
+
+
+def _examples(dataset: Dataset, model: "keras.Model") -> list[NDArray]:
+    """Inputs of a few training examples, in the order of the model's inputs."""
+    inputs, *_ = next(dataset.train.in_order(min(8, dataset.train.count)))
+    return list(by_name(inputs, specs_of(model)).values())
+
+
+def as_stored(model: "keras.Model") -> "keras.Model":
+    """A caller's model as tickets store it: with stable names, for batches of any size.
+
+    Raises:
+      UsageError: a layer cannot be copied, or needs a fixed batch size.
+    """
+    # Before layers are copied, whose own errors do not name what is not registered.
+    check_config(json.loads(architecture_of(model)))
+    return with_stable_names(with_free_batch(model))
+
+
+def _identified(experiment: Experiment, model: "keras.Model") -> tuple[Experiment, "keras.Model"]:
+    """The experiment with the name and digest of a model, and the model with stable names."""
+    named = as_stored(model)
+    digest = hashlib.sha256(architecture_of(named).encode())
+    for value in masking.values(named).values():
+        digest.update(value.tobytes())
+    exclude = _renamed(experiment.exclude, model, named)
+    name = f"{named.name}-{digest.hexdigest()[:10]}"
+    return dataclasses.replace(experiment, exclude=exclude, model=name), named
 
 
 def _renamed(exclude: Sequence[str], model: "keras.Model", copy: "keras.Model") -> tuple[str, ...]:

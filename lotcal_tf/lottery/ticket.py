@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
+from lotcal_tf.models.keras3 import to_keras3
 from lotcal_tf.models.keras_graph import with_free_batch
+from lotcal_tf.models.safe_config import FIX, check_config
 from lotcal_tf.models.stateless_dropout import replace_dropout
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.masked import is_depthwise
 from lotcal_tf.pruning.rewind import masked_start
 
 Arrays = dict[str, NDArray]
@@ -36,6 +40,10 @@ class Ticket:
       source: for a ticket adapted from another run, the columns that name the original.
       predictions: labels `(N,)` and logits `(N, K)` of the validation and test data by the trained
         network, as `val/labels`, `val/logits`, `test/labels`, `test/logits`.
+      callbacks: the states of the user's callbacks after the level, see `training.callbacks`.
+      class_names: the name of each class; empty if they are unknown.
+      directory: where it was read from; None: it was not read.
+      custom_objects: classes and functions of the model that are not Keras's, by name; not stored.
     """
 
     level: int
@@ -48,6 +56,10 @@ class Ticket:
     input_range: float | None = None
     source: Record = dataclasses.field(default_factory=dict)
     predictions: Arrays = dataclasses.field(default_factory=dict)
+    callbacks: Sequence[Record] = ()
+    class_names: Sequence[str] = ()
+    directory: Path | None = dataclasses.field(default=None, compare=False)
+    custom_objects: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def density(self) -> float:
@@ -64,19 +76,24 @@ class Ticket:
                 digest.update(name.encode() + arrays[name].tobytes())
         return digest.hexdigest()[:10]
 
-    def model(self, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
+    def model(
+        self, custom_objects: Mapping[str, Any] | None = None, *, keras: int = 2
+    ) -> "keras.Model":
         """The trained sub-network as a plain Keras model that returns logits.
 
         Args:
-          custom_objects: classes of custom layers, by name, unless they are registered with
-             `keras.saving.register_keras_serializable`.
+          keras: 2 for tf_keras, 3 for Keras 3.
+          custom_objects: custom classes and functions by name, in addition to the ticket's own, unless
+            they are registered with `keras.saving.register_keras_serializable`.
 
         Raises:
-          UsageError: the class of a layer is unknown.
+          UsageError: the class of a layer is unknown, or a layer has no twin in Keras 3.
         """
-        model = from_architecture(self.architecture, custom_objects)
+        if keras not in (2, 3):
+            raise UsageError(f"keras={keras}: choose 2 for tf_keras, or 3 for Keras 3")
+        model = self._plain(custom_objects)
         masking.assign(model, masked_start(self.trained, self.masks))
-        return model
+        return to_keras3(model) if keras == 3 else model
 
     def dense(self, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
         """The network without masks, with the weights to rewind to, as a plain Keras model.
@@ -84,7 +101,7 @@ class Ticket:
         Raises:
           UsageError: see `model`.
         """
-        model = from_architecture(self.architecture, custom_objects)
+        model = self._plain(custom_objects)
         masking.assign(model, self.rewind)
         return model
 
@@ -94,8 +111,10 @@ class Ticket:
         Raises:
           UsageError: see `model`; or tensors do not fit the architecture. All of these are listed.
         """
-        plain = from_architecture(self.architecture, custom_objects)
-        network = wrap_for_training(plain, whole=self._unmasked(plain))
+        plain = self._plain(custom_objects)
+        depthwise = any(is_depthwise(path) for path in self.masks)
+        with keras.utils.custom_object_scope(self._known(custom_objects)):
+            network = wrap_for_training(plain, whole=self._unmasked(plain), depthwise=depthwise)
         problems = masking.mismatches(masking.weight_variables(network), self.rewind)
         masks = masking.mismatches(masking.mask_variables(network), self.masks)
         problems += [f"the mask of {problem}" for problem in masks]
@@ -105,6 +124,12 @@ class Ticket:
         masking.assign_masks(network, self.masks)
         return network
 
+    def _plain(self, custom_objects: Mapping[str, Any] | None) -> "keras.Model":
+        return from_architecture(self.architecture, self._known(custom_objects))
+
+    def _known(self, custom_objects: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {**self.custom_objects, **(custom_objects or {})}
+
     def _unmasked(self, plain: "keras.Model") -> list[str]:
         """The layers without masks."""
         masked = {name.rpartition("/")[0] for name in self.masks}
@@ -112,17 +137,20 @@ class Ticket:
 
 
 def wrap_for_training(
-    model: "keras.Model", exclude: Sequence[str] = (), whole: Collection[str] = ()
+    model: "keras.Model",
+    exclude: Sequence[str] = (),
+    whole: Collection[str] = (),
+    depthwise: bool = False,
 ) -> "keras.Model":
     """A wrapped copy of a plain model, with stateless dropout in place of Keras's.
 
     Args:
       model: a plain model.
-      exclude, whole: see `masking.wrap`.
+      exclude, whole, depthwise: see `masking.wrap`.
     """
     stateless = replace_dropout(model)
     masking.assign(stateless, masking.values(model))
-    return masking.wrap(stateless, exclude, whole)
+    return masking.wrap(stateless, exclude, whole, depthwise)
 
 
 def architecture_of(model: "keras.Model") -> str:
@@ -142,17 +170,15 @@ def from_architecture(
     architecture: str, custom_objects: Mapping[str, Any] | None = None
 ) -> "keras.Model":
     """The plain model of a configuration, with fresh weights; see `Ticket.model`."""
-    try:
-        model = keras.models.model_from_json(
-            architecture, custom_objects=dict(custom_objects or {})
-        )
-    except (TypeError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"the ticket's model cannot be built: {line} (a custom layer: register it with "
-            "keras.saving.register_keras_serializable, or give custom_objects)"
-        ) from error
-    return with_free_batch(model)
+    with keras.utils.custom_object_scope(dict(custom_objects or {})):
+        check_config(json.loads(architecture))
+        try:
+            return with_free_batch(keras.models.model_from_json(architecture))
+        except (TypeError, ValueError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise UsageError(
+                f"the ticket's model cannot be built: {line} (a custom class or function: {FIX})"
+            ) from error
 
 
 def selected_level(records: Sequence[Record]) -> int:

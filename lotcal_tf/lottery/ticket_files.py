@@ -1,7 +1,6 @@
 """The files of a stored ticket, read and verified. No TensorFlow here."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,35 +8,76 @@ from typing import Any
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from lotcal_tf.errors import DamagedTicket, UsageError
+from lotcal_tf.config.run_directory import level_of, read_experiment
+from lotcal_tf.config.sealed import unseal
+from lotcal_tf.errors import DamagedTicket, NewerFormat, UsageError
+from lotcal_tf.files import sha256_of
 
 # One safetensors file each.
 TENSORS = ("masks", "rewind", "trained", "predictions")
 
 
-def checksum(header: Mapping[str, Any]) -> str:
-    """The checksum that `ticket.json` holds of its other content."""
-    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
-
-
 def read_header(directory: Path) -> dict[str, Any]:
-    """A ticket's `ticket.json`: level, record, history, architecture, checksums.
+    """A ticket's `ticket.json`: run, level, record, history, architecture, checksums of the tensors.
 
     Raises:
-      UsageError: the directory is not a ticket.
-      DamagedTicket: the file does not match its checksum.
+      UsageError: the directory is not a ticket, or is of a newer version of the package.
+      DamagedTicket: the file does not match its checksum, or is that of another level or run than
+        the directory in which it lies.
     """
     path = directory / "ticket.json"
     if not path.is_file():
         raise UsageError(f"{directory} is not a ticket: give RUN/tickets/level_NN")
     try:
-        header = json.loads(path.read_text())
-        recorded = header.pop("checksum")
-    except (ValueError, KeyError, AttributeError) as error:
+        header = unseal(path, always=True)
+    except NewerFormat:
+        raise
+    except (OSError, ValueError) as error:
         raise DamagedTicket(_damaged(path)) from error
-    if recorded != checksum(header):
+    if "sha256" not in header:
         raise DamagedTicket(_damaged(path))
+    if level_of(directory) not in (None, header["level"]):
+        raise DamagedTicket(_damaged(path, f"is that of level {header['level']}"))
+    if "run" in header and header["run"] != _run_id(directory, header["run"]):
+        raise DamagedTicket(_damaged(path, f"is of another run, {header['run']}"))
     return header
+
+
+def _run_id(directory: Path, default: Any) -> Any:
+    """The id of the run that a ticket lies in; the default if it lies in none, or in an unreadable one."""
+    if directory.parent.name != "tickets":
+        return default
+    try:
+        return read_experiment(directory.parent.parent).get("run_id")
+    except UsageError:
+        return default
+
+
+def check_tensors(
+    directory: Path, header: Mapping[str, Any], known: dict[tuple[int, int], str]
+) -> None:
+    """Verifies the checksums of a ticket's tensor files, without loading them.
+
+    Args:
+      directory: the ticket.
+      header: its `ticket.json`.
+      known: the checksums of files that are already verified, by their device and number. Levels
+        share files.
+
+    Raises:
+      DamagedTicket: a file is missing or does not match its checksum.
+    """
+    for name in TENSORS:
+        path = directory / f"{name}.safetensors"
+        try:
+            status = path.stat()
+            key = status.st_dev, status.st_ino
+            if key not in known:
+                known[key] = sha256_of(path)
+        except OSError as error:
+            raise DamagedTicket(_damaged(path)) from error
+        if known[key] != header["sha256"].get(name):
+            raise DamagedTicket(_damaged(path))
 
 
 def read_tensors(
@@ -85,8 +125,8 @@ def predictions_of(
     return predictions[f"{split}/labels"], predictions[f"{split}/logits"]
 
 
-def _damaged(path: Path) -> str:
+def _damaged(path: Path, how: str = "does not match its checksum") -> str:
     return (
-        f"{path} is damaged: it does not match its checksum; delete {path.parent} and every later level "
-        "of its run, and run the same command again"
+        f"{path} is damaged: it {how}; delete {path.parent} and run the same command again, which "
+        "trains that level again"
     )

@@ -19,10 +19,12 @@ from lotcal_tf.metrics.classification import (
     prediction_bins,
     wrong_confident,
 )
+from lotcal_tf.metrics.intervals import Interval, paired_intervals
 
 __all__ = [
     "CONFIDENT",
     "DEFAULT_BINS",
+    "Interval",
     "accuracy",
     "adaptive_ece",
     "aurc",
@@ -36,6 +38,7 @@ __all__ = [
     "nll",
     "nll_standard_error",
     "overconfidence",
+    "paired_intervals",
     "prediction_bins",
     "wrong_confident",
 ]

@@ -8,6 +8,7 @@ from lotcal_tf.config import registry
 from lotcal_tf.errors import FieldError
 from lotcal_tf.models.checks import check_images
 from lotcal_tf.models.initial import redraw
+from lotcal_tf.models.precision import policy
 from lotcal_tf.models.stateless_dropout import StrategyDropout
 
 # Arguments of VarianceScaling. As in the papers, Kaiming normal is not truncated; Keras's `he_normal` is.
@@ -31,6 +32,7 @@ def build_model(
     input_std: Sequence[float] = (),
     dropout_rate: float = 0.0,
     dropout_at: str = "blocks",
+    precision: str = "float32",
 ) -> "keras.Model":
     """Builds a model that takes the raw inputs of a data set and returns logits.
 
@@ -47,6 +49,7 @@ def build_model(
         or one per channel. Empty: inputs are not standardised.
       dropout_rate: rate of the dropout layers to insert, in [0, 1); 0 inserts none.
       dropout_at: `blocks`: after each block; `head`: before the classifier only.
+      precision: the dtype policy of its layers, by the name of Keras.
 
     Raises:
       FieldError: the network needs images, or larger images; or mean and standard deviation do not
@@ -55,8 +58,6 @@ def build_model(
     family, arguments = registry.model(name)
     if family.smallest:
         check_images(name, shape, family.smallest)
-    x = inputs = keras.Input(tuple(shape), name="inputs")
-    x = _scaled(x, input_range, input_mean, input_std)
     factor, mode, distribution = INITIALIZERS[initializer]
 
     def draw() -> "keras.initializers.Initializer":
@@ -71,17 +72,24 @@ def build_model(
         # built before in this process.
         return StrategyDropout(dropout_rate, name=f"dropout_{next(numbers)}")(x)
 
-    logits = family.load()(x, classes, draw, dropout, **arguments)
-    return redraw(keras.Model(inputs, logits, name=name), seed, "initial")
+    with policy(precision):
+        inputs = keras.Input(tuple(shape), name="inputs")
+        x = _scaled(inputs, input_range, input_mean, input_std)
+        model = keras.Model(
+            inputs, family.load()(x, classes, draw, dropout, **arguments), name=name
+        )
+        return redraw(model, seed, "initial")
 
 
 def _scaled(
     x: "keras.KerasTensor", input_range: float, mean: Sequence[float], std: Sequence[float]
 ) -> "keras.KerasTensor":
     """Divides inputs by their range and standardises them; no layer is added if nothing changes."""
-    channels = x.shape[-1] if len(x.shape) == 4 else 1
+    # Of images the channels, of a table the features.
+    channels = x.shape[-1] if len(x.shape) in (2, 4) else 1
     if len(mean) not in (0, 1, channels):
-        problem = f"the inputs have {channels} channel(s): give one value, or one per channel"
+        kind = "feature" if len(x.shape) == 2 else "channel"
+        problem = f"the inputs have {channels} {kind}(s): give one value, or one per {kind}"
         raise FieldError("input_mean", tuple(mean), problem)
     mean, std = (list(mean) or [0.0]), (list(std) or [1.0])
     scale = [1.0 / (input_range * s) for s in std]

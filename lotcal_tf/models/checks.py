@@ -12,13 +12,6 @@ from lotcal_tf.inputs import cast, example_shape, flat, specs_of
 from lotcal_tf.models.keras_graph import check_walkable
 
 
-def fits(taken: Sequence[int | None], shape: Sequence[int]) -> bool:
-    """Whether an example of a shape can be an input of shape `taken`, where None is any size."""
-    return len(taken) == len(shape) and all(
-        size in (None, given) for size, given in zip(taken, shape, strict=True)
-    )
-
-
 def classes_of(model: "keras.Model") -> int:
     """The number of classes of a model, from its output shape.
 
@@ -81,7 +74,8 @@ def check_outputs(model: "keras.Model", examples: Any, classes: int) -> None:
     specs, count = specs_of(model), flat(examples)[0][1].shape[0]
     shape = example_shape(examples)
     try:
-        outputs = model(cast(examples, specs), training=False).numpy()
+        outputs = model(cast(examples, specs), training=False)
+        outputs = tf.cast(outputs, tf.float32).numpy()
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         line = " ".join(str(error).split())[:200]
         raise UsageError(

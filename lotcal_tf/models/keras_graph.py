@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
+from lotcal_tf.models.safe_config import FIX
 
 Replace = Callable[["keras.layers.Layer"], "keras.layers.Layer"]
 
@@ -30,11 +31,18 @@ def copy_layer(
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UsageError(
             f"layer {layer.name!r} ({type(layer).__name__}) cannot be copied: its get_config must "
-            f"return every argument of its constructor ({str(error).splitlines()[0]})"
+            f"return every argument of its constructor ({reason(error)}); a custom class or function: {FIX}"
         ) from error
     # The configuration of a custom layer may lack the name, by which weights are found.
     copy._name = layer.name
     return copy
+
+
+def reason(error: Exception) -> str:
+    """The first sentence of what went wrong, without the configuration that Keras repeats."""
+    text = (str(error).strip() or type(error).__name__).rpartition("Exception encountered:")[2]
+    text = re.sub(r"\s*'?\{.*\}'?", "", text)
+    return " ".join(text.split()).partition(". ")[0][:200]
 
 
 def is_nested(layer: "keras.layers.Layer") -> bool:

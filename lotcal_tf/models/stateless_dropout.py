@@ -4,6 +4,7 @@ Keras's dropout has a hidden generator that checkpoints do not contain, so a res
 """
 
 import contextvars
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -58,21 +59,16 @@ class StatelessDropout(keras.layers.Layer):
 
     def call(self, inputs: "tf.Tensor", training: bool | None = None) -> "tf.Tensor":
         """Drops inputs in training; repeats them first if `Passes` chose this layer for it."""
-        dropped = min(round(self.rate * _LEVELS), _LEVELS - 1)
         passes = _REPEAT.get()
         if passes is not None and passes[0] == id(self):
             inputs = _repeated(inputs, passes[1])
-        if not (training or passes) or dropped == 0:
+        if not (training or passes):
             return inputs
         shape = [
             1 if axis in self.shared_axes else size
             for axis, size in enumerate(tf.unstack(tf.shape(inputs)))
         ]
-        keep = _random_levels(tf.stack(shape), draw_seed(self.name)) >= tf.constant(
-            dropped, tf.uint16
-        )
-        scale = tf.cast(_LEVELS / (_LEVELS - dropped), inputs.dtype)
-        return tf.where(keep, inputs * scale, tf.zeros_like(inputs))
+        return drop(inputs, self.rate, tf.stack(shape), lambda: draw_seed(self.name))
 
     def compute_mask(self, inputs: "tf.Tensor", mask: Any = None) -> Any:
         """Hands on Keras's mask of the inputs, repeated where the inputs are."""
@@ -93,6 +89,25 @@ class StrategyDropout(StatelessDropout):
     It belongs to the strategy, not to the model: if another strategy trains the ticket, that
     strategy's rate is used (0 if it has none).
     """
+
+
+def drop(
+    inputs: "tf.Tensor", rate: float, shape: "tf.Tensor", seed: Callable[[], "tf.Tensor"]
+) -> "tf.Tensor":
+    """Sets a share of inputs to 0 and scales the others up.
+
+    Args:
+      inputs: any shape.
+      rate: share to drop, in [0, 1]; rounded to a multiple of 1/65536 below 1.
+      shape: shape of the mask, which is broadcast to that of the inputs.
+      seed: returns the seed of the mask, int32 `(2,)`; not called if the rate rounds to 0.
+    """
+    dropped = min(round(rate * _LEVELS), _LEVELS - 1)
+    if dropped == 0:
+        return inputs
+    keep = _random_levels(shape, seed()) >= tf.constant(dropped, tf.uint16)
+    scale = tf.cast(_LEVELS / (_LEVELS - dropped), inputs.dtype)
+    return tf.where(keep, inputs * scale, tf.zeros_like(inputs))
 
 
 def _random_levels(shape: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
@@ -193,27 +208,20 @@ def _leads_around(model: "keras.Model", layer: "keras.layers.Layer") -> bool:
 
 
 def replace_dropout(model: "keras.Model") -> "keras.Model":
-    """Returns a copy of a model with new weights, in which all dropout is stateless.
+    """Returns a copy of a model with new weights, in which Keras's dropout layers are stateless.
 
-    Raises:
-      UsageError: a custom layer contains a Keras dropout, which cannot be replaced.
+    Dropout inside other layers stays; see `random_layers.seed_layers`.
     """
 
     def replaced(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         if type(layer) is keras.layers.Dropout:
             shape = layer.noise_shape or ()
             shared = tuple(axis for axis, size in enumerate(shape) if size == 1)
-            return StatelessDropout(layer.rate, shared, name=layer.name)
+            return StatelessDropout(layer.rate, shared, name=layer.name, dtype=layer.dtype_policy)
         if type(layer) in _SPATIAL:
             first = 2 if getattr(layer, "data_format", None) == "channels_first" else 1
             axes = tuple(range(first, first + _SPATIAL[type(layer)]))
-            return StatelessDropout(layer.rate, axes, name=layer.name)
-        for inner in layer._flatten_layers(include_self=False):
-            if isinstance(inner, keras.layers.Dropout) and inner.rate:
-                raise UsageError(
-                    f"layer {layer.name!r} ({type(layer).__name__}) contains a Keras Dropout, whose hidden state "
-                    "cannot be restored: use lotcal_tf.StatelessDropout in it"
-                )
+            return StatelessDropout(layer.rate, axes, name=layer.name, dtype=layer.dtype_policy)
         return copy_layer(layer)
 
     return rebuild(model, replaced)
@@ -223,11 +231,14 @@ def restore_dropout(model: "keras.Model") -> "keras.Model":
     """Returns a copy of a model with new weights, in which stateless dropout is Keras dropout again."""
 
     def plain(layer: "keras.layers.Layer") -> "keras.layers.Layer":
-        if not isinstance(layer, StatelessDropout):
-            return copy_layer(layer)
-        rank = len(layer.input_shape)
-        shape = tuple(1 if axis in layer.shared_axes else None for axis in range(rank))
-        noise_shape = shape if layer.shared_axes else None
-        return keras.layers.Dropout(layer.rate, noise_shape=noise_shape, name=layer.name)
+        return plain_dropout(layer) if isinstance(layer, StatelessDropout) else copy_layer(layer)
 
     return rebuild(model, plain)
+
+
+def plain_dropout(layer: StatelessDropout) -> "keras.layers.Dropout":
+    """The Keras dropout with the rate and axes of a stateless one, which has been called."""
+    rank = len(layer.input_shape)
+    shape = tuple(1 if axis in layer.shared_axes else None for axis in range(rank))
+    noise_shape = shape if layer.shared_axes else None
+    return keras.layers.Dropout(layer.rate, noise_shape=noise_shape, name=layer.name)

@@ -19,8 +19,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
+from lotcal_tf.models.keras3 import from_keras3, is_keras3
 from lotcal_tf.models.keras_graph import copy_layer, flatten, replayed, steps
-from lotcal_tf.pruning import channels
+from lotcal_tf.pruning import channels, masking
 
 # A gather before the first dense layer copies its inputs, so it must save this share of them.
 _GATHER_SAVES = 0.25
@@ -32,8 +33,8 @@ class Compaction:
 
     Attributes:
       model: functional Keras model with the inputs and outputs of the original.
-      before: shape of the kernel of each layer of the original, by the layer's name in `model`.
-      after: shape of the kernel of each layer of `model`, by name.
+      before: shape of each kernel of the original, by its path in `model`, e.g. `dense/kernel`.
+      after: shape of each kernel of `model`, by path.
       inputs_kept: number of inputs that a gather passes to the first dense layer; None without a
         gather.
     """
@@ -56,7 +57,8 @@ def compact(model: "keras.Model") -> Compaction:
     """Removes dead units and channels from a Keras model.
 
     Args:
-      model: functional or sequential, without masks; may be nested; channels last. Unusual layers,
+      model: of tf_keras or Keras 3; functional or sequential, without masks; may be nested; channels
+        last. Unusual layers,
         shared layers and softmax activations are kept as they are, with all channels that they read.
 
     Returns:
@@ -66,7 +68,7 @@ def compact(model: "keras.Model") -> Compaction:
     Raises:
       UsageError: the model is subclassed or not built, or a layer cannot be copied.
     """
-    flat = flatten(model)
+    flat = flatten(from_keras3(model) if is_keras3(model) else model)
     plan = _Plan(flat)
     smaller = plan.build()
     kept = None if plan.gather is None else len(plan.gather)
@@ -74,12 +76,7 @@ def compact(model: "keras.Model") -> Compaction:
 
 
 def _kernels(model: "keras.Model") -> dict[str, tuple[int, ...]]:
-    return {
-        layer.name: tuple(weight.shape)
-        for layer in model.layers
-        for weight in layer.weights[:1]
-        if weight.shape.rank > 1
-    }
+    return {path: value.shape for path, value in masking.kernels(model).items()}
 
 
 class _Plan:
@@ -184,7 +181,8 @@ class _Plan:
 
     def _of_elementwise(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:
         constant = inputs[0].constant
-        value = layer.call(tf.constant(np.nan_to_num(constant)[None])).numpy()[0]
+        # Some layers, such as Rescaling, give their own type.
+        value = np.asarray(layer.call(tf.constant(np.nan_to_num(constant)[None])), np.float64)[0]
         return _Tensor(inputs[0].slots, np.where(np.isfinite(constant), value, np.nan))
 
     def _of_constant_keeping(self, layer: Any, inputs: Sequence[_Tensor], output: Any) -> _Tensor:

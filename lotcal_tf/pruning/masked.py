@@ -2,11 +2,13 @@
 
 The product replaces the weight while the wrapped layer is called. So a pruned weight contributes
 exactly 0 and receives a gradient of exactly 0, independent of optimizer, layer and training loop.
-TFMOT's registry determines which weights of which layers are prunable; custom layers implement TFMOT's
-`PrunableLayer`.
+TFMOT's registry and `_KERNELS` determine which weights of which layers are prunable; custom layers
+implement TFMOT's `PrunableLayer`.
 """
 
 import contextlib
+import operator
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,8 +17,36 @@ from tensorflow_model_optimization.python.core.sparsity.keras import prune_regis
 
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.errors import UsageError
+from lotcal_tf.models.keras_graph import is_nested
 
 PrunableLayer = tfmot.sparsity.keras.PrunableLayer
+
+_L = keras.layers
+_RECURRENT = ("cell.kernel", "cell.recurrent_kernel")
+# The prunable weights of layers that TFMOT does not know.
+_KERNELS: dict[type, tuple[str, ...]] = {
+    _L.Conv1DTranspose: ("kernel",),
+    _L.EinsumDense: ("kernel",),
+    _L.DepthwiseConv1D: (),
+    _L.PReLU: (),
+    _L.ConvLSTM1D: _RECURRENT,
+    _L.ConvLSTM2D: _RECURRENT,
+    _L.ConvLSTM3D: _RECURRENT,
+}
+# Their depthwise kernels, which are small, are pruned on request only.
+_DEPTHWISE = (_L.DepthwiseConv1D, _L.DepthwiseConv2D, _L.SeparableConv1D, _L.SeparableConv2D)
+
+
+def is_kernel(path: str, weight: Any) -> bool:
+    """Whether a weight is a kernel: it has two or more dimensions, and is not a bias.
+
+    Args:
+      path: its name or path; only the part after the last `/` counts.
+      weight: an array or a variable.
+    """
+    # The biases of GRU, EinsumDense and MultiHeadAttention have two dimensions.
+    name = path.rpartition("/")[2].partition(":")[0]
+    return len(weight.shape) >= 2 and re.fullmatch(r"bias(_\d+)?", name) is None
 
 
 def _places(layer: "keras.layers.Layer", weight: "tf.Variable") -> list[tuple[dict[str, Any], str]]:
@@ -33,6 +63,11 @@ def _places(layer: "keras.layers.Layer", weight: "tf.Variable") -> list[tuple[di
             "an attribute of the layer: self.kernel = self.add_weight(…)"
         )
     return found
+
+
+def is_depthwise(path: str) -> bool:
+    """Whether a path is that of a depthwise kernel."""
+    return path.rpartition("/")[2].startswith("depthwise_kernel")
 
 
 @contextlib.contextmanager
@@ -59,6 +94,7 @@ class Masked(keras.layers.Wrapper):
       layer: a prunable layer (see `is_prunable`); it is not copied.
       mask_shapes: shapes of the masks; needed when a saved layer is loaded that creates its weights
         in its first call, as attention does.
+      depthwise: whether depthwise kernels are masked too.
       **kwargs: arguments of `keras.layers.Wrapper`, e.g. `name` (default: `masked_` and the layer's
         name).
 
@@ -72,9 +108,13 @@ class Masked(keras.layers.Wrapper):
     """
 
     def __init__(
-        self, layer: "keras.layers.Layer", mask_shapes: Sequence[Sequence[int]] = (), **kwargs: Any
+        self,
+        layer: "keras.layers.Layer",
+        mask_shapes: Sequence[Sequence[int]] = (),
+        depthwise: bool = False,
+        **kwargs: Any,
     ) -> None:
-        if not is_prunable(layer):
+        if not is_prunable(layer, depthwise):
             raise UsageError(
                 f"layer {layer.name!r} ({type(layer).__name__}) has no prunable weights"
             )
@@ -85,7 +125,9 @@ class Masked(keras.layers.Wrapper):
         # The wrapped layer hands on Keras's mask; Keras need not compute it again.
         self._supports_masking = layer.supports_masking
         self._compute_output_and_mask_jointly = True
-        self._mask_shapes = mask_shapes
+        self._mask_shapes, self._depthwise = mask_shapes, depthwise
+        # Kept, since `trainable` can change after the masks were made.
+        self._frozen = _frozen(layer)
         self.masks: list[tf.Variable] = []
 
     def build(self, input_shape: Any) -> None:
@@ -123,7 +165,13 @@ class Masked(keras.layers.Wrapper):
     @property
     def prunable_weights(self) -> list["tf.Variable"]:
         """The weights of the wrapped layer that are masked."""
-        return _prunable_weights(self.layer)
+        found = {
+            id(weight): weight
+            for place, part in enumerate(_parts(self.layer))
+            if place not in self._frozen
+            for weight in _kernels(part, self._depthwise)
+        }
+        return list(found.values())
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls the wrapped layer with masked weights."""
@@ -138,7 +186,9 @@ class Masked(keras.layers.Wrapper):
                 self._add_masks([weight.shape for weight in self.prunable_weights])
         places, masked = [], []
         for weight, mask in zip(self.prunable_weights, self.masks, strict=True):
-            product = weight * tf.cast(mask, weight.dtype)
+            # Under mixed precision, variables have the layer's compute dtype when they are read.
+            value = tf.convert_to_tensor(weight)
+            product = value * tf.cast(mask, value.dtype)
             for place in _places(self.layer, weight):
                 places.append(place)
                 masked.append(product)
@@ -156,7 +206,8 @@ class Masked(keras.layers.Wrapper):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         shapes = [mask.shape for mask in self.masks] or self._mask_shapes
-        return super().get_config() | {"mask_shapes": [list(shape) for shape in shapes]}
+        own = {"mask_shapes": [list(shape) for shape in shapes], "depthwise": self._depthwise}
+        return super().get_config() | own
 
     @classmethod
     def from_config(
@@ -172,30 +223,80 @@ class Masked(keras.layers.Wrapper):
         return cls(layer, **config)
 
 
-def _prunable_weights(layer: "keras.layers.Layer") -> list["tf.Variable"]:
-    if not hasattr(layer, "get_prunable_weights"):
-        prune_registry.PruneRegistry.make_prunable(layer)
-    return list(layer.get_prunable_weights())
+def is_prunable(layer: "keras.layers.Layer", depthwise: bool = False) -> bool:
+    """Whether a layer has prunable weights that are not frozen; it need not be built.
 
-
-def is_prunable(layer: "keras.layers.Layer") -> bool:
-    """Whether TFMOT's registry or the layer itself names prunable weights; it need not be built."""
-    if isinstance(layer, PrunableLayer):
-        return True
-    registry = prune_registry.PruneRegistry
-    if not registry.supports(layer):
-        return False
-    return registry._is_rnn_layer(layer) or bool(registry._weight_names(layer))
+    Args:
+      layer: a layer that is not a nested model.
+      depthwise: whether depthwise kernels are prunable too.
+    """
+    frozen = _frozen(layer)
+    return any(
+        _has_kernels(part, depthwise)
+        for place, part in enumerate(_parts(layer))
+        if place not in frozen
+    )
 
 
 def refuse_unknown(layer: "keras.layers.Layer") -> None:
-    """Raises UsageError if a layer that TFMOT does not know has a kernel, which would not be pruned."""
-    if prune_registry.PruneRegistry.supports(layer):
-        return
-    kernels = [w.name for w in layer.trainable_weights if w.shape.rank >= 2]
-    if kernels:
-        raise UsageError(
-            f"layer {layer.name!r} ({type(layer).__name__}) holds {kernels[0]!r}, and TFMOT does not know "
-            "whether it is prunable: implement tfmot.sparsity.keras.PrunableLayer (get_prunable_weights) in "
-            f"the layer, or exclude it from pruning with exclude={layer.name}"
-        )
+    """Raises UsageError if nothing is known about a kernel in a layer, which would not be pruned."""
+    for part in _parts(layer):
+        if _is_known(part):
+            continue
+        kernels = [w.name for w in part.trainable_weights if is_kernel(w.name, w)]
+        if kernels:
+            where = "" if part is layer else f" in {part.name!r} ({type(part).__name__})"
+            raise UsageError(
+                f"layer {layer.name!r} ({type(layer).__name__}) holds {kernels[0]!r}{where}, and it is not known "
+                "whether that is prunable: implement tfmot.sparsity.keras.PrunableLayer (get_prunable_weights) in "
+                f"the layer, or exclude it from pruning with exclude={layer.name}"
+            )
+
+
+def _parts(layer: "keras.layers.Layer") -> list["keras.layers.Layer"]:
+    """The layers whose weights a layer uses: those inside a wrapper of Keras, else the layer itself."""
+    if type(layer) is _L.Bidirectional:
+        inner = [layer.forward_layer, layer.backward_layer]
+    elif type(layer) is _L.TimeDistributed:
+        inner = [layer.layer]
+    elif is_nested(layer):  # inside a TimeDistributed
+        inner = layer.layers
+    else:
+        return [layer]
+    found = {id(part): part for one in inner for part in _parts(one)}
+    return list(found.values())
+
+
+def _frozen(layer: "keras.layers.Layer") -> frozenset[int]:
+    """The places in `_parts` of layers with `trainable=False` inside a wrapper."""
+    parts = enumerate(_parts(layer))
+    return frozenset(n for n, part in parts if part is not layer and not part.trainable)
+
+
+def _is_known(part: "keras.layers.Layer") -> bool:
+    known = type(part) in _KERNELS or prune_registry.PruneRegistry.supports(part)
+    return known or isinstance(part, PrunableLayer)
+
+
+def _has_kernels(part: "keras.layers.Layer", depthwise: bool) -> bool:
+    if isinstance(part, PrunableLayer) or (depthwise and type(part) in _DEPTHWISE):
+        return True
+    if type(part) in _KERNELS:
+        return bool(_KERNELS[type(part)])
+    registry = prune_registry.PruneRegistry
+    if not registry.supports(part):
+        return False
+    return registry._is_rnn_layer(part) or bool(registry._weight_names(part))
+
+
+def _kernels(part: "keras.layers.Layer", depthwise: bool) -> list["tf.Variable"]:
+    if isinstance(part, PrunableLayer):
+        return list(part.get_prunable_weights())
+    found = [part.depthwise_kernel] if depthwise and type(part) in _DEPTHWISE else []
+    if type(part) in _KERNELS:
+        return found + [operator.attrgetter(name)(part) for name in _KERNELS[type(part)]]
+    if not prune_registry.PruneRegistry.supports(part):
+        return found
+    if not hasattr(part, "get_prunable_weights"):
+        prune_registry.PruneRegistry.make_prunable(part)
+    return found + list(part.get_prunable_weights())

@@ -11,7 +11,7 @@ import tensorflow as tf
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.models.keras_graph import check_walkable, copy_layer, is_nested, rebuild
-from lotcal_tf.pruning.masked import Masked, is_prunable, refuse_unknown
+from lotcal_tf.pruning.masked import Masked, is_kernel, is_prunable, refuse_unknown
 
 
 def leaf_layers(model: "keras.Model") -> Iterator[tuple[str, "keras.layers.Layer"]]:
@@ -55,7 +55,10 @@ def output_layer(model: "keras.Model") -> str:
 
 
 def wrap(
-    model: "keras.Model", exclude: Sequence[str] = (), whole: Collection[str] = ()
+    model: "keras.Model",
+    exclude: Sequence[str] = (),
+    whole: Collection[str] = (),
+    depthwise: bool = False,
 ) -> "keras.Model":
     """Returns a copy of a model with the same weights, in which prunable layers are masked.
 
@@ -68,10 +71,11 @@ def wrap(
         pattern with wildcards may match no layer, so that recipes fit several models; a name must
         match.
       whole: paths of layers that are not masked, as `leaf_layers` gives them.
+      depthwise: whether depthwise kernels are masked too.
 
     Raises:
-      UsageError: the model is subclassed, or has no trainable weight; a layer has a kernel that TFMOT
-        does not know; or a name in `exclude` matches no layer.
+      UsageError: the model is subclassed, or has no trainable weight; it is not known whether a
+        layer's kernel is prunable; or a name in `exclude` matches no layer.
     """
     check_walkable(model)
     if not model.trainable_weights:
@@ -91,10 +95,9 @@ def wrap(
         left_whole = paths[id(layer)] in whole or _fits(paths[id(layer)], exclude)
         if left_whole or not layer.trainable:
             return copy_layer(layer)
-        if is_prunable(layer):
-            return Masked(copy_layer(layer))
         refuse_unknown(layer)
-        return copy_layer(layer)
+        copy = copy_layer(layer)
+        return Masked(copy, depthwise=depthwise) if is_prunable(layer, depthwise) else copy
 
     wrapped = rebuild(model, masked)
     assign(wrapped, values(model))
@@ -164,6 +167,11 @@ def values(model: "keras.Model") -> dict[str, Any]:
     """The weights as NumPy arrays, by path."""
     # `numpy()` gives a number, not an array, for a weight without axes.
     return {name: np.asarray(weight.numpy()) for name, weight in weight_variables(model).items()}
+
+
+def kernels(model: "keras.Model") -> dict[str, Any]:
+    """The kernels as NumPy arrays, by path."""
+    return {name: value for name, value in values(model).items() if is_kernel(name, value)}
 
 
 def mismatches(variables: Mapping[str, "tf.Variable"], arrays: Mapping[str, Any]) -> list[str]:

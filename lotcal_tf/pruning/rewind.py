@@ -12,7 +12,8 @@ class Rewind:
     """The weights to which survivors are rewound.
 
     Attributes:
-      kind: `init`: initial weights; `late`: weights after some steps of level 0; `random`: new initial
+      kind: `init`: the weights the run began with; `pretrained`: the same, of a model that came with
+        trained weights; `late`: weights after some steps of level 0; `random`: new initial
         weights at each level (the control); `none`: no rewinding (fine-tuning).
       steps: for `late`, the number of steps of level 0.
     """
@@ -22,7 +23,7 @@ class Rewind:
 
     @classmethod
     def parse(cls, text: str, steps_per_epoch: int) -> "Rewind":
-        """Parses `init`, `step:K`, `epoch:K`, `random` or `none`; `Experiment` has checked the text."""
+        """Parses `init`, `pretrained`, `step:K`, `epoch:K`, `random` or `none`; `Experiment` has checked the text."""
         unit, _, amount = text.partition(":")
         if not amount:
             return cls(unit)

@@ -40,33 +40,75 @@ def count(masks: Mapping[str, NDArray[np.bool_]]) -> int:
     return sum(int(mask.sum()) for mask in masks.values())
 
 
-def local_counts(masks: Masks, rates: Mapping[str, float]) -> dict[str, int]:
+def survivors(masks: Masks) -> dict[str, int]:
+    """The number of survivors in each tensor."""
+    return {name: int(mask.sum()) for name, mask in masks.items()}
+
+
+def local_counts(survivors: Mapping[str, int], rates: Mapping[str, float]) -> dict[str, int]:
     """Number of weights to prune in each tensor: round(rate × its survivors), halves up.
 
     Args:
-      masks: the masks before pruning.
+      survivors: the number of survivors in each tensor before pruning.
       rates: the rate of each tensor, in [0, 1).
     """
-    return {name: half_up(rates[name] * int(mask.sum())) for name, mask in masks.items()}
+    return {name: half_up(rates[name] * number) for name, number in survivors.items()}
 
 
-def global_count(masks: Masks, rate: float) -> int:
+def global_count(survivors: Mapping[str, int], rate: float) -> int:
     """Number of weights to prune in all tensors together: round(rate × all survivors), halves up."""
-    return half_up(rate * count(masks))
+    return half_up(rate * sum(survivors.values()))
 
 
-def openlth_count(masks: Masks, rate: float, unprunable: int) -> int:
+def openlth_count(survivors: Mapping[str, int], rate: float, unprunable: int) -> int:
     """Number of weights that OpenLTH prunes: ceil(rate × all remaining kernel entries) + 1.
 
     OpenLTH compares with a threshold and so prunes one more than it computes. This count reproduces
     the published sizes of arXiv 2306.12190 exactly.
 
     Args:
-      masks: the masks of the prunable tensors before pruning.
+      survivors: the number of survivors in each prunable tensor before pruning.
       rate: in (0, 1).
       unprunable: number of kernel entries in the tensors that are not pruned.
     """
-    return math.ceil(rate * (count(masks) + unprunable)) + 1
+    return math.ceil(rate * (sum(survivors.values()) + unprunable)) + 1
+
+
+def possible_rounds(
+    survivors: Mapping[str, int],
+    amount: Callable[[Mapping[str, int]], int | Mapping[str, int]],
+    most: int,
+) -> int:
+    """How many times in a row weights can be pruned; known without weights, since counts are exact.
+
+    Args:
+      survivors: the number of survivors in each tensor at the beginning.
+      amount: returns the number of weights to prune, see `prune`.
+      most: where to stop counting.
+    """
+    left = dict(survivors)
+    for done in range(most):
+        wanted = amount(left)
+        prunable = {name: max(number - 1, 0) for name, number in left.items()}
+        if isinstance(wanted, int):
+            if not 0 < wanted <= sum(prunable.values()):
+                return done
+            # Which tensors lose them is not known. Only the sum counts, so any tensors will do.
+            wanted = _spread(wanted, prunable)
+        removed = {name: min(wanted[name], number) for name, number in prunable.items()}
+        if not any(removed.values()):
+            return done
+        left = {name: number - removed[name] for name, number in left.items()}
+    return most
+
+
+def _spread(number: int, prunable: Mapping[str, int]) -> dict[str, int]:
+    """Distributes a number over tensors, as far as each can lose weights."""
+    parts = {}
+    for name, most in prunable.items():
+        parts[name] = min(number, most)
+        number -= parts[name]
+    return parts
 
 
 def prune(

@@ -1,7 +1,21 @@
-"""Which Keras callbacks a training run accepts."""
+"""Which Keras callbacks a training run accepts, and how their state is kept over levels.
 
-from collections.abc import Iterable
+Keras's own callbacks start anew at each level, or only watch. A callback that carries state from one
+level to the next has two more methods, as optimizers of PyTorch have them:
+
+- `state_dict()` returns its state as JSON values;
+- `load_state_dict(state)` sets it.
+
+The state is stored with each finished level, and set when an interrupted run is continued.
+"""
+
+import dis
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import CodeType
 from typing import Any
+
+import numpy as np
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
@@ -43,6 +57,121 @@ def check_callbacks(callbacks: Iterable[Any]) -> None:
                 f"callbacks: {kind.__name__} has {' and '.join(overridden)}, but training steps "
                 "run inside one compiled function: use on_epoch_end"
             )
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            problem = "would start a level from its backup; a run resumes by itself: leave it out"
+            raise UsageError(f"callbacks: {kind.__name__} {problem}")
+        if getattr(callback, "load_weights_on_restart", False):
+            problem = "would start a level from its file: leave out load_weights_on_restart"
+            raise UsageError(f"callbacks: {kind.__name__} {problem}")
+        if any(pair in _RATE_AS_ATTRIBUTE for pair in _names(callback)):
+            problem = "assigns to optimizer.learning_rate, which follows the schedule: use "
+            problem += "self.model.optimizer.learning_rate.assign(…)"
+            raise UsageError(f"callbacks: {kind.__name__} {problem}")
+        if has_state(callback):
+            _state(callback)  # Raises where it is not JSON.
+
+
+def has_state(callback: Any) -> bool:
+    """Whether a callback has `state_dict` and `load_state_dict`."""
+    return all(callable(getattr(callback, n, None)) for n in ("state_dict", "load_state_dict"))
+
+
+def states(callbacks: Iterable[Any]) -> list[dict[str, Any]]:
+    """The states of those callbacks that have one, in order, as JSON values.
+
+    Raises:
+      UsageError: a state cannot be written as JSON.
+    """
+    return [{"class": _name(c), "state": _state(c)} for c in callbacks if has_state(c)]
+
+
+def restore(callbacks: Iterable[Any], stored: Sequence[Mapping[str, Any]]) -> None:
+    """Sets the stored states of callbacks; `check_resumable` has compared them."""
+    for callback, found in zip(filter(has_state, callbacks), stored, strict=True):
+        callback.load_state_dict(found["state"])
+
+
+def check_resumable(
+    callbacks: Sequence[Any], stored: Sequence[Mapping[str, Any]], finished: int
+) -> None:
+    """Checks that an interrupted run can be continued with these callbacks.
+
+    Args:
+      callbacks: the user's callbacks.
+      stored: what `states` returned after the last finished level.
+      finished: the number of finished levels.
+
+    Raises:
+      UsageError: the states are those of other callbacks, or a callback that stops the training or
+        changes weights or the learning rate has no state that could be restored.
+    """
+    before, now = [s["class"] for s in stored], [_name(c) for c in callbacks if has_state(c)]
+    begun = f"the {finished} finished level(s)"
+    if before != now:
+        names = [", ".join(names) or "none" for names in (before, now)]
+        raise UsageError(
+            f"callbacks: {begun} had those with state {names[0]}, here they are {names[1]}: pass the "
+            "same callbacks, or choose another out"
+        )
+    for callback in callbacks:
+        acts = sorted({name for _, name in _names(callback) if name in _ACTING})
+        if acts and not has_state(callback):
+            raise UsageError(
+                f"callbacks: {type(callback).__name__} uses {', '.join(acts)}, and what it counted in "
+                f"{begun} is lost: give it state_dict() and load_state_dict(state), or choose another "
+                "out to begin again"
+            )
+
+
+# What a callback does that changes the training: sets this attribute, or calls one of these.
+_STOP = "stop_training"
+_ACTING = (_STOP, "assign", "assign_add", "assign_sub", "load_weights", "set_value", "set_weights")
+_RATE_AS_ATTRIBUTE = (("optimizer", "lr"), ("optimizer", "learning_rate"))
+
+
+def _names(callback: Any) -> Iterator[tuple[str, str]]:
+    """The attributes that a callback's own code sets or calls, each with the name before it."""
+    own = [vars(c) for c in type(callback).__mro__ if c.__module__.partition(".")[0] != "tf_keras"]
+    for values in (*own, vars(callback)):  # A LambdaCallback has its functions as attributes.
+        for value in values.values():
+            code = getattr(value, "__code__", None)
+            if isinstance(code, CodeType):
+                yield from _names_in(code)
+
+
+def _names_in(code: CodeType) -> Iterator[tuple[str, str]]:
+    before = ""
+    for step in dis.get_instructions(code):
+        if not isinstance(step.argval, str):
+            continue
+        stored = step.opname == "STORE_ATTR"
+        # `stop_training` is also read, and a rate too; only setting them changes something.
+        if stored or (step.argval in _ACTING and step.argval != _STOP):
+            yield before, step.argval
+        before = step.argval
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
+
+
+def _name(callback: Any) -> str:
+    return f"{type(callback).__module__}:{type(callback).__qualname__}"
+
+
+def _state(callback: Any) -> Any:
+    try:
+        text = json.dumps(callback.state_dict(), default=_number)
+    except (TypeError, ValueError) as error:
+        line = f"callbacks: state_dict() of {type(callback).__name__} must return JSON values"
+        raise UsageError(f"{line}: {error}") from error
+    return json.loads(text)
+
+
+def _number(value: Any) -> Any:
+    """A scalar of NumPy, or of a tensor, as a number."""
+    if np.ndim(value) == 0 and hasattr(value, "dtype"):
+        return np.asarray(value).item()
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def _reason(kind: type, callback: Any) -> str:

@@ -15,6 +15,7 @@ from lotcal_tf.calibration.strategy import Logs, Strategy
 from lotcal_tf.compat import keras
 from lotcal_tf.data.augment import Augmentation, draw
 from lotcal_tf.data.splits import Split, share
+from lotcal_tf.errors import FieldError
 from lotcal_tf.inputs import cast, padded, specs_of
 from lotcal_tf.seeds import draw_seed, step_seed
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
@@ -25,6 +26,8 @@ from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 MAX_STEPS_PER_CALL = {"xla": 128, "graph": 16}
 
 _CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv2D", "SeparableConv2D")
+# Layers with operations that XLA cannot compile: projections of images, and random sizes.
+_NOT_COMPILED = ("RandomRotation", "RandomTranslation", "RandomZoom", "RandomHeight", "RandomWidth")
 
 
 def choose_plan(plan: str, network: "keras.Model") -> str:
@@ -38,12 +41,22 @@ def choose_plan(plan: str, network: "keras.Model") -> str:
       `xla`: one XLA program runs many steps. This is 2 to 4 times faster for dense networks.
       `graph`: a TensorFlow graph runs the same steps. Its convolutions come from oneDNN, which is
       3 times faster than XLA on CPUs. `auto` chooses `graph` for a network with convolutions where
-      there is no GPU, and `xla` otherwise. It never measures, so that two runs of one experiment
-      choose the same plan.
+      there is no GPU, or with a layer that XLA cannot compile, and `xla` otherwise. It never
+      measures, so that two runs of one experiment choose the same plan.
+
+    Raises:
+      FieldError: the plan is `xla`, and XLA cannot compile a layer.
     """
+    kinds = {type(part).__name__: part.name for part in network._flatten_layers()}
+    refused = next((kind for kind in _NOT_COMPILED if kind in kinds), None)
+    if plan == "xla" and refused is not None:
+        problem = f"XLA cannot compile layer {kinds[refused]!r} ({refused}): choose graph or auto"
+        raise FieldError("plan", plan, problem)
     if plan != "auto":
         return plan
-    convolutional = any(type(part).__name__ in _CONVOLUTIONS for part in network._flatten_layers())
+    if refused is not None:
+        return "graph"
+    convolutional = any(kind in kinds for kind in _CONVOLUTIONS)
     return "graph" if convolutional and not tf.config.list_logical_devices("GPU") else "xla"
 
 

@@ -1,7 +1,9 @@
 """Trains one network, level after level, with one strategy, optimizer and compiled loop."""
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +16,13 @@ from lotcal_tf.data.augment import AUGMENTATIONS
 from lotcal_tf.data.splits import Dataset, Split, shuffle_seed
 from lotcal_tf.errors import FieldError, TrainingDiverged
 from lotcal_tf.inputs import image_shape
+from lotcal_tf.models import random_layers
+from lotcal_tf.models.precision import uses_float16
+from lotcal_tf.pruning import masking
 from lotcal_tf.training.compiled_loop import CompiledLoop, LoopProgress, choose_plan
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
-from lotcal_tf.training.optimizer import build_optimizer, restart
+from lotcal_tf.training.given_optimizer import GivenOptimizer
+from lotcal_tf.training.optimizer import level_rate, make_optimizer, restart
 from lotcal_tf.training.predictor import Predictor
 
 
@@ -72,12 +78,14 @@ class Progress:
       level: number of the level.
       first_step: the step of the schedule that the level began with.
       step: how many steps of the schedule are done.
+      last_step: how many steps the schedule has; a level that stops early does fewer.
       epoch: the results of the epoch that has just ended; None within an epoch.
     """
 
     level: int
     first_step: int
     step: int
+    last_step: int
     epoch: Epoch | None = None
 
 
@@ -95,6 +103,7 @@ class Trainer:
         weights.
       dataset: the examples.
       distribution: the devices that share every step.
+      given: the optimizer or schedule, if the caller passed one as an object.
 
     Attributes:
       steps_per_epoch: steps of an epoch. A step takes a whole batch; the examples that are left
@@ -102,6 +111,7 @@ class Trainer:
       plan: how the steps are executed, see `choose_plan`.
       replicas: the network that the steps train. On several devices it is a copy of `network`.
       strategy: the calibration strategy, around `replicas`.
+      rate: the learning rate as a function of the step.
       loop: the compiled loop.
 
     Raises:
@@ -116,10 +126,11 @@ class Trainer:
         network: "keras.Model",
         dataset: Dataset,
         distribution: Distribution = ONE_DEVICE,
+        given: GivenOptimizer | None = None,
     ) -> None:
         self.experiment, self.network, self.dataset = experiment, network, dataset
         self.distribution = distribution
-        distribution.check(experiment, strategy)
+        distribution.check(experiment, strategy, network)
         count = dataset.train.count
         if experiment.batch_size > count:
             problem = f"the training split has {count} examples: a batch cannot be larger"
@@ -131,18 +142,17 @@ class Trainer:
         _check_weights(experiment, strategy, dataset)
         self.steps_per_epoch = count // experiment.batch_size
         self.plan = distribution.plan(choose_plan(experiment.plan, network))
+        random_layers.seed_layers(masking.leaf_layers(network))
+        random_layers.check_draws(network, masking.leaf_layers(network))
         self.replicas = distribution.replicate(network)
+        random_layers.seed_layers(masking.leaf_layers(self.replicas))
         self.strategy = strategy(self.replicas, **experiment.settings_of(strategy.Hyperparameters))
         with distribution.scope():
-            optimizer = build_optimizer(
-                experiment.optimizer,
-                lr=experiment.lr,
-                steps_per_epoch=self.steps_per_epoch,
-                momentum=experiment.momentum,
-                weight_decay=experiment.weight_decay,
-                lr_drops=experiment.lr_drops,
-                lr_drop_factor=experiment.lr_drop_factor,
+            self.rate = level_rate(experiment, self.steps_per_epoch, given)
+            self._new_optimizer = functools.partial(
+                make_optimizer, experiment, self.rate, given, scale_loss=uses_float16(network)
             )
+            optimizer = self._new_optimizer()
             optimizer.build(self.replicas.trainable_variables)
         self.strategy.compile(optimizer=optimizer)
         self.loop = CompiledLoop(
@@ -203,38 +213,87 @@ class Trainer:
             that are yielded anyway.
           callbacks: Keras callbacks, see `check_callbacks`. Their methods are called as by
             `fit`, with the strategy as their model. If one sets `stop_training` of the model, the
-            level ends after the epoch.
+            level ends after the epoch. If one sets the optimizer's learning rate, that replaces the
+            schedule until the level ends. With moving averages, `on_epoch_end` finds these as the
+            weights; weights that it sets are kept only if the level ends with that epoch.
 
         Yields:
           The progress after some steps, and at the end of each epoch with its results. On several
           devices `network` has the current weights at the end of each epoch, and after `fetch`.
+          With moving averages, the weights at the end of an epoch are these.
 
         Raises:
           TrainingDiverged: a loss was not finite.
         """
-        self.distribution.copy(self.network, self.replicas)
-        restart(self.strategy.optimizer, self.strategy.optimizer._learning_rate, first_step)
+        self._begin(first_step)
         hooks = keras.callbacks.CallbackList(
-            list(callbacks),
+            [*self._early_stopping(), *callbacks],
             model=self.strategy,
             epochs=self.experiment.epochs,
             steps=self.steps_per_epoch,
             verbose=0,
         )
-        self.strategy.stop_training = False
+        progress = functools.partial(Progress, level, first_step, last_step=self.total_steps)
         hooks.on_train_begin()
         for epoch in range(first_step // self.steps_per_epoch, self.experiment.epochs):
             start = epoch * self.steps_per_epoch
-            hooks.on_epoch_begin(epoch)
+            with self._rate_may_be_set():
+                hooks.on_epoch_begin(epoch)
             for part in self._run_epoch(level, epoch, max(0, first_step - start), pause_at):
-                yield Progress(level, first_step, start + part.step)
-            ended = self._measure_epoch(level, epoch, part.means)
-            hooks.on_epoch_end(epoch, ended.logs)
-            yield Progress(level, first_step, start + self.steps_per_epoch, ended)
-            if self.strategy.stop_training:
-                break
+                yield progress(step=start + part.step)
+            with self._averaged() as keep:
+                ended = self._measure_epoch(level, epoch, part.means)
+                with self._rate_may_be_set():
+                    hooks.on_epoch_end(epoch, ended.logs)
+                yield progress(step=start + self.steps_per_epoch, epoch=ended)
+                if self.strategy.stop_training or epoch + 1 == self.experiment.epochs:
+                    keep()
+                    break
         hooks.on_train_end(ended.logs)
         self.fetch()  # A callback may have changed the weights.
+
+    def _begin(self, first_step: int) -> None:
+        """Prepares replicas and optimizer for a level that begins at a step of the schedule."""
+        self.distribution.copy(self.network, self.replicas)
+        with self.distribution.scope():
+            self.rate.begin(first_step)
+            variables = self.replicas.trainable_variables
+            restart(self.strategy.optimizer, self._new_optimizer(), variables)
+        self.strategy.stop_training = False
+
+    def _early_stopping(self) -> list["keras.callbacks.Callback"]:
+        """Keras's callback, before those of the user, which then see the weights that are kept."""
+        patience = self.experiment.early_stopping
+        kind = keras.callbacks.EarlyStopping
+        settings = {"monitor": "val_loss", "mode": "min", "restore_best_weights": True}
+        return [kind(patience=patience, **settings)] if patience else []
+
+    @contextlib.contextmanager
+    def _rate_may_be_set(self) -> Iterator[None]:
+        """Inside it, a callback may set the learning rate; the rate then stays until the level ends."""
+        rate = self.strategy.optimizer.learning_rate
+        before = float(rate.numpy())
+        yield
+        after = float(rate.numpy())
+        if after != before:
+            self.rate.fixed.assign(after)
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[Callable[[], None]]:
+        """Inside it, the weights are their moving averages, if the experiment has these.
+
+        Yields:
+          A function that makes the averages stay.
+        """
+        variables = self.replicas.trainable_variables if self.experiment.ema else []
+        trained = [variable.numpy() for variable in variables]
+        with self.distribution.scope():
+            self.strategy.optimizer.finalize_variable_values(variables)
+        yield trained.clear
+        if trained:
+            with self.distribution.scope():
+                for variable, value in zip(variables, trained, strict=True):
+                    variable.assign(value)
 
     def _run_epoch(
         self, level: int, epoch: int, first: int, pause_at: Sequence[int]

@@ -40,6 +40,10 @@ ALSO = {
     "control": {"ticket": "run/tickets/level_08"},
     "count": {"scope": "global"},
     "data_dir": {"source": "svhn"},
+    "test_size": {"source": "folder"},
+    "image_size": {"source": "folder"},
+    "color_mode": {"source": "folder"},
+    "label_column": {"source": "table"},
 } | {name: {"source": "mixture"} for name in FIELDS if name.startswith("mixture_")}
 CANDIDATES = {
     bool: (True, False),
@@ -263,7 +267,21 @@ def test_identity_holds_digests_of_what_fields_point_to():
         ({"seed": -1}, "seed=-1: must be at least 0"),
         ({"ece_bins": 0}, "ece_bins=0: must be at least 1"),
         ({"validation_size": 0}, "validation_size=0: must be at least 1"),
-        ({"optimizer": "rmsprop"}, "optimizer=rmsprop: choose one of adam, sgd"),
+        (
+            {"optimizer": "Adam"},
+            "optimizer=Adam: choose one of adadelta, adafactor, adagrad, adam, adamax, adamw, ftrl, "
+            "lion, nadam, rmsprop, sgd, or module:Class",
+        ),
+        ({"schedule": "linear"}, "schedule=linear: choose one of step, constant, cosine, custom"),
+        ({"warmup_epochs": -1}, "warmup_epochs=-1: must be a finite number, 0 or more"),
+        ({"clip_norm": 0}, "clip_norm=0: must be a finite number above 0"),
+        ({"clip_value": "inf"}, "clip_value=inf: must be a finite number above 0"),
+        ({"ema": 1}, "ema=1: must lie in [0, 1)"),
+        ({"early_stopping": -1}, "early_stopping=-1: must be at least 0"),
+        (
+            {"precision": "float16"},
+            "precision=float16: choose one of float32, mixed_float16, mixed_bfloat16",
+        ),
         ({"lr_drops": "80,80"}, "lr_drops=80,80: must be rising epoch numbers, e.g. 80,120"),
         ({"lr_drops": "0,3"}, "lr_drops=0,3: must be rising epoch numbers, e.g. 80,120"),
         ({"passes": 1}, "passes=1: must be at least 2"),
@@ -317,20 +335,52 @@ def test_a_field_needs_what_the_field_it_depends_on_needs(recipe):
     assert "--label_noise; here label_noise=0.0" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"lr_drops": 3, "schedule": "cosine"}, "lr_drops", "--schedule=step"),
+        ({"momentum": 0.5, "optimizer": "lion"}, "momentum", "--optimizer=sgd or rmsprop"),
+        ({"nesterov": True, "momentum": 0.5, "optimizer": "rmsprop"}, "nesterov", "sgd"),
+        ({"nesterov": True, "optimizer": "sgd"}, "nesterov", "--momentum"),
+        ({"clip_norm": 1, "clip_value": 1}, "clip_value", "clip_norm=1.0"),
+        ({"warmup_epochs": 2, "epochs": 2}, "warmup_epochs", "2 epoch(s)"),
+        ({"schedule": "custom"}, "schedule", "as lr"),
+        ({"rewind": "pretrained"}, "rewind", "init"),
+    ],
+)
+def test_fields_of_the_training_that_contradict_each_other_are_refused(
+    recipe, fields, field, words
+):
+    with pytest.raises(FieldError) as caught:
+        resolve(fields, recipe(source="digits"))
+    assert caught.value.field == field
+    assert words in str(caught.value)
+
+
+def test_a_schedule_by_flag_replaces_that_of_the_recipe(recipe):
+    found = resolve({"schedule": "cosine"}, recipe(source="digits", lr_drops=[3]))
+    assert found.schedule == "cosine"
+    assert "lr_drops" not in found.identity()
+
+
 def test_asymmetric_noise_needs_a_map(recipe):
     flags = {"label_noise": 0.2, "noise_kind": "asymmetric"}
     with pytest.raises(FieldError, match=r"^noise_map=.*: .* needs the image of each class"):
         resolve(flags, recipe(source="digits"))
 
 
-@pytest.mark.parametrize("form", ["init", "random", "none", "step:1", "step:20000", "epoch:3"])
-def test_rewind_has_five_forms(form):
+@pytest.mark.parametrize(
+    "form", ["init", "pretrained", "random", "none", "step:1", "step:20000", "epoch:3"]
+)
+def test_rewind_has_six_forms(form):
     assert Experiment(rewind=form).rewind == form
 
 
 @pytest.mark.parametrize("form", ["", "Init", "step", "step:", "step:0", "step:1.5", "epoch:-1"])
 def test_rewind_has_no_other_form(form):
-    with pytest.raises(FieldError, match="choose one of init, step:K, epoch:K, random, none"):
+    with pytest.raises(
+        FieldError, match="choose one of init, pretrained, step:K, epoch:K, random, none"
+    ):
         Experiment(rewind=form)
 
 
@@ -580,12 +630,12 @@ def test_what_says_how_to_prune_means_nothing_for_a_run_of_tickets(tmp_path, rec
 def test_what_a_ticket_brings_cannot_be_asked_for():
     brought = {name for name, field in FIELDS.items() if field.metadata["from_ticket"]}
     scaling = {"input_mean", "input_std"}
-    assert brought == {"model", "initializer", "exclude"} | scaling
+    assert brought == {"model", "initializer", "exclude", "prune_depthwise", "precision"} | scaling
     for name in brought - scaling:
-        with pytest.raises(FieldError, match=f"^{name}=.*: a ticket has its own"):
+        with pytest.raises(FieldError, match=f"^{name}=.*: is determined by the ticket"):
             resolve({"ticket": "t", name: others(name)[0]})
-    with pytest.raises(FieldError, match=r"^dropout_at=head: a ticket has its own"):
+    with pytest.raises(FieldError, match=r"^dropout_at=head: is determined by the ticket"):
         resolve({"ticket": "t", "calib": "vwcc", "dropout_at": "head"})
     scaling = {"ticket": "t", "input_mean": "0.5", "input_std": "0.5"}
-    with pytest.raises(FieldError, match=r"^input_mean=0.5: a ticket has its own"):
+    with pytest.raises(FieldError, match=r"^input_mean=0.5: is determined by the ticket"):
         resolve(scaling)

@@ -333,7 +333,7 @@ def test_interruption_is_130_and_says_how_to_go_on(run):
     result = run(main=failing(KeyboardInterrupt()))
     assert (result.code, result.out) == (130, "")
     (line,) = result.err
-    assert line == "train: continue it"
+    assert line == "train: interrupted; continue it"
 
 
 def test_a_bug_is_not_dressed_up_as_a_mistake_of_the_user():

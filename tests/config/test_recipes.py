@@ -143,8 +143,8 @@ def test_header_gives_the_command_that_runs_the_recipe(path):
     request = flags.Command("train", "").read(shlex.split(command))
     experiment = resolve(request.given, request.config)
     assert experiment.run_id() == resolve({"dataset": path.stem}).run_id()
-    # Data of TFDS needs a directory; built-in data needs none.
-    assert ("--data_dir=" in command) == (experiment.source not in registry.SOURCES)
+    # Data in files needs a directory; built-in data needs none.
+    assert ("--data_dir=" in command) == registry.source(experiment.source).from_files
 
 
 def test_header_gives_metrics_and_time(path):

@@ -99,8 +99,10 @@ def test_a_name_says_what_the_builder_is_given(name, arguments):
 
 
 @pytest.mark.parametrize("name", registry.SOURCES)
-def test_source_gives_splits_that_fit_together(name):
-    dataset = registry.source(name).load()(Experiment(source=name, validation_size=50))
+def test_source_gives_splits_that_fit_together(name, make_source):
+    row = registry.source(name)
+    directory = make_source(name) if row.from_files else None
+    dataset = row.load()(Experiment(source=name, validation_size=50, data_dir=directory))
     splits = dataset.named_splits()
     assert list(splits) == ["train", "val", "test"]
     assert dataset.validation.count == 50
@@ -126,7 +128,7 @@ def test_format_has_a_name_for_the_command_line(name):
 
 
 def test_unknown_format_is_refused_with_the_choices():
-    with pytest.raises(FieldError, match=r"^formats=onnx: .*keras, saved_model, float32"):
+    with pytest.raises(FieldError, match=r"^formats=onnx: .*keras, keras3, saved_model, float32"):
         registry.file_format("onnx")
 
 

@@ -47,7 +47,7 @@ def test_what_lies_elsewhere_finds_none(run, tmp_path):
     lone = tmp_path / "lone.tflite"
     lone.touch()
     assert recorded_fields(lone) == {}
-    with pytest.raises(UsageError, match="^dataset is missing: .*does not lie in a run"):
+    with pytest.raises(UsageError, match="^dataset is missing: .*is not in a run directory"):
         data_experiment(lone, {"ece_bins": 3})
     named = data_experiment(lone, {"dataset": "digits", "ece_bins": "3"})
     assert (named.source, named.ece_bins, named.seed) == ("digits", 3, 0)

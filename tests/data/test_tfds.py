@@ -227,7 +227,10 @@ UNFIT = {
     "no test": ({"splits": ("train",)}, "has splits train .*: splits train, test and keys"),
     "no pairs": ({"keys": None}, "supervised keys None: splits train, test and keys"),
     "no classes": ({"label": tfds.features.Scalar(np.int64)}, "has labels .*: a ClassLabel with"),
-    "no one shape": ({"image": tfds.features.Image()}, r"\(None, None, 3\): one fully known shape"),
+    "no one shape": (
+        {"image": tfds.features.Image()},
+        r"\(None, None, 3\) per example: one fully known shape",
+    ),
 }
 
 

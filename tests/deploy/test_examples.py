@@ -60,9 +60,19 @@ def test_arrays_and_pipelines_are_taken(kind):
     assert (alone.validation, alone.labels, alone.training) == (None, None, None)
 
 
-def test_labels_may_be_a_column():
+@pytest.mark.parametrize(
+    "form", [lambda y: y[:, None], lambda y: y.astype(float), np.eye(3).__getitem__]
+)
+def test_labels_may_have_the_forms_that_training_takes(form):
     inputs, labels = TEST
-    assert np.array_equal(Examples.given((inputs, labels[:, None]), classes=3).labels, labels)
+    assert np.array_equal(Examples.given((inputs, form(labels)), classes=3).labels, labels)
+
+
+def test_a_batched_pipeline_is_split_into_examples():
+    batches = tf.data.Dataset.from_tensor_slices(TEST).batch(4)
+    takes = {"x": tf.TensorSpec((None, 2))}
+    examples = Examples.given(batches, classes=3, takes=takes)
+    assert np.array_equal(examples.inputs, TEST[0]) and np.array_equal(examples.labels, TEST[1])
 
 
 INPUTS, LABELS = TEST
@@ -71,17 +81,17 @@ INPUTS, LABELS = TEST
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (INPUTS, "must be a pair .*or a tf.data pipeline"),
-        ((*TEST, None), "must be a pair"),
-        (3, "must be a pair"),
+        (INPUTS, "without labels: a pair .*or a tf.data pipeline"),
+        ((*TEST, None), r"has sample weights.*pass \(inputs, labels\)"),
+        (3, "of type int: a pair"),
         ((INPUTS, [1]), "has 10 inputs and 1 labels"),
         ((INPUTS[:0], LABELS[:0]), "is empty"),
         ((INPUTS, LABELS + 1), "has a label 3.*0 … 2"),
         ((INPUTS, LABELS - 1), "has a label -1.*0 … 2"),
-        ((INPUTS, np.eye(3)[LABELS]), r"labels have shape \(10, 3\)"),
+        ((INPUTS, np.eye(5)[LABELS]), r"labels have shape \(10, 5\)"),
         ((INPUTS + np.float32(np.nan), LABELS), "NaN or infinity"),
         (tf.data.Dataset.from_tensor_slices((INPUTS, LABELS + 1)), "has a label 3.*0 … 2"),
-        (tf.data.Dataset.from_tensor_slices(TEST).batch(2), "unbatched"),
+        (tf.data.Dataset.from_tensor_slices(TEST).batch(2).batch(2), "single or in batches"),
         (tf.data.Dataset.from_tensor_slices(TEST).take(0), "is empty"),
     ],
 )

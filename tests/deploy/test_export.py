@@ -1,8 +1,12 @@
 """An export replaces its directory only if its files, run as written, agree with the ticket."""
 
 import dataclasses
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +14,20 @@ import pytest
 
 from lotcal_tf import metrics
 from lotcal_tf.compat import keras
+from lotcal_tf.config.sealed import seal, unseal
 from lotcal_tf.deploy import steps
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import export, exported
 from lotcal_tf.deploy.parity import COMPARED, Tolerance
-from lotcal_tf.errors import ExportMismatch, UsageError
+from lotcal_tf.errors import ExportMismatch, NewerFormat, UsageError
+from lotcal_tf.evaluation.open_model import open_model
+from lotcal_tf.files import temporary
 from lotcal_tf.formats.saved_model import SavedModel, SavedModelRunner
 from lotcal_tf.formats.tflite import Float32, Int8, TFLiteRunner
 
 FILES = {"saved_model": "saved_model", "float32": "ticket_float32.tflite"}
 FORMATS = tuple(FILES)
-CARD = {"model_card.json", "model_card.md", "reliability.png"}
+CARD = {"model_card.json", "README.md", "reliability.png"}
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +80,14 @@ def test_the_comparison_is_recorded(done, ticket, examples, logits):
     names = {"saved_model", "ticket_float32.tflite", "parity.json", "sparsity_report.json", *CARD}
     assert {path.name for path in done.directory.iterdir()} == names
     assert [path.name for path in done.directory.parent.iterdir()] == ["export"]
-    parity = json.loads((done.directory / "parity.json").read_text())
+    parity = unseal(done.directory / "parity.json")
     assert parity == done.parity
+    sums = {
+        path.relative_to(done.directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in done.directory.rglob("*")
+        if path.is_file() and path.name != "parity.json"
+    }
+    assert parity.pop("sha256") == sums
     files = parity.pop("files")
     assert parity == {
         "ticket": ticket.digest,
@@ -84,7 +97,8 @@ def test_the_comparison_is_recorded(done, ticket, examples, logits):
         "split": "test",
         "examples": 23,
         "ece_bins": 15,
-        "tolerance": {"exact": 1e-4, "accuracy": 0.01, "ece": 0.01},
+        "tolerance": {"exact": 1e-4, "accuracy": 0.01, "ece": 0.005},
+        "interval_level": 0.99,
     }
     truth = logits / 2.5
     measured = metrics.measure(examples.labels, truth, bins=15)
@@ -96,20 +110,30 @@ def test_the_comparison_is_recorded(done, ticket, examples, logits):
         assert row["temperature"] == 2.5
         for side in ("ticket", "measured"):
             assert row[side] == {n: pytest.approx(measured[n], abs=1e-5) for n in COMPARED}
+        assert row["intervals"] == {}  # of files that are not quantised
     path = done.files["float32"]
     assert files["float32"]["bytes"] == path.stat().st_size
-    assert files["float32"]["bytes"] == min(files["float32"]["bytes_by_encoding"].values())
 
 
-def test_the_smallest_encoding_is_taken(done):
-    sizes = done.parity["files"]["float32"]["bytes_by_encoding"]
-    assert set(sizes) >= {"dense", "sparse"}
-    assert done.parity["files"]["float32"]["encoding"] == min(sizes, key=sizes.get)
+def test_names_of_classes_are_in_the_labels_file_and_in_the_card(ticket, examples, tmp_path):
+    options = {"formats": ["float32"], "encoding": "dense"}
+    names = ["Katze", "großer Hund", "#3"]
+    origin = {"realised": {"class_names": names}}
+    done = exporting(ticket, tmp_path / "recorded", examples, origin=origin, **options)
+    others = exporting(
+        ticket, tmp_path / "given", examples, origin=origin, class_names=("a", "b", "c"), **options
+    )
+    text = (done.directory / "labels.txt").read_text("utf-8")
+    assert text.splitlines() == names and text.endswith("#3\n")
+    assert (others.directory / "labels.txt").read_text() == "a\nb\nc\n"
+    card = (done.directory / "README.md").read_text("utf-8")
+    assert "Katze, großer Hund, #3" in card and "labels.txt" in card
 
 
 @pytest.mark.parametrize("encoding", ["sparse", "compact_sparse"])
 def test_an_encoding_can_be_asked_for(ticket, examples, inputs, logits, tmp_path, encoding):
     done = exporting(ticket, tmp_path / "export", examples, formats=["float32"], encoding=encoding)
+    assert not any("prefer" in row["file"] for row in done.sparsity_report["files"])
     assert done.parity["files"]["float32"]["encoding"] == encoding
     found = TFLiteRunner(done.files["float32"])(inputs)
     np.testing.assert_allclose(found, logits / 2.5, rtol=1e-5, atol=1e-5)
@@ -214,8 +238,11 @@ def test_a_damaged_file_fails_the_gate_and_leaves_nothing(
         path.write_bytes(bytes(whole))
 
     monkeypatch.setattr(file_format, "write", damaged)
+    # So many examples that chance cannot explain the difference.
+    inputs, labels = np.repeat(examples.inputs, 20, 0), np.repeat(examples.labels, 20)
+    many = dataclasses.replace(examples, inputs=inputs, labels=labels)
     with pytest.raises(ExportMismatch, match=f"ticket_{name}.tflite differs from the ticket by"):
-        exporting(ticket, tmp_path / "export", examples, formats=[name], encoding="dense")
+        exporting(ticket, tmp_path / "export", many, formats=[name], encoding="dense")
     assert not list(tmp_path.iterdir())
 
 
@@ -273,6 +300,64 @@ def test_an_export_that_lost_a_file_does_not_count(copy, ticket, done, lost):
     assert there(ticket, copy) is None
 
 
+def truncated(content, left):
+    return content[: int(left * len(content))]
+
+
+def test_a_damaged_export_does_not_count_and_no_file_of_it_is_measured(copy, ticket, done):
+    files = [path for path in copy.rglob("*") if path.is_file()]
+    for path in files:
+        whole = path.read_bytes()
+        place = len(whole) // 2
+        flipped = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        for damaged in (b"", truncated(whole, 0.5), whole[:-1], flipped):
+            path.write_bytes(damaged)
+            assert there(ticket, copy) is None, path
+            for name in FILES.values():
+                part = copy / name in (path, *path.parents)
+                if part or path.name == "parity.json":
+                    with pytest.raises(UsageError, match="is damaged") as caught:
+                        open_model(copy / name)
+                    assert "\n" not in str(caught.value)
+        path.write_bytes(whole)
+        assert there(ticket, copy).parity == done.parity
+    assert open_model(copy / "ticket_float32.tflite").kind == "tflite"
+
+
+def test_an_export_of_an_older_version_is_verified_by_its_sizes(copy, ticket, done):
+    path = copy / "parity.json"
+    old = {name: value for name, value in done.parity.items() if name != "sha256"}
+    path.write_text(json.dumps(old))
+    assert there(ticket, copy).parity == old
+    (copy / "ticket_float32.tflite").write_bytes(b"")
+    assert there(ticket, copy) is None
+    with pytest.raises(UsageError, match=r"ticket_float32\.tflite is damaged"):
+        open_model(copy / "ticket_float32.tflite")
+
+
+def test_an_export_of_a_newer_version_is_refused_by_name(copy, ticket, done):
+    newer = seal(done.parity).replace(b'"format": 2', b'"format": 3')
+    content = json.loads(newer)
+    del content["checksum"]
+    (copy / "parity.json").write_text(json.dumps(content))
+    with pytest.raises(NewerFormat, match="has format 3, of a newer version"):
+        there(ticket, copy)
+    with pytest.raises(NewerFormat, match="has format 3, of a newer version"):
+        open_model(copy / "ticket_float32.tflite")
+
+
+def test_what_a_killed_export_left_is_removed_even_if_the_export_is_found(copy, ticket, done):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with temporary(copy) as path:
+        left = path.parent / path.name.replace(f".{os.getpid()}.", f".{ended.pid}.")
+    left.mkdir()
+    shutil.copytree(copy, left / "content")
+    copy.rename(left / "before")  # It was killed between its two renames.
+    assert there(ticket, copy).parity == done.parity
+    assert [path.name for path in copy.parent.iterdir()] == ["export"]
+
+
 @pytest.mark.parametrize("parity", [None, "not json", '{"ticket": "another one"}', "[]"])
 def test_nothing_else_is_taken_for_an_export(ticket, tmp_path, parity):
     if parity is not None:
@@ -309,12 +394,18 @@ def test_what_is_no_export_is_never_replaced(ticket, examples, tmp_path, tree):
         ({"formats": ["onnx"]}, "formats=onnx: .*keras, saved_model, float32"),
         ({"formats": []}, "formats=: .*keras"),
         ({"output": "classes"}, "output=classes: .*logits, probabilities"),
-        ({"encoding": "zip"}, "encoding=zip: .*dense, sparse, compact"),
+        ({"encoding": "zip"}, "encoding=zip: .*dense, sparse, blocks, compact"),
         ({"formats": ["float32", "int8_qat"]}, "int8_qat needs training data"),
         (
             {"formats": ["float32", "keras"], "encoding": "sparse"},
-            "encoding=sparse: keras has no sparse encoding",
+            "encoding=sparse: keras has no such encoding; choose from dense, compact",
         ),
+        ({"formats": ["int8"], "encoding": "blocks"}, "encoding=blocks: int8 has no such encoding"),
+        ({"prefer": "beauty"}, "prefer=beauty: .*speed, size"),
+        ({"class_names": ["cat", "dog"]}, "class_names=cat,dog: 2 names for 3 classes"),
+        ({"class_names": ["cat", "dog", "a\nb"]}, "class_names=.*one line"),
+        ({"class_names": ["cat", "dog", 3]}, "class_names=3: .*string"),
+        ({"license": 3}, "license=3: .*string"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_at_once(ticket, examples, tmp_path, options, message):

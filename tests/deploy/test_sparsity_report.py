@@ -12,7 +12,8 @@ import tensorflow as tf
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy.latency import Latency
 from lotcal_tf.deploy.report_tables import report_text
-from lotcal_tf.deploy.sparsity_report import DENSE, MASKED, match_layers, sparsity_report
+from lotcal_tf.deploy.sparsity_report import DENSE, MASKED, sparsity_report
+from lotcal_tf.formats.format import StoredTensor
 from lotcal_tf.formats.tflite_file import operators
 from lotcal_tf.formats.tflite_file.stored import stored_tensors
 from lotcal_tf.pruning.compaction import compact
@@ -20,15 +21,10 @@ from lotcal_tf.pruning.compaction import compact
 layers = keras.layers
 
 
-@dataclasses.dataclass(frozen=True)
-class Stored:
-    """The fields of a `StoredTensor` that the report reads."""
-
-    name: str
-    size: int
-    zeros: int
-    sparse: bool
-    layer: str
+def tensor(name, model, layer, named=True):
+    """The kernel of a layer as a file holds it; its name may not show the layer."""
+    value = model.get_layer(layer).get_weights()[0]
+    return dataclasses.replace(StoredTensor.of(name, value), layer=layer if named else "")
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +64,11 @@ def files(masked, tmp_path_factory):
     }
 
 
-def stored(path, zeros):
+def stored(path, model):
     """The kernels of a file; hidden has more outputs than inputs, logits none of its layer's name."""
     kernels = operators.read(path).kernels
     return [
-        Stored(name, int(np.prod(use.shape)), zeros[layer], False, layer if named else "")
+        tensor(name, model, layer, named)
         for name, use in kernels.items()
         for layer, named in [("logits", False) if use.shape[0] == 3 else ("hidden", True)]
     ]
@@ -87,12 +83,9 @@ LATENCY = {
 @pytest.fixture(scope="module")
 def found(masked, files):
     tensors = {
-        "ticket.tflite": stored(files["ticket.tflite"], {"hidden": 9, "logits": 6}),
-        "small.tflite": stored(files["small.tflite"], {"hidden": 1, "logits": 0}),
-        "saved_model": [
-            Stored("a", 24, 9, False, "hidden"),
-            Stored("b", 18, 6, False, "logits"),
-        ],
+        "ticket.tflite": stored(files["ticket.tflite"], masked),
+        "small.tflite": stored(files["small.tflite"], compact(masked).model),
+        "saved_model": [tensor("a", masked, "hidden"), tensor("b", masked, "logits")],
     }
     return sparsity_report(
         masked,
@@ -101,7 +94,6 @@ def found(masked, files):
         paths=files,
         encodings={"small.tflite": "compact"},
         latency=LATENCY,
-        sparse_bytes={"ticket.tflite": 999},
     )
 
 
@@ -131,23 +123,15 @@ def test_a_row_a_file_with_its_bytes_and_latency(found, files):
     content = files["small.tflite"].read_bytes()
     assert (small.encoding, small.bytes) == ("compact", len(content))
     assert small.gzipped == len(gzip.compress(content, 6, mtime=0))
-    assert small.sparse_bytes is None and rows["ticket.tflite"].sparse_bytes == 999
     assert small.latency == LATENCY["small.tflite"] and rows[MASKED].latency == {}
     # A directory is all that is in it.
     assert rows["saved_model"].bytes == 1500
     assert rows["saved_model"].gzipped < 100
 
 
-def test_a_sparse_files_sparse_size_is_its_own(masked, files):
-    path = files["ticket.tflite"]
-    for encoding in ("sparse", "compact_sparse"):
-        given = {"paths": {"t": path}, "encodings": {"t": encoding}, "latency": {}}
-        (row,) = sparsity_report(masked, compact(masked), {}, **given).files
-        assert row.sparse_bytes == row.bytes == path.stat().st_size
-
-
-def test_an_ambiguous_kernel_is_unknown(masked, files):
-    tensors = [Stored("x", 24, 9, True, ""), Stored("y", 24, 3, True, "")]
+def test_a_kernel_that_the_file_does_not_show_is_unknown(masked, files):
+    # Of no layer's name, and without the zeros of the kernel of its size.
+    tensors = [StoredTensor.of("x", np.ones((4, 6))), StoredTensor.of("y", np.ones((5, 5)))]
     given = {"paths": {"t": files["ticket.tflite"]}, "encodings": {}, "latency": {}}
     rows = sparsity_report(masked, compact(masked), {"t": tensors}, **given).layers
     assert [row.executed for row in rows] == ["unknown", "unknown"]
@@ -155,22 +139,8 @@ def test_an_ambiguous_kernel_is_unknown(masked, files):
     assert [(row.zeros, row.weights) for row in rows] == [(9, 24), (6, 18)]
 
 
-def test_a_tensor_is_its_layers_by_name_and_size():
-    # A separable convolution holds two kernels; the first one that fits counts. `a/b` is nested.
-    shapes = {"pair": (3, 3, 4, 1), "a_b": (6, 6), "last": (6, 3), "p": (5, 2), "q": (2, 5)}
-    tensors = [
-        Stored("other", 40, 0, False, "pair"),
-        Stored("pair", 36, 0, False, "pair"),
-        Stored("nested", 36, 0, False, "a/b"),
-        Stored("unnamed", 18, 0, False, ""),
-        Stored("one of two", 10, 0, False, ""),
-    ]
-    found = {layer: tensor.name for layer, tensor in match_layers(tensors, shapes).items()}
-    assert found == {"pair": "pair", "a_b": "nested", "last": "unnamed"}
-
-
 def test_a_name_that_no_operator_reads_is_reported(masked, files):
-    tensors = [Stored("stranger", 24, 9, False, "hidden")]
+    tensors = [tensor("stranger", masked, "hidden")]
     given = {"paths": {"t": files["ticket.tflite"]}, "encodings": {}, "latency": {}}
     row = sparsity_report(masked, compact(masked), {"t": tensors}, **given).layers[0]
     assert row.executed == "not found"
@@ -210,7 +180,6 @@ def test_it_is_json_and_a_table(found):
         "33.3 % left out",
         "5.0 (7.5)",
         "20.0 (30.0)",
-        "999",
         "3.97 ×",
         "2.50 ×",
     ):

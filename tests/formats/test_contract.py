@@ -100,6 +100,7 @@ def test_a_row_names_a_documented_format(name):
     assert set(row.needs) <= {"validation", "training"}
     assert [other.file for other in registry.FORMATS.values()].count(row.file) == 1
     assert (type(file_format).encode is not Format.encode) or not row.sparse
+    assert (type(file_format).encode_blocks is not Format.encode_blocks) or not row.blocks
 
 
 @pytest.mark.parametrize("name", registry.FORMATS)
@@ -174,7 +175,7 @@ def test_every_zero_of_every_kernel_is_found(network, written, name, sparse):
     row = registry.FORMATS[name]
     tensors = row.load().stored_tensors(written(name, sparse))
     zeros.check(row.file, tensors, network)
-    kernels = {n[: n.rindex("/")]: v for n, v in masking.values(network).items() if v.ndim > 1}
+    kernels = {n[: n.rindex("/")]: v for n, v in masking.kernels(network).items()}
     assert len(tensors) == len(kernels)
     for tensor in tensors:
         # TFLite calls the last layer's kernel by the output's name.

@@ -40,3 +40,27 @@ def test_a_layer_that_cannot_be_quantised_is_named(tmp_path):
     ):
         Int8Qat().write(model, tmp_path / "a.tflite", MATERIAL)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("after", ["norm", "conv"])
+def test_a_convolution_that_is_read_twice_keeps_its_batch_norm(after, tmp_path, monkeypatch):
+    """Folding BatchNorm into the convolution would change what the other layer reads."""
+    monkeypatch.setattr(qat, "_STEPS", 3)
+    layers = keras.layers
+    given = keras.Input((4, 4, 2))
+    conv = layers.Conv2D(3, 2, name="conv")(given)
+    norm = layers.BatchNormalization(name="norm")(conv)
+    other = layers.Conv2D(3, 1, name="other")(conv)
+    if after == "norm":
+        norm = layers.ReLU()(norm)
+    x = layers.Flatten()(layers.Add()([norm, other]))
+    model = keras.Model(given, layers.Dense(3, name="logits")(x))
+    draw = np.random.default_rng(0)
+    model.set_weights([draw.uniform(0.5, 1.5, w.shape) for w in model.get_weights()])
+    inputs = draw.normal(size=(30, 4, 4, 2)).astype("float32")
+    classes = np.arange(30) % 3
+    material = Material(inputs, classes, ResidentSplit.of(inputs, classes))
+    path = tmp_path / "a.tflite"
+    Int8Qat().write(model, path, material)
+    wanted = model(inputs).numpy()
+    assert np.abs(TFLiteRunner(path)(inputs) - wanted).max() < 0.1 * np.ptp(wanted)

@@ -65,7 +65,7 @@ CASES = {
     "int64, LSTM with mask": (
         lambda: tokens(L.LSTM(4), L.Dropout(0.2), dtype="int64"),
         IDS,
-        (),
+        LITE,
     ),
     "mask through dropout": (
         lambda: tokens(L.Dropout(0.2), L.Conv1D(4, 2), L.GlobalMaxPooling1D()),

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from lotcal_tf.compat import keras
 from lotcal_tf.lottery import search
 from lotcal_tf.lottery.progress import (
     ProgressBar,
@@ -63,6 +64,22 @@ def test_the_bar_reaches_the_end_of_the_chain(begin, tmp_path, rewind, skipped):
     assert [done for _, done, _ in states] == sorted(done for _, done, _ in states)
     assert terminal.getvalue().count("% kept") == 3
     assert epochs_named(terminal.getvalue())[-1] == "level 2 epoch 1"
+
+
+class EndsEachLevel(keras.callbacks.Callback):
+    """As early stopping does."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+
+def test_the_bar_reaches_the_end_where_levels_stop_early(begin, tmp_path):
+    terminal = Terminal()
+    ends = EndsEachLevel()
+    begin(tmp_path, callbacks=[ends], observers=[ProgressBar(terminal)], **FIELDS).run()
+    states, done = bars(terminal.getvalue()), 3 * PER_LEVEL // 2
+    assert states[0] == (0, 0, 3 * PER_LEVEL)
+    assert states[-1] == (100, done, done)
 
 
 def test_the_bar_of_a_resumed_run_counts_what_is_left(begin, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from lotcal_tf import metrics
 from lotcal_tf.compat import keras
 from lotcal_tf.config.recipes import resolve
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import DamagedTicket, FieldError, TakenOver, UsageError
+from lotcal_tf.lottery.lock import WriterLock
 from lotcal_tf.lottery.run import run_experiment
 from lotcal_tf.lottery.store import RunStore
+from lotcal_tf.lottery.task import NamedTask
 
 
 def written(directory):
@@ -344,3 +347,139 @@ def test_what_is_no_ticket_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is not a ticket: give RUN/tickets/level_NN"):
         run_experiment(experiment, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+# --- interrupted, damaged and shared runs ----------------------------------------------------------
+
+
+@pytest.fixture
+def copy(digits, tmp_path):
+    """copy() continues a copy of the run, which a test may spoil."""
+    directory = tmp_path / "copy"
+    shutil.copytree(digits.directory, directory)
+    flags = {"model": "lenet_10", "epochs": 1, "levels": 2, "out": str(directory)}
+
+    def go_on(progress=False, takeover=False, **more):
+        return run_experiment(resolve(flags | more), progress=progress, takeover=takeover)
+
+    go_on.directory = directory
+    return go_on
+
+
+def without_times(directory):
+    """The content of all files that do not depend on the time."""
+    store = RunStore(directory)
+    headers = [store.header(level) for level in range(store.finished())]
+    for header in headers:
+        del header["record"]["seconds"]
+    tensors = {path.name: path.read_bytes() for path in directory.rglob("*.safetensors")}
+    return headers, tensors, (directory / "history.csv").read_bytes()
+
+
+def test_a_missing_level_is_trained_again_and_the_others_stay(digits, copy, capfd):
+    later = copy.directory / "tickets" / "level_02"
+    kept = {path: path.stat().st_mtime_ns for path in later.iterdir()}
+    shutil.rmtree(copy.directory / "tickets" / "level_01")
+    assert len(copy(levels=0).records) == 1  # Level 0 does not need it.
+    again = copy(progress=True)
+    assert f"level_01 is missing in {copy.directory}; it is trained again" in capfd.readouterr().err
+    assert [record["level"] for record in again.records] == [0, 1, 2]
+    assert without_times(copy.directory) == without_times(digits.directory)
+    assert {path: path.stat().st_mtime_ns for path in later.iterdir()} == kept
+
+
+def test_rows_that_a_kill_cut_off_are_written_by_the_same_command(digits, copy):
+    for name in ("metrics.csv", "history.csv"):
+        path = copy.directory / name
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    copy()
+    for name in ("metrics.csv", "history.csv"):
+        assert (copy.directory / name).read_bytes() == (digits.directory / name).read_bytes()
+
+
+def test_a_lost_record_is_written_by_the_same_command_only(digits, copy):
+    (copy.directory / "experiment.json").write_bytes(b"{")
+    with pytest.raises(UsageError, match=r"experiment\.json cannot be read"):
+        copy(lr=0.5)
+    copy()
+    record = RunStore(copy.directory).experiment()
+    assert record["run_id"] == RunStore(digits.directory).experiment()["run_id"]
+
+
+@pytest.mark.parametrize("levels", [0, 2, 3])
+def test_any_damaged_level_is_found_by_a_finished_and_by_an_extended_run(copy, levels):
+    path = copy.directory / "tickets" / "level_01" / "trained.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DamagedTicket, match=r"level_01/trained\.safetensors is damaged"):
+        copy(levels=levels)
+
+
+def test_a_directory_that_another_process_writes_is_refused_at_once(copy, monkeypatch, tree):
+    def fails(*_, **__):
+        raise AssertionError("no data is needed to refuse")
+
+    monkeypatch.setattr("lotcal_tf.data.digits.load", fails)
+    held = WriterLock(copy.directory)
+    before = tree(copy.directory)
+    for levels in (2, 3):
+        with pytest.raises(FieldError, match="^out=.*another call in this process"):
+            copy(levels=levels)
+    assert tree(copy.directory) == before
+    held.release()
+    copy()
+    assert not (copy.directory / ".writer").exists()
+
+
+def test_a_directory_of_a_dead_process_elsewhere_can_be_taken_over(copy):
+    owner = {"host": "another-host", "machine": "m", "pid": 1, "since": "today", "token": "t"}
+    (copy.directory / ".writer").write_text(json.dumps(owner))
+    with pytest.raises(FieldError, match="process 1 on another-host .*takeover=True"):
+        copy()
+    assert copy(takeover=True).found == 3
+
+
+def test_two_experiments_started_together_never_mix(tmp_path, monkeypatch):
+    """The other one begins, and even ends, between this one's first check and its first write."""
+    flags = {"model": "lenet_10", "epochs": 1, "levels": 0, "out": str(tmp_path / "run")}
+    load = NamedTask.load
+    other = RunStore(tmp_path / "run")
+    left = []
+
+    def meanwhile(self):
+        if not left:
+            other.lock()
+            other.begin({"run_id": "theirs", "identity": {}})
+        left.append(1)
+        return load(self)
+
+    monkeypatch.setattr(NamedTask, "load", meanwhile)
+    with pytest.raises(FieldError, match="another call in this process"):
+        run_experiment(resolve(flags), progress=False)
+    other.close()
+    with pytest.raises(FieldError, match="holds another run, theirs"):
+        run_experiment(resolve(flags), progress=False)
+    shutil.rmtree(tmp_path / "run")
+    left.clear()
+    monkeypatch.setattr(other, "lock", lambda: None)  # It has ended by then.
+    with pytest.raises(FieldError, match="holds another run, theirs"):
+        run_experiment(resolve(flags), progress=False)
+    assert RunStore(tmp_path / "run").experiment()["run_id"] == "theirs"
+    assert RunStore(tmp_path / "run").finished() == 0
+    assert not (tmp_path / "run" / ".writer").exists()
+
+
+def test_a_run_that_is_taken_over_stops_and_keeps_its_levels(copy, monkeypatch):
+    save = RunStore.save
+
+    def taken_over(self, ticket):
+        target = save(self, ticket)
+        path = copy.directory / ".writer"
+        path.write_text(path.read_text().replace('"token": "', '"token": "other'))
+        return target
+
+    monkeypatch.setattr(RunStore, "save", taken_over)
+    with pytest.raises(TakenOver, match="finished levels are kept"):
+        copy(levels=4)
+    assert RunStore(copy.directory).finished() == 4
+    assert (copy.directory / ".writer").exists()

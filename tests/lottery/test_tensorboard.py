@@ -65,7 +65,7 @@ def test_an_epochs_scalars_stand_at_epochs_counted_over_the_chain(log):
 def test_what_else_a_strategy_logs_stands_with_an_epochs_scalars(tmp_path):
     board = TensorBoardLog(tmp_path, HPARAMS, bins=5)
     board.on_start(1, [])
-    board.on_progress(Progress(1, 0, 1, Epoch(1, 1, 0.5, 0.25, 0.75, 0.0, {"cost": 0.125})))
+    board.on_progress(Progress(1, 0, 1, 2, Epoch(1, 1, 0.5, 0.25, 0.75, 0.0, {"cost": 0.125})))
     board.on_end()
     assert Log(None, tmp_path).series("epoch/train_cost") == [(3, 0.125)]
 

@@ -8,10 +8,12 @@ import pytest
 
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.errors import UsageError
+from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import Ticket, architecture_of, selected_level, wrap_for_training
 from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.masked import Masked
+from lotcal_tf.pruning.rewind import masked_start
 
 INPUTS = np.random.default_rng(3).normal(size=(5, 8)).astype("float32")
 
@@ -107,6 +109,32 @@ def test_wrapping_for_training_keeps_weights_and_leaves_the_model_alone(network)
     np.testing.assert_array_equal(masking.values(network)["hidden/kernel"], before["hidden/kernel"])
 
 
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_masks_of_all_kernels_come_back(depthwise, tmp_path):
+    layers = keras.layers
+    given = keras.Input((4, 4, 2))
+    x = layers.SeparableConv2D(3, 2, name="separable")(layers.DepthwiseConv2D(2, name="one")(given))
+    x = layers.Bidirectional(layers.LSTM(2), name="both")(layers.Reshape((2, 6))(x))
+    model = keras.Model(given, layers.Dense(3, name="logits")(x))
+    wrapped = wrap_for_training(model, ["logits"], depthwise=depthwise)
+    draw = np.random.default_rng(0)
+    masks = {n: draw.random(m.shape) < 0.5 for n, m in masking.mask_variables(wrapped).items()}
+    assert ("one/depthwise_kernel" in masks) == ("separable/depthwise_kernel" in masks) == depthwise
+    assert "separable/pointwise_kernel" in masks and len([n for n in masks if "both" in n]) == 4
+    values = masking.values(model)
+    store = RunStore(tmp_path)
+    store.begin({})
+    store.save(Ticket(0, architecture_of(model), masks, values, masked_start(values, masks), {}))
+    ticket = store.read(0)
+    network = ticket.network()
+    found = {name: mask.numpy() > 0 for name, mask in masking.mask_variables(network).items()}
+    assert found.keys() == masks.keys()
+    inputs = draw.normal(size=(3, 4, 4, 2)).astype("float32")
+    np.testing.assert_allclose(network(inputs), ticket.model()(inputs), rtol=1e-6, atol=1e-7)
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(found[name], mask)
+
+
 class Own(keras.layers.Dense, tfmot.sparsity.keras.PrunableLayer):
     """A user's layer that is not registered with Keras."""
 
@@ -120,11 +148,13 @@ def test_a_layer_of_ones_own_needs_its_class(ticket):
     values = masking.values(model)
     masks = {"own/kernel": np.ones((8, 3), bool)}
     own = Ticket(0, architecture_of(model), masks, values, values, {})
-    with pytest.raises(UsageError, match=r"cannot be built: .*or give custom_objects"):
+    with pytest.raises(UsageError, match=r"'Own' is not registered.*custom_objects"):
         own.model()
     classes = {"Own": Own}
     np.testing.assert_array_equal(own.model(classes)(INPUTS), model(INPUTS))
     assert list(masking.mask_variables(own.network(classes))) == ["own/kernel"]
+    brought = dataclasses.replace(own, custom_objects=classes)
+    np.testing.assert_array_equal(brought.model()(INPUTS), model(INPUTS))
 
 
 def test_architecture_is_canonical_json(network):

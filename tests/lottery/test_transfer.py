@@ -1,7 +1,6 @@
 """Tickets made ready for other data, another strategy or a control; levels that start from them."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.sealed import seal, unseal
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.search import Search
@@ -294,8 +294,7 @@ def test_a_run_in_progress_says_so(begin, tmp_path):
     begin(tmp_path, levels=0, plan="graph").run()
     assert Sources(str(tmp_path)).notes == ()
     path = tmp_path / "experiment.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps(told | {"experiment": {"levels": 4}}))
+    path.write_bytes(seal(unseal(path) | {"experiment": {"levels": 4}}))
     (note,) = Sources(str(tmp_path)).notes
     assert f"{tmp_path}: 1 of its 5 levels are finished" in note
 

@@ -221,27 +221,22 @@ class Own(layers.Layer):
         return super().get_config() | {"rate": self.rate}
 
 
-@pytest.mark.parametrize(
-    "layer, message",
-    [
-        (
-            lambda: Own(0.5, name="mine"),
-            r"'mine' \(Own\) contains a Keras Dropout.*StatelessDropout",
-        ),
-        (lambda: layers.TimeDistributed(layers.Dropout(0.5), name="mine"), "'mine'"),
-    ],
-)
-def test_a_keras_dropout_hidden_in_a_layer_is_refused_by_name(layer, message):
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_dropout_inside_other_layers_stays(rate):
     inputs = keras.Input((3, 4))
-    with pytest.raises(UsageError, match=message):
-        replace_dropout(keras.Model(inputs, layer()(inputs)))
-
-
-def test_a_hidden_dropout_that_drops_nothing_passes():
-    inputs = keras.Input((3, 4))
-    x = Own(0.0, name="mine")(layers.MultiHeadAttention(1, 2, name="attention")(inputs, inputs))
-    copy = replace_dropout(keras.Model(inputs, x))
+    attention = layers.MultiHeadAttention(1, 2, dropout=rate, name="attention")
+    copy = replace_dropout(keras.Model(inputs, Own(rate, name="mine")(attention(inputs, inputs))))
     assert type(copy.get_layer("mine")) is Own
+    assert type(copy.get_layer("mine").inner) is layers.Dropout
+
+
+def test_masks_of_keras_and_types_pass_through():
+    inputs = keras.Input((3,), dtype="int32")
+    x = layers.Embedding(4, 2, mask_zero=True)(inputs)
+    x = layers.Dropout(0.5, name="drop", dtype="mixed_bfloat16")(x)
+    stateless = replace_dropout(keras.Model(inputs, layers.LSTM(2)(x)))
+    assert stateless.get_layer("drop").compute_dtype == "bfloat16"
+    assert stateless.get_layer("drop").output._keras_mask is not None
 
 
 # --- passes ---------------------------------------------------------------------------------------

@@ -278,3 +278,15 @@ def test_a_subclassed_model_is_refused():
 
     with pytest.raises(UsageError, match="subclassed"):
         compact(Own())
+
+
+def test_constants_of_layers_with_their_own_type_are_merged():
+    keras.backend.set_floatx("float32")  # Rescaling and Multiply then meet a float64 constant
+    given = keras.Input((4,))
+    x = layers.Dense(3, name="x")(given)
+    model = keras.Model(given, layers.Multiply()([x, layers.Rescaling(0.5, 0.25)(x)]))
+    kernel = np.ones((4, 3), "float32")
+    kernel[:, 1] = 0
+    model.get_layer("x").set_weights([kernel, np.float32([0, 2, 1])])
+    found = compact(model).model(np.ones((1, 4), "float32")).numpy()
+    np.testing.assert_allclose(found, [[4 * 2.25, 2 * 1.25, 5 * 2.75]], rtol=1e-6)

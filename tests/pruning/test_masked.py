@@ -11,6 +11,16 @@ from lotcal_tf.pruning.masked import Masked, is_prunable, refuse_unknown
 layers = keras.layers
 
 
+class Strange(layers.Layer):
+    """A custom layer that does not say whether its kernel is prunable."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight("kernel", (shape[-1], 3))
+
+    def call(self, x):
+        return x @ self.kernel
+
+
 def test_output_and_gradient_are_those_of_weights_times_mask():
     layer = Masked(layers.Dense(2, use_bias=False))
     x = tf.constant([[1.0, 2.0, 3.0], [-1.0, 0.5, 4.0]])
@@ -33,11 +43,15 @@ def test_what_is_prunable_and_what_nobody_knows():
     assert is_prunable(layers.Dense(2)) and is_prunable(layers.LSTM(2))
     assert not is_prunable(layers.Flatten()) and not is_prunable(layers.BatchNormalization())
     refuse_unknown(layers.BatchNormalization())
-    strange = layers.EinsumDense("ab,bc->ac", (3,), name="mine")
+    strange = Strange(name="mine")
     strange(tf.ones((1, 2)))
     assert not is_prunable(strange)
-    with pytest.raises(UsageError, match=r"'mine' \(EinsumDense\) holds .*exclude=mine"):
+    with pytest.raises(UsageError, match=r"'mine' \(Strange\) holds .*exclude=mine"):
         refuse_unknown(strange)
+    # Inside a wrapper of Keras, too, which is excluded as a whole.
+    wrapped = layers.TimeDistributed(strange, name="each")
+    with pytest.raises(UsageError, match=r"'each' .*'mine' \(Strange\).*exclude=each"):
+        refuse_unknown(wrapped)
 
 
 def test_get_config_holds_every_argument_and_round_trips():

@@ -6,12 +6,14 @@ import pytest
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.optimizers import OPTIMIZERS
 from lotcal_tf.errors import UsageError
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.masked import PrunableLayer
 from lotcal_tf.pruning.masking import strip, wrap
 from lotcal_tf.pruning.rewind import masked_start
-from lotcal_tf.training.optimizer import build_optimizer
+from lotcal_tf.training.optimizer import level_rate, make_optimizer
 
 layers = keras.layers
 
@@ -106,6 +108,46 @@ def attention():
     return keras.Model(x, layers.Dense(3, name="b")(layers.Flatten()(y)))
 
 
+def gates():
+    """Recurrent layers with several kernels each; a bias of GRU has two dimensions."""
+    x = keras.Input((3, 4))
+    y = layers.Bidirectional(layers.GRU(3, return_sequences=True), name="both")(x)
+    cells = [layers.SimpleRNNCell(3), layers.LSTMCell(2)]
+    return keras.Model(x, layers.Dense(3, name="b")(layers.RNN(cells, name="cells")(y)))
+
+
+def distributed():
+    """A layer and a model over time steps."""
+    x = keras.Input((2, 4, 4, 1))
+    inner = keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            layers.Conv2D(2, 2),
+            layers.Flatten(),
+            layers.Dense(4, "tanh"),
+        ]
+    )
+    y = layers.TimeDistributed(inner, name="model")(x)
+    y = layers.TimeDistributed(layers.Dense(3, "tanh"), name="layer")(y)
+    return keras.Model(x, layers.Dense(3, name="b")(layers.Flatten()(y)))
+
+
+def unusual():
+    x = keras.Input((3, 4))
+    y = layers.Conv1DTranspose(3, 2, name="transposed")(x)
+    y = layers.EinsumDense("abc,cde->abde", (4, 2, 3), bias_axes="de", name="einsum")(y)
+    y = layers.ConvLSTM1D(2, 2, name="conv_lstm")(layers.Reshape((2, 4, 3))(y))
+    return keras.Model(x, layers.Dense(3, name="b")(layers.Flatten()(y)))
+
+
+def depthwise():
+    x = keras.Input((5, 5, 2))
+    y = layers.DepthwiseConv2D(2, name="depthwise")(x)
+    y = layers.SeparableConv2D(3, 2, name="separable")(y)
+    y = layers.DepthwiseConv1D(2, name="one")(layers.Reshape((9, 3))(y))
+    return keras.Model(x, layers.Dense(3, name="b")(layers.Flatten()(y)))
+
+
 def own():
     x = keras.Input((4,))
     return keras.Model(x, layers.Dense(3, name="b")(Own(5, name="own")(x)))
@@ -140,6 +182,40 @@ MODELS = {
         attention,
         [*(f"attention/kernel{place}" for place in ("", "_2", "_4", "_6")), "b/kernel"],
     ),
+    "gates": (
+        gates,
+        [
+            *(f"both/{name}" for name in ("kernel", "recurrent_kernel")),
+            *(f"both/{name}" for name in ("kernel_3", "recurrent_kernel_4")),
+            *(f"cells/{name}" for name in ("kernel", "recurrent_kernel")),
+            *(f"cells/{name}" for name in ("kernel_3", "recurrent_kernel_4")),
+            "b/kernel",
+        ],
+    ),
+    "distributed": (
+        distributed,
+        ["model/kernel", "model/kernel_2", "layer/kernel", "b/kernel"],
+    ),
+    "unusual": (
+        unusual,
+        [
+            "transposed/kernel",
+            "einsum/kernel",
+            "conv_lstm/kernel",
+            "conv_lstm/recurrent_kernel",
+            "b/kernel",
+        ],
+    ),
+    "depthwise": (
+        depthwise,
+        [
+            "depthwise/depthwise_kernel",
+            "separable/depthwise_kernel",
+            "separable/pointwise_kernel",
+            "one/depthwise_kernel",
+            "b/kernel",
+        ],
+    ),
     "own": (own, ["own/kernel", "b/kernel"]),
     "subclassed": (subclassed, ["subclassed/kernel", "subclassed/kernel_2"]),
     "nested": (
@@ -173,7 +249,7 @@ class Case:
     def __post_init__(self):
         keras.utils.set_random_seed(0)
         self.model = self.make()
-        self.network = wrap(self.model)
+        self.network = wrap(self.model, depthwise=self.make is depthwise)
         self.x = inputs_of(self.model)
         self.whole = outputs(self.network, self.x)
         self.masks = half_masked(self.network)
@@ -245,6 +321,29 @@ def test_gradients_of_masked_weights_are_zero_and_the_others_as_without_a_mask(c
     assert any(plain[name][~mask].any() for name, mask in case.masks.items())
 
 
+@pytest.mark.parametrize("jit", [True, False], ids=["xla", "graph"])
+@pytest.mark.parametrize("name", ["recurrent", "gates", "attention"])
+def test_compiled_steps_use_masked_weights(name, jit):
+    """Also where TensorFlow chooses among kernels for a layer: pruned values have no effect."""
+    case = Case(*MODELS[name])
+    values = masking.values(case.network)
+    loud = {n: np.where(mask, values[n], 100).astype("float32") for n, mask in case.masks.items()}
+    masking.assign(case.network, values | loud)
+    pruned = {n: masking.weight_variables(case.network)[n] for n in case.masks}
+
+    @tf.function(jit_compile=jit)
+    def step(x):
+        with tf.GradientTape() as tape:
+            found = case.network(x, training=True)
+        return found, tape.gradient(found, list(pruned.values()))
+
+    found, slopes = step(tf.constant(case.x))
+    np.testing.assert_allclose(found, case.y, rtol=1e-4, atol=1e-5)
+    for slope, mask in zip(slopes, case.masks.values(), strict=True):
+        slope = tf.convert_to_tensor(slope).numpy()
+        assert slope.any() and not slope[~mask].any()
+
+
 def test_stripping_leaves_a_plain_keras_model_that_computes_the_same(case):
     stripped = case.stripped
     np.testing.assert_array_equal(outputs(stripped, case.x), case.y)
@@ -285,6 +384,18 @@ def test_the_user_s_model_is_not_changed():
         np.testing.assert_array_equal(value, values[name])
 
 
+def test_a_frozen_layer_inside_a_wrapper_is_not_masked():
+    model = distributed()
+    model.get_layer("model").layer.layers[0].trainable = False
+    masks = masking.mask_variables(wrap(model))
+    # Weights that are trained come first, so that the dense kernel has the first name.
+    assert {name: tuple(mask.shape) for name, mask in masks.items()} == {
+        "model/kernel": (18, 4),
+        "layer/kernel": (4, 3),
+        "b/kernel": (6, 3),
+    }
+
+
 def test_frozen_layers_stay_frozen():
     model = dense()
     model.get_layer("a").trainable = False
@@ -298,6 +409,7 @@ def test_frozen_layers_stay_frozen():
     "make",
     [
         lambda: layers.GroupNormalization(1, name="mine"),
+        lambda: layers.PReLU(name="mine"),
         lambda: layers.DepthwiseConv2D(1, name="mine"),
         lambda: layers.BatchNormalization(name="mine"),
         lambda: layers.Rescaling(2.0, name="mine"),
@@ -320,9 +432,6 @@ def test_layers_without_a_trainable_kernel_to_prune_pass_unwrapped(make):
     "make",
     [
         lambda: Unknown(name="mine"),
-        lambda: layers.EinsumDense("abc,cd->abd", (3, 3), name="mine"),
-        lambda: layers.TimeDistributed(layers.Dense(3), name="mine"),
-        lambda: layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="mine"),
     ],
 )
 def test_an_unknown_layer_with_a_kernel_is_refused_by_name_unless_excluded(make):
@@ -465,7 +574,7 @@ def test_a_layer_s_own_precision_is_kept():
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_pruned_weights_are_exactly_zero_after_every_step(name, decay):
     keras.utils.set_random_seed(0)
     network = wrap(dense())
@@ -473,7 +582,8 @@ def test_pruned_weights_are_exactly_zero_after_every_step(name, decay):
     start = masked_start(masking.values(network), masks)
     masking.assign(network, start)
     momentum = {"momentum": 0.9} if name == "sgd" else {}
-    optimizer = build_optimizer(name, lr=0.05, steps_per_epoch=10, weight_decay=decay, **momentum)
+    settings = Experiment(optimizer=name, lr=0.05, weight_decay=decay, **momentum)
+    optimizer = make_optimizer(settings, level_rate(settings, 10))
     x = tf.random.stateless_normal((16, 4), (1, 2))
     y = tf.argmax(x[:, :3], axis=1)
     loss_function = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -9,18 +9,20 @@ from lotcal_tf.pruning.selection import (
     global_count,
     local_counts,
     openlth_count,
+    possible_rounds,
     prune,
+    survivors,
 )
 
 
 def prune_local(weights, masks, rates, rounds=1):
     """By magnitude, in each tensor."""
-    return prune(magnitudes(weights), masks, local_counts(masks, rates), rounds)
+    return prune(magnitudes(weights), masks, local_counts(survivors(masks), rates), rounds)
 
 
 def prune_global(weights, masks, rate, rounds=1):
     """By magnitude, all tensors together."""
-    return prune(magnitudes(weights), masks, global_count(masks, rate), rounds)
+    return prune(magnitudes(weights), masks, global_count(survivors(masks), rate), rounds)
 
 
 def magnitudes(weights):
@@ -268,7 +270,47 @@ def test_each_round_scores_what_the_round_before_left():
 def test_openlth_counts_give_the_published_sizes(dense, levels, left):
     # The count depends on sums alone, so some entries stand for what is not pruned.
     fixed = 500
-    survivors = dense - fixed
+    pruned = dense - fixed
     for _ in range(levels):
-        survivors -= openlth_count({"a": np.ones(survivors, bool)}, 0.2, fixed)
-    assert survivors + fixed == left
+        pruned -= openlth_count({"a": pruned}, 0.2, fixed)
+    assert pruned + fixed == left
+
+
+def pruned_in_fact(sizes, amount, rounds, seed):
+    """How many times `prune` succeeds, with random weights."""
+    draw = np.random.default_rng(seed)
+    weights = {name: draw.normal(size=size) for name, size in sizes.items()}
+    masks = {name: np.ones(size, bool) for name, size in sizes.items()}
+    for done in range(100):
+        try:
+            masks = prune(magnitudes(weights), masks, amount(survivors(masks)), rounds).masks
+        except UsageError:
+            return done
+    raise AssertionError("never ends")
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("scope", ["local", "global", "openlth"])
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_possible_rounds_are_those_that_pruning_does(scope, rounds, seed):
+    draw = np.random.default_rng(seed)
+    sizes = {name: int(draw.integers(1, 60)) for name in "abc"}
+    rates = dict(zip("abc", draw.uniform(0.1, 0.9, 3), strict=True))
+    amount = {
+        "local": lambda left: local_counts(left, rates),
+        "global": lambda left: global_count(left, rates["a"]),
+        "openlth": lambda left: openlth_count(left, rates["a"], 7),
+    }[scope]
+    possible = pruned_in_fact(sizes, amount, rounds, seed)
+    assert possible_rounds(sizes, amount, 100) == possible
+    assert possible_rounds(sizes, amount, possible + 1) == possible
+    assert possible_rounds(sizes, amount, possible) == possible
+
+
+def test_possible_rounds_by_hand():
+    # 10 -> 5 -> 2 (5/2 = 2.5 goes up to 3) -> 1; the last weight stays.
+    assert possible_rounds({"a": 10}, lambda left: local_counts(left, {"a": 0.5}), 9) == 3
+    # 4 of 4 + 1 -> 2 or 3 (halves up) go, one of each tensor stays: 5 -> 2, and none can go.
+    assert possible_rounds({"a": 4, "b": 1}, lambda left: global_count(left, 0.5), 9) == 1
+    # An empty tensor does not count.
+    assert possible_rounds({"a": 2, "b": 0}, lambda left: global_count(left, 0.5), 9) == 1

@@ -1,5 +1,7 @@
 """The user's Keras callbacks: which are accepted, and when they are called with what."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,7 +12,7 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset, ResidentSplit
 from lotcal_tf.errors import UsageError
 from lotcal_tf.pruning import masking
-from lotcal_tf.training.callbacks import check_callbacks
+from lotcal_tf.training.callbacks import check_callbacks, check_resumable, restore, states
 from lotcal_tf.training.trainer import Trainer
 
 EPOCHS, STEPS = 3, 5  # 40 training examples in batches of 8
@@ -242,3 +244,169 @@ def test_what_is_not_a_callback_of_this_keras_is_refused(callback, problem):
     with pytest.raises(UsageError, match=f"^callbacks: {problem}") as caught:
         check_callbacks([callback])
     assert "\n" not in str(caught.value)
+
+
+# What changes the training, and its state
+
+
+class SetsRate(keras.callbacks.Callback):
+    """Sets the learning rate before epoch 1, and records it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        rate = self.model.optimizer.learning_rate
+        self.seen.append(float(rate.numpy()))
+        if epoch == 1:
+            rate.assign(0.01)
+
+
+def test_a_rate_that_a_callback_sets_holds_until_the_level_ends(trainer):
+    """Against epochs that are trained by hand with that rate."""
+    start = masking.values(trainer.network)
+    setting = SetsRate()
+    train(trainer, 0, [setting])
+    assert setting.seen == pytest.approx([0.05, 0.05, 0.01])
+    found = masking.values(trainer.network)
+    masking.assign(trainer.network, start)
+    for progress in trainer.train(0):
+        if progress.step == STEPS and progress.epoch is None:
+            trainer.rate.fixed.assign(0.01)
+    for name, value in masking.values(trainer.network).items():
+        np.testing.assert_array_equal(found[name], value)
+    train(trainer, 1, [setting])
+    assert setting.seen[3] == pytest.approx(0.05)  # The next level begins with the schedule.
+
+
+def test_callbacks_of_keras_that_set_the_rate_have_an_effect(trainer):
+    seen = SetsRate()
+    seen.on_epoch_begin = lambda epoch, logs=None: seen.seen.append(
+        float(trainer.strategy.optimizer.learning_rate.numpy())
+    )
+    by_epoch = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    train(trainer, 0, [by_epoch, seen])
+    assert seen.seen == pytest.approx([0.025, 0.0125, 0.00625])
+    seen.seen.clear()
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        "val_loss", factor=0.1, patience=1, min_delta=100, mode="min"
+    )
+    train(trainer, 0, [plateau, seen])
+    assert seen.seen == pytest.approx([0.05, 0.05, 0.005])
+
+
+class Stops(keras.callbacks.Callback):
+    """Stops after some epochs over all levels."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = np.int64(0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs += 1
+        if self.epochs == 4:
+            self.model.stop_training = True
+
+
+class StopsWithState(Stops):
+    def state_dict(self):
+        return {"epochs": self.epochs, "rates": [0.5, None]}
+
+    def load_state_dict(self, state):
+        self.epochs = state["epochs"]
+
+
+class BadState(StopsWithState):
+    def state_dict(self):
+        return {"weights": np.ones(2)}
+
+
+class Restores(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        def put_back():
+            self.model.network.set_weights([])
+
+        put_back()
+
+
+class ReadsRate(keras.callbacks.Callback):
+    """Logs what others change."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rate = float(self.model.optimizer.learning_rate.numpy())
+        self.stopped = self.model.stop_training
+
+
+@pytest.mark.parametrize(
+    ("callback", "name"),
+    [
+        (Stops(), "stop_training"),
+        (Restores(), "set_weights"),
+        (SetsRate(), "assign"),
+        (
+            keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: setattr(epoch, "x", keras.backend.set_value(1, 2))
+            ),
+            "set_value",
+        ),
+    ],
+)
+def test_a_callback_that_changes_the_training_without_state_cannot_continue(callback, name):
+    check_callbacks([callback])
+    with pytest.raises(UsageError, match=rf"{name}.*load_state_dict") as caught:
+        check_resumable([ReadsRate(), callback], [], 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_callbacks_that_begin_each_level_anew_or_watch_can_continue(tmp_path):
+    kinds = keras.callbacks
+    callbacks = [
+        kinds.EarlyStopping(restore_best_weights=True),
+        kinds.ReduceLROnPlateau(),
+        kinds.LearningRateScheduler(lambda epoch, rate: rate),
+        kinds.ModelCheckpoint(str(tmp_path / "best.weights.h5"), save_weights_only=True),
+        kinds.CSVLogger(tmp_path / "log.csv"),
+        ReadsRate(),
+        Recorder(),
+    ]
+    check_resumable(callbacks, [], 1)
+
+
+def test_a_state_comes_back_as_it_was():
+    callbacks = [Recorder(), StopsWithState()]
+    callbacks[1].epochs += 3
+    stored = json.loads(json.dumps(states(callbacks)))
+    fresh = [StopsWithState(), Recorder()]
+    check_resumable(fresh, stored, 1)
+    restore(fresh, stored)
+    assert fresh[0].epochs == 3
+
+
+@pytest.mark.parametrize("callbacks", [[], [StopsWithState(), StopsWithState()]])
+def test_other_callbacks_with_state_cannot_continue(callbacks):
+    with pytest.raises(UsageError, match="StopsWithState.* same callbacks"):
+        check_resumable(callbacks, states([StopsWithState()]), 1)
+
+
+class AssignsAttribute(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.lr = 1  # Its own.
+        self.model.optimizer.learning_rate = 0.1
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: BadState(), "JSON"),
+        (lambda path: AssignsAttribute(), r"learning_rate.assign\("),
+        (lambda path: keras.callbacks.BackupAndRestore(str(path)), "leave it out"),
+        (
+            lambda path: keras.callbacks.ModelCheckpoint(str(path), load_weights_on_restart=True),
+            "load_weights_on_restart",
+        ),
+    ],
+)
+def test_what_would_change_a_level_unnoticed_is_refused(tmp_path, make, words):
+    with pytest.raises(UsageError, match=f"^callbacks: .*{words}"):
+        check_callbacks([make(tmp_path / "file")])

@@ -6,8 +6,10 @@ import tensorflow as tf
 
 from lotcal_tf.calibration.strategies import CrossEntropy, Mixup
 from lotcal_tf.compat import keras
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.augment import crop_flip, draw
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
+from lotcal_tf.errors import FieldError
 from lotcal_tf.models.stateless_dropout import Passes, StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import draw_seed, named_seed, step_seed
@@ -19,7 +21,7 @@ from lotcal_tf.training.compiled_loop import (
 )
 from lotcal_tf.training.distributed.cluster import Cluster
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
-from lotcal_tf.training.optimizer import build_optimizer
+from lotcal_tf.training.optimizer import level_rate, make_optimizer
 from lotcal_tf.training.predictor import Predictor
 
 BATCH, COUNT = 4, 30  # seven steps an epoch, two examples over
@@ -50,7 +52,8 @@ def make_network():
 
 def make_strategy():
     strategy = CrossEntropy(make_network())
-    optimizer = build_optimizer("sgd", lr=0.05, momentum=0.9, weight_decay=0.01, steps_per_epoch=7)
+    settings = Experiment(optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=0.01)
+    optimizer = make_optimizer(settings, level_rate(settings, 7))
     optimizer.build(strategy.network.trainable_variables)
     strategy.compile(optimizer=optimizer)
     return strategy
@@ -286,7 +289,8 @@ def test_images_are_changed_before_the_step_by_draws_of_its_own(
             )
         )
         strategy = kind(network, **({"mixup_a": 0.2} if kind is Mixup else {}))
-        optimizer = build_optimizer("sgd", lr=0.05, steps_per_epoch=7)
+        settings = Experiment(optimizer="sgd", lr=0.05)
+        optimizer = make_optimizer(settings, level_rate(settings, 7))
         optimizer.build(network.trainable_variables)
         strategy.compile(optimizer=optimizer)
         loops.append(CompiledLoop(strategy, BATCH, plan, augmentation, devices))
@@ -329,6 +333,15 @@ def test_dense_networks_are_compiled_and_convolutions_are_not_on_cpus(monkeypatc
 def test_the_plan_can_be_overridden(plan):
     assert choose_plan(plan, make_network()) == plan
     assert choose_plan(plan, convolutional()) == plan
+
+
+def test_what_xla_cannot_compile_runs_as_a_graph():
+    images = [keras.Input((4, 4, 1)), keras.layers.RandomZoom(0.5, name="zoom")]
+    network = keras.Sequential([*images, keras.layers.Flatten(), keras.layers.Dense(3)])
+    for plan in ("auto", "graph"):
+        assert choose_plan(plan, network) == "graph"
+    with pytest.raises(FieldError, match=r"plan=xla: .*'zoom' \(RandomZoom\).*graph"):
+        choose_plan("xla", network)
 
 
 @both_plans

@@ -15,7 +15,7 @@ from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import named_seed, step_seed
 from lotcal_tf.training.compiled_loop import MAX_STEPS_PER_CALL
-from lotcal_tf.training.optimizer import build_optimizer
+from lotcal_tf.training.optimizer import level_rate, make_optimizer
 from lotcal_tf.training.trainer import Trainer
 
 BATCH, EPOCHS, STEPS = 8, 3, 6  # of 50 training examples two are left over in each epoch
@@ -80,10 +80,10 @@ def by_hand(level=0, first=0, last=EPOCHS * STEPS):
     """Steps [first, last) of the schedule, one by one: the weights, and a row for every epoch."""
     network, dataset = make_network(), make_dataset()
     strategy = CrossEntropy(network)
-    settings = {"lr": 0.08, "momentum": 0.9, "weight_decay": 0.01, "lr_drops": (2,)}
-    optimizer = build_optimizer("sgd", steps_per_epoch=STEPS, **settings)
+    rate = level_rate(Experiment(**SCHEDULE), STEPS)
+    optimizer = make_optimizer(Experiment(**SCHEDULE), rate)
     optimizer.build(network.trainable_variables)
-    optimizer._learning_rate.offset.assign(first)
+    rate.begin(first)
     strategy.compile(optimizer=optimizer)
     rows, logs = [], []
     for step in range(first, last):
@@ -376,3 +376,53 @@ def test_a_stream_trains_as_memory_does_in_the_same_order(monkeypatch):
     rows = [train(trainer, 0) for trainer in trainers]
     assert_weights(trainers[0].network, masking.values(trainers[1].network))
     assert rows[0][0].row == pytest.approx(rows[1][0].row, rel=1e-6)
+
+
+# Moving averages and early stopping
+
+
+@pytest.mark.parametrize("plan", ["graph", "xla"])
+def test_averages_are_measured_and_stay_and_the_training_goes_on_without_them(plan):
+    """Against a level without averages, of whose weights after each step the average is taken."""
+    fields = {"lr_drops": (), "plan": plan}
+    plain, averaging = make_trainer(**fields), make_trainer(ema=0.75, **fields)
+    start = {name: v.numpy() for name, v in masking.weight_variables(plain.network).items()}
+    every, average, averages = range(1, EPOCHS * STEPS), dict(start), []
+    for progress in plain.train(0, pause_at=every):
+        if progress.epoch is None:
+            weights = masking.values(plain.network)
+            average = {n: 0.75 * average[n] + 0.25 * w for n, w in weights.items()}
+            if progress.step % STEPS == 0:
+                averages.append(average)
+    network, found, rows = make_network(), [], []
+    for progress in averaging.train(0):
+        if progress.epoch is not None:
+            found.append(masking.values(averaging.network))
+            rows.append(progress.epoch)
+    assert len(found) == EPOCHS
+    found[-1] = masking.values(averaging.network)  # After the level, they stay.
+    for mine, expected, row in zip(found, averages, rows, strict=True):
+        for name, value in expected.items():
+            np.testing.assert_allclose(mine[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+        masking.assign(network, mine)
+        measured = validate(network, averaging.dataset)
+        assert row.val_loss == pytest.approx(measured["val_loss"], rel=1e-4)
+
+
+def test_early_stopping_keeps_the_epoch_with_the_lowest_validation_nll():
+    fields = {"lr": 0.5, "lr_drops": (), "epochs": 12, "momentum": 0.0}
+    plain = [p.epoch.val_loss for p in make_trainer(**fields).train(0) if p.epoch is not None]
+    patience = 2
+    best = next(e for e in range(12) if all(v >= plain[e] for v in plain[e + 1 : e + 1 + patience]))
+    last = min(best + patience, 11)
+    assert last < 11, "the case must stop early"
+    trainer, weights, losses = make_trainer(early_stopping=patience, **fields), [], []
+    for progress in trainer.train(0):
+        if progress.epoch is not None:
+            losses.append(progress.epoch.val_loss)
+            weights.append(masking.values(trainer.network))
+    assert losses == plain[: last + 1]
+    assert (progress.step, progress.last_step) == ((last + 1) * STEPS, 12 * STEPS)
+    for name, value in masking.values(trainer.network).items():
+        np.testing.assert_array_equal(value, weights[best][name])
+    assert len(list(trainer.train(1))) > 0  # The next level is not affected.

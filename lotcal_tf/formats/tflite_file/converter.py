@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.saved_model import SavedModel
+from lotcal_tf.formats.zeros import owner
 from lotcal_tf.inputs import by_name, count, select, specs_of
+from lotcal_tf.models.keras_graph import copy_layer, is_nested, rebuild
+from lotcal_tf.pruning import masking
 
 _AT_ONCE = 50  # representative examples in one batch
+_L = keras.layers
+_RECURRENT = (_L.LSTM, _L.GRU, _L.SimpleRNN, _L.RNN)
+_MOST_STEPS = 256  # time steps that are unrolled; converting takes some 50 ms for each
 
 
 def convert(
@@ -43,6 +49,7 @@ def convert(
     Raises:
       UsageError: the model has operations that TFLite lacks; the message names them.
     """
+    model = _unrolled(model)
     with tempfile.TemporaryDirectory() as directory:
         SavedModel().write(model, Path(directory))
         with _quiet(), _frozen_garbage():
@@ -53,7 +60,7 @@ def convert(
             converter.target_spec.supported_ops = ops or [tf.lite.OpsSet.TFLITE_BUILTINS]
             if data is not None:
                 converter.representative_dataset = lambda: _blocks(by_name(data, specs_of(model)))
-            return _converted(converter)
+            return _converted(converter, model)
 
 
 def _blocks(inputs: dict[str, NDArray]) -> Iterator[Any]:
@@ -66,27 +73,101 @@ def _blocks(inputs: dict[str, NDArray]) -> Iterator[Any]:
         yield block if several else list(block.values())
 
 
-def _converted(converter: Any) -> bytes:
+def _unrolled(model: "keras.Model") -> "keras.Model":
+    """A copy in which recurrent layers are unrolled over their time steps; other models as they are.
+
+    TFLite's loops need a fixed batch size, their quantisation crashes the process, and its fused LSTM
+    keeps its state from one call to the next.
+
+    Raises:
+      UsageError: a recurrent layer cannot be unrolled.
+    """
+    recurrent = {
+        path: layer
+        for path, layer in masking.leaf_layers(model)
+        if any(_is_loop(part) for part in layer._flatten_layers())
+    }
+    if not recurrent:
+        return model
+    for path, layer in recurrent.items():
+        steps = _steps(layer, layer.get_input_shape_at(0))
+        if not all(count is not None and count <= _MOST_STEPS for count in steps):
+            raise UsageError(
+                f"TFLite cannot run layer {path!r} ({type(layer).__name__}), which loops over time steps: "
+                "only LSTM, GRU, SimpleRNN and RNN with a fixed number of steps, at most "
+                f"{_MOST_STEPS}, are unrolled; choose the format keras or saved_model"
+            )
+
+    def unroll(layer: "keras.layers.Layer") -> "keras.layers.Layer":
+        if not any(layer is one for one in recurrent.values()):
+            return copy_layer(layer)
+        whole = {"class_name": type(layer).__name__, "config": layer.get_config()}
+        return copy_layer(layer, _with_unroll(whole)["config"])
+
+    copy = rebuild(model, unroll)
+    masking.assign(copy, masking.values(model))
+    return copy
+
+
+def _is_loop(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.RNN) and not layer.unroll
+
+
+def _steps(layer: "keras.layers.Layer", shape: Any) -> list[int | None]:
+    """The number of time steps of each loop in a layer; None: open, or the loop cannot be unrolled.
+
+    Args:
+      layer: a layer that is not a nested model.
+      shape: of its input, or a list of the shapes of its inputs.
+    """
+    shape = shape[0] if isinstance(shape, list) else shape
+    loops = [part for part in layer._flatten_layers() if _is_loop(part)]
+    if type(layer) is _L.TimeDistributed and is_nested(layer.layer):
+        inner = [part for _, part in masking.leaf_layers(layer.layer)]
+        return [n for part in inner for n in _steps(part, part.get_input_shape_at(0))]
+    if type(layer) is _L.TimeDistributed:
+        return _steps(layer.layer, (shape[0], *shape[2:]))
+    if type(layer) in (*_RECURRENT, _L.Bidirectional):
+        return [shape[not loop.time_major] if type(loop) in _RECURRENT else None for loop in loops]
+    return [None for _ in loops]
+
+
+def _with_unroll(config: Any) -> Any:
+    """A serialised layer in which all recurrent layers have `unroll=True`, however deeply nested."""
+    if isinstance(config, list | tuple):
+        return type(config)(_with_unroll(item) for item in config)
+    if not isinstance(config, dict):
+        return config
+    found = {key: _with_unroll(value) for key, value in config.items()}
+    if found.get("class_name") in {kind.__name__ for kind in _RECURRENT} and "config" in found:
+        found["config"] = found["config"] | {"unroll": True}
+    return found
+
+
+def _converted(converter: Any, model: "keras.Model") -> bytes:
     try:
         return bytes(converter.convert())
     except Exception as error:
-        # The class has no public name.
-        if type(error).__name__ != "ConverterError":
-            raise
-        raise UsageError(_first_cause(str(error))) from error
+        # The converter raises its own error, and several others while it quantises.
+        raise UsageError(_first_cause(str(error), model)) from error
 
 
-def _first_cause(message: str) -> str:
-    """One line for the converter's long error: the operations that TFLite lacks."""
+def _first_cause(message: str, model: "keras.Model") -> str:
+    """One line for the converter's long error: the operations that TFLite lacks, and their layer."""
     # The error lists the operations, or names the fused one at which the converter stopped.
     ops = re.findall(r"\btf\.([A-Z]\w*)\(", message) or re.findall(r'fused\["(\w+):"', message)
     missing = sorted(set(ops) - {"StatefulPartitionedCall"})
     if missing:
+        places = [path for path, _ in masking.leaf_layers(model)]
+        scopes = re.findall(r'"[^"/]+/([^"@]+)@__inference', message)
+        layers = sorted({owner(scope, places) for scope in scopes} - {""})
+        where = f" of layer {', '.join(map(repr, layers))}" if layers else ""
         return (
-            f"TFLite does not support {', '.join(missing)}, which the model uses: choose the format "
-            "keras or saved_model, or replace the layer"
+            f"TFLite does not support {', '.join(missing)}{where}: choose the format keras or "
+            "saved_model, or replace the layer"
         )
-    return f"the model cannot be converted to TFLite: {message.strip().splitlines()[0]}"
+    lines = message.strip().splitlines() or ["no reason is given"]
+    return f"the model cannot be converted to TFLite: {lines[0]}"
 
 
 @contextlib.contextmanager

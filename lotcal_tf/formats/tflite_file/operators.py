@@ -61,8 +61,9 @@ def read(path: Path) -> Graph:
             source, densified = passed_on.get(inputs[0], (inputs[0], False))
             passed_on[int(operator.outputs[0])] = (source, densified or name == "DENSIFY")
             continue
-        # The first input is the activations, the second the kernel, the third the bias.
-        for index in inputs[1:2]:
+        # The first input is the activations, the second the kernel, the third the bias. Only a table
+        # of embeddings is a constant first input.
+        for index in inputs[:2]:
             source, densified = passed_on.get(index, (index, False))
             tensor = graph.tensors[source]
             shape = tuple(int(size) for size in tensor.shape)

@@ -10,7 +10,11 @@ from lotcal_tf.formats.format import StoredTensor
 from lotcal_tf.formats.tflite_file import flatbuffer, sparsity
 
 # How the names of operations begin that multiply by a kernel.
-_MULTIPLYING = ("MatMul", "Conv2D", "Conv1D", "Conv3D", "depthwise", "Tensordot")
+_MULTIPLYING = (
+    *("MatMul", "Conv2D", "Conv1D", "Conv3D", "depthwise", "Tensordot", "Einsum"),
+    *("separable_conv", "conv1d_transpose", "conv2d_transpose", "conv3d_transpose"),
+    "embedding_lookup",
+)
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:
@@ -53,7 +57,8 @@ def _stored(model: Any, number: int) -> StoredTensor:
 def _layer_in(name: str) -> str:
     """The layer that a tensor belongs to, by its name, which lists the operations merged into it.
 
-    `net/relu/Relu;net/conv/Conv2D1` holds the weights of `conv`.
+    `net/relu/Relu;net/conv/Conv2D1` holds the weights of `conv`, `net/attention/query/einsum/Einsum`
+    those of a part of `attention`.
     """
     for op in name.split(";"):
         path, _, kind = op.rpartition("/")

@@ -22,6 +22,7 @@ from lotcal_tf.calibration.strategy import Logs, Strategy, mean_over_replicas
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.errors import FieldError, LotcalError, WorkerLost
+from lotcal_tf.models.precision import is_mixed
 from lotcal_tf.pruning import masking
 from lotcal_tf.training.distributed.batch_norm import synchronise
 from lotcal_tf.training.distributed.cluster import Cluster, wait_for_workers
@@ -87,16 +88,23 @@ class Distribution:
         """Whether this process writes the files."""
         return self._cluster is None or self._cluster.is_chief
 
-    def check(self, experiment: Experiment, strategy: type[Strategy]) -> None:
+    def check(
+        self,
+        experiment: Experiment,
+        strategy: type[Strategy],
+        network: "keras.Model | None" = None,
+    ) -> None:
         """Checks that the devices can share the steps of an experiment.
 
         Args:
           experiment: the experiment.
           strategy: the class of its calibration strategy.
+          network: the network to train.
 
         Raises:
           FieldError: the batch size is not divisible by the number of devices, the loss of the
-            calibration strategy is not a mean over examples, or the plan is `xla`.
+            calibration strategy is not a mean over examples, the plan is `xla`, or layers compute
+            in 16 bits.
         """
         if experiment.batch_size % self.replicas:
             problem = f"is shared by {self.replicas} devices: must be a multiple of {self.replicas}"
@@ -110,6 +118,9 @@ class Distribution:
         if self._tf_distribution is not None and experiment.plan == "xla":
             problem = f"distribute={experiment.distribute} runs steps as a graph: leave plan out"
             raise FieldError("plan", experiment.plan, problem)
+        if self.replicas > 1 and network is not None and is_mixed(network):
+            problem = "layers compute in 16 bits (mixed precision): train with distribute=none"
+            raise FieldError("distribute", experiment.distribute, problem)
 
     def plan(self, plan: str) -> str:
         """Returns the plan of the steps: several devices need `graph`."""

@@ -6,7 +6,7 @@ import pytest
 from lotcal_tf.compat import keras
 from lotcal_tf.formats.format import Material
 from lotcal_tf.formats.tflite import Float16, Int8, TFLiteRunner
-from lotcal_tf.formats.tflite_file import flatbuffer, sparsity
+from lotcal_tf.formats.tflite_file import flatbuffer, operators, sparsity
 from lotcal_tf.formats.tflite_file.converter import convert
 from lotcal_tf.pruning import masking
 
@@ -59,3 +59,62 @@ def test_the_converters_own_encoding_is_read_too(tmp_path):
     kernels = [v for v in masking.values(model).values() if v.ndim > 1]
     assert all(np.moveaxis(kernel, -1, 0).tobytes() in found for kernel in kernels)
     assert any(tensor.sparsity is not None for tensor in tensors)
+
+
+@pytest.fixture(scope="module")
+def blocks():
+    """blocks(share) → a network of which only the hidden layer has blocks of zeros.
+
+    `share` of its blocks have values; the other kernels have scattered zeros.
+    """
+
+    def made(share):
+        layers = keras.layers
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 4)),
+                layers.Conv2D(8, 3, name="conv"),
+                layers.Flatten(),
+                layers.Dense(64, name="hidden"),
+                layers.Dense(16, name="last"),
+            ]
+        )
+        draw = np.random.default_rng(2)
+        values = masking.values(model)
+        keep = draw.permutation(72 * 64) < share * 72 * 64
+        values["hidden/kernel"] *= np.repeat(keep.reshape(72, 64), 4, axis=0)
+        for name in ("conv/kernel", "last/kernel"):
+            values[name] *= draw.random(values[name].shape) < 0.3
+        masking.assign(model, {name: v + 0.0 for name, v in values.items()})  # no −0
+        return model
+
+    return made
+
+
+def test_only_blocks_that_a_sparse_kernel_skips_stay_sparse(blocks, tmp_path):
+    model = blocks(0.1)
+    content = sparsity.only_fast_blocks(convert(model, sparse=True))
+    (tmp_path / "blocks.tflite").write_bytes(content)
+    graph = operators.read(tmp_path / "blocks.tflite")
+    assert "DENSIFY" not in graph.operators
+    found = {use.shape: (use.sparse, use.densified, use.block) for use in graph.kernels.values()}
+    assert found == {
+        (8, 3, 3, 4): (False, False, ()),
+        (64, 288): (True, False, (1, 4)),
+        (16, 64): (False, False, ()),
+    }
+    outputs = TFLiteRunner(tmp_path / "blocks.tflite")(INPUTS)
+    np.testing.assert_allclose(outputs, model(INPUTS), rtol=1e-4, atol=1e-5)
+    unpacked = flatbuffer.unpack(content)
+    tensors = [unpacked.subgraphs[0].tensors[n] for n in flatbuffer.kernels(unpacked)]
+    values = {value.tobytes() for value in (sparsity.dense_values(unpacked, t) for t in tensors)}
+    kernels = [v for v in masking.values(model).values() if v.ndim > 1]
+    assert all(np.moveaxis(kernel, -1, 0).tobytes() in values for kernel in kernels)
+
+
+def test_without_a_faster_kernel_there_is_no_file_in_blocks(blocks):
+    # More than an eighth of the blocks have values; or no kernel is in blocks at all.
+    assert sparsity.only_fast_blocks(convert(blocks(0.2), sparse=True)) is None
+    scattered = convert(network(0.1, convolutional=True), sparse=True)
+    assert sparsity.only_fast_blocks(scattered) is None
+    assert sparsity.only_fast_blocks(convert(blocks(0.1))) is None

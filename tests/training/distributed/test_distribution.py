@@ -20,6 +20,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset, ResidentSplit
 from lotcal_tf.errors import FieldError, LotcalError, WorkerLost
+from lotcal_tf.models.precision import policy
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import draw_seed, step_seed
 from lotcal_tf.training.distributed import distribution
@@ -65,9 +66,14 @@ def make_trainer(devices, **fields):
     return Trainer(experiment, CrossEntropy, make_network(), dataset, devices)
 
 
-def trained(devices):
+# Not Adam, which makes steps of full size of the rounding errors in gradients that are 0.
+OPTIONS = {"nesterov": True, "ema": 0.5, "clip_norm": 0.5, "early_stopping": 1, "epochs": 3}
+OPTIONS |= {"schedule": "cosine", "warmup_epochs": 0.5}
+
+
+def trained(devices, **fields):
     """Two levels' training: rows, weights, and the weights of a step in the middle."""
-    trainer, captured = make_trainer(devices), []
+    trainer, captured = make_trainer(devices, **fields), []
     found = []
     for progress in trainer.train(0, pause_at=[8]):
         if progress.step == 8:
@@ -137,6 +143,8 @@ def main():
                 "replicas": devices.replicas,
                 "one": one,
                 "two": two[1],
+                "one, options": trained(ONE_DEVICE, **OPTIONS)[1],
+                "two, options": trained(devices, **OPTIONS)[1],
                 "drawn": draws(devices),
                 "estimated": estimated(two[0]),
                 "biases": changed_by_a_callback(two[0]),
@@ -156,9 +164,10 @@ def compared():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_two_devices_train_as_one(compared):
+@pytest.mark.parametrize("options", ["", ", options"])
+def test_two_devices_train_as_one(compared, options):
     assert compared["replicas"] == 2
-    one, two = compared["one"], compared["two"]
+    one, two = compared[f"one{options}"], compared[f"two{options}"]
     np.testing.assert_allclose(two["rows"], one["rows"], rtol=1e-5)
     for kind in ("weights", "captured"):
         for name, value in one[kind].items():
@@ -210,6 +219,15 @@ def test_what_cannot_be_shared_out_is_refused(fields, strategy, told):
     ONE_DEVICE.check(experiment, strategy)
     with pytest.raises(FieldError, match=told):
         TwoDevices().check(experiment, strategy)
+
+
+def test_mixed_precision_is_not_shared_out():
+    with policy("mixed_bfloat16"):
+        network = make_network()
+    experiment = Experiment(batch_size=8, distribute="mirrored")
+    ONE_DEVICE.check(experiment, CrossEntropy, network)
+    with pytest.raises(FieldError, match="distribute=mirrored: .* distribute=none"):
+        TwoDevices().check(experiment, CrossEntropy, network)
 
 
 def test_distributed_steps_are_not_compiled_whole():

@@ -1,0 +1,88 @@
+"""The arguments of the library's functions, declared and checked like the fields of an experiment."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lotcal_tf.config.fields import checked, declared, not_negative, positive
+from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SEVERITIES, SIZE, SPEED
+from lotcal_tf.errors import FieldError
+
+
+def _formats(value: tuple[str, ...]) -> str | None:
+    """At least one format."""
+    known = value and all(name in FORMATS for name in value)
+    return None if known else f"choose from {', '.join(FORMATS)}"
+
+
+def _severities(value: tuple[int, ...]) -> str | None:
+    known = value and all(severity in SEVERITIES for severity in value)
+    return None if known else f"choose from {', '.join(map(str, SEVERITIES))}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportArguments:
+    """Arguments of `export_ticket`; see there."""
+
+    formats: tuple[str, ...] = declared(DEFAULT_FORMATS, "", check=_formats)
+    encoding: str | None = declared(None, "", choices=tuple(ENCODINGS))
+    prefer: str = declared(SPEED, "", choices=(SPEED, SIZE))
+    output: str = declared("logits", "", choices=("logits", "probabilities"))
+    scaled: bool | None = declared(None, "")
+    seconds: float = declared(0.5, "", check=not_negative)
+    reuse: bool = declared(False, "")
+    license: str | None = declared(None, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureArguments:
+    """Arguments of `measure_model`; see there."""
+
+    split: str = declared("test", "", choices=("test", "val"))
+    scaled: bool = declared(False, "")
+    shifts: tuple[str, ...] = declared((), "")
+    severities: tuple[int, ...] = declared(SEVERITIES, "", check=_severities)
+    input_range: float = declared(1.0, "", check=positive)
+    progress: bool = declared(True, "")
+
+
+def for_export(given: Mapping[str, Any], tolerance: Any, progress: Any) -> ExportArguments:
+    """Checks arguments of `export_ticket`.
+
+    Args:
+      given: those of `ExportArguments`, by name.
+      tolerance: a dataclass of numbers.
+      progress: a function.
+
+    Raises:
+      FieldError: a value is of the wrong kind or outside its range.
+    """
+    if not dataclasses.is_dataclass(tolerance) or isinstance(tolerance, type):
+        problem = "must be a lotcal_tf.Tolerance, e.g. Tolerance(accuracy=0.02)"
+        raise FieldError("tolerance", tolerance, problem)
+    for name, value in vars(tolerance).items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not_negative(value):
+            raise FieldError(f"tolerance.{name}", value, "must be a finite number, 0 or more")
+    if not callable(progress):
+        raise FieldError("progress", progress, "must be a function that takes a line of text")
+    return checked(ExportArguments, given)
+
+
+def path_of(name: str, value: Any, others: str = "") -> Path:
+    """A path that was passed as text or as a path.
+
+    Args:
+      name: the argument.
+      value: what was passed.
+      others: what else the argument can be, for the message.
+
+    Raises:
+      FieldError: it is neither.
+    """
+    if isinstance(value, str | os.PathLike) and str(value):
+        return Path(value)
+    kind = type(value).__name__ if value != "" else "an empty string"
+    raise FieldError(name, kind, f"must be a path{others}")

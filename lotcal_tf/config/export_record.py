@@ -1,0 +1,93 @@
+"""The record of an export, `parity.json`, with the checksums of all files beside it. No TensorFlow here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lotcal_tf.config.sealed import seal, unseal
+from lotcal_tf.errors import NewerFormat, UsageError
+from lotcal_tf.files import parts, sha256_of, size_of
+
+PARITY = "parity.json"
+
+
+def seal_export(directory: Path) -> None:
+    """Adds the checksums of all files of a new export to its record."""
+    path = directory / PARITY
+    record = json.loads(path.read_bytes())
+    others = [part for part in parts(directory) if part != path]
+    sums = {part.relative_to(directory).as_posix(): sha256_of(part) for part in others}
+    path.write_bytes(seal({**record, "sha256": sums}))
+
+
+def read_export(directory: Path) -> dict[str, Any]:
+    """The record of an export.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is damaged.
+      NewerFormat: it is of a newer version of the package.
+    """
+    return unseal(directory / PARITY)
+
+
+def damaged_file(directory: Path, record: dict[str, Any], below: str = "") -> str | None:
+    """The first file of an export that is missing or does not match its checksum; None if all do.
+
+    Exports of older versions have no checksums; the sizes of their files are compared.
+
+    Args:
+      directory: of the export.
+      record: see `read_export`.
+      below: only this file, or the files of this directory.
+    """
+    if "sha256" not in record:
+        sizes = {row["file"]: row["bytes"] for row in record["files"].values()}
+        return next(
+            (
+                name
+                for name, size in sizes.items()
+                if name.startswith(below) and _size(directory / name) != size
+            ),
+            None,
+        )
+    sums = {
+        name: digest
+        for name, digest in record["sha256"].items()
+        if not below or name == below or name.startswith(f"{below}/")
+    }
+    return next((n for n, digest in sums.items() if _digest(directory / n) != digest), None)
+
+
+def check_exported(path: Path) -> None:
+    """Verifies the checksum of a file, or of a directory of files, that lies in an export.
+
+    Raises:
+      UsageError: it is damaged, or the record of the export is.
+    """
+    if not (path.parent / PARITY).is_file():
+        return
+    try:
+        damaged = damaged_file(path.parent, read_export(path.parent), path.name)
+    except NewerFormat:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path.parent / PARITY} is damaged ({error}): export the ticket again"
+        ) from error
+    if damaged is not None:
+        raise UsageError(
+            f"{path.parent / damaged} is damaged: it does not match its checksum in {PARITY}; export "
+            "the ticket again"
+        )
+
+
+def _size(path: Path) -> int | None:
+    return size_of(path) if path.exists() else None
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return sha256_of(path)
+    except OSError:
+        return None

@@ -1,0 +1,178 @@
+"""The process around a command: its standard streams and the signals that end it.
+
+A terminal that goes away, a closed stream or a broken pipe must not end a run, and a character that
+a terminal cannot show must not either.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, TextIO, cast
+
+# The exit codes of shells for a process that a signal ended.
+_CODES = {number: 128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+# Errors of a stream on a full disk: what is lost there was wanted.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asks the process to end.
+
+    Attributes:
+      name: of the signal.
+      code: the exit code.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.name, self.code = signal.Signals(number).name, _CODES[signal.Signals(number)]
+        super().__init__(self.name)
+
+
+class Tolerant:
+    """A text stream whose failures to write are ignored.
+
+    Args:
+      stream: the stream; None: nothing is written.
+      replace: whether to connect the file of a broken stream to the null device, so that nothing
+        else in this process fails at it.
+
+    Attributes:
+      full: the error of a stream on a full disk; None if there was none.
+    """
+
+    def __init__(self, stream: TextIO | None, replace: bool = False) -> None:
+        self._stream, self._replace = stream, replace
+        self.full: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Writes text, with escapes for characters that the stream cannot encode."""
+        if self._stream is not None:
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                encoding = self._stream.encoding or "ascii"
+                self.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            except (OSError, ValueError) as error:  # ValueError: it is closed.
+                self._broken(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes the stream."""
+        if self._stream is not None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError) as error:
+                self._broken(error)
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:
+            return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _broken(self, error: Exception) -> None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            self.full = error
+        stream, self._stream = self._stream, None
+        if self._replace and stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
+
+
+def tolerant(stream: TextIO | None) -> TextIO:
+    """A stream like the given one, whose failures to write are ignored."""
+    return cast(TextIO, stream if isinstance(stream, Tolerant) else Tolerant(stream))
+
+
+@contextlib.contextmanager
+def safe_streams() -> Iterator[Tolerant]:
+    """Makes the standard streams tolerant, and flushes them at the end; gives standard output."""
+    _open_missing()
+    before = sys.stdout, sys.stderr
+    out, err = (Tolerant(stream, replace=True) for stream in before)
+    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
+    try:
+        yield out
+    finally:
+        out.flush()
+        err.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _open_missing() -> None:
+    """Opens the null device in place of closed standard streams.
+
+    Otherwise the next file that is opened would take the number of a standard stream, and messages of
+    C++ code would be written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Lets SIGINT, SIGTERM and SIGHUP raise `Stopped` in the `with` block. The second signal ends the process.
+
+    Ignored signals stay ignored, as `nohup` wants it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Only the main thread can set handlers.
+        return
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {n: h for n in _CODES if (h := signal.getsignal(n)) in usual}
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not stopping.is_set():
+            stopping.set()
+            raise Stopped(number)
+
+    with _second_signal_exits():
+        try:
+            for number in before:
+                signal.signal(number, stop)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _second_signal_exits() -> Iterator[None]:
+    """Ends the process at the second signal that it handles.
+
+    A handler in Python waits until a running TensorFlow program returns. The numbers of signals are
+    written to a pipe at once, and another thread reads them.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def watch() -> None:
+        with open(reading, "rb", buffering=0) as signals:  # noqa: PTH123
+            if signals.read(1) and (number := signals.read(1)):
+                os._exit(128 + number[0])
+
+    threading.Thread(target=watch, name="lotcal_tf signals", daemon=True).start()
+    outer = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(outer)
+        os.close(writing)  # The thread ends.

@@ -1,0 +1,80 @@
+"""Paired intervals, compared with formulas and with simulations of known truth."""
+
+import numpy as np
+import pytest
+
+from lotcal_tf import metrics
+from lotcal_tf.metrics.intervals import LEVEL
+
+DRAW = np.random.default_rng(5)
+LOGITS = DRAW.normal(size=(300, 5)) * 2
+LABELS = np.where(DRAW.random(300) < 0.7, LOGITS.argmax(1), DRAW.integers(0, 5, 300))
+OTHERS = LOGITS * 1.1 + DRAW.normal(size=LOGITS.shape) * 0.3
+
+
+def test_differences_are_those_of_the_metrics():
+    found = metrics.paired_intervals(LABELS, LOGITS, OTHERS, bins=7)
+    assert list(found) == ["accuracy", "nll", "brier", "ece"]
+    for name, interval in found.items():
+        options = {"bins": 7} if name == "ece" else {}
+        before, after = (getattr(metrics, name)(LABELS, z, **options) for z in (LOGITS, OTHERS))
+        assert interval.difference == pytest.approx(after - before, abs=1e-12)
+        middle = (interval.low + interval.high) / 2
+        assert middle == pytest.approx(interval.difference, abs=1e-12)
+
+
+def test_means_have_the_interval_of_paired_differences():
+    def examples(logits):
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        truth = np.eye(5)[LABELS]
+        return {
+            "accuracy": logits.argmax(1) == LABELS,
+            "nll": -np.log((p * truth).sum(1)),
+            "brier": ((p - truth) ** 2).sum(1),
+        }
+
+    found = metrics.paired_intervals(LABELS, LOGITS, OTHERS)
+    before, after = examples(LOGITS), examples(OTHERS)
+    assert LEVEL == 0.99
+    for name in before:
+        changes = after[name].astype(float) - before[name]
+        half = 2.5758293 * changes.std() / np.sqrt(300)
+        assert found[name].high - found[name].difference == pytest.approx(half)
+
+
+def test_the_ece_has_a_paired_bootstrap():
+    draw = np.random.default_rng(8)
+    rises = []
+    for _ in range(1500):
+        chosen = draw.integers(300, size=300)
+        y, first, second = LABELS[chosen], LOGITS[chosen], OTHERS[chosen]
+        rises.append(metrics.ece(y, second) - metrics.ece(y, first))
+    found = metrics.paired_intervals(LABELS, LOGITS, OTHERS)["ece"]
+    # Both estimate the same standard error, within 4 % of simulation error.
+    assert (found.high - found.low) / 2 == pytest.approx(2.5758293 * np.std(rises), rel=0.1)
+
+
+def test_equal_predictions_differ_by_nothing_and_results_repeat():
+    same = metrics.paired_intervals(LABELS, LOGITS, LOGITS)
+    assert {(one.difference, one.low, one.high) for one in same.values()} == {(0, 0, 0)}
+    first, second = (metrics.paired_intervals(LABELS, LOGITS, OTHERS) for _ in range(2))
+    assert first == second
+
+
+def test_one_example_has_an_interval_without_width():
+    found = metrics.paired_intervals(LABELS[:1], LOGITS[:1], OTHERS[:1])
+    for interval in found.values():
+        assert interval.low == pytest.approx(interval.difference) == pytest.approx(interval.high)
+
+
+def test_a_shift_from_under_to_over_confidence_is_hardly_ever_taken_for_a_rise():
+    """Confidence 0.97, then 0.99, of predictions that are right in 98 % of all cases: equal ECEs."""
+    draw, refused = np.random.default_rng(2), 0
+
+    def sure(confidence):
+        return np.log(np.tile([confidence, 1 - confidence], (360, 1)))
+
+    for _ in range(100):
+        labels = (draw.random(360) >= 0.98).astype(int)
+        refused += metrics.paired_intervals(labels, sure(0.97), sure(0.99))["ece"].low > 0.005
+    assert refused <= 3
