@@ -100,21 +100,20 @@ def write(job: Job, target: Path, scratch: Path, background: Background) -> Writ
       UsageError, ExportMismatch: see `export`.
     """
     model = in_float32(job.ticket.model())
-    # By name, as files take several inputs; a tuple is in the order of the ticket's model.
-    specs, inputs = specs_of(model), job.examples.inputs
-    inputs = by_name(inputs, specs) if len(specs) > 1 else inputs
-    if job.scaled:
-        fold_temperature(model, job.temperature, select(inputs, spread(count(inputs), _PROBED)))
-    compaction = compact(model)
+    inputs = _named(job.examples.inputs, model)
     # The ticket runs as a second copy without the temperature: this verifies the folding, too.
     runner = KerasRunner(in_float32(job.ticket.model()))
     ticket = Opened(Path("the ticket"), "ticket", runner)
     ticket.check_fits(example_shape(inputs), None, f"the {job.examples.split} data")
     material = dataclasses.replace(job.examples.material, examples=inputs)
     if material.validation is not None:
+        material = dataclasses.replace(material, validation=_named(material.validation, model))
         ticket.check_fits(example_shape(material.validation), None, "the validation data")
     if material.training is not None:
         ticket.check_fits(material.training.shape, None, "the training data")
+    if job.scaled:
+        fold_temperature(model, job.temperature, select(inputs, spread(count(inputs), _PROBED)))
+    compaction = compact(model)
     ticket_outputs = background.run(runner, inputs)
     example = select(inputs, slice(1))
     candidates = Candidates(model, compaction, job.output, material, scratch, example)
@@ -130,6 +129,12 @@ def write(job: Job, target: Path, scratch: Path, background: Background) -> Writ
         references[DENSE] = candidates.reference(dense, "dense")
         references[MASKED] = candidates.reference(model, "masked")
     return Written(model, compaction, ticket_outputs, files, references)
+
+
+def _named(inputs: Any, model: "keras.Model") -> Any:
+    """Several inputs by name, as files take them; a tuple is in the order of the ticket's model."""
+    specs = specs_of(model)
+    return by_name(inputs, specs) if len(specs) > 1 and count(inputs) else inputs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -430,7 +430,7 @@ def test_inputs_of_another_shape_are_refused(ticket, inputs, examples, tmp_path)
 
 def test_a_folding_that_is_wrong_is_not_exported(ticket, examples, tmp_path, monkeypatch):
     """The files are compared with the logits of the ticket, not with those of the folded model."""
-    monkeypatch.setattr(steps, "fold_temperature", lambda model, temperature: None)
+    monkeypatch.setattr(steps, "fold_temperature", lambda model, temperature, inputs: None)
     with pytest.raises(ExportMismatch):
         exporting(ticket, tmp_path / "export", examples, formats=["keras"])
     assert not list(tmp_path.iterdir())

@@ -141,6 +141,35 @@ def test_a_model_goes_all_the_way(name, tmp_path):
         assert found == pytest.approx(ticket.metrics["nll"], abs=limit), kind
 
 
+@pytest.mark.parametrize("form", ["list", "dict"])
+def test_a_keras3_model_takes_several_inputs_in_its_order_and_by_name(form, tmp_path):
+    """Also where a temperature is fitted to the int8 file, whose inputs are sorted by name."""
+    keras3 = pytest.importorskip("keras")
+    layers = keras3.layers
+    text, meta = keras3.Input((6,), dtype="int32", name="text"), keras3.Input((5,), name="meta")
+    read = layers.Flatten()(layers.Embedding(20, 4)(text))
+    inputs = [text, meta] if form == "list" else {"text": text, "meta": meta}
+    model = keras3.Model(inputs, layers.Dense(3)(layers.Concatenate()([read, meta])))
+    x = tuple(LIST) if form == "list" else DICT
+    data = stream(x, np.eye(3)[LABELS], np.ones(COUNT)).batch(7)
+    run = train(model, data, tmp_path / "run", stream(x, LABELS).batch(4))
+    wanted = run.selected.predictions["test/logits"]
+    exported = export_ticket(
+        run.selected,
+        tmp_path / "export",
+        (x, LABELS),
+        (x, LABELS),
+        formats=["int8"],
+        tolerance=WIDE,
+        scaled=True,
+        seconds=0,
+    )
+    found = measure_model(exported.files["int8"], (DICT, LABELS), progress=False).metrics["nll"]
+    scaled = wanted / run.selected.record["temperature"]
+    nll = -tf.nn.log_softmax(scaled).numpy()[np.arange(COUNT), LABELS].mean()
+    assert found <= nll + 0.05  # The file's own temperature was fitted on these examples.
+
+
 def unfixed(model, x):
     """The logits of a model that may have a fixed batch size of 20."""
     if model.inputs[0].shape[0] != 20:
