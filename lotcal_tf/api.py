@@ -39,12 +39,13 @@ from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
 from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
+from lotcal_tf.inputs import Specs, arranged, flat, specs_of
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
-from lotcal_tf.lottery.task import GivenTask
+from lotcal_tf.lottery.task import GivenTask, as_stored
 from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.metrics import DEFAULT_BINS
-from lotcal_tf.models.checks import classes_of, example_shape
+from lotcal_tf.models.checks import classes_of
 from lotcal_tf.models.given import GivenModel
 from lotcal_tf.training.given_optimizer import take_objects
 
@@ -100,6 +101,9 @@ def find_tickets(
       train, test, validation: `(inputs, labels)` arrays or pandas objects, Hugging Face data sets, or
         `tf.data` pipelines of pairs, single or in batches. Labels are class numbers from 0, `(N,)` or
         `(N, 1)`, or one-hot `(N, K)`.
+        Inputs of a model with several inputs are a dictionary by the names of the inputs, or a tuple
+        in the order of `model.inputs`. `train` may be `(inputs, labels, weights)`: the loss is the
+        mean of weight · loss over a batch; metrics are not weighted.
         Test data is never used for selection; without it, tables show validation metrics.
         validation=None: split from train (field `validation_size`).
       config: a recipe file, only without a model; as `--config` of the command.
@@ -114,8 +118,9 @@ def find_tickets(
         alive less than five minutes ago.
       **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, out, …) and
         hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes,
-        `optimizer` an instance of a Keras optimizer, and `lr` a Keras schedule, whose steps count
-        from the beginning of a level; copies are trained. The same call continues a run.
+        `optimizer` an instance of a Keras optimizer, `lr` a Keras schedule, whose steps count from the
+        beginning of a level (copies are trained), and `class_weight` Keras's dictionary
+        {class: weight}. The same call continues a run.
 
     Raises:
       UsageError: data, model or a field is not valid, or another process writes the run directory.
@@ -125,6 +130,8 @@ def find_tickets(
     """
     values, optimizer = take_objects(_texts(fields))
     model = str(model) if isinstance(model, Path) else model
+    if isinstance(values.get("class_weight"), Mapping):
+        values["class_weight"] = _by_class(values["class_weight"])
     classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
     values |= {name: custom.name_of(found) for name, found in classes.items()}
     given = any(data is not None for data in (train, test, validation))
@@ -139,11 +146,11 @@ def find_tickets(
         if isinstance(model, str) and not registry.is_model_file(model):
             raise FieldError("model", model, "beside data, pass a Keras model or a .keras file")
         given_model = GivenModel.of(model, custom_objects)
-        count = classes_of(given_model.model)
+        number = classes_of(given_model.model)
         experiment = _experiment(values)
-        shape = example_shape(given_model.model)
+        takes = specs_of(as_stored(given_model.model))
         dataset = given_data.dataset(
-            train, test, validation, experiment, classes=count, shape=shape
+            train, test, validation, experiment, classes=number, takes=takes
         )
         task_of = functools.partial(GivenTask, model=given_model, dataset=dataset)
     _refuse_workers(experiment)
@@ -164,6 +171,18 @@ def _refuse_workers(experiment: Experiment) -> None:
     if experiment.distribute == "multi_worker":
         problem = "is for the train command: workers must meet before TensorFlow is first used"
         raise FieldError("distribute", experiment.distribute, problem)
+
+
+def _by_class(weights: Mapping[Any, Any]) -> tuple[Any, ...]:
+    """Keras's dictionary of class weights as the tuple that the field takes.
+
+    Raises:
+      FieldError: its keys are not the numbers of all classes.
+    """
+    if set(weights) != set(range(len(weights))):
+        problem = "its keys must be the class numbers 0, 1, …, each once"
+        raise FieldError("class_weight", dict(weights), problem)
+    return tuple(weights[place] for place in range(len(weights)))
 
 
 def _experiment(values: Mapping[str, Any]) -> Experiment:
@@ -266,7 +285,7 @@ def export_ticket(
         examples = request.examples(ticket, _text(config), values, progress)
     else:
         examples = Examples.given(
-            test, validation, train, classes=request.classes, shape=request.shape
+            test, validation, train, classes=request.classes, takes=request.takes
         )
     return export(
         request.ticket,
@@ -383,12 +402,19 @@ def _given_parts(
         raise UsageError(f"{opened.path} does not say how many classes it has")
     if not isinstance(unseen, Mapping) and (isinstance(unseen, str) or len(unseen)):
         raise UsageError("unseen must be a dictionary of names and inputs where test is given")
-    inside: dict[str, Any] = {"classes": classes, "input_range": input_range}
-    others = {
-        name: given_data.part((inputs, np.zeros(_count(inputs), np.int32)), split=name, **inside)
-        for name, inputs in (unseen.items() if isinstance(unseen, Mapping) else ())
+    takes, ordered = opened.runner.inputs, opened.runner.ordered
+    inside: dict[str, Any] = {
+        "classes": classes,
+        "input_range": input_range,
+        "takes": takes,
+        "ordered": ordered,
     }
-    return given_data.part(test, split="test", shape=opened.runner.shape, **inside), others
+    others = {}
+    for name, inputs in unseen.items() if isinstance(unseen, Mapping) else ():
+        inputs = arranged(inputs, takes, f"{name} inputs", ordered=ordered)
+        labels = np.zeros(_count(inputs if len(takes) == 1 else flat(inputs)[0][1]), np.int32)
+        others[name] = given_data.part((inputs, labels), split=name, **inside)
+    return given_data.part(test, split="test", **inside), others
 
 
 def _count(inputs: Any) -> int:
@@ -469,9 +495,9 @@ class _ExportRequest:
         return classes_of(self.ticket.dense())
 
     @property
-    def shape(self) -> tuple[int | None, ...] | None:
-        """The shape of one input, see `example_shape`."""
-        return example_shape(self.ticket.dense())
+    def takes(self) -> Specs:
+        """The inputs of the ticket's model."""
+        return specs_of(self.ticket.dense())
 
     def origin(self) -> dict[str, Any]:
         """The dense network and the record of the run; empty if the run is unknown."""

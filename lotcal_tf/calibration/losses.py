@@ -26,6 +26,19 @@ def cross_entropy(labels: "tf.Tensor", logits: "tf.Tensor") -> "tf.Tensor":
     return -tf.reduce_sum(_distribution(labels, log_p) * log_p, -1)
 
 
+def mean(losses: "tf.Tensor", weights: "tf.Tensor | None" = None) -> "tf.Tensor":
+    """The mean of w·loss over a batch, as Keras weights examples: divided by N, not by Σ w.
+
+    Args:
+      losses: `(N,)`.
+      weights: w, `(N,)`; None: all 1.
+
+    Returns:
+      A float32 scalar.
+    """
+    return tf.reduce_mean(losses if weights is None else losses * weights)
+
+
 def vwcc(labels: "tf.Tensor", logits: "tf.Tensor") -> "tf.Tensor":
     """Variance-weighted confidence calibration (Seo et al., CVPR 2019; arXiv 2002.03875).
 
@@ -54,6 +67,7 @@ def mda(
     *,
     weight: float = 1.0,
     prior: Sequence[float] = (),
+    example_weights: "tf.Tensor | None" = None,
 ) -> "tf.Tensor":
     """Marginal distribution alignment (Arazo et al. 2019; arXiv 2002.03875).
 
@@ -65,6 +79,7 @@ def mda(
       logits: `(N, K)`.
       weight: w, 0 or more.
       prior: q, K shares that add up to 1; empty for uniform.
+      example_weights: `(N,)` weights of the cross-entropy; None: all 1.
 
     Returns:
       A float32 scalar.
@@ -74,7 +89,7 @@ def mda(
     shares = list(prior) or [1.0 / classes] * classes
     entropy = sum(q * math.log(q) for q in shares if q > 0)
     distance = entropy - tf.reduce_sum(tf.constant(shares, tf.float32) * _log_mean(log_p, 0))
-    return tf.reduce_mean(cross_entropy(labels, logits)) + weight * distance
+    return mean(cross_entropy(labels, logits), example_weights) + weight * distance
 
 
 def lwcc(labels: "tf.Tensor", logits: "tf.Tensor", *, weight: float = 0.3) -> "tf.Tensor":
@@ -119,6 +134,7 @@ def nba(
     weight: float = 0.3,
     bins: int = 10,
     width: float = 0.02,
+    example_weights: "tf.Tensor | None" = None,
 ) -> "tf.Tensor":
     """Normalised bin assignment (arXiv 2002.03875): penalises confidences in the extreme bins.
 
@@ -131,6 +147,7 @@ def nba(
       weight: w, 0 or more.
       bins: number of bins M.
       width: width of the soft edges of the bins, in units of confidence, above 0.
+      example_weights: `(N,)` weights of the cross-entropy; None: all 1.
 
     Returns:
       A float32 scalar.
@@ -142,7 +159,7 @@ def nba(
     centres = (tf.range(bins, dtype=tf.float32) + 0.5) / bins
     extremity = tf.square(2 * centres - 1)
     penalty = tf.reduce_sum(extremity * shares)
-    return tf.reduce_mean(cross_entropy(labels, logits)) + weight * penalty
+    return mean(cross_entropy(labels, logits), example_weights) + weight * penalty
 
 
 def soft_counts(confidence: "tf.Tensor", *, bins: int, width: float) -> "tf.Tensor":

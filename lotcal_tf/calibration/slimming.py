@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lotcal_tf.calibration.losses import cross_entropy
+from lotcal_tf.calibration.losses import cross_entropy, mean
 from lotcal_tf.calibration.strategy import Logs, Strategy
+from lotcal_tf.compat import keras
 from lotcal_tf.config import hyperparameters
 from lotcal_tf.errors import UsageError
 
@@ -105,6 +106,7 @@ class Slimming(Strategy):
     """
 
     Hyperparameters = hyperparameters.Slimming
+    takes_weights = True
     log_names = (*Strategy.log_names, "cost")
 
     def __init__(self, network: Any, **given: Any) -> None:
@@ -113,11 +115,11 @@ class Slimming(Strategy):
 
     def train_step(self, data: Any) -> Logs:
         """See `Strategy.train_step`."""
-        inputs, labels = data
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
             price = cost(self.network)
-            loss = tf.reduce_mean(cross_entropy(labels, logits)) + self.penalty()
+            loss = mean(cross_entropy(labels, logits), weights) + self.penalty()
             loss += self.hyper.slimming_strength * price
             loss += self.hyper.slimming_decay * worthless(self.network)
         return self.descend(tape, loss, labels, logits) | {"cost": price}

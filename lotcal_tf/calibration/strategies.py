@@ -15,12 +15,14 @@ from lotcal_tf.seeds import draw_seed, random_bits
 class CrossEntropy(Strategy):
     """Minimises the batch's mean cross-entropy."""
 
+    takes_weights = True
+
     def train_step(self, data: Any) -> Logs:
         """See `Strategy.train_step`."""
-        inputs, labels = data
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
-            loss = tf.reduce_mean(losses.cross_entropy(labels, logits)) + self.penalty()
+            loss = losses.mean(losses.cross_entropy(labels, logits), weights) + self.penalty()
         return self.descend(tape, loss, labels, logits)
 
 
@@ -28,45 +30,64 @@ class VarianceWeighted(Strategy):
     """Minimises `losses.vwcc`."""
 
     Hyperparameters = hyperparameters.Vwcc
+    takes_weights = True
 
     def train_step(self, data: Any) -> Logs:
         """See `Strategy.train_step`."""
-        inputs, labels = data
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             logits = self.stochastic(inputs)
-            loss = tf.reduce_mean(losses.vwcc(labels, logits)) + self.penalty()
+            loss = losses.mean(losses.vwcc(labels, logits), weights) + self.penalty()
         return self.descend(tape, loss, labels, logits)
 
 
 class Mixup(Strategy):
     """Cross-entropy of λx_i + (1 − λ)x_j with labels λy_i + (1 − λ)y_j (arXiv 1710.09412).
 
-    Pairs come from a random permutation of the batch; each example has its own λ ~ Beta(a, a).
+    Pairs come from a random permutation of the batch; each example has its own λ ~ Beta(a, a). With
+    weights w of examples, the loss is λ·w_i·CE(y_i) + (1 − λ)·w_j·CE(y_j).
+
+    Raises:
+      FieldError: an input of the network is an integer, e.g. a token, which cannot be mixed.
     """
 
     Hyperparameters = hyperparameters.Mixup
     batch_wide = True  # An example may be mixed with one on another device.
+    takes_weights = True
+
+    def __init__(self, network: "keras.Model", **given: Any) -> None:
+        super().__init__(network, **given)
+        for x in network.inputs:
+            if not x.dtype.is_floating or _read_as_tokens(x):
+                problem = (
+                    f"mixes inputs, and input {x.node.layer.name!r} of the model holds integers: "
+                    "choose another strategy"
+                )
+                raise FieldError("calib", "mixup", problem)
 
     def train_step(self, data: Any) -> Logs:
         """See `Strategy.train_step`."""
-        inputs, labels = data
-        inputs, labels = self.mix(inputs, tf.one_hot(labels, self.network.output_shape[-1]))
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        labels = tf.one_hot(labels, self.network.output_shape[-1])
+        targets = labels if weights is None else labels * weights[:, None]
+        inputs, (labels, targets) = self.mix(inputs, (labels, targets))
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
-            loss = tf.reduce_mean(losses.cross_entropy(labels, logits)) + self.penalty()
+            # Cross-entropy is linear in the labels, and so in their weights.
+            loss = tf.reduce_mean(losses.cross_entropy(targets, logits)) + self.penalty()
         return self.descend(tape, loss, labels, logits)
 
-    def mix(self, inputs: "tf.Tensor", labels: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+    def mix(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
         """Mixes each example of a batch with another one.
 
         Args:
-          inputs: `(N, …)` float.
-          labels: `(N, K)` float, e.g. one-hot.
+          inputs: `(N, …)` float, or nested dictionaries and tuples of such tensors.
+          labels: `(N, K)` float, e.g. one-hot; likewise.
 
         Returns:
-          Mixed inputs and labels of the same shapes.
+          Mixed inputs and labels of the same structure and shapes.
         """
-        count = inputs.shape[0]
+        count = tf.nest.flatten(inputs)[0].shape[0]
         keys = random_bits(draw_seed("mixup/pairs"), count)
         order = tf.argsort(tf.bitcast(keys, tf.int64))
         # Beta draws are quantiles of uniform ones: `Beta.sample` gives other numbers if compiled.
@@ -77,7 +98,17 @@ class Mixup(Strategy):
         import tensorflow_probability as tfp
 
         share = tfp.distributions.Beta(self.hyper.mixup_a, self.hyper.mixup_a).quantile(uniform)
-        return _mixture(share, inputs, order), _mixture(share, labels, order)
+        mixed: tuple[Any, Any] = tf.nest.map_structure(
+            lambda values: _mixture(share, values, order), (inputs, labels)
+        )
+        return mixed
+
+
+def _read_as_tokens(x: "keras.KerasTensor") -> bool:
+    """Whether an `Embedding` reads an input, whatever type the input declares."""
+    readers = (node.outbound_layer for node in x.node.layer.outbound_nodes)
+    # A masked layer is inside its wrapper.
+    return any(isinstance(getattr(r, "layer", r), keras.layers.Embedding) for r in readers)
 
 
 def _mixture(share: "tf.Tensor", values: "tf.Tensor", order: "tf.Tensor") -> "tf.Tensor":
@@ -88,11 +119,14 @@ def _mixture(share: "tf.Tensor", values: "tf.Tensor", order: "tf.Tensor") -> "tf
 class MarginalDistributionAlignment(Strategy):
     """Minimises `losses.mda`.
 
+    Weights of examples apply to the cross-entropy, not to the marginal distribution of the batch.
+
     Raises:
       FieldError: the prior does not have one share per class of the network.
     """
 
     Hyperparameters = hyperparameters.Mda
+    takes_weights = True
     batch_wide = True
 
     def __init__(self, network: "keras.Model", **given: Any) -> None:
@@ -106,11 +140,17 @@ class MarginalDistributionAlignment(Strategy):
 
     def train_step(self, data: Any) -> Logs:
         """See `Strategy.train_step`."""
-        inputs, labels = data
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         hyper = self.hyper
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
-            loss = losses.mda(labels, logits, weight=hyper.calib_weight, prior=hyper.prior)
+            loss = losses.mda(
+                labels,
+                logits,
+                weight=hyper.calib_weight,
+                prior=hyper.prior,
+                example_weights=weights,
+            )
             loss += self.penalty()
         return self.descend(tape, loss, labels, logits)
 
@@ -119,14 +159,15 @@ class LikelihoodWeighted(Strategy):
     """Minimises `losses.lwcc`."""
 
     Hyperparameters = hyperparameters.Lwcc
+    takes_weights = True
 
     def train_step(self, data: Any) -> Logs:
         """See `Strategy.train_step`."""
-        inputs, labels = data
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
             each = losses.lwcc(labels, logits, weight=self.hyper.calib_weight)
-            loss = tf.reduce_mean(each) + self.penalty()
+            loss = losses.mean(each, weights) + self.penalty()
         return self.descend(tape, loss, labels, logits)
 
 
@@ -134,25 +175,30 @@ class LikelihoodWeightedStochastic(Strategy):
     """Minimises `losses.lwcc_si`."""
 
     Hyperparameters = hyperparameters.LwccSi
+    takes_weights = True
 
     def train_step(self, data: Any) -> Logs:
         """See `Strategy.train_step`."""
-        inputs, labels = data
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             logits = self.stochastic(inputs)
             each = losses.lwcc_si(labels, logits, weight=self.hyper.calib_weight)
-            loss = tf.reduce_mean(each) + self.penalty()
+            loss = losses.mean(each, weights) + self.penalty()
         return self.descend(tape, loss, labels, logits)
 
 
 class NormalisedBinAssignment(Strategy):
-    """Minimises `losses.nba`."""
+    """Minimises `losses.nba`.
+
+    Weights of examples apply to the cross-entropy, not to the bins of the batch.
+    """
 
     Hyperparameters = hyperparameters.Nba
+    takes_weights = True
 
     def train_step(self, data: Any) -> Logs:
         """See `Strategy.train_step`."""
-        inputs, labels = data
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         settings = {
             "weight": self.hyper.calib_weight,
             "bins": self.hyper.nba_bins,
@@ -160,5 +206,5 @@ class NormalisedBinAssignment(Strategy):
         }
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
-            loss = losses.nba(labels, logits, **settings) + self.penalty()
+            loss = losses.nba(labels, logits, example_weights=weights, **settings) + self.penalty()
         return self.descend(tape, loss, labels, logits)

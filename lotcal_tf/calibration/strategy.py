@@ -29,6 +29,8 @@ class Strategy(keras.Model):
       log_names: names of the scalars that `train_step` returns; they are averaged over the steps of an
         epoch. A strategy that logs more extends the tuple. In `history.csv` and TensorBoard, `NAME`
         is called `train_NAME`.
+      takes_weights: True if `train_step` takes `(inputs, labels, weights)`, too. Otherwise data with
+        weights of examples or classes is refused.
       batch_wide: True if the loss is not a mean over examples, so that several devices cannot share
         a batch.
 
@@ -38,6 +40,7 @@ class Strategy(keras.Model):
 
     Hyperparameters: type = NoHyperparameters
     log_names: tuple[str, ...] = ("loss", "accuracy")
+    takes_weights: bool = False
     batch_wide: bool = False
 
     def __init__(self, network: "keras.Model", **given: Any) -> None:
@@ -48,12 +51,17 @@ class Strategy(keras.Model):
         passes = getattr(self.hyper, "passes", None)
         self._passes = None if passes is None else Passes(network, passes)
 
-    def call(self, inputs: "tf.Tensor", training: bool | None = None) -> "tf.Tensor":
+    def call(self, inputs: Any, training: bool | None = None) -> "tf.Tensor":
         """Returns the network's logits as float32."""
         return tf.cast(self.network(inputs, training=training), tf.float32)
 
     def train_step(self, data: Any) -> Logs:
-        """Trains on a batch `(inputs, labels)`; every strategy overrides it.
+        """Trains on a batch; every strategy overrides it.
+
+        Args:
+          data: `(inputs, labels)`, or `(inputs, labels, weights)` if examples or classes have
+            weights; `keras.utils.unpack_x_y_sample_weight` takes both. Inputs are `(N, …)`; of a
+            model with several inputs, a dictionary or tuple of tensors as in the data.
 
         Returns:
           A scalar for each of `log_names`.
@@ -63,7 +71,7 @@ class Strategy(keras.Model):
         """
         raise TypeError(f"{type(self).__name__} must override train_step")
 
-    def stochastic(self, inputs: "tf.Tensor") -> "tf.Tensor":
+    def stochastic(self, inputs: Any) -> "tf.Tensor":
         """Returns the logits `(T, N, K)` of T passes, each with its own dropout masks.
 
         Raises:

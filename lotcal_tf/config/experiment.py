@@ -243,6 +243,11 @@ class Experiment:
         check=fields.rate,
         only_with=OnlyWith("lr_drops", bool, "--lr_drops"),
     )
+    class_weight: tuple[float, ...] = _training(
+        (),
+        "weight of each class in the training loss, e.g. 1,2.5; default: 1",
+        check=fields.weights,
+    )
     clip_norm: float | None = _training(
         None,
         "scale the gradient down to this norm, over all weights together; default: no clipping",

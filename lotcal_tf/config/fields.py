@@ -150,6 +150,12 @@ def all_finite(value: tuple[float, ...]) -> str | None:
     return None if all(map(math.isfinite, value)) else "must be finite numbers"
 
 
+def weights(value: tuple[float, ...]) -> str | None:
+    """Finite, 0 or more, not all 0."""
+    valid = all(v >= 0 and math.isfinite(v) for v in value) and (any(value) or not value)
+    return None if valid else "must be finite numbers, 0 or more, at least one of them above 0"
+
+
 def classes(value: tuple[int, ...]) -> str | None:
     """Class numbers."""
     return None if all(v >= 0 for v in value) else "must be class numbers, 0 or more"

@@ -1,8 +1,9 @@
 """Builds a dataset from NumPy arrays or `tf.data` pipelines, and checks every example of it."""
 
+import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,20 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.data.halves import half_members
+from lotcal_tf.data.input_arrays import array_of, checked_inputs, kept_tensors
 from lotcal_tf.data.labels import class_number, class_numbers
 from lotcal_tf.data.pipelines import Readings, unbatched
 from lotcal_tf.data.splits import (
     Dataset,
     Part,
     ResidentSplit,
-    Split,
     StreamedSplit,
     first_line,
     validation_members,
 )
+from lotcal_tf.data.weights import check_some, checked_weights
 from lotcal_tf.errors import UsageError
+from lotcal_tf.inputs import Specs, arranged, concatenated, flat, select, shape_of
 
 _MB = 1 << 20
 _CHECK = 1000  # Examples of a stream that are checked at once.
@@ -45,108 +48,114 @@ class UnreadableExample(UsageError):
         self.split, self.example, self.reason = split, example, reason
 
 
-def is_pair(data: Any) -> bool:
-    """Whether data is a tuple or list of two elements, whatever these are."""
-    return isinstance(data, tuple | list) and len(data) == 2
-
-
 def check_arrays(
-    inputs: Any, labels: Any, *, split: str, classes: int, first: int = 0
-) -> tuple[NDArray, NDArray]:
+    inputs: Any,
+    labels: Any,
+    *,
+    split: str,
+    classes: int,
+    first: int = 0,
+    takes: Specs | None = None,
+    ordered: bool = True,
+) -> tuple[Any, NDArray]:
     """Checks the arrays of one split.
 
     Args:
-      inputs: `(N, …)` numbers.
+      inputs: `(N, …)` numbers, or a dictionary or tuple of them, see `input_arrays`.
       labels: `(N,)`, `(N, 1)` or one-hot, see `class_numbers`.
       split: name of the split, for messages.
       classes: number of classes.
       first: number of the first example, for messages.
+      takes, ordered: what the model takes, see `checked_inputs`.
 
     Returns:
-      The inputs as uint8 (if they are uint8) or float32, and the labels `(N,)` as int32.
+      The inputs in the types in which data is kept, and the labels `(N,)` as int32.
 
     Raises:
       UsageError: the arrays differ in length or are empty, an input is not finite, or a label is not
         one of the classes.
     """
-    inputs, labels = _array(inputs, f"{split} inputs"), _array(labels, f"{split} labels")
-    if inputs.dtype.kind not in "uif":
-        raise UsageError(f"{split} inputs are of type {inputs.dtype}: numbers are needed")
-    if len(inputs) != len(labels):
+    inputs = checked_inputs(inputs, split, takes, first=first, ordered=ordered)
+    labels = array_of(labels, f"{split} labels")
+    examples = len(flat(inputs)[0][1])
+    if examples != len(labels):
         raise UsageError(
-            f"{split} has {len(inputs)} inputs and {len(labels)} labels: one label per input is needed"
+            f"{split} has {examples} inputs and {len(labels)} labels: one label per input is needed"
         )
     if not len(labels):
         raise UsageError(f"{split} is empty: at least one example is needed")
-    kind = np.uint8 if inputs.dtype == np.uint8 else np.float32
-    with np.errstate(over="ignore"):  # Values too large for float32 become infinite.
-        inputs = inputs.astype(kind, copy=False)
-    if kind is np.float32 and not np.isfinite(inputs).all():
-        bad = first + int(np.argmax(~np.isfinite(inputs).reshape(len(inputs), -1).all(1)))
-        raise UsageError(
-            f"{split} inputs hold NaN or infinity, first in example {bad}: finite float32 numbers are "
-            "needed"
-        )
     return inputs, class_numbers(labels, split, classes, first)
 
 
-def _array(given: Any, name: str) -> NDArray:
-    """An array with an axis of examples."""
-    try:
-        array = np.asarray(given)
-    except ValueError as error:  # Nested lists of unequal lengths.
-        raise UsageError(f"{name} do not form an array: {error}") from error
-    if not array.ndim:  # NumPy puts generators, None and datasets into an array without axes.
-        raise UsageError(
-            f"{name} are of type {type(given).__name__}: an array with one entry per example is needed"
-        )
-    return array
-
-
 def from_arrays(
-    train: tuple[Any, Any],
-    test: tuple[Any, Any] | None,
-    validation: tuple[Any, Any] | None = None,
+    train: tuple[Any, ...],
+    test: tuple[Any, ...] | None,
+    validation: tuple[Any, ...] | None = None,
     *,
     classes: int,
     validation_size: int | None,
     seed: int,
     half: str = "whole",
     input_range: float = 1.0,
+    takes: Specs | None = None,
 ) -> Dataset:
     """Builds a dataset that stays in memory.
 
     Args:
       train, test, validation: pairs `(inputs, labels)`, see `check_arrays`. Without `validation`,
-        validation examples are drawn from `train` by seed, never from `test`.
+        validation examples are drawn from `train` by seed, never from `test`. `train` may be a
+        triple `(inputs, labels, weights)`: weights in the training loss, see `checked_weights`.
       classes: number of classes.
       validation_size, seed: see `validation_members`.
       half: `whole`, or the half of `train` to keep, see `half_members`.
       input_range: largest value that inputs can take.
+      takes: what the model takes; None: one input, kept as uint8 or float32.
 
     Raises:
       UsageError: the data is invalid.
     """
-    inputs, labels = check_arrays(*train, split="train", classes=classes)
+    checked = functools.partial(_checked_examples, classes=classes, takes=takes)
+    whole = checked(train, "train")
     if half != "whole":
-        chosen = half_members([(inputs, labels)], half)
-        inputs, labels = inputs[chosen], labels[chosen]
+        whole = _rows(whole, half_members([whole[:2]], half))
     if validation is None:
-        members = validation_members(len(labels), validation_size, seed)
-        kept, cut = (inputs[~members], labels[~members]), (inputs[members], labels[members])
+        members = validation_members(len(whole[1]), validation_size, seed)
+        kept, cut = _rows(whole, ~members), _rows(whole, members)
     else:
-        kept = inputs, labels
-        cut = check_arrays(*validation, split="validation", classes=classes)
-    tested = check_arrays(*test, split="test", classes=classes) if test is not None else None
-    shapes = {"train": kept, "validation": cut, "test": tested}
-    _check_shapes({name: pair[0].shape[1:] for name, pair in shapes.items() if pair is not None})
-    return Dataset(
-        classes,
-        ResidentSplit.of(*kept),
-        ResidentSplit.of(*cut),
-        ResidentSplit.of(*tested) if tested is not None else None,
-        input_range,
-    )
+        kept, cut = whole, checked(validation, "validation")
+    if kept[2:]:
+        check_some(kept[2], "train")
+    splits = {
+        "train": ResidentSplit.of(*kept),
+        "validation": ResidentSplit.of(*cut[:2]),
+    }
+    tested = None
+    if test is not None:
+        splits["test"] = tested = ResidentSplit.of(*checked(test, "test"))
+    _check_shapes({name: split.shape for name, split in splits.items()})
+    return Dataset(classes, splits["train"], splits["validation"], tested, input_range)
+
+
+def _checked_examples(
+    given: tuple[Any, ...], split: str, *, classes: int, takes: Specs | None, first: int = 0
+) -> tuple[Any, ...]:
+    """Checks inputs and labels, and the weights of training data, if there are any.
+
+    Raises:
+      UsageError: see `check_arrays` and `checked_weights`; or another split has weights.
+    """
+    inputs, labels, *weights = given
+    if weights and split != "train":
+        raise UsageError(
+            f"{split} has sample weights: only train takes them, since metrics are not weighted; pass "
+            "(inputs, labels)"
+        )
+    pair = check_arrays(inputs, labels, split=split, classes=classes, first=first, takes=takes)
+    return (*pair, *(checked_weights(w, len(pair[1]), split, first) for w in weights))
+
+
+def _rows(examples: tuple[Any, ...], chosen: NDArray[np.bool_]) -> tuple[Any, ...]:
+    return tuple(select(part, chosen) for part in examples)
 
 
 def from_pipelines(
@@ -161,22 +170,22 @@ def from_pipelines(
     shuffle_buffer: int,
     half: str = "whole",
     input_range: float = 1.0,
-    shape: Sequence[int | None] | None = None,
+    takes: Specs | None = None,
     repeats: bool = True,
 ) -> Dataset:
     """Builds a dataset from `tf.data` pipelines of `(input, label)` pairs, single or in batches.
 
-    Every pipeline is read once to check its examples. The dataset stays in memory if all inputs
-    together fit into `memory_limit_mb`, otherwise it streams. A pipeline must give the same examples
-    in the same order every time it is read.
+    `train` may give `(input, label, weight)` triples. Every pipeline is read once to check its
+    examples. The dataset stays in memory if all inputs together fit into `memory_limit_mb`,
+    otherwise it streams. A pipeline must give the same examples in the same order every time it is
+    read.
 
     Args:
       train, test, validation: pipelines; without `validation`, validation examples are drawn from
         `train` by seed.
       memory_limit_mb: in units of 2**20 bytes.
       shuffle_buffer: examples over which a streamed epoch is shuffled.
-      classes, validation_size, seed, half, input_range: see `from_arrays`.
-      shape: the shape of one input of the model, see `unbatched`; None: unknown.
+      classes, validation_size, seed, half, input_range, takes: see `from_arrays`.
       repeats: whether the pipelines are known to give the same at every reading. Otherwise they are
         read twice to compare; of data that fits into memory, the second reading ends after one block.
 
@@ -184,7 +193,7 @@ def from_pipelines(
       UsageError: the data is invalid, or a pipeline raised an error (UnreadableExample).
     """
     train, validation, test = (
-        None if data is None else unbatched(data, name, classes, shape)
+        None if data is None else unbatched(data, name, classes, takes)
         for name, data in (("train", train), ("validation", validation), ("test", test))
     )
     given = {"train": train, "validation": validation, "test": test}
@@ -193,10 +202,11 @@ def from_pipelines(
     for name, data in given.items():
         pairs[name] = None
         if data is not None:
-            counts[name], pairs[name], room = _read(data, name, classes, room, readings.get(name))
+            first = readings.get(name)
+            counts[name], pairs[name], room = _read(data, name, classes, room, first, takes)
     for name, first in readings.items():
         _check_repeats(given[name], name, first, whole=room < 0)
-    _check_shapes({name: tuple(given[name].element_spec[0].shape) for name in counts})
+    _check_shapes({name: _example_shape(given[name], takes) for name in counts})
     if room >= 0:
         return from_arrays(
             pairs["train"],
@@ -207,19 +217,25 @@ def from_pipelines(
             seed=seed,
             half=half,
             input_range=input_range,
+            takes=takes,
         )
     pairs.clear()
-    streamed = functools.partial(_streamed, shuffle_buffer=shuffle_buffer)
+    streamed = functools.partial(_streamed, shuffle_buffer=shuffle_buffer, takes=takes)
     count = counts["train"]
     if half != "whole":
-        blocks = train.map(_typed).batch(_CHECK).as_numpy_iterator()
-        train, count = _members(train, half_members(blocks, half))
+        typed = functools.partial(_typed, takes=takes)
+        blocks = train.map(typed).batch(_CHECK).as_numpy_iterator()
+        train, count = _members(train, half_members((b[:2] for b in blocks), half))
     if validation is None:
         members = validation_members(count, validation_size, seed)
         kept, cut = streamed(*_members(train, ~members)), streamed(*_members(train, members))
+        cut = dataclasses.replace(cut, examples=cut.data())  # without weights
     else:
         kept, cut = streamed(train, count), streamed(validation, counts["validation"])
     tested = streamed(test, counts["test"]) if test is not None else None
+    weights = kept.weights()
+    if weights is not None:
+        check_some(weights, "train")
     return Dataset(classes, kept, cut, tested, input_range)
 
 
@@ -231,7 +247,8 @@ def part_of_test(
     memory_limit_mb: int = 2048,
     shuffle_buffer: int = 1,
     input_range: float = 1.0,
-    shape: Sequence[int | None] | None = None,
+    takes: Specs | None = None,
+    ordered: bool = True,
     repeats: bool = True,
 ) -> Part:
     """Builds one split without the others, from arrays or a pipeline.
@@ -239,21 +256,29 @@ def part_of_test(
     Args:
       test: a pair `(inputs, labels)`, or a `tf.data` pipeline of such pairs, single or in batches.
       split: name of the split, for messages.
-      classes, memory_limit_mb, shuffle_buffer, input_range, shape, repeats: see `from_pipelines`.
+      classes, memory_limit_mb, shuffle_buffer, input_range, repeats: see `from_pipelines`.
+      takes, ordered: what the model takes, see `checked_inputs`.
 
     Raises:
       UsageError: the data is invalid.
     """
-    if isinstance(test, tf.data.Dataset):
-        test = unbatched(test, split, classes, shape)
+    streamed = isinstance(test, tf.data.Dataset)
+    elements = test.element_spec if streamed else test
+    if isinstance(elements, tuple | list) and len(elements) == 3:
+        remedy = "dataset.map(lambda x, y, weight: (x, y))" if streamed else "pass (inputs, labels)"
+        raise UsageError(
+            f"{split} has sample weights, which only the train data of find_tickets takes: {remedy}"
+        )
+    if streamed:
+        test = unbatched(test, split, classes, takes, ordered=ordered)
         first = None if repeats else Readings()
-        count, pair, room = _read(test, split, classes, memory_limit_mb * _MB, first)
+        count, pair, room = _read(test, split, classes, memory_limit_mb * _MB, first, takes)
         if first is not None:
             _check_repeats(test, split, first, whole=room < 0)
         if pair is None:
-            return Part(classes, _streamed(test, count, shuffle_buffer), input_range)
+            return Part(classes, _streamed(test, count, shuffle_buffer, takes), input_range)
     else:
-        pair = check_arrays(*test, split=split, classes=classes)
+        pair = check_arrays(*test, split=split, classes=classes, takes=takes, ordered=ordered)
     return Part(classes, ResidentSplit.of(*pair), input_range)
 
 
@@ -263,12 +288,20 @@ def fingerprint(dataset: Dataset) -> str:
     for name, split in dataset.named_splits().items():
         digest.update(name.encode())
         for inputs, labels in split.in_order(_CHECK):
-            digest.update(inputs.numpy().tobytes())
+            for key, values in flat(inputs):
+                digest.update(key.encode() + values.numpy().tobytes())
             digest.update(labels.numpy().tobytes())
+        weights = split.weights()
+        if weights is not None:
+            digest.update(b"weights" + weights.tobytes())
     return digest.hexdigest()[:10]
 
 
-def _check_shapes(shapes: dict[str, tuple[int, ...]]) -> None:
+def _example_shape(data: "tf.data.Dataset", takes: Specs | None) -> Any:
+    return shape_of(arranged(data.element_spec[0], takes, "inputs"))
+
+
+def _check_shapes(shapes: dict[str, Any]) -> None:
     """Raises UsageError if the inputs of a split differ in shape from those of train."""
     for split, shape in shapes.items():
         if shape != shapes["train"]:
@@ -278,13 +311,18 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]]) -> None:
 
 
 def _read(
-    data: "tf.data.Dataset", split: str, classes: int, room: int, readings: Readings | None
-) -> tuple[int, tuple[NDArray, NDArray] | None, int]:
+    data: "tf.data.Dataset",
+    split: str,
+    classes: int,
+    room: int,
+    readings: Readings | None,
+    takes: Specs | None = None,
+) -> tuple[int, tuple[Any, ...] | None, int]:
     """Reads a pipeline and checks every example.
 
     Args:
       data: the pipeline, see `unbatched`.
-      split, classes: see `check_arrays`.
+      split, classes, takes: see `check_arrays`.
       room: bytes of inputs that may be kept.
       readings: gets the digests of the examples; None: they are not needed.
 
@@ -293,25 +331,22 @@ def _read(
       they did not fit.
     """
     count = 0
-    kept: list[tuple[NDArray, NDArray]] = []
+    kept: list[tuple[Any, ...]] = []
     try:
-        for inputs, labels in _blocks(data):
-            block = check_arrays(inputs, labels, split=split, classes=classes, first=count)
-            count, room = count + len(block[0]), room - block[0].nbytes
+        for given in _blocks(data):
+            block = _checked_examples(given, split, classes=classes, takes=takes, first=count)
+            count += len(block[1])
+            room -= sum(x.nbytes for _, x in flat(block[0]))
             kept = [*kept, block] if room >= 0 else []
             if readings is not None:
-                readings.add(inputs, labels)
+                readings.add(given)
     except _FAILURES as error:
         raise UnreadableExample(split, _failing(data, count), first_line(error)) from error
     if not count:
         raise UsageError(f"{split} is empty: at least one example is needed")
     if room < 0:
         return count, None, room
-    arrays = (
-        np.concatenate([block[0] for block in kept]),
-        np.concatenate([block[1] for block in kept]),
-    )
-    return count, arrays, room
+    return count, tuple(concatenated(list(parts)) for parts in zip(*kept, strict=True)), room
 
 
 def _check_repeats(data: "tf.data.Dataset", split: str, readings: Readings, *, whole: bool) -> None:
@@ -322,10 +357,10 @@ def _check_repeats(data: "tf.data.Dataset", split: str, readings: Readings, *, w
         raise UnreadableExample(split, _failing(data, 0), first_line(error)) from error
 
 
-def _blocks(data: "tf.data.Dataset") -> Iterator[tuple[NDArray, NDArray]]:
+def _blocks(data: "tf.data.Dataset") -> Iterator[tuple[Any, ...]]:
     """The examples of a pipeline in order, as arrays."""
-    for inputs, labels in data.batch(_CHECK).prefetch(1):
-        yield inputs.numpy(), labels.numpy()
+    for batch in data.batch(_CHECK).prefetch(1):
+        yield tf.nest.map_structure(lambda x: x.numpy(), batch)
 
 
 def _failing(data: "tf.data.Dataset", first: int) -> int:
@@ -345,10 +380,16 @@ def _members(data: "tf.data.Dataset", members: NDArray[np.bool_]) -> tuple["tf.d
     return chosen, int(members.sum())
 
 
-def _streamed(data: "tf.data.Dataset", count: int, shuffle_buffer: int) -> Split:
-    return StreamedSplit(data.map(_typed, num_parallel_calls=2), count, shuffle_buffer)
+def _streamed(
+    data: "tf.data.Dataset", count: int, shuffle_buffer: int, takes: Specs | None = None
+) -> StreamedSplit:
+    typed = functools.partial(_typed, takes=takes)
+    return StreamedSplit(data.map(typed, num_parallel_calls=2), count, shuffle_buffer)
 
 
-def _typed(inputs: "tf.Tensor", label: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-    inputs = inputs if inputs.dtype == tf.uint8 else tf.cast(inputs, tf.float32)
-    return inputs, class_number(label)
+def _typed(
+    inputs: Any, label: "tf.Tensor", *weights: "tf.Tensor", takes: Specs | None = None
+) -> tuple[Any, ...]:
+    """An example in the types in which data is kept."""
+    weight = (tf.reshape(tf.cast(w, tf.float32), []) for w in weights)
+    return kept_tensors(inputs, takes), class_number(label), *weight

@@ -13,9 +13,9 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data import arrays, frames, hugging_face
 from lotcal_tf.data.splits import Dataset, Part
 from lotcal_tf.errors import UsageError
+from lotcal_tf.inputs import Specs
 
 _NEEDED = "a pair (inputs, labels) of arrays, or a tf.data pipeline of such pairs, is needed"
-Shape = Sequence[int | None]
 
 
 def dataset(
@@ -25,17 +25,18 @@ def dataset(
     experiment: Experiment,
     *,
     classes: int,
-    shape: Shape | None = None,
+    takes: Specs | None = None,
 ) -> Dataset:
     """Builds a dataset from objects.
 
     Args:
       train, test, validation: pairs `(inputs, labels)` of arrays or pandas objects, `datasets.Dataset`
         objects of Hugging Face, or `tf.data` pipelines of pairs, single or in batches; test and
-        validation may be None.
+        validation may be None. Several inputs are a dictionary or tuple, see `inputs.arranged`.
+        train may be a triple, or give triples, `(inputs, labels, weights)`.
       experiment: says how validation examples are drawn, and what stays in memory.
       classes: number of classes of the model.
-      shape: shape of one input of the model, None for a dimension of any size; None: unknown.
+      takes: what the model takes; None: one input of unknown shape.
 
     Raises:
       UsageError: the data is invalid.
@@ -47,19 +48,20 @@ def dataset(
         "validation_size": experiment.validation_size,
         "seed": experiment.seed,
         "half": experiment.half,
+        "takes": takes,
     }
     splits: list[Any] = [found.get(name) for name in ("train", "test", "validation")]
     pipelines = [isinstance(data, tf.data.Dataset) for data in found.values()]
     if any(pipelines) and not all(pipelines):
         raise UsageError(
-            "train, test and validation must all be (inputs, labels) pairs, or all tf.data pipelines"
+            "train, test and validation must all be (inputs, labels) pairs, or all tf.data pipelines; train may be "
+            "(inputs, labels, weights)"
         )
     if all(pipelines):
         built = arrays.from_pipelines(
             *splits,
             memory_limit_mb=experiment.memory_limit_mb,
             shuffle_buffer=experiment.shuffle_buffer,
-            shape=shape,
             repeats=False,
             **common,
         )
@@ -68,28 +70,24 @@ def dataset(
     return dataclasses.replace(built, class_names=class_names(train, classes))
 
 
-def part(
-    data: Any, *, split: str, classes: int, shape: Shape | None = None, **options: Any
-) -> Part:
+def part(data: Any, *, split: str, classes: int, **options: Any) -> Part:
     """Builds one split from an object.
 
     Args:
       data: see `dataset`.
       split: its name, for messages.
-      classes, shape: see `dataset`.
+      classes: see `dataset`.
       **options: see `arrays.part_of_test`.
 
     Raises:
       UsageError: the data is invalid.
     """
     found = recognised(data, split)
-    return arrays.part_of_test(
-        found, split=split, classes=classes, shape=shape, repeats=False, **options
-    )
+    return arrays.part_of_test(found, split=split, classes=classes, repeats=False, **options)
 
 
 def recognised(data: Any, split: str) -> Any:
-    """The data as a pair of arrays, or the pipeline that it is.
+    """The data as a pair or triple of arrays, or the pipeline that it is.
 
     Raises:
       UsageError: it is neither; the message says how to convert it.
@@ -99,8 +97,8 @@ def recognised(data: Any, split: str) -> Any:
     if "datasets" in _packages(data):
         columns = hugging_face.read(data, split)
         return columns.inputs, columns.labels
-    if isinstance(data, tuple | list) and len(data) == 2 and not _is_two_pairs(data):
-        return _inputs(data[0], split), _labels(data[1], split)
+    if isinstance(data, tuple | list) and len(data) in (2, 3) and not _is_pairs(data):
+        return _inputs(data[0], split), _labels(data[1], split), *data[2:]
     raise UsageError(f"{split} {_problem(data)}")
 
 
@@ -123,6 +121,10 @@ def _packages(data: Any) -> set[str]:
 
 
 def _inputs(data: Any, split: str) -> Any:
+    if isinstance(data, dict):
+        return {name: _inputs(part, split) for name, part in data.items()}
+    if isinstance(data, tuple):
+        return tuple(_inputs(part, split) for part in data)
     if "pandas" in _packages(data):
         frame = data if hasattr(data, "columns") else data.to_frame()
         return frames.features(frame, f"{split} inputs")
@@ -134,11 +136,6 @@ def _inputs(data: Any, split: str) -> Any:
         raise UsageError(f"{split} inputs are a RaggedTensor: pad them to one shape by to_tensor()")
     if isinstance(data, tf.SparseTensor):
         raise UsageError(f"{split} inputs are a SparseTensor: convert them by tf.sparse.to_dense")
-    if isinstance(data, dict):
-        keys = ", ".join(map(repr, data))
-        raise UsageError(
-            f"{split} inputs are a dictionary with the keys {keys}: one array is needed"
-        )
     return data
 
 
@@ -146,7 +143,7 @@ def _labels(data: Any, split: str) -> Any:
     return frames.labels_of(data, f"{split} labels") if "pandas" in _packages(data) else data
 
 
-def _is_two_pairs(data: Sequence[Any]) -> bool:
+def _is_pairs(data: Sequence[Any]) -> bool:
     """Whether data is `(x_train, y_train), (x_test, y_test)`, as Keras's `load_data` returns it."""
     return all(isinstance(part, tuple) and len(part) == 2 for part in data) and all(
         hasattr(array, "shape") for part in data for array in part
@@ -193,10 +190,5 @@ def _sequence_problem(data: Sequence[Any]) -> str:
         return (
             "is two pairs, as load_data() of Keras returns them: pass train=(x_train, y_train) and "
             "test=(x_test, y_test)"
-        )
-    if len(data) == 3:
-        return (
-            f"is a {type(data).__name__} of 3: {_NEEDED}; if the third are sample weights, leave them out, since they "
-            "are not supported yet"
         )
     return f"is a {type(data).__name__} of {len(data)}: {_NEEDED}"

@@ -7,27 +7,31 @@ versions or the seed. They do depend on the pixels, which lossy compression chan
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Blocks = Iterable[tuple[NDArray, NDArray]]
+from lotcal_tf.inputs import examples_bytes
+
+Blocks = Iterable[tuple[Any, NDArray]]
 
 
 def half_members(examples: Blocks, half: str) -> NDArray[np.bool_]:
     """Finds the examples of one half of a training set.
 
     Args:
-      examples: all examples, in blocks of inputs `(N, …)`, uint8 or float32, and labels `(N,)`.
+      examples: all examples, in blocks of inputs `(N, …)`, as they are kept in memory, and
+        labels `(N,)`.
       half: `a` or `b`. If a class has an odd number of examples, `a` has one more.
 
     Returns:
       Boolean `(count,)`, True for members, in the order of the examples.
     """
     keys = [
-        (int(label), hashlib.sha256(example.tobytes()).digest())
+        (int(label), hashlib.sha256(example).digest())
         for inputs, labels in examples
-        for example, label in zip(inputs, labels, strict=True)
+        for example, label in zip(examples_bytes(inputs), labels, strict=True)
     ]
     ranked = sorted(range(len(keys)), key=keys.__getitem__)
     classes = np.array([keys[place][0] for place in ranked])

@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from lotcal_tf.errors import UsageError
+from lotcal_tf.inputs import Specs, arranged, examples_bytes
 
-Blocks = Iterable[tuple[NDArray, NDArray]]
+# Inputs and labels, and weights where the pipeline gives them.
+Blocks = Iterable[tuple[Any, ...]]
+Shape = Sequence[int | None]
 
 _NEEDED = "(input, label) pairs are needed"
 # Columns or keys that usually hold inputs and labels.
@@ -19,42 +20,54 @@ LABEL_NAMES = ("label", "labels")
 
 
 def unbatched(
-    data: "tf.data.Dataset", split: str, classes: int, shape: Sequence[int | None] | None = None
+    data: "tf.data.Dataset",
+    split: str,
+    classes: int,
+    takes: Specs | None = None,
+    *,
+    ordered: bool = True,
 ) -> "tf.data.Dataset":
     """Checks what a pipeline gives, and splits batches into examples.
 
     Args:
-      data: `(input, label)` pairs, single or in batches.
+      data: `(input, label)` pairs, single or in batches; of `train` also `(input, label, weight)`.
       split: name of the split, for messages.
       classes: number of classes.
-      shape: shape of one input of the model, None for a dimension of any size; None: unknown. It
-        distinguishes a batch of three labels from one one-hot label of three classes.
+      takes: what the model takes, None: one input of unknown shape. It distinguishes a batch of three
+        labels from one one-hot label of three classes.
+      ordered: see `inputs.arranged`.
 
     Returns:
-      A pipeline of single examples: an input of fully known shape, and a label of shape `()`, `(1,)`
-      or `(classes,)`.
+      A pipeline of single examples: inputs of fully known shape, a label of shape `()`, `(1,)` or
+      `(classes,)`, and possibly a weight.
 
     Raises:
       UsageError: the pipeline gives something else, never ends, or its shapes do not say whether it is batched.
     """
-    _check_structure(data.element_spec, split)
-    inputs, labels = (part.shape for part in data.element_spec)
-    given = f"the {split} pipeline gives inputs of shape {inputs} and labels of shape {labels}"
-    if inputs.rank is None or labels.rank is None:
+    parts, labels, *weights = _checked_structure(data.element_spec, split, takes, ordered)
+    shape = parts[0] if len(parts) == 1 else f"({', '.join(map(str, parts))})"
+    given = f"the {split} pipeline gives inputs of shape {shape} and labels of shape {labels}"
+    if any(part.rank is None for part in (*parts, labels, *weights)):
         raise UsageError(
             f"{given}: known shapes are needed; state them by tf.ensure_shape in a map, or by the "
             "output_signature of a generator"
         )
-    if labels.rank and _is_batched(inputs, labels, classes, shape, given):
+    taken = None if takes is None else [tuple(spec.shape[1:]) for spec in takes.values()]
+    if labels.rank and _is_batched(parts, labels, classes, taken, given):
+        if not all(weight.rank and weight[:1].is_compatible_with(labels[:1]) for weight in weights):
+            raise UsageError(
+                f"{given}, and sample weights of shape {weights[0]}: one weight per example is needed"
+            )
         data = data.unbatch()
-    inputs, labels = (part.shape for part in data.element_spec)
+        parts, labels, *_ = _checked_structure(data.element_spec, split, takes, ordered)
     if labels.rank and labels.as_list() not in ([1], [classes]):
         raise UsageError(
             f"{given}: a label must be one class number 0 … {classes - 1}, or one-hot of shape ({classes},)"
         )
-    if not inputs.is_fully_defined():
+    unknown = next((part for part in parts if not part.is_fully_defined()), None)
+    if unknown is not None:
         raise UsageError(
-            f"the {split} pipeline gives inputs of shape {inputs} per example: one fully known shape is needed; "
+            f"the {split} pipeline gives inputs of shape {unknown} per example: one fully known shape is needed; "
             "resize, crop or pad inputs of different shapes, or state the shape by tf.ensure_shape in a map (of a "
             "generator: by its output_signature)"
         )
@@ -66,10 +79,10 @@ def unbatched(
 
 
 def _is_batched(
-    inputs: "tf.TensorShape",
+    inputs: Sequence["tf.TensorShape"],
     labels: "tf.TensorShape",
     classes: int,
-    shape: Sequence[int | None] | None,
+    taken: Sequence[Shape] | None,
     given: str,
 ) -> bool:
     """Whether elements with labels of rank 1 or more are batches.
@@ -78,15 +91,14 @@ def _is_batched(
       UsageError: shapes fit neither batches nor single examples, or both.
     """
     sizes = labels.as_list()
-    label = sizes[1:] in ([], [1], [classes]) and inputs.rank > 0
-    batch = label and inputs[0] == sizes[0]
+    label = sizes[1:] in ([], [1], [classes])
+    batch = label and all(part.rank > 0 and part[0] == sizes[0] for part in inputs)
     single = len(sizes) == 1 and sizes[0] in (1, classes)
-    if shape is not None:
+    if taken is not None:
         # The model decides between a batch and a single example.
-        batch, single = (
-            batch and inputs.rank == len(shape) + 1,
-            single and inputs.rank == len(shape),
-        )
+        ranks = [len(shape) for shape in taken]
+        batch = batch and [part.rank for part in inputs] == [rank + 1 for rank in ranks]
+        single = single and [part.rank for part in inputs] == ranks
     elif batch and sizes[0] is None:
         single = False  # The shape of a single example would be known.
     if batch and single:
@@ -95,7 +107,7 @@ def _is_batched(
             "batch it without drop_remainder, or map each label to one class number"
         )
     if not (batch or single):
-        takes = "" if shape is None else f" and inputs of shape {_text(shape)}, as the model takes"
+        takes = "" if taken is None else f" and inputs of shape {_text(taken)}, as the model takes"
         raise UsageError(
             f"{given}: {_NEEDED}, single or in batches, with one class number 0 … {classes - 1} per example or one-hot "
             f"labels of {classes} values{takes}"
@@ -103,31 +115,57 @@ def _is_batched(
     return batch
 
 
-def _text(shape: Sequence[int | None]) -> str:
-    sizes = ["any" if size is None else str(size) for size in shape]
-    return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+def _text(taken: Sequence[Shape]) -> str:
+    shapes = []
+    for shape in taken:
+        sizes = ["any" if size is None else str(size) for size in shape]
+        shapes.append(f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})")
+    return ", ".join(shapes)
 
 
-def _check_structure(spec: Any, split: str) -> None:
-    """Raises UsageError if a pipeline does not give pairs of one dense numeric tensor each."""
-    if not isinstance(spec, tuple) or len(spec) != 2:
+def _checked_structure(spec: Any, split: str, takes: Specs | None, ordered: bool) -> list[Any]:
+    """The shapes of the elements of a pipeline: a list of those of inputs, of labels, and of weights.
+
+    Raises:
+      UsageError: the pipeline does not give the inputs of the model and labels, each a dense numeric
+        tensor; or weights outside of `train`.
+    """
+    if isinstance(spec, tuple) and len(spec) == 3 and split != "train":
+        raise UsageError(
+            f"the {split} pipeline gives 3-tuples, and only train takes sample weights, since metrics are not "
+            "weighted: dataset.map(lambda x, y, weight: (x, y))"
+        )
+    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
         given, remedy = _not_pairs(spec)
         raise UsageError(f"the {split} pipeline gives {given}: {_NEEDED}; {remedy}")
-    for part, name in zip(spec, ("inputs", "labels"), strict=True):
-        if not isinstance(part, tf.TensorSpec):
-            given, remedy = _not_dense(part)
-            raise UsageError(
-                f"the {split} pipeline gives {name} as {given}: one dense tensor is needed; {remedy}"
-            )
-        if part.dtype == tf.string:
-            remedy = (
-                "decode images, or turn texts into integers by a TextVectorization layer, in a map"
-                if name == "inputs"
-                else "turn class names into numbers from 0 by keras.layers.StringLookup(num_oov_indices=0, …) in a map"
-            )
-            raise UsageError(
-                f"the {split} pipeline gives {name} as strings: numbers are needed; {remedy}"
-            )
+    inputs, *others = spec
+    several = takes is not None and len(takes) > 1
+    inputs = arranged(inputs, takes, f"{split} inputs", ordered=ordered)
+    parts = inputs.values() if isinstance(inputs, dict) else inputs
+    parts = list(parts) if several else [inputs]
+    for part, name in zip(
+        [*parts, *others], ["inputs"] * len(parts) + ["labels", "sample weights"], strict=False
+    ):
+        _check_dense(part, name, split)
+    return [[part.shape for part in parts], *(other.shape for other in others)]
+
+
+def _check_dense(part: Any, name: str, split: str) -> None:
+    """Raises UsageError if a part of a pipeline's elements is not a dense numeric tensor."""
+    if not isinstance(part, tf.TensorSpec):
+        given, remedy = _not_dense(part)
+        raise UsageError(
+            f"the {split} pipeline gives {name} as {given}: one dense tensor is needed; {remedy}"
+        )
+    if part.dtype == tf.string:
+        remedy = (
+            "decode images, or turn texts into integers by a TextVectorization layer, in a map"
+            if name == "inputs"
+            else "turn class names into numbers from 0 by keras.layers.StringLookup(num_oov_indices=0, …) in a map"
+        )
+        raise UsageError(
+            f"the {split} pipeline gives {name} as strings: numbers are needed; {remedy}"
+        )
 
 
 def _not_pairs(spec: Any) -> tuple[str, str]:
@@ -139,9 +177,6 @@ def _not_pairs(spec: Any) -> tuple[str, str]:
         unknown = "" if x and y else " with the names of both"
         remedy = f"dataset.map(lambda e: ({pair})){unknown}"
         return f"dictionaries with the keys {', '.join(map(repr, spec))}", remedy
-    if isinstance(spec, tuple) and len(spec) == 3:
-        remedy = "sample weights are not supported yet: dataset.map(lambda x, y, weight: (x, y))"
-        return "3-tuples", remedy
     if isinstance(spec, tuple) and len(spec) > 1:
         return f"{len(spec)}-tuples", "map each example to its input and its label"
     if isinstance(spec, tf.data.DatasetSpec):
@@ -173,9 +208,9 @@ class Readings:
     def __init__(self) -> None:
         self._digests: list[bytes] = []
 
-    def add(self, inputs: NDArray, labels: NDArray) -> None:
+    def add(self, block: tuple[Any, ...]) -> None:
         """Adds a block of the first reading."""
-        self._digests += _digests([(inputs, labels)])
+        self._digests += _digests([block])
 
     def check(self, again: Blocks, split: str, whole: bool) -> None:
         """Compares a second reading with the first.
@@ -225,8 +260,9 @@ def _difference(first: Sequence[bytes], second: Sequence[bytes]) -> tuple[str, s
 
 
 def _digests(blocks: Blocks) -> Iterator[bytes]:
-    for inputs, labels in blocks:
-        for example, label in zip(inputs, np.asarray(labels), strict=True):
-            digest = hashlib.blake2b(np.ascontiguousarray(example).tobytes(), digest_size=8)
-            digest.update(label.tobytes())
+    for inputs, *others in blocks:
+        for example, *rest in zip(examples_bytes(inputs), *others, strict=True):
+            digest = hashlib.blake2b(example, digest_size=8)
+            for value in rest:
+                digest.update(value.tobytes())
             yield digest.digest()

@@ -1,5 +1,7 @@
 """Splits of a data set, in memory or streamed, and the choice of validation examples.
 
+Inputs are one tensor, or a dictionary or tuple of tensors, see `lotcal_tf.inputs`.
+
 Both kinds of split give blocks of whole batches in a shuffled order for training, and batches in
 order for evaluation, so that callers need not distinguish them. Several workers follow the same
 order; each takes its rows of every batch.
@@ -14,10 +16,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from lotcal_tf import inputs as structures
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
 from lotcal_tf.seeds import generator, named_seed
 
-Block = tuple["tf.Tensor", "tf.Tensor"]
+# Inputs and labels; of `shuffled` also weights, if the split has them.
+Block = tuple[Any, ...]
 
 # Errors of damaged, truncated or missing files. Errors of a lost worker are others.
 _UNREADABLE = (
@@ -38,8 +42,12 @@ class Split(Protocol):
         """The number of examples."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the inputs of one example."""
+    def shape(self) -> Any:
+        """The shape of the inputs of one example; of several inputs a dictionary of shapes."""
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the examples have weights in the training loss."""
 
     def block_steps(self, batch_size: int, most: int) -> int:
         """The number of batches per block of `shuffled`; the last block may have fewer."""
@@ -49,6 +57,7 @@ class Split(Protocol):
     ) -> Iterator[Block]:
         """Gives one epoch in a shuffled order, as blocks of whole batches.
 
+        Blocks are `(inputs, labels)`, or `(inputs, labels, weights)` if the split is weighted.
         An incomplete batch at the end of the epoch is dropped.
 
         Args:
@@ -60,7 +69,10 @@ class Split(Protocol):
         """
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
-        """Gives every example once, in batches; the last batch may be smaller."""
+        """Gives inputs and labels of every example once, in batches; the last may be smaller."""
+
+    def weights(self) -> NDArray[np.float32] | None:
+        """The weights `(count,)` of the examples in the order of `in_order`; None without them."""
 
     def relabelled(self, labels: NDArray[np.int32]) -> "Split":
         """Returns the same examples with other labels `(count,)`, in the order of `in_order`."""
@@ -74,27 +86,37 @@ class ResidentSplit:
     """A split in the memory of the device; images stay uint8.
 
     Attributes:
-      inputs: `(N, …)`.
+      inputs: `(N, …)`, or a dictionary or tuple of such tensors.
       labels: `(N,)` int32.
+      example_weights: `(N,)` float32, the weights in the training loss; None: all 1.
     """
 
-    inputs: "tf.Tensor"
+    inputs: Any
     labels: "tf.Tensor"
+    example_weights: "tf.Tensor | None" = None
 
     @classmethod
-    def of(cls, inputs: NDArray, labels: NDArray) -> "ResidentSplit":
+    def of(
+        cls, inputs: Any, labels: NDArray, weights: NDArray[np.float32] | None = None
+    ) -> "ResidentSplit":
         """Copies arrays to the device."""
-        return cls(tf.constant(inputs), tf.constant(labels, tf.int32))
+        kept = None if weights is None else tf.constant(weights, tf.float32)
+        return cls(tf.nest.map_structure(tf.constant, inputs), tf.constant(labels, tf.int32), kept)
 
     @property
     def count(self) -> int:
         """The number of examples."""
-        return int(self.inputs.shape[0])
+        return int(self.labels.shape[0])
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the inputs of one example."""
-        return tuple(self.inputs.shape[1:])
+    def shape(self) -> Any:
+        """The shape of the inputs of one example; of several inputs a dictionary of shapes."""
+        return structures.example_shape(self.inputs)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the examples have weights."""
+        return self.example_weights is not None
 
     def block_steps(self, batch_size: int, most: int) -> int:
         """All batches of an epoch: the whole epoch is one block."""
@@ -107,20 +129,26 @@ class ResidentSplit:
         whole = self.count // batch_size * batch_size
         order = _order(self.count, seed)[:whole].reshape(-1, batch_size)
         places = tf.constant(order[:, share(batch_size, worker, workers)].ravel(), tf.int32)
-        yield tf.gather(self.inputs, places), tf.gather(self.labels, places)
+        parts = (self.inputs, self.labels, *([self.example_weights] if self.weighted else []))
+        yield tf.nest.map_structure(lambda part: tf.gather(part, places), parts)
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
         """Gives every example once, in batches; the last batch may be smaller."""
         for start in range(0, self.count, batch_size):
-            yield self.inputs[start : start + batch_size], self.labels[start : start + batch_size]
+            rows = slice(start, start + batch_size)
+            yield structures.select(self.inputs, rows), self.labels[rows]
+
+    def weights(self) -> NDArray[np.float32] | None:
+        """The weights `(count,)` of the examples; None without them."""
+        return None if self.example_weights is None else self.example_weights.numpy()
 
     def relabelled(self, labels: NDArray[np.int32]) -> "ResidentSplit":
-        """Returns the same inputs with other labels."""
-        return ResidentSplit(self.inputs, tf.constant(labels, tf.int32))
+        """Returns the same examples with other labels."""
+        return dataclasses.replace(self, labels=tf.constant(labels, tf.int32))
 
-    def data(self) -> tuple[NDArray, NDArray]:
+    def data(self) -> tuple[Any, NDArray]:
         """Returns inputs and labels as arrays."""
-        return self.inputs.numpy(), self.labels.numpy()
+        return tf.nest.map_structure(lambda x: x.numpy(), self.inputs), self.labels.numpy()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +159,8 @@ class StreamedSplit:
     and `in_order` raise LotcalError if the pipeline cannot be read any more.
 
     Attributes:
-      examples: unbatched `(input, label)` pairs, in the same order at every reading.
+      examples: unbatched `(input, label)` pairs or `(input, label, weight)` triples, in the same
+        order at every reading.
       count: number of examples.
       buffer: examples over which an epoch is shuffled. If it holds all examples, the order is that
         of a `ResidentSplit`.
@@ -142,9 +171,14 @@ class StreamedSplit:
     buffer: int
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the inputs of one example."""
-        return tuple(self.examples.element_spec[0].shape)
+    def shape(self) -> Any:
+        """The shape of the inputs of one example; of several inputs a dictionary of shapes."""
+        return structures.shape_of(self.examples.element_spec[0])
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the examples have weights."""
+        return len(self.examples.element_spec) > 2
 
     def block_steps(self, batch_size: int, most: int) -> int:
         """The number of batches per block: `most`, or all of an epoch if it has fewer."""
@@ -163,14 +197,18 @@ class StreamedSplit:
         whole = self.count // batch_size * batch_size
         blocks = self._in_new_order(seed).take(whole)
         blocks = blocks.batch(self.block_steps(batch_size, most) * batch_size)
-        yield from _read(blocks.map(lambda *block: tuple(map(own, block))))
+        yield from _read(blocks.map(lambda *block: tf.nest.map_structure(own, block)))
 
     def _in_new_order(self, seed: tuple[int, int]) -> "tf.data.Dataset":
         """Returns a new pipeline that gives the examples in shuffled order."""
         if self.buffer >= self.count:
             order = tf.constant(_order(self.count, seed))
             everything = self.examples.batch(self.count)
-            return everything.map(lambda *all: tuple(tf.gather(p, order) for p in all)).unbatch()
+
+            def ordered(*parts: Any) -> Any:
+                return tf.nest.map_structure(lambda part: tf.gather(part, order), parts)
+
+            return everything.map(ordered).unbatch()
         # `Dataset.shuffle` would mix the global seed of the process into the given seed.
         spec = self.examples.element_spec
         order = tf.raw_ops.ShuffleDataset(
@@ -179,24 +217,32 @@ class StreamedSplit:
             seed=seed[0],
             seed2=seed[1],
             reshuffle_each_iteration=False,
-            output_types=[part.dtype for part in spec],
-            output_shapes=[part.shape for part in spec],
+            output_types=[part.dtype for part in tf.nest.flatten(spec)],
+            output_shapes=[part.shape for part in tf.nest.flatten(spec)],
         )
         return tf.data.experimental.from_variant(order, spec)
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
         """Gives every example once, in batches; the last batch may be smaller."""
-        yield from _read(self.examples.batch(batch_size))
+        yield from (block[:2] for block in _read(self.examples.batch(batch_size)))
+
+    def weights(self) -> NDArray[np.float32] | None:
+        """The weights `(count,)` of the examples; None without them."""
+        if not self.weighted:
+            return None
+        weights = self.examples.map(lambda *example: (example[2],)).batch(1000)
+        return np.concatenate([block[0].numpy() for block in _read(weights)])
 
     def relabelled(self, labels: NDArray[np.int32]) -> "StreamedSplit":
         """Returns the same stream with other labels, in the order of the examples."""
         given = tf.data.Dataset.from_tensor_slices(labels)
-        examples = tf.data.Dataset.zip((self.examples, given)).map(lambda old, new: (old[0], new))
+        examples = tf.data.Dataset.zip((self.examples, given))
+        examples = examples.map(lambda old, new: (old[0], new, *old[2:]))
         return dataclasses.replace(self, examples=examples)
 
     def data(self) -> "tf.data.Dataset":
-        """Returns the unbatched pipeline."""
-        return self.examples
+        """Returns the unbatched pipeline of `(input, label)` pairs."""
+        return self.examples.map(lambda *example: example[:2]) if self.weighted else self.examples
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,19 +36,19 @@ class Background:
 
     def run(
         self,
-        runner: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-        inputs: NDArray[np.float32],
+        runner: Callable[[Any], NDArray[np.float32]],
+        inputs: Any,
         size: int = 1000,
     ) -> "Future[NDArray[np.float32]]":
         """Starts a model; the future gives its outputs `(N, K)` for inputs `(N, …)`.
 
         Args:
           runner: the model.
-          inputs: `(N, …)`.
+          inputs: `(N, …)`, see `lotcal_tf.inputs`.
           size: of a batch.
         """
 
-        def stoppable(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        def stoppable(batch: Any) -> NDArray[np.float32]:
             if self._stopped.is_set():
                 raise CancelledError
             return runner(batch)

@@ -10,9 +10,7 @@ import dataclasses
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from lotcal_tf.compat import keras
 from lotcal_tf.config.registry import ENCODINGS, FORMATS, SIZE, SPEED, FormatRow
@@ -76,9 +74,9 @@ class Candidates:
       model: plain; gives logits.
       compaction: of that network.
       output: what files give: `logits` or `probabilities`.
-      material: the data for quantisation.
+      material: the data for quantisation, and examples for verifying encodings.
       scratch: an existing directory for candidates.
-      example: one example `(1, …)`; encodings whose file cannot be run are left out.
+      example: the inputs of one example `(1, …)`; encodings whose file cannot be run are left out.
     """
 
     def __init__(
@@ -88,7 +86,7 @@ class Candidates:
         output: str,
         material: Material,
         scratch: Path,
-        example: NDArray[np.float32],
+        example: Any,
     ) -> None:
         self._networks = {False: model, True: compaction.model}
         self._output, self._material, self._scratch = output, material, scratch
@@ -197,7 +195,7 @@ class Candidates:
         if how.blocks:
             content = file_format.encode_blocks(before.read_bytes())
         else:
-            content = file_format.encode(model, before.read_bytes())
+            content = file_format.encode(model, before.read_bytes(), self._material)
         if content is None:
             return None
         path.write_bytes(content)

@@ -1,15 +1,15 @@
 """The examples of an export: for comparing the files with the ticket, and for quantisation."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.data import given as given_data
 from lotcal_tf.data.splits import Dataset, Split
 from lotcal_tf.formats.format import Material
+from lotcal_tf.inputs import Specs, concatenated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +17,13 @@ class Examples:
     """The examples of an export.
 
     Attributes:
-      inputs, labels: `(N, …)` and `(N,)`, on which the files are compared with the ticket.
+      inputs, labels: `(N, …)`, see `lotcal_tf.inputs`, and `(N,)`, on which the files are compared
+        with the ticket.
       split: the name of these examples: `test` or `val`.
       material: the data for quantisation.
     """
 
-    inputs: NDArray[np.float32]
+    inputs: Any
     labels: NDArray
     split: str
     material: Material
@@ -49,7 +50,7 @@ class Examples:
         train: Any = None,
         *,
         classes: int,
-        shape: Sequence[int | None] | None = None,
+        takes: Specs | None = None,
         shuffle_buffer: int = 10_000,
     ) -> "Examples":
         """Examples from arrays or pipelines.
@@ -59,7 +60,7 @@ class Examples:
           validation: likewise; for the ranges and temperatures of quantised files.
           train: likewise; for quantisation-aware fine-tuning.
           classes: the number of classes of the ticket.
-          shape: the shape of one input of the ticket, None for a dimension of any size; None: unknown.
+          takes: what the ticket's model takes; None: one input.
           shuffle_buffer: of a training pipeline that does not fit in memory, in examples.
 
         Raises:
@@ -68,7 +69,7 @@ class Examples:
 
         def split(name: str, data: Any) -> Split:
             part = given_data.part(
-                data, split=name, classes=classes, shape=shape, shuffle_buffer=shuffle_buffer
+                data, split=name, classes=classes, takes=takes, shuffle_buffer=shuffle_buffer
             )
             return part.split
 
@@ -80,7 +81,8 @@ class Examples:
         return cls(inputs, labels, "test", material)
 
 
-def _in_memory(split: Split) -> tuple[NDArray[np.float32], NDArray]:
-    """All inputs, as float32, and labels of a split."""
-    inputs, labels = zip(*((x.numpy(), y.numpy()) for x, y in split.in_order(1000)), strict=True)
-    return np.concatenate(inputs).astype(np.float32), np.concatenate(labels)
+def _in_memory(split: Split) -> tuple[Any, NDArray]:
+    """All inputs and labels of a split."""
+    blocks = [tf.nest.map_structure(lambda x: x.numpy(), block) for block in split.in_order(1000)]
+    inputs, labels = (concatenated(list(parts)) for parts in zip(*blocks, strict=True))
+    return inputs, labels

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.errors import LotcalError
+from lotcal_tf.formats.tflite import TFLiteRunner
 
 # The length of a turn in seconds; its first run warms the caches and is not counted.
 _TURN = 0.02
@@ -30,12 +31,17 @@ class Latency:
 
 
 def measure(
-    files: Mapping[str, Path], *, threads: Sequence[int] = (1, 2), seconds: float = 1.0
+    files: Mapping[str, Path],
+    example: Any,
+    *,
+    threads: Sequence[int] = (1, 2),
+    seconds: float = 1.0,
 ) -> dict[str, dict[int, Latency]]:
     """Times `.tflite` files on a batch of one example, in rounds in which every file has a turn.
 
     Args:
       files: by name.
+      example: inputs `(1, …)` that every file takes, see `lotcal_tf.inputs`.
       threads: numbers of threads, measured one after another.
       seconds: how long each file is timed at each number of threads; at least one turn.
 
@@ -47,7 +53,7 @@ def measure(
     """
     found: dict[str, dict[int, Latency]] = {name: {} for name in files}
     for count in threads:
-        runs = {name: _ready(name, path, count) for name, path in files.items()}
+        runs = {name: _ready(name, path, count, example) for name, path in files.items()}
         times: dict[str, list[int]] = {name: [] for name in files}
         for _ in range(max(1, round(seconds / _TURN))):
             for name, run in runs.items():
@@ -57,28 +63,12 @@ def measure(
     return found
 
 
-def _ready(name: str, path: Path, threads: int) -> Callable[[], None]:
-    """A function that runs the file once, on a random example."""
-    from ai_edge_litert.interpreter import Interpreter
-
+def _ready(name: str, path: Path, threads: int, example: Any) -> Callable[[], None]:
+    """A function that runs the file once, on the example."""
     try:
-        interpreter = Interpreter(str(path), num_threads=threads)
-        for given in interpreter.get_input_details():
-            interpreter.resize_tensor_input(given["index"], [1, *given["shape"][1:]])
-        interpreter.allocate_tensors()
-        for given in interpreter.get_input_details():
-            interpreter.set_tensor(given["index"], _example(given))
-        interpreter.invoke()
+        return TFLiteRunner(path, threads).prepared(example)
     except (ValueError, RuntimeError) as error:
         raise LotcalError(f"{name}: LiteRT cannot run {path}: {str(error).strip()}") from error
-    return interpreter.invoke
-
-
-def _example(tensor: Mapping[str, Any]) -> Any:
-    """Random inputs for a tensor; latency does not depend on their values."""
-    uniform = np.random.default_rng(0).random(tuple(tensor["shape"]))
-    scale = 1 if np.issubdtype(tensor["dtype"], np.floating) else 100
-    return (uniform * scale).astype(tensor["dtype"])
 
 
 def _turn(run: Callable[[], None]) -> list[int]:

@@ -41,8 +41,9 @@ def write(directory: Path, facts: Mapping[str, Any]) -> None:
         realised values; `class_names`: in the order of the classes, empty if unknown; `license`: of
         the files, or None; `record`: the ticket's row of `metrics.csv`; `parity`: the content of
         `parity.json`; `sparsity_report`: `SparsityReport.as_dict()`; `reliability`: `reliability_of`
-        the main file; `input`: `shape` of an example, `range` of its values (or None) and `scaling`,
-        a sentence on who scales them; `main`: the name of the file that is shown.
+        the main file; `input`: `shape` and `dtype` of an example (of several inputs, dictionaries by
+        name), `range` of its values (or None) and `scaling`, a sentence on who scales them; `main`:
+        the name of the file that is shown.
     """
     from matplotlib.image import imsave
 
@@ -85,24 +86,41 @@ def snippet(facts: Mapping[str, Any]) -> str:
     """
     if not facts["main"].endswith(".tflite"):
         return ""
-    # A dimension of any size is set to 1.
-    shape = ", ".join(str(size or 1) for size in (1, *facts["input"]["shape"]))
+    given, note = facts["input"], f"  # your example{_range(facts, '; values {} to {}')}"
     lines = [
         "import numpy as np",
         "from ai_edge_litert.interpreter import Interpreter",
-        f"x = np.zeros(({shape}), np.float32)  # your example{_range(facts, '; values {} to {}')}",
-        f"model = Interpreter({json.dumps(facts['main'])})",
-        "model.allocate_tensors()",
-        'model.set_tensor(model.get_input_details()[0]["index"], x)',
-        "model.invoke()",
-        'p = model.get_tensor(model.get_output_details()[0]["index"])[0]',
     ]
+    if isinstance(given["shape"], Mapping):
+        zeros = (
+            f"{json.dumps(n)}: {_zeros(s, given['dtype'][n])}" for n, s in given["shape"].items()
+        )
+        lines += [
+            f"x = {{{', '.join(zeros)}}}{note}",
+            f"model = Interpreter({json.dumps(facts['main'])}).get_signature_runner()",
+            "(p,) = model(**x).values()",
+            "p = p[0]",
+        ]
+    else:
+        lines += [
+            f"x = {_zeros(given['shape'], given.get('dtype', 'float32'))}{note}",
+            f"model = Interpreter({json.dumps(facts['main'])})",
+            "model.allocate_tensors()",
+            'model.set_tensor(model.get_input_details()[0]["index"], x)',
+            "model.invoke()",
+            'p = model.get_tensor(model.get_output_details()[0]["index"])[0]',
+        ]
     if facts["parity"]["output"] != PROBABILITIES:
         lines.append("p = np.exp(p - p.max()) / np.exp(p - p.max()).sum()")
     name = 'open("labels.txt", encoding="utf-8").read().splitlines()[p.argmax()]'
     known = bool(facts["class_names"])
     lines.append(f'print("class", {name if known else "p.argmax()"}, "confidence", p.max())')
     return "\n".join(lines)
+
+
+def _zeros(shape: Sequence[int | None], dtype: str) -> str:
+    """Code for one example of zeros; a dimension of any size is set to 1."""
+    return f"np.zeros(({', '.join(str(size or 1) for size in (1, *shape))}), np.{dtype})"
 
 
 def _range(facts: Mapping[str, Any], template: str) -> str:
@@ -123,7 +141,7 @@ def _sections(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": " · ".join(str(experiment[k]) for k in ("dataset", "model") if experiment.get(k)),
         "dataset": _data_set(experiment),
-        "image": len(shape) == 3,
+        "image": not isinstance(shape, Mapping) and len(shape) == 3,
         "kinds": list(dict.fromkeys(kinds)),
         "recorded": _recorded(experiment, facts["data"]),
         "density": _pairs(
@@ -139,7 +157,7 @@ def _sections(facts: Mapping[str, Any]) -> dict[str, Any]:
         "layer_rows": layer_cells(layers) if layers else [],
         "layer_words": LAYER_WORDS,
         "json": JSON,
-        "shape": "×".join(str(size or "any") for size in shape),
+        "shape": _shape(shape),
         "range": _range(facts, ", values from {} to {}"),
     }
 
@@ -195,6 +213,13 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
             f"All metrics are from one run with seed {experiment['seed']}; the spread over seeds was not measured."
         )
     return limits
+
+
+def _shape(shape: Any) -> str:
+    """The shape of an example as text, e.g. 28×28×1; of several inputs by name."""
+    if isinstance(shape, Mapping):
+        return ", ".join(f"{_shape(one)} for `{name}`" for name, one in shape.items())
+    return "×".join(str(size or "any") for size in shape)
 
 
 def _split(facts: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Temperatures: folding one into the last layer, so that the softmax of the logits is calibrated."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,14 @@ from lotcal_tf.errors import ExportMismatch, UsageError
 from lotcal_tf.formats.batches import spread
 from lotcal_tf.formats.format import Format, Material, Runner
 from lotcal_tf.formats.outputs import PROBABILITIES
+from lotcal_tf.inputs import by_name, count, select, single_or_list, specs_of
 from lotcal_tf.pruning import masking
 
 # Examples on which the logits of a file are verified after they were divided.
 _VERIFIED = 500
 
 
-def fold_temperature(model: "keras.Model", temperature: float) -> None:
+def fold_temperature(model: "keras.Model", temperature: float, examples: Any) -> None:
     """Divides the last layer's weights and biases by T, in place: logits become logits / T.
 
     Zeros stay zeros, and the network has no additional operation.
@@ -25,20 +27,21 @@ def fold_temperature(model: "keras.Model", temperature: float) -> None:
     Args:
       model: plain; its logits are the outputs of a linear layer.
       temperature: T > 0.
+      examples: inputs `(n, …)`, see `lotcal_tf.inputs`, on which the new logits are verified.
 
     Raises:
       UsageError: the last layer is not linear; the model is then unchanged.
     """
     last = masking.output_layer(model)
     before = masking.values(model)
-    examples = np.random.default_rng(0).normal(size=(8, *model.input_shape[1:])).astype("float32")
-    expected = model(examples, training=False).numpy() / temperature
+    given = single_or_list(list(by_name(examples, specs_of(model)).values()))
+    expected = model(given, training=False).numpy() / temperature
     scaled = {
         name: value / np.float32(temperature) if name.rpartition("/")[0] == last else value
         for name, value in before.items()
     }
     masking.assign(model, scaled)
-    outputs = model(examples, training=False).numpy()
+    outputs = model(given, training=False).numpy()
     if not np.allclose(outputs, expected, rtol=1e-4, atol=1e-5):
         masking.assign(model, before)
         raise UsageError(
@@ -77,8 +80,8 @@ def refit(path: Path, file_format: Format, material: Material) -> float:
     work = path.with_name(f".new.{path.name}")
     try:
         work.write_bytes(content)
-        sample = spread(len(inputs), _VERIFIED)
-        after = _log_probabilities(file_format.runner(work), inputs[sample])
+        sample = spread(count(inputs), _VERIFIED)
+        after = _log_probabilities(file_format.runner(work), select(inputs, sample))
         expected = before[sample] / temperature
         expected -= np.log(np.exp(expected).sum(-1, keepdims=True))
         # Values may be rounded to the neighbouring integer. Tiny probabilities have no digits left.
@@ -95,7 +98,7 @@ def refit(path: Path, file_format: Format, material: Material) -> float:
     return temperature
 
 
-def _log_probabilities(runner: Runner, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+def _log_probabilities(runner: Runner, inputs: Any) -> NDArray[np.float64]:
     """The logarithms `(N, K)` of a file's probabilities."""
     outputs = runner(inputs).astype(np.float64)
     if runner.output == PROBABILITIES:

@@ -24,13 +24,17 @@ from lotcal_tf.deploy.scaling import fold_temperature
 from lotcal_tf.deploy.sparsity_report import DENSE, MASKED, SparsityReport, sparsity_report
 from lotcal_tf.errors import UsageError
 from lotcal_tf.evaluation.open_model import Opened, temperature_of
+from lotcal_tf.formats.batches import spread
 from lotcal_tf.formats.keras import KerasRunner
 from lotcal_tf.formats.outputs import PROBABILITIES, logits_of
+from lotcal_tf.inputs import Specs, by_name, count, example_shape, select, specs_of
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.metrics import prediction_bins
 from lotcal_tf.metrics.intervals import LEVEL
 from lotcal_tf.models.precision import in_float32
 from lotcal_tf.pruning.compaction import Compaction, compact
+
+_PROBED = 8  # examples on which the folded temperature is verified
 
 SPARSITY_REPORT = "sparsity_report.json"
 LABELS = "labels.txt"
@@ -96,23 +100,24 @@ def write(job: Job, target: Path, scratch: Path, background: Background) -> Writ
       UsageError, ExportMismatch: see `export`.
     """
     model = in_float32(job.ticket.model())
+    # By name, as files take several inputs; a tuple is in the order of the ticket's model.
+    specs, inputs = specs_of(model), job.examples.inputs
+    inputs = by_name(inputs, specs) if len(specs) > 1 else inputs
     if job.scaled:
-        fold_temperature(model, job.temperature)
+        fold_temperature(model, job.temperature, select(inputs, spread(count(inputs), _PROBED)))
     compaction = compact(model)
-    inputs = job.examples.inputs
     # The ticket runs as a second copy without the temperature: this verifies the folding, too.
     runner = KerasRunner(in_float32(job.ticket.model()))
     ticket = Opened(Path("the ticket"), "ticket", runner)
-    ticket.check_fits(inputs.shape[1:], None, f"the {job.examples.split} data")
-    material = job.examples.material
+    ticket.check_fits(example_shape(inputs), None, f"the {job.examples.split} data")
+    material = dataclasses.replace(job.examples.material, examples=inputs)
     if material.validation is not None:
-        ticket.check_fits(material.validation.shape[1:], None, "the validation data")
+        ticket.check_fits(example_shape(material.validation), None, "the validation data")
     if material.training is not None:
         ticket.check_fits(material.training.shape, None, "the training data")
     ticket_outputs = background.run(runner, inputs)
-    candidates = Candidates(
-        model, compaction, job.output, job.examples.material, scratch, inputs[:1]
-    )
+    example = select(inputs, slice(1))
+    candidates = Candidates(model, compaction, job.output, material, scratch, example)
     files = {}
     for name in job.formats:
         job.progress(f"{FORMATS[name].file}: writing")
@@ -180,7 +185,7 @@ def report(job: Job, target: Path, written: Written, verified: Mapping[str, Veri
         "record": job.ticket.record,
         "parity": parity,
         "sparsity_report": sparsity,
-        "input": _input(job.ticket, written.model.input_shape[1:]),
+        "input": _input(job.ticket, specs_of(written.model)),
         "main": main.file.path.name,
         "reliability": model_card.reliability_of(bins),
     }
@@ -232,13 +237,14 @@ def _sparsity_report(job: Job, written: Written) -> SparsityReport:
                 timed[title] = path
     if job.seconds:
         job.progress("measuring latency")
+    example = by_name(select(job.examples.inputs, slice(1)), specs_of(written.model))
     return sparsity_report(
         written.model,
         written.compaction,
         {name: file.tensors for name, file in files.items()},
         paths=paths,
         encodings=encodings,
-        latency=latency.measure(timed, seconds=job.seconds) if job.seconds else {},
+        latency=latency.measure(timed, example, seconds=job.seconds) if job.seconds else {},
     )
 
 
@@ -249,8 +255,12 @@ def _main_file(verified: Mapping[str, Verified]) -> Verified:
     return (portable or files)[-1]
 
 
-def _input(ticket: Ticket, shape: Sequence[int | None]) -> dict[str, Any]:
+def _input(ticket: Ticket, specs: Specs) -> dict[str, Any]:
     """The inputs of the files, for the model card."""
+    shapes = {name: list(spec.shape[1:]) for name, spec in specs.items()}
+    types = {name: spec.dtype.name for name, spec in specs.items()}
+    if len(specs) == 1:
+        shapes, types = (next(iter(one.values())) for one in (shapes, types))
     limits = None if ticket.input_range is None else [0.0, ticket.input_range]
     scaling = "Scaling is part of the file: pass values as they are in the data."
-    return {"shape": list(shape), "range": limits, "scaling": scaling}
+    return {"shape": shapes, "dtype": types, "range": limits, "scaling": scaling}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -17,6 +18,7 @@ from lotcal_tf.data.splits import Part
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
 from lotcal_tf.evaluation.open_model import Opened
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES, gives_probabilities, logits_of
+from lotcal_tf.inputs import image_shape
 from lotcal_tf.lottery.ticket_files import predictions_of
 from lotcal_tf.metrics import measure
 from lotcal_tf.metrics.unseen import measure_unseen
@@ -24,7 +26,7 @@ from lotcal_tf.metrics.unseen import measure_unseen
 _BLOCK = 1000  # examples per block
 
 # Changes inputs `(n, …)` before the model gets them; the second argument is the index of the first.
-_Change = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
+_Change = Callable[[Any, int], Any]
 
 _COLUMNS = {
     "accuracy": "accuracy",
@@ -272,7 +274,7 @@ def _logits(opened: Opened, outputs: NDArray[np.float32], probable: bool) -> NDA
     return logits_of(outputs, opened.runner.step) if probable else outputs
 
 
-def _unchanged(inputs: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+def _unchanged(inputs: Any, first: int) -> Any:
     return inputs
 
 
@@ -285,12 +287,12 @@ def _corrupting(name: str, severity: int, part: Part, data: str) -> _Change:
     corrupt = registry.corruption(name).load()
     if severity not in SEVERITIES:
         raise FieldError("severity", severity, f"choose from {', '.join(map(str, SEVERITIES))}")
-    if len(part.split.shape) != 3:
+    if not image_shape(part.split.shape):
         problem = f"{data} has inputs of shape {part.split.shape}"
         raise FieldError("shift", name, f"needs images (height, width, channels); {problem}")
 
-    def change(inputs: NDArray[np.float32], first: int) -> NDArray[np.float32]:
-        images = _images(inputs, part.input_range, data)
+    def change(inputs: NDArray, first: int) -> NDArray[np.float32]:
+        images = _images(inputs.astype(np.float32), part.input_range, data)
         return corrupt(images, severity, first) * np.float32(part.input_range)
 
     return change
@@ -299,7 +301,9 @@ def _corrupting(name: str, severity: int, part: Part, data: str) -> _Change:
 def _scaling(other: Part, part: Part) -> _Change:
     """Scales inputs of `other` to the input range of `part`."""
     scale = np.float32(part.input_range / other.input_range)
-    return lambda inputs, first: inputs * scale
+    if scale == 1:
+        return _unchanged
+    return lambda inputs, first: tf.nest.map_structure(lambda x: x * scale, inputs)
 
 
 def _outputs(
@@ -317,15 +321,15 @@ def _outputs(
         for found, change in zip(outputs, changes, strict=True):
             found.append(_run(opened, change(inputs, first), first))
             if bar is not None:
-                bar.update(len(inputs))
-        first += len(inputs)
+                bar.update(len(classes))
+        first += len(classes)
     return np.concatenate(labels), [np.concatenate(found) for found in outputs]
 
 
-def _blocks(part: Part) -> Iterator[tuple[NDArray[np.float32], NDArray]]:
-    """The inputs as float32 and the labels, block by block."""
-    for inputs, labels in part.split.in_order(_BLOCK):
-        yield inputs.numpy().astype(np.float32), labels.numpy()
+def _blocks(part: Part) -> Iterator[tuple[Any, NDArray]]:
+    """Inputs and labels as arrays, block by block."""
+    for block in part.split.in_order(_BLOCK):
+        yield tf.nest.map_structure(lambda x: x.numpy(), block)
 
 
 def _images(inputs: NDArray[np.float32], input_range: float, data: str) -> NDArray[np.float32]:
@@ -339,7 +343,7 @@ def _images(inputs: NDArray[np.float32], input_range: float, data: str) -> NDArr
     return inputs / np.float32(input_range)
 
 
-def _run(opened: Opened, inputs: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+def _run(opened: Opened, inputs: Any, first: int) -> NDArray[np.float32]:
     """The outputs `(n, K)` of a block; `first` is the index of its first example, for the message."""
     outputs = opened.runner(inputs)
     if outputs.ndim != 2 or outputs.shape[1] < 2:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lotcal_tf.config import registry
 from lotcal_tf.config.export_record import check_exported
@@ -11,9 +12,9 @@ from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import DamagedTicket, UsageError
 from lotcal_tf.formats.format import Runner
 from lotcal_tf.formats.keras import KerasRunner
+from lotcal_tf.inputs import misfit
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Ticket, selected_level
-from lotcal_tf.models.checks import fits
 from lotcal_tf.models.given import GivenModel
 
 
@@ -52,21 +53,22 @@ class Opened:
             )
         return temperature_of(self.ticket)
 
-    def check_fits(self, shape: tuple[int, ...], classes: int | None, data: str) -> None:
+    def check_fits(self, shape: Any, classes: int | None, data: str) -> None:
         """Checks that the model can take data.
 
         Args:
-          shape: of one example.
+          shape: of one example; of several inputs a dictionary of shapes.
           classes: the number of classes; None if the data has other classes than the model.
           data: the name of the data, for the message.
 
         Raises:
           UsageError: the shapes or the numbers of classes differ.
         """
-        expected = self.runner.shape
-        if not fits(expected, shape):
+        if misfit(self.runner.inputs, shape):
+            expected = {name: tuple(s.shape[1:]) for name, s in self.runner.inputs.items()}
+            taken = expected if len(expected) > 1 else next(iter(expected.values()))
             raise UsageError(
-                f"{self.path} takes inputs of shape {_shape_text(expected)}, "
+                f"{self.path} takes inputs of shape {_shape_text(taken)}, "
                 f"{data} has {_shape_text(shape)}"
             )
         if None not in (classes, self.runner.classes) and classes != self.runner.classes:
@@ -75,7 +77,9 @@ class Opened:
             )
 
 
-def _shape_text(shape: tuple[int | None, ...]) -> str:
+def _shape_text(shape: Any) -> str:
+    if isinstance(shape, dict):
+        return ", ".join(f"{_shape_text(one)} for {name}" for name, one in shape.items())
     return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
 
 

@@ -6,7 +6,7 @@ A new format is one module with a subclass of `Format`, and one row in `config.r
 import abc
 import dataclasses
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Split
 from lotcal_tf.errors import UsageError
+from lotcal_tf.inputs import Specs, count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,16 +22,19 @@ class Material:
     """The data that a format may use for writing.
 
     Attributes:
-      validation: `(N, …)` float32 inputs, from which quantisation takes the ranges of activations.
+      validation: inputs `(N, …)`, see `lotcal_tf.inputs`, from which quantisation takes the ranges of
+        activations.
       labels: `(N,)` their classes, on which a temperature is fitted.
       training: the examples of quantisation-aware fine-tuning.
       seed: determines the order of the training examples.
+      examples: inputs on which encodings are verified; None: there are none.
     """
 
-    validation: NDArray[np.float32] | None = None
+    validation: Any = None
     labels: NDArray[np.integer] | None = None
     training: Split | None = None
     seed: int = 0
+    examples: Any = None
 
     def require(self, needs: tuple[str, ...], use: str) -> None:
         """Checks that data is present.
@@ -44,10 +48,10 @@ class Material:
         """
         for name in needs:
             examples = self.validation if name == "validation" else self.training
-            if examples is None or (isinstance(examples, np.ndarray) and not len(examples)):
+            if examples is None or (name == "validation" and not count(examples)):
                 raise UsageError(f"{use} needs {name} data: pass it, or choose another format")
 
-    def of_validation(self, use: str) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    def of_validation(self, use: str) -> tuple[Any, NDArray[np.integer]]:
         """Inputs and labels of the validation data; see `require`.
 
         Raises:
@@ -55,7 +59,7 @@ class Material:
         """
         self.require(("validation",), use)
         assert self.validation is not None and self.labels is not None
-        return np.asarray(self.validation, np.float32), self.labels
+        return self.validation, self.labels
 
 
 # For formats that need no data.
@@ -66,19 +70,24 @@ class Runner(Protocol):
     """Runs a model, from a file or in memory.
 
     Attributes:
-      shape: the shape of one example; None for a dimension of any size.
+      inputs: the inputs by name, with a batch axis; None for a dimension of any size.
+      ordered: whether the order of several inputs is known, so that they can be given as a tuple.
       classes: K, the number of classes; None if unknown.
       output: the name of the output, e.g. `logits`; empty if it has none.
       step: the resolution of integer outputs, in units of the output; 0 for floats.
     """
 
-    shape: tuple[int | None, ...]
+    inputs: Specs
+    ordered: bool
     classes: int | None
     output: str
     step: float
 
-    def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
-        """The outputs `(N, K)` for inputs `(N, …)`, N >= 1."""
+    def __call__(self, inputs: Any, batch_size: int = 1000) -> NDArray[np.float32]:
+        """The outputs `(N, K)` for inputs `(N, …)`, N >= 1, see `lotcal_tf.inputs`.
+
+        Inputs are cast to the types that the model takes.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +166,7 @@ class Format(abc.ABC):
           UsageError: the file cannot be read.
         """
 
-    def encode(self, model: "keras.Model", dense: bytes) -> bytes:
+    def encode(self, model: "keras.Model", dense: bytes, material: Material = NO_MATERIAL) -> bytes:
         """A written file's content in sparse encoding, i.e. without its zeros.
 
         Implemented by formats whose registry row has `sparse=True`.
@@ -165,6 +174,7 @@ class Format(abc.ABC):
         Args:
           model: the network in the file.
           dense: the content of the file that `write` made of it.
+          material: its `examples` verify the encoding.
         """
         raise NotImplementedError(f"{type(self).__name__} has no sparse encoding")
 

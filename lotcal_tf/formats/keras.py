@@ -1,6 +1,7 @@
 """Keras files: the ticket as a plain `tf_keras` model; files of Keras 3 are read too."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,7 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.batches import in_batches
 from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import PROBABILITIES, output_name
+from lotcal_tf.inputs import Specs, by_name, fixed_batch, packed, select, single_or_list, specs_of
 from lotcal_tf.models.given import GivenModel
 from lotcal_tf.models.keras3 import as_array, from_keras3, is_keras3
 from lotcal_tf.models.keras_file import read_model
@@ -72,28 +74,35 @@ class KerasRunner:
     """
 
     step = 0.0
+    ordered = True
 
     def __init__(self, model: "keras.Model", given: GivenModel | None = None) -> None:
         self.notes = given.notes if given is not None else ()
         self._given = given
+        self.inputs: Specs = specs_of(model)
+        self._batch = fixed_batch(self.inputs)
         if is_keras3(model):
-            self._run = lambda batch: as_array(model(batch, training=False))
+            self._run = lambda *parts: as_array(model(packed(model, parts), training=False))
         else:
-            spec = tf.TensorSpec(model.input_shape, tf.float32)
             # Under mixed precision the outputs have 16 bits.
             run = tf.function(
-                lambda batch: tf.cast(model(batch, training=False), tf.float32),
-                input_signature=[spec],
+                lambda *parts: tf.cast(model(single_or_list(parts), training=False), tf.float32),
+                input_signature=list(self.inputs.values()),
             )
-            self._run = lambda batch: run(batch).numpy()
+            self._run = lambda *parts: run(*parts).numpy()
         self.output = output_name(model)
-        self.shape = tuple(model.input_shape[1:])
         self.classes = model.output_shape[-1]
 
-    def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
+    def __call__(self, inputs: Any, batch_size: int = 1000) -> NDArray[np.float32]:
         """The outputs `(N, K)` for inputs `(N, …)`."""
         if self._given is not None:
-            self._given.check(inputs[:8])
+            examples = by_name(select(inputs, slice(8)), self.inputs)
+            self._given.check(list(examples.values()))
             self._given = None
         # Not `predict`, which makes TensorFlow log an error to standard error.
-        return in_batches(self._run, inputs, batch_size)
+        return in_batches(
+            lambda batch: self._run(*batch.values()),
+            by_name(inputs, self.inputs),
+            self._batch or batch_size,
+            full=self._batch is not None,
+        )

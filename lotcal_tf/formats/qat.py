@@ -17,6 +17,7 @@ from lotcal_tf.formats.format import NO_MATERIAL, Material
 from lotcal_tf.formats.outputs import without_softmax
 from lotcal_tf.formats.tflite import TFLite, with_float_softmax
 from lotcal_tf.formats.tflite_file.converter import convert
+from lotcal_tf.inputs import Specs, by_name, concatenated, single_or_list, specs_of
 from lotcal_tf.models.keras_graph import copy_layer, flatten, rebuild
 from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.seeds import named_seed
@@ -56,14 +57,12 @@ class Int8Qat(TFLite):
         zeros.check(path.name, self.stored_tensors(path), plain)
 
 
-def fine_tuned(
-    model: "keras.Model", inputs: NDArray[np.float32], training: Split, seed: int
-) -> "keras.Model":
+def fine_tuned(model: "keras.Model", inputs: Any, training: Split, seed: int) -> "keras.Model":
     """A flat copy that rounds as int8 does, with ranges found and weights fine-tuned.
 
     Args:
       model: plain; gives logits.
-      inputs: `(N, …)`, for the initial ranges of activations.
+      inputs: `(N, …)`, see `lotcal_tf.inputs`, for the initial ranges of activations.
       training: the examples of fine-tuning, 200 steps.
       seed: determines their order.
 
@@ -79,17 +78,19 @@ def fine_tuned(
             kernel.assign(kernel * mask)
 
     batch = min(_BATCH, training.count)
-    examples = _examples(training, batch, seed)
-    teacher = [flat(examples[i : i + 1000], training=False) for i in range(0, len(examples), 1000)]
+    examples = _examples(training, batch, seed, specs_of(flat))
+    ranges = list(by_name(inputs, specs_of(flat)).values())
+    starts = range(0, len(examples[0]), 1000)
+    teacher = [flat(_part(examples, slice(i, i + 1000)), training=False) for i in starts]
     with _fast_ranges():
         for number in range(_RANGE_PASSES):
-            places = np.arange(number * batch, (number + 1) * batch) % len(inputs)
-            tuned(inputs[places], training=True)
+            places = np.arange(number * batch, (number + 1) * batch) % len(ranges[0])
+            tuned(_part(ranges, places), training=True)
         tuned.compile(
             keras.optimizers.Adam(_RATE), keras.losses.CategoricalCrossentropy(from_logits=True)
         )
         tuned.fit(
-            examples,
+            single_or_list(examples),
             tf.nn.softmax(tf.concat(teacher, 0)).numpy(),
             batch_size=batch,
             shuffle=False,
@@ -203,18 +204,27 @@ def _plain_variables(wrapper: Any, layer: "keras.layers.Layer") -> list[Any]:
     return [variable for variable in found if variable is not None]
 
 
-def _examples(training: Split, batch: int, seed: int) -> NDArray[np.float32]:
-    """Inputs for `_STEPS` batches; the seed determines the order, which changes every epoch."""
-    found: list[NDArray] = []
+def _part(inputs: list[NDArray], rows: Any) -> Any:
+    """Some examples, as a model with one or several inputs takes them."""
+    return single_or_list([values[rows] for values in inputs])
+
+
+def _examples(training: Split, batch: int, seed: int, specs: Specs) -> list[NDArray]:
+    """Inputs for `_STEPS` batches, in the model's order.
+
+    The seed determines the order of the examples, which changes every epoch.
+    """
+    found: list[dict[str, NDArray]] = []
     missing, epoch = _STEPS * batch, 0
     while missing:
-        for inputs, _ in training.shuffled(batch, _STEPS, named_seed(seed, "qat", epoch)):
-            found.append(inputs[:missing].numpy().astype(np.float32))
-            missing -= len(found[-1])
+        for inputs, labels, *_ in training.shuffled(batch, _STEPS, named_seed(seed, "qat", epoch)):
+            kept = tf.nest.map_structure(lambda x, end=missing: x[:end].numpy(), inputs)
+            found.append(by_name(kept, specs))
+            missing -= min(missing, len(labels))
             if not missing:
                 break
         epoch += 1
-    return np.concatenate(found)
+    return list(concatenated(found).values())
 
 
 @contextlib.contextmanager

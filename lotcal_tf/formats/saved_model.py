@@ -12,6 +12,7 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.batches import in_batches
 from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import output_name
+from lotcal_tf.inputs import Specs, by_name, fixed_batch, single_or_list, specs_of
 from lotcal_tf.pruning.masked import is_kernel
 
 SIGNATURE = "serving_default"
@@ -21,23 +22,29 @@ class SavedModel(Format):
     """A SavedModel directory, which can be run without this package."""
 
     def write(self, model: "keras.Model", path: Path, material: Material = NO_MATERIAL) -> None:
-        """Saves the model with a signature that takes `inputs` and gives `logits` or `probabilities`.
+        """Saves the model with a signature that gives `logits` or `probabilities`.
+
+        It takes `inputs`; of a model with several inputs, these by their names.
 
         Raises:
           UsageError: TensorFlow cannot save a layer.
         """
-        output = output_name(model)
-        spec = tf.TensorSpec(model.input_shape, tf.float32, "inputs")
+        output, specs = output_name(model), specs_of(model)
+        if len(specs) == 1:
+            ((_, spec),) = specs.items()
+            specs = {"inputs": tf.TensorSpec(spec.shape, spec.dtype, "inputs")}
 
-        @tf.function(input_signature=[spec])
-        def serve(inputs: "tf.Tensor") -> dict[str, "tf.Tensor"]:
-            return {output: model(inputs, training=False)}
+        @tf.function
+        def serve(**inputs: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+            parts = [inputs[name] for name in specs]
+            return {output: model(single_or_list(parts), training=False)}
 
         module = tf.Module()
         module.variables_of_model = model.variables
         module.serve = serve
         try:
-            tf.saved_model.save(module, str(path), signatures={SIGNATURE: serve})
+            signature = serve.get_concrete_function(**specs)
+            tf.saved_model.save(module, str(path), signatures={SIGNATURE: signature})
         except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UsageError(f"the model cannot be saved as a SavedModel: {line}") from error
@@ -75,10 +82,11 @@ class SavedModelRunner:
       path: its directory; a SavedModel from another program works too.
 
     Raises:
-      UsageError: it cannot be loaded, has no such signature, or several inputs or outputs.
+      UsageError: it cannot be loaded, has no such signature, or several outputs.
     """
 
     step = 0.0
+    ordered = False
 
     def __init__(self, path: Path) -> None:
         # Kept, as a signature does not keep its variables alive.
@@ -90,23 +98,22 @@ class SavedModelRunner:
         self._serve = signatures[SIGNATURE]
         inputs = self._serve.structured_input_signature[1]
         outputs = self._serve.structured_outputs
-        if len(inputs) != 1 or len(outputs) != 1:
+        if not inputs or len(outputs) != 1:
             raise UsageError(
                 f"{path} has the inputs {', '.join(sorted(inputs))} and the outputs "
-                f"{', '.join(sorted(outputs))}: one of each is needed"
+                f"{', '.join(sorted(outputs))}: inputs and one output are needed"
             )
-        ((self._name, self._input),) = inputs.items()
         ((self.output, result),) = outputs.items()
-        if not self._input.shape.rank or not result.shape.rank:
+        if not all(spec.shape.rank for spec in (*inputs.values(), result)):
             raise UsageError(f"{path} has an input or output of unknown rank: save it with shapes")
-        self.shape = tuple(self._input.shape.as_list()[1:])
+        self.inputs: Specs = inputs
         self.classes = result.shape.as_list()[-1]
 
-    def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
+    def __call__(self, inputs: Any, batch_size: int = 1000) -> NDArray[np.float32]:
         """The outputs `(N, K)` for inputs `(N, …)`."""
-        fixed = self._input.shape.as_list()[0]
-        return in_batches(self._run, inputs, fixed or batch_size, full=fixed is not None)
+        fixed, named = fixed_batch(self.inputs), by_name(inputs, self.inputs)
+        return in_batches(self._run, named, fixed or batch_size, full=fixed is not None)
 
-    def _run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        arguments = {self._name: tf.cast(inputs, self._input.dtype)}
+    def _run(self, inputs: dict[str, NDArray]) -> NDArray[np.float32]:
+        arguments = {name: tf.constant(values) for name, values in inputs.items()}
         return tf.cast(self._serve(**arguments)[self.output], tf.float32).numpy()

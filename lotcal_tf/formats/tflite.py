@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
-from lotcal_tf.formats.batches import in_batches, spread
+from lotcal_tf.formats.batches import filled, in_batches, spread
 from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES, output_name, without_softmax
 from lotcal_tf.formats.tflite_file import flatbuffer, sparsity, stored
 from lotcal_tf.formats.tflite_file.converter import convert
+from lotcal_tf.inputs import Specs, by_name, count, fixed_batch, select
 
 _CALIBRATION = 500  # examples from which quantisation takes the ranges of activations
+_COMPARED = 16  # examples on which two encodings are compared
 
 
 class TFLite(Format):
@@ -31,7 +34,7 @@ class TFLite(Format):
         """See `tflite_file.stored`."""
         return stored.stored_tensors(path)
 
-    def encode(self, model: "keras.Model", dense: bytes) -> bytes:
+    def encode(self, model: "keras.Model", dense: bytes, material: Material = NO_MATERIAL) -> bytes:
         """Rows of indices, see `tflite_file.sparsity`."""
         return sparsity.encode(dense)
 
@@ -51,16 +54,17 @@ class Float32(TFLite):
         """Converts the network."""
         path.write_bytes(convert(model))
 
-    def encode(self, model: "keras.Model", dense: bytes) -> bytes:
+    def encode(self, model: "keras.Model", dense: bytes, material: Material = NO_MATERIAL) -> bytes:
         """The converter's own sparse encoding in blocks, which LiteRT can run by a sparse kernel.
 
-        LiteRT 2.3 computes some blocks wrongly. Both files are therefore run, and if their outputs
-        differ, rows of indices are used instead.
+        LiteRT 2.3 computes some blocks wrongly. Both files are therefore run on examples, and if
+        their outputs differ, rows of indices are used instead; also without examples.
         """
+        if material.examples is None:
+            return super().encode(model, dense)
         blocks = convert(model, sparse=True)
-        draws = np.random.default_rng(0).normal(size=(16, *model.input_shape[1:]))
-        draws[8:] *= 100  # Inputs may be of the order of 1, or of the values of a byte.
-        same = _same_outputs(dense, blocks, draws.astype(np.float32))
+        rows = spread(count(material.examples), _COMPARED)
+        same = _same_outputs(dense, blocks, select(material.examples, rows))
         return blocks if same else super().encode(model, dense)
 
     def encode_blocks(self, sparse: bytes) -> bytes | None:
@@ -106,7 +110,7 @@ class Int8(TFLite):
             without_softmax(model),
             optimizations=[tf.lite.Optimize.DEFAULT],
             ops=[tf.lite.OpsSet.TFLITE_BUILTINS_INT8],
-            data=inputs[spread(len(inputs), _CALIBRATION)],
+            data=select(inputs, spread(count(inputs), _CALIBRATION)),
         )
         path.write_bytes(with_float_softmax(content, model))
 
@@ -118,7 +122,7 @@ def with_float_softmax(content: bytes, model: "keras.Model") -> bytes:
     return content
 
 
-def _same_outputs(dense: bytes, sparse: bytes, inputs: NDArray[np.float32]) -> bool:
+def _same_outputs(dense: bytes, sparse: bytes, inputs: Any) -> bool:
     """Whether LiteRT gives the same outputs for two files, within float32 rounding."""
     with tempfile.TemporaryDirectory() as directory:
         paths = [Path(directory) / name for name in ("dense", "sparse")]
@@ -136,54 +140,84 @@ def _same_outputs(dense: bytes, sparse: bytes, inputs: NDArray[np.float32]) -> b
 class TFLiteRunner:
     """Runs a `.tflite` file with LiteRT, as a phone would; see `format.Runner`.
 
-    Integer inputs and outputs are converted by their scale and zero point.
+    Integer inputs and outputs with a scale are converted by it and their zero point.
 
     Args:
       path: the file.
+      threads: of LiteRT; None: one per processor.
 
     Raises:
-      UsageError: it cannot be read, or has several inputs or outputs.
+      UsageError: it cannot be read, has several outputs, or several inputs without names.
     """
 
-    def __init__(self, path: Path) -> None:
+    ordered = False
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            self._interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+            self._interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
         except (ValueError, RuntimeError) as error:
             line = str(error).strip().splitlines()[0]
             raise UsageError(f"{path} cannot be read as a TFLite file: {line}") from error
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
-        if len(inputs) != 1 or len(outputs) != 1:
+        signatures = self._interpreter.get_signature_list()
+        names = [name for signature in signatures.values() for name in signature["outputs"]]
+        if not inputs or len(outputs) != 1 or (len(inputs) > 1 and len(signatures) != 1):
             raise UsageError(
-                f"{path} has {len(inputs)} inputs and {len(outputs)} outputs: one of each is needed"
+                f"{path} has {len(inputs)} inputs, {len(outputs)} outputs and {len(signatures)} signatures: one "
+                "output is needed, and one signature that names the inputs if there are several"
             )
-        self._input, self._output = inputs[0], outputs[0]
-        sizes = [int(size) for size in self._input["shape_signature"]]
+        self._tensors, (self._output,) = {inputs[0]["name"]: inputs[0]}, outputs
+        if len(inputs) > 1:
+            self._tensors = self._interpreter.get_signature_runner().get_input_details()
+        self.inputs: Specs = {name: _spec(tensor) for name, tensor in self._tensors.items()}
         # A file with a fixed batch size must be run with that size: other shapes may depend on it.
-        self._batch = sizes[0] if sizes and sizes[0] > 0 else None
-        self.shape = tuple(None if size < 0 else size for size in sizes[1:])
+        self._batch = fixed_batch(self.inputs)
         last = [int(size) for size in self._output["shape_signature"]][-1:]
         self.classes = last[0] if last and last[0] > 0 else None
-        signatures = self._interpreter.get_signature_list().values()
-        names = [name for signature in signatures for name in signature["outputs"]]
         self.output = names[0] if len(names) == 1 else ""
         self.step = float(self._output["quantization"][0])
 
-    def __call__(self, inputs: NDArray[np.float32], batch_size: int = 1000) -> NDArray[np.float32]:
+    def __call__(self, inputs: Any, batch_size: int = 1000) -> NDArray[np.float32]:
         """The outputs `(N, K)` for inputs `(N, …)`."""
-        size = self._batch or batch_size
-        return in_batches(self._run, inputs, size, full=self._batch is not None)
+        size, named = self._batch or batch_size, by_name(inputs, self.inputs)
+        return in_batches(self._run, named, size, full=self._batch is not None)
 
-    def _run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        index = self._input["index"]
-        if not self._batch:
-            self._interpreter.resize_tensor_input(index, inputs.shape)
+    def prepared(self, inputs: Any) -> Callable[[], None]:
+        """A function that runs one batch without copying inputs or outputs, for timing.
+
+        Args:
+          inputs: `(n, …)`; for a file with a fixed batch size, n is at most that size.
+        """
+        named = by_name(inputs, self.inputs)
+        if self._batch:
+            named = filled(named, self._batch)
+        self._set(named)
+        self._interpreter.invoke()
+        run: Callable[[], None] = self._interpreter.invoke
+        return run
+
+    def _set(self, inputs: dict[str, NDArray]) -> None:
+        tensors = self._tensors.items()
+        for name, tensor in tensors:
+            if not self._batch:
+                self._interpreter.resize_tensor_input(tensor["index"], inputs[name].shape)
         self._interpreter.allocate_tensors()
-        self._interpreter.set_tensor(index, _quantised(inputs, self._input))
+        for name, tensor in tensors:
+            self._interpreter.set_tensor(tensor["index"], _quantised(inputs[name], tensor))
+
+    def _run(self, inputs: dict[str, NDArray]) -> NDArray[np.float32]:
+        self._set(inputs)
         self._interpreter.invoke()
         return _dequantised(self._interpreter.get_tensor(self._output["index"]), self._output)
+
+
+def _spec(tensor: dict[str, Any]) -> "tf.TensorSpec":
+    """The shape and type of values that a tensor takes; a quantised one takes floats."""
+    sizes = [None if size < 0 else int(size) for size in tensor["shape_signature"]]
+    return tf.TensorSpec(sizes, np.float32 if tensor["quantization"][0] else tensor["dtype"])
 
 
 def _quantised(values: NDArray[np.float32], tensor: dict[str, Any]) -> NDArray:

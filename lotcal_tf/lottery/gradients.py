@@ -11,6 +11,7 @@ from lotcal_tf import metrics
 from lotcal_tf.calibration.losses import cross_entropy
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Dataset, Split
+from lotcal_tf.inputs import cast, specs_of
 from lotcal_tf.metrics.bins import bin_index
 from lotcal_tf.pruning import masking
 
@@ -40,12 +41,12 @@ class Gradients:
         variables = masking.weight_variables(network)
         kernels = [variables[name] for name in self._names]
 
-        def step(
-            inputs: "tf.Tensor", classes: "tf.Tensor", of_loss: "tf.Tensor", of_p: "tf.Tensor"
-        ) -> Any:
+        specs = specs_of(network)
+
+        def step(inputs: Any, classes: "tf.Tensor", of_loss: "tf.Tensor", of_p: "tf.Tensor") -> Any:
             """The gradients of Σ_i of_loss_i · (−log p_i[class_i]) + of_p_i · p_i[class_i]."""
             with tf.GradientTape() as tape:
-                logits = tf.cast(network(tf.cast(inputs, tf.float32), training=False), tf.float32)
+                logits = tf.cast(network(cast(inputs, specs), training=False), tf.float32)
                 losses = cross_entropy(classes, logits)
                 total = tf.reduce_sum(of_loss * losses + of_p * tf.exp(-losses))
             return tape.gradient(total, kernels)
@@ -56,9 +57,10 @@ class Gradients:
         """The gradient, by path.
 
         Args:
-          of: `loss`, the mean cross-entropy on the training data; `validation_nll`, that on the
-            validation data; or `calibration`, Σ_m n_m/N · (conf_m − acc_m)² over equal-width bins of
-            confidence on the validation data, with each example's bin held fixed.
+          of: `loss`, the mean cross-entropy on the training data, without weights of examples;
+            `validation_nll`, that on the validation data; or `calibration`, Σ_m n_m/N ·
+            (conf_m − acc_m)² over equal-width bins of confidence on the validation data, with each
+            example's bin held fixed.
 
         Raises:
           ValueError: `of` is none of these.

@@ -49,7 +49,7 @@ def describe(
         "realised": {
             "examples": {name: split.count for name, split in dataset.named_splits().items()},
             **({"wrong_labels": dict(dataset.wrong_labels)} if dataset.wrong_labels else {}),
-            "input_shape": list(dataset.train.shape),
+            "input_shape": _as_lists(dataset.train.shape),
             "classes": dataset.classes,
             **({"class_names": list(dataset.class_names)} if dataset.class_names else {}),
             "steps_per_epoch": search.trainer.steps_per_epoch,
@@ -67,6 +67,13 @@ def describe(
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
+
+
+def _as_lists(shape: Any) -> Any:
+    """The shape of an example as JSON; of several inputs, by their names."""
+    if isinstance(shape, dict):
+        return {name: list(one) for name, one in shape.items()}
+    return list(shape)
 
 
 def _revision() -> str | None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
+from lotcal_tf.inputs import by_name, specs_of
 from lotcal_tf.lottery.ticket import architecture_of, from_architecture
 from lotcal_tf.models.keras_graph import is_nested, reason, replay
 from lotcal_tf.models.safe_config import FIX
@@ -26,7 +28,7 @@ def check_round_trip(given: "keras.Model", model: "keras.Model", examples: Any) 
     Args:
       given: the caller's model.
       model: the same model with stable names, as tickets store it.
-      examples: a batch of inputs that the model takes.
+      examples: a batch of inputs that `model` takes, see `lotcal_tf.inputs`.
 
     Raises:
       UsageError: the model cannot be rebuilt, or computes something else then. The message names the
@@ -38,7 +40,8 @@ def check_round_trip(given: "keras.Model", model: "keras.Model", examples: Any) 
         raise _unbuildable(model) or error from error
     weights = masking.values(model)
     masking.assign(rebuilt, weights)
-    _check_outputs(given, rebuilt, _inputs(given, examples))
+    parts = by_name(examples, specs_of(model)).values()
+    _check_outputs(given, rebuilt, _inputs(given, list(parts)))
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.keras"
         try:
@@ -74,15 +77,15 @@ def _as_list(value: Any) -> Any:
     return np.asarray(value).tolist()
 
 
-def _inputs(model: "keras.Model", examples: Any) -> list["tf.Tensor"]:
-    """The examples as a list of tensors, one for each input, of the model's types and batch size."""
+def _inputs(model: "keras.Model", parts: Sequence[NDArray]) -> list["tf.Tensor"]:
+    """Tensors of the model's types and batch size from the values of its inputs, in their order."""
     return [
-        tf.cast(values[: x.shape[0]], x.dtype)
-        for values, x in zip(tf.nest.flatten(examples), model.inputs, strict=True)
+        tf.cast(np.resize(values, (x.shape[0] or len(values), *values.shape[1:])), x.dtype)
+        for values, x in zip(parts, model.inputs, strict=True)
     ]
 
 
-def _logits(model: "keras.Model", inputs: Sequence["tf.Tensor"]) -> np.ndarray:
+def _logits(model: "keras.Model", inputs: Sequence["tf.Tensor"]) -> NDArray:
     packed = tf.nest.pack_sequence_as(model.input, inputs)
     return tf.cast(model(packed, training=False), tf.float32).numpy()
 

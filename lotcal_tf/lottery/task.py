@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import tensorflow as tf
+from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import FIELDS, Experiment
@@ -15,11 +14,12 @@ from lotcal_tf.data import arrays, sources
 from lotcal_tf.data.noise import with_label_noise
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.inputs import by_name, specs_of
 from lotcal_tf.lottery.ticket import Record, Ticket, architecture_of
 from lotcal_tf.lottery.transfer import Sources, Transfer, with_dropout
 from lotcal_tf.models.build import build_model
 from lotcal_tf.models.given import GivenModel
-from lotcal_tf.models.keras_graph import with_stable_names
+from lotcal_tf.models.keras_graph import with_free_batch, with_stable_names
 from lotcal_tf.models.safe_config import check_config
 from lotcal_tf.models.stateless_dropout import Passes
 from lotcal_tf.pruning import masking
@@ -111,7 +111,7 @@ class FileTask(NamedTask):
 
     def start(self, dataset: Dataset) -> "keras.Model":
         """The model; the twin of a Keras 3 model is first compared with it."""
-        self._given.check(_examples(dataset))
+        self._given.check(_examples(dataset, self._model))
         return self._model
 
 
@@ -193,21 +193,30 @@ class GivenTask:
 
     def start(self, dataset: Dataset) -> "keras.Model":
         """The model; the twin of a Keras 3 model is first compared with it."""
-        self._given.check(_examples(dataset))
+        self._given.check(_examples(dataset, self._model))
         return self._model
 
 
-def _examples(dataset: Dataset) -> Any:
-    """A few inputs of the training data."""
+def _examples(dataset: Dataset, model: "keras.Model") -> list[NDArray]:
+    """Inputs of a few training examples, in the order of the model's inputs."""
     inputs, *_ = next(dataset.train.in_order(min(8, dataset.train.count)))
-    return tf.nest.map_structure(np.asarray, inputs)
+    return list(by_name(inputs, specs_of(model)).values())
+
+
+def as_stored(model: "keras.Model") -> "keras.Model":
+    """A caller's model as tickets store it: with stable names, for batches of any size.
+
+    Raises:
+      UsageError: a layer cannot be copied, or needs a fixed batch size.
+    """
+    # Before layers are copied, whose own errors do not name what is not registered.
+    check_config(json.loads(architecture_of(model)))
+    return with_stable_names(with_free_batch(model))
 
 
 def _identified(experiment: Experiment, model: "keras.Model") -> tuple[Experiment, "keras.Model"]:
     """The experiment with the name and digest of a model, and the model with stable names."""
-    # Before layers are copied, whose own errors do not name what is not registered.
-    check_config(json.loads(architecture_of(model)))
-    named = with_stable_names(model)
+    named = as_stored(model)
     digest = hashlib.sha256(architecture_of(named).encode())
     for value in masking.values(named).values():
         digest.update(value.tobytes())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.models.keras3 import to_keras3
+from lotcal_tf.models.keras_graph import with_free_batch
 from lotcal_tf.models.safe_config import FIX, check_config
 from lotcal_tf.models.stateless_dropout import replace_dropout
 from lotcal_tf.pruning import masking
@@ -172,7 +173,7 @@ def from_architecture(
     with keras.utils.custom_object_scope(dict(custom_objects or {})):
         check_config(json.loads(architecture))
         try:
-            return keras.models.model_from_json(architecture)
+            return with_free_batch(keras.models.model_from_json(architecture))
         except (TypeError, ValueError) as error:
             line = str(error).strip().splitlines()[0]
             raise UsageError(

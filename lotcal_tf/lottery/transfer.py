@@ -17,9 +17,9 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.run_directory import check_ticket, finished_levels, is_run, level_path
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
+from lotcal_tf.inputs import misfit, specs_of
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Record, Ticket, from_architecture
-from lotcal_tf.models.checks import fits
 from lotcal_tf.models.initial import redraw
 from lotcal_tf.models.stateless_dropout import StrategyDropout
 from lotcal_tf.pruning import masking
@@ -281,10 +281,15 @@ def with_redrawn_weights(ticket: Ticket, seed: int) -> Ticket:
 
 def check_shape(ticket: Ticket, shape: Sequence[int]) -> None:
     """Raises UsageError if the ticket's model takes inputs of another shape; lists the differences."""
-    taken = from_architecture(ticket.architecture).input_shape
-    if not isinstance(taken, tuple) or fits(taken[1:], shape):
+    takes = specs_of(from_architecture(ticket.architecture))
+    if not misfit(takes, shape):
         return
-    problem = f"the ticket's model takes inputs of shape {taken[1:]}, the data has {tuple(shape)}"
+    if len(takes) > 1:
+        raise UsageError(
+            f"the ticket's model takes the inputs {', '.join(takes)}, the data has one"
+        )
+    (taken,) = (tuple(spec.shape[1:]) for spec in takes.values())
+    problem = f"the ticket's model takes inputs of shape {taken}, the data has {tuple(shape)}"
     config = json.loads(ticket.architecture)
     for _, layer in _layers(config):
         layer.pop("build_config", None)  # Otherwise the layer would be built for the old inputs.

@@ -1,20 +1,15 @@
 """Checks whether a model can be pruned and evaluated; each error names the fix."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.inputs import cast, example_shape, flat, specs_of
 from lotcal_tf.models.keras_graph import check_walkable
-
-
-def fits(taken: Sequence[int | None], shape: Sequence[int]) -> bool:
-    """Whether an example of a shape can be an input of shape `taken`, where None is any size."""
-    return len(taken) == len(shape) and all(
-        size in (None, given) for size, given in zip(taken, shape, strict=True)
-    )
 
 
 def classes_of(model: "keras.Model") -> int:
@@ -42,12 +37,6 @@ def classes_of(model: "keras.Model") -> int:
     return int(shape[-1])
 
 
-def example_shape(model: "keras.Model") -> tuple[int | None, ...] | None:
-    """The shape of one input of a model, None for a dimension of any size; None for several inputs."""
-    shape = model.input_shape
-    return shape[1:] if isinstance(shape, tuple) and None in shape[:1] else None
-
-
 def check_images(name: str, shape: Sequence[int], smallest: int = 1) -> None:
     """Checks that a built-in convolutional model can take examples of a shape.
 
@@ -70,21 +59,33 @@ def check_images(name: str, shape: Sequence[int], smallest: int = 1) -> None:
         raise FieldError("model", name, f"{problem}: choose another model")
 
 
-def check_outputs(model: "keras.Model", examples: "tf.Tensor", classes: int) -> None:
-    """Runs a model on some examples `(N, …)` and checks its outputs.
+def check_outputs(model: "keras.Model", examples: Any, classes: int) -> None:
+    """Runs a model on some examples and checks its outputs.
+
+    Args:
+      model: a plain model.
+      examples: `(N, …)`, or a dictionary or tuple of such tensors, see `lotcal_tf.inputs`.
+      classes: the number of classes of the data.
 
     Raises:
       UsageError: the model cannot take the examples, has another number of outputs than there are
         classes, or gives probabilities.
     """
-    examples = tf.cast(examples, tf.float32)
+    specs, count = specs_of(model), flat(examples)[0][1].shape[0]
+    shape = example_shape(examples)
     try:
-        outputs = tf.cast(model(examples, training=False), tf.float32).numpy()
+        outputs = model(cast(examples, specs), training=False)
+        outputs = tf.cast(outputs, tf.float32).numpy()
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         line = " ".join(str(error).split())[:200]
         raise UsageError(
-            f"model {model.name!r} cannot take inputs of shape {tuple(examples.shape[1:])}: {line}"
+            f"model {model.name!r} cannot take inputs of shape {shape}: {line}"
         ) from error
+    if len(outputs) != count:
+        raise UsageError(
+            f"model {model.name!r} gives {len(outputs)} outputs for {count} examples: an operation in it needs a "
+            "fixed batch size; let it take batches of any size (-1 or None in place of the size)"
+        )
     if outputs.shape[-1] != classes:
         raise UsageError(
             f"model {model.name!r} gives {outputs.shape[-1]} outputs, and the data has {classes} classes: give its "

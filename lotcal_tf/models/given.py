@@ -57,6 +57,9 @@ class GivenModel:
     def check(self, examples: Any) -> None:
         """Compares the outputs of a Keras 3 model and of its twin on examples.
 
+        Args:
+          examples: inputs `(N, …)`; several as a list in the order of `model.inputs`.
+
         Raises:
           UsageError: they differ.
         """

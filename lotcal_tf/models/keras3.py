@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras, keras3
 from lotcal_tf.errors import UsageError
+from lotcal_tf.inputs import packed
 from lotcal_tf.models import keras3_operations as operations
 from lotcal_tf.models.keras3_config import OWN_ACTIVATIONS, NoTwin, Translation
 from lotcal_tf.models.keras_graph import steps
@@ -87,16 +88,16 @@ def check_same_outputs(model: Any, twin: Any, examples: Any) -> None:
 
     Args:
       model, twin: the models.
-      examples: see `from_keras3`.
+      examples: see `from_keras3`; a list is in the order of `model.inputs`.
 
     Raises:
       UsageError: the outputs differ, or are not finite.
     """
-    fixed = model.inputs[0].shape[0]
+    fixed, parts = model.inputs[0].shape[0], _flat(examples)
     if fixed:
-        examples = _mapped(examples, lambda x: np.resize(x, (fixed, *np.shape(x)[1:])))
-    found = [_array(x) for x in _flat(twin(examples, training=False))]
-    expected = [_array(x) for x in _flat(model(examples, training=False))]
+        parts = [np.resize(x, (fixed, *np.shape(x)[1:])) for x in parts]
+    found = [_array(x) for x in _flat(twin(packed(twin, parts), training=False))]
+    expected = [_array(x) for x in _flat(model(packed(model, parts), training=False))]
     tolerance = max(_TOLERANCE, _STEPS_OF_16_BITS * _resolution(model))
     for one, other in zip(expected, found, strict=True):
         limit = tolerance * max(np.abs(one).max(initial=0.0), np.finfo(np.float32).tiny)

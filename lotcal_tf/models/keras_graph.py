@@ -136,6 +136,46 @@ def replayed(
     return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name=name_of(model))
 
 
+def with_free_batch(model: "keras.Model") -> "keras.Model":
+    """Returns a copy of a model with a fixed batch size that takes batches of any size.
+
+    The weights are copied. A model with a free batch size is returned as it is.
+
+    Args:
+      model: functional or sequential; may be nested.
+
+    Raises:
+      UsageError: a recurrent layer keeps its state between batches, so that it needs the fixed size.
+    """
+    layers = model._flatten_layers()
+    inputs = [layer for layer in layers if isinstance(layer, keras.layers.InputLayer)]
+    inputs += [x.node.layer for x in model.inputs]
+    if all(layer._batch_input_shape[0] is None for layer in inputs):
+        return model
+    kinds = {}
+    for layer in model._flatten_layers():
+        if getattr(layer, "stateful", False) and isinstance(layer, keras.layers.RNN):
+            raise UsageError(
+                f"layer {layer.name!r} ({type(layer).__name__}) has stateful=True, so that the result for a "
+                "batch depends on the batches before: a layer without state is needed (stateful=False)"
+            )
+        kinds[type(layer).__name__] = type(layer)
+
+    def freed(config: Any) -> Any:
+        if isinstance(config, dict):
+            free = {key: freed(value) for key, value in config.items()}
+            if config.get("batch_input_shape"):
+                free["batch_input_shape"] = [None, *config["batch_input_shape"][1:]]
+            free.pop("build_config", None)  # Layers would be built for the fixed size.
+            return free
+        return [freed(value) for value in config] if isinstance(config, list) else config
+
+    with keras.saving.custom_object_scope(kinds):
+        copy = type(model).from_config(freed(model.get_config()))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def with_stable_names(model: "keras.Model") -> "keras.Model":
     """Renames automatically named layers of a model, counting from 1 within the model.
 
@@ -216,9 +256,12 @@ def _stable_names(model: "keras.Model") -> dict[int, tuple["keras.layers.Layer",
         names[key] = layer, name
     # The input of a sequential model is named after its first layer.
     after = {f"{layer.name}_input": f"{name}_input" for layer, name in names.values()}
+    # The inputs of a model that was built with a dictionary are named by its keys, as in the data.
+    given = getattr(model, "_nested_inputs", None)
+    keys = {id(x.node.layer): key for key, x in given.items()} if isinstance(given, dict) else {}
     for key, (layer, name) in names.items():
         if isinstance(layer, keras.layers.InputLayer):
-            names[key] = layer, after.get(name, name)
+            names[key] = layer, keys.get(key, after.get(name, name))
     return names
 
 
@@ -304,7 +347,9 @@ def flatten(model: "keras.Model") -> "keras.Model":
     def calling(prefix: str) -> Callable[..., Any]:
         def call(layer: "keras.layers.Layer", *args: Any, **kwargs: Any) -> Any:
             if is_nested(layer):
-                return replay(layer, tf.nest.flatten(args), calling(f"{prefix}{layer.name}_"))
+                # In the order of the nested model's inputs, also from a dictionary.
+                given = layer._flatten_to_reference_inputs(args[0])
+                return replay(layer, given, calling(f"{prefix}{layer.name}_"))
             return copied(layer, prefix)(*args, **kwargs)
 
         return call

@@ -70,6 +70,13 @@ class StatelessDropout(keras.layers.Layer):
         ]
         return drop(inputs, self.rate, tf.stack(shape), lambda: draw_seed(self.name))
 
+    def compute_mask(self, inputs: "tf.Tensor", mask: Any = None) -> Any:
+        """Hands on Keras's mask of the inputs, repeated where the inputs are."""
+        passes = _REPEAT.get()
+        if mask is not None and passes is not None and passes[0] == id(self):
+            return _repeated(mask, passes[1])
+        return mask
+
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         return super().get_config() | {"rate": self.rate, "shared_axes": list(self.shared_axes)}
@@ -135,14 +142,14 @@ class Passes:
         self.network, self.count = network, count
         self.first = _first_dropout(network)
 
-    def __call__(self, inputs: "tf.Tensor", training: bool = True) -> "tf.Tensor":
+    def __call__(self, inputs: Any, training: bool = True) -> "tf.Tensor":
         """Logits `(T, N, K)` of inputs `(N, …)`; each pass has its own dropout masks.
 
         With `training=False`, dropout is active, but other layers behave as outside training, e.g.
         BatchNorm uses its moving averages.
         """
         if self.first is None:
-            inputs = _repeated(inputs, self.count)
+            inputs = tf.nest.map_structure(lambda x: _repeated(x, self.count), inputs)
         token = _REPEAT.set((None if self.first is None else id(self.first), self.count))
         try:
             logits = self.network(inputs, training=training)

@@ -122,6 +122,9 @@ class Masked(keras.layers.Wrapper):
         # The wrapped layer casts its inputs itself: those of an Embedding must not be cast.
         kwargs.setdefault("dtype", layer._dtype_policy)
         super().__init__(layer, autocast=False, **kwargs)
+        # The wrapped layer hands on Keras's mask; Keras need not compute it again.
+        self._supports_masking = layer.supports_masking
+        self._compute_output_and_mask_jointly = True
         self._mask_shapes, self._depthwise = mask_shapes, depthwise
         # Kept, since `trainable` can change after the masks were made.
         self._frozen = _frozen(layer)
@@ -172,6 +175,10 @@ class Masked(keras.layers.Wrapper):
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls the wrapped layer with masked weights."""
+        # Keras passes its mask to every layer with **kwargs. A layer without the argument `mask` reads
+        # it from the inputs, where it hands it on.
+        if not self.layer._expects_mask_arg:
+            kwargs.pop("mask", None)
         if not self._has_weights():
             self.layer(inputs, *args, **kwargs)
         if not self.masks:
@@ -187,6 +194,10 @@ class Masked(keras.layers.Wrapper):
                 masked.append(product)
         with _replaced(places, masked):
             return self.layer(inputs, *args, **kwargs)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Returns the mask that the wrapped layer hands on."""
+        return self.layer.compute_mask(inputs, mask)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the output shape of the wrapped layer."""

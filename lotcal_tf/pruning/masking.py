@@ -5,6 +5,7 @@ import fnmatch
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
@@ -164,7 +165,8 @@ def mask_variables(model: "keras.Model") -> dict[str, "tf.Variable"]:
 
 def values(model: "keras.Model") -> dict[str, Any]:
     """The weights as NumPy arrays, by path."""
-    return {name: weight.numpy() for name, weight in weight_variables(model).items()}
+    # `numpy()` gives a number, not an array, for a weight without axes.
+    return {name: np.asarray(weight.numpy()) for name, weight in weight_variables(model).items()}
 
 
 def kernels(model: "keras.Model") -> dict[str, Any]:
@@ -195,6 +197,9 @@ def assign(model: "keras.Model", arrays: dict[str, Any]) -> None:
         raise UsageError(f"the weights do not fit the model: {'; '.join(problems)}")
     for name, variable in variables.items():
         variable.assign(arrays[name])
+    # Layers such as Normalization compute values from their weights.
+    for layer in model._flatten_layers():
+        layer.finalize_state()
 
 
 def assign_masks(model: "keras.Model", masks: dict[str, Any]) -> None:

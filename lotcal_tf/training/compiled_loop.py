@@ -7,6 +7,7 @@ compiled once for all levels, because masks, weights and seeds are data to it.
 import bisect
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -15,6 +16,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.data.augment import Augmentation, draw
 from lotcal_tf.data.splits import Split, share
 from lotcal_tf.errors import FieldError
+from lotcal_tf.inputs import cast, padded, specs_of
 from lotcal_tf.seeds import draw_seed, step_seed
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 
@@ -101,6 +103,8 @@ class CompiledLoop:
       batch_size: examples in a step, over all processes.
       plan: `xla` or `graph`. Several devices need `graph`.
       augmentation: changes the images of a batch before the step.
+      class_weight: weights of the classes in the loss; empty: none. An example's weight is multiplied
+        by that of its class.
       distribution: the devices that share every step. If they belong to several processes, this
         one holds and changes only its own rows of each batch.
 
@@ -116,7 +120,9 @@ class CompiledLoop:
         plan: str,
         augmentation: Augmentation | None = None,
         distribution: Distribution = ONE_DEVICE,
+        class_weight: Sequence[float] = (),
     ) -> None:
+        self.class_weight = tuple(class_weight)
         self.strategy, self.distribution = strategy, distribution
         self.augmentation = augmentation
         self.batch_size, self.plan = batch_size, plan
@@ -156,10 +162,11 @@ class CompiledLoop:
             end = min(start + size, steps)
             if end <= first:
                 continue
-            inputs, labels = (_padded(part, rows) for part in block)
+            # Zeros that no step reads: one shape, so one compilation.
+            block = padded(block, rows - block[1].shape[0])
             for begin, stop in step_ranges(max(start, first), end, most, pause_at):
                 bounds = tf.constant([begin - start, stop - start, start], tf.int32)
-                added, place, failed = self.run_steps(inputs, labels, bounds, epoch_seed)
+                added, place, failed = self.run_steps(block, bounds, epoch_seed)
                 sums = {name: total + float(added[name]) for name, total in sums.items()}
                 step = start + int(place)
                 means = {name: total / (step - first) for name, total in sums.items()}
@@ -168,13 +175,12 @@ class CompiledLoop:
                     return
 
     def _steps(
-        self, inputs: "tf.Tensor", labels: "tf.Tensor", bounds: "tf.Tensor", seed: "tf.Tensor"
+        self, block: tuple[Any, ...], bounds: "tf.Tensor", seed: "tf.Tensor"
     ) -> tuple[dict[str, "tf.Tensor"], "tf.Tensor", "tf.Tensor"]:
         """Runs steps of a block, and stops early after a step whose loss is not finite.
 
         Args:
-          inputs: the inputs of the block's examples.
-          labels: their labels.
+          block: the inputs of the block's examples, their labels and, if they have any, weights.
           bounds: `(3,)`: the first step, the step after the last one, both within the block, and
             the number of steps of the epoch before the block.
           seed: `(2,)`, of the epoch's random draws.
@@ -186,23 +192,26 @@ class CompiledLoop:
         self.compilations += 1
         begin, stop, before = tf.unstack(bounds)
         own, strategy = self._own_rows, self.strategy
-        size = own.stop - own.start
+        size, specs = own.stop - own.start, specs_of(strategy.network)
 
-        def train_step(inputs: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> Logs:
+        def train_step(data: tuple[Any, ...], seed: "tf.Tensor") -> Logs:
             with step_seed(seed):
-                return strategy.train_step((inputs, labels))
+                return strategy.train_step(data)
 
         def step(
             place: "tf.Tensor", sums: dict[str, "tf.Tensor"], failed: "tf.Tensor"
         ) -> tuple["tf.Tensor", dict[str, "tf.Tensor"], "tf.Tensor"]:
-            batch, truth = _rows(inputs, place * size, size), _rows(labels, place * size, size)
+            batch, *targets = tf.nest.map_structure(
+                lambda part: _rows(part, place * size, size), block
+            )
             own_seed = seed + tf.stack([0, before + place])
             if self.augmentation is not None:
                 # Drawn for the whole batch, so that any number of processes draws the same.
                 with step_seed(own_seed):
                     draws = draw(draw_seed("augment"), self.batch_size)
                 batch = self.augmentation(batch, draws[own])
-            logs = self.distribution.run(train_step, tf.cast(batch, tf.float32), truth, own_seed)
+            data = (cast(batch, specs), *self._weighted(*targets))
+            logs = self.distribution.run(train_step, data, own_seed)
             total = {name: sums[name] + logs[name] for name in sums}
             return place + 1, total, ~tf.math.is_finite(logs["loss"])
 
@@ -215,13 +224,14 @@ class CompiledLoop:
         )
         return sums, place, failed
 
-
-def _padded(block: "tf.Tensor", count: int) -> "tf.Tensor":
-    """Pads a shorter block with zeros that no step reads: one shape, so one compilation."""
-    missing = count - block.shape[0]
-    if not missing:
-        return block
-    return tf.pad(block, [[0, missing]] + [[0, 0]] * (block.shape.rank - 1))
+    def _weighted(
+        self, labels: "tf.Tensor", weights: "tf.Tensor | None" = None
+    ) -> tuple["tf.Tensor", ...]:
+        """Labels `(N,)`, and their weights `(N,)` in the loss, if there are any."""
+        if self.class_weight:
+            of_class = tf.gather(tf.constant(self.class_weight, tf.float32), labels)
+            weights = of_class if weights is None else weights * of_class
+        return (labels,) if weights is None else (labels, weights)
 
 
 def _rows(block: "tf.Tensor", start: "tf.Tensor", size: int) -> "tf.Tensor":

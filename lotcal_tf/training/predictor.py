@@ -1,12 +1,14 @@
 """Computes the logits of whole splits with a compiled function."""
 
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Split
+from lotcal_tf.inputs import cast, padded, specs_of
 from lotcal_tf.models.stateless_dropout import Passes
 from lotcal_tf.seeds import named_seed, step_seed
 
@@ -40,10 +42,11 @@ class Predictor:
     ) -> None:
         self.batch_size = batch_size or PREDICT_EXAMPLES[plan]
         stochastic = Passes(network, passes) if passes else None
+        specs = specs_of(network)
         pass_seed = tf.constant(named_seed(seed, "mc_eval"), tf.int32)
 
-        def logits(inputs: "tf.Tensor") -> "tf.Tensor":
-            inputs = tf.cast(inputs, tf.float32)
+        def logits(inputs: Any) -> "tf.Tensor":
+            inputs = cast(inputs, specs)
             if stochastic is None:
                 return tf.cast(network(inputs, training=False), tf.float32)
             with step_seed(pass_seed):
@@ -57,12 +60,9 @@ class Predictor:
         """Returns labels `(N,)` and logits `(N, K)` of all examples of the split, in its order."""
         all_labels, all_logits = [], []
         for inputs, labels in split.in_order(self.batch_size):
-            count = inputs.shape[0]
+            count = labels.shape[0]
             # A smaller batch is padded to the next power of 2: few shapes, so few compilations.
             size = min(self.batch_size, 1 << (count - 1).bit_length())
-            if count < size:
-                padding = [[0, size - count]] + [[0, 0]] * (inputs.shape.rank - 1)
-                inputs = tf.pad(inputs, padding)
             all_labels.append(labels.numpy())
-            all_logits.append(self.logits(inputs)[:count])
+            all_logits.append(self.logits(padded(inputs, size - count))[:count])
         return np.concatenate(all_labels), np.concatenate([logits.numpy() for logits in all_logits])

@@ -15,6 +15,7 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.augment import AUGMENTATIONS
 from lotcal_tf.data.splits import Dataset, Split, shuffle_seed
 from lotcal_tf.errors import FieldError, TrainingDiverged
+from lotcal_tf.inputs import image_shape
 from lotcal_tf.models import random_layers
 from lotcal_tf.models.precision import uses_float16
 from lotcal_tf.pruning import masking
@@ -114,8 +115,8 @@ class Trainer:
       loop: the compiled loop.
 
     Raises:
-      FieldError: a batch is larger than the training split or cannot be shared by the devices, or
-        the examples to augment are not images.
+      FieldError: a batch is larger than the training split or cannot be shared by the devices, the
+        examples to augment are not images, or weights of examples or classes cannot be used.
     """
 
     def __init__(
@@ -135,9 +136,10 @@ class Trainer:
             problem = f"the training split has {count} examples: a batch cannot be larger"
             raise FieldError("batch_size", experiment.batch_size, problem)
         augmentation, shape = AUGMENTATIONS[experiment.augment], dataset.train.shape
-        if augmentation is not None and len(shape) != 3:
+        if augmentation is not None and not image_shape(shape):
             problem = f"needs images, (height, width, channels): the inputs have shape {shape}"
             raise FieldError("augment", experiment.augment, problem)
+        _check_weights(experiment, strategy, dataset)
         self.steps_per_epoch = count // experiment.batch_size
         self.plan = distribution.plan(choose_plan(experiment.plan, network))
         random_layers.seed_layers(masking.leaf_layers(network))
@@ -154,7 +156,12 @@ class Trainer:
             optimizer.build(self.replicas.trainable_variables)
         self.strategy.compile(optimizer=optimizer)
         self.loop = CompiledLoop(
-            self.strategy, experiment.batch_size, self.plan, augmentation, distribution
+            self.strategy,
+            experiment.batch_size,
+            self.plan,
+            augmentation,
+            distribution,
+            experiment.class_weight,
         )
         self._predict = Predictor(network, self.plan, experiment.mc_eval, experiment.seed)
 
@@ -326,3 +333,22 @@ class Trainer:
     def predict(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Returns labels and logits of a split, with the current weights of `network`."""
         return self._predict(split)
+
+
+def _check_weights(experiment: Experiment, strategy: type[Strategy], dataset: Dataset) -> None:
+    """Checks `class_weight`, and that the strategy takes weights where there are any.
+
+    Raises:
+      FieldError: they do not fit.
+    """
+    given = experiment.class_weight
+    if given and len(given) != dataset.classes:
+        problem = f"has {len(given)} weights, and the data has {dataset.classes} classes: give one per class"
+        raise FieldError("class_weight", given, problem)
+    if (given or dataset.train.weighted) and not strategy.takes_weights:
+        what = "class_weight" if given else "the sample weights of train"
+        problem = (
+            f"its train_step takes (inputs, labels) only, and {what} would not count: leave them out, or take "
+            "(inputs, labels, weights) in train_step and set takes_weights = True"
+        )
+        raise FieldError("calib", experiment.calib, problem)

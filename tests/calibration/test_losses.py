@@ -356,10 +356,10 @@ def test_a_confidence_on_an_edge_is_shared():
 HYPERPARAMETERS = {
     "cross_entropy": [],
     "vwcc": [],
-    "mda": ["weight", "prior"],
+    "mda": ["weight", "prior", "example_weights"],
     "lwcc": ["weight"],
     "lwcc_si": ["weight"],
-    "nba": ["weight", "bins", "width"],
+    "nba": ["weight", "bins", "width", "example_weights"],
 }
 
 

@@ -254,10 +254,6 @@ late = with_value(np.nan, 1203, count=1500)  # beyond the first thousand, which 
 BAD_PIPELINES = {
     "vectors": (pairs(X, np.zeros((4, 5))), "one class number 0 … 2 per example or"),
     "no labels": (tf.data.Dataset.from_tensor_slices(X), "gives inputs without labels: .* zip it"),
-    "triples": (
-        pairs(X, Y, Y),
-        r"gives 3-tuples: .*; sample weights are not supported yet: .*: \(x, y\)\)$",
-    ),
     "quadruples": (
         pairs(X, Y, Y, Y),
         "gives 4-tuples: .* are needed; map each example to",

@@ -81,9 +81,14 @@ TAKEN = {
 }
 
 
+def takes(shape):
+    """What a model with one input of a shape takes."""
+    return None if shape is None else {"x": tf.TensorSpec((None, *shape))}
+
+
 def dataset(train, limit=100, shape=SHAPE, classes=CLASSES):
     experiment = Experiment(validation_size=3, memory_limit_mb=limit)
-    return given.dataset(train, None, None, experiment, classes=classes, shape=shape)
+    return given.dataset(train, None, None, experiment, classes=classes, takes=takes(shape))
 
 
 def held(found):
@@ -110,7 +115,9 @@ def test_data_is_taken_with_the_examples_it_holds(make, limit):
 
 @pytest.mark.parametrize("make", TAKEN.values(), ids=TAKEN)
 def test_one_split_is_taken_in_the_same_order(make):
-    ((x, y),) = given.part(make(), split="test", classes=CLASSES, shape=SHAPE).split.in_order(99)
+    ((x, y),) = given.part(
+        make(), split="test", classes=CLASSES, takes=takes(SHAPE)
+    ).split.in_order(99)
     order = np.argsort(x.numpy()[:, 0, 0, 0])
     np.testing.assert_array_equal(x.numpy()[order], X)
     np.testing.assert_array_equal(y.numpy()[order], Y)
@@ -203,11 +210,13 @@ REFUSED = {
         lambda: X,
         ["shape (12, 2, 2, 1)", "without labels", "(inputs, labels)"],
     ),
-    "three arrays": (lambda: (X, Y, Y), ["tuple of 3", "sample weights"]),
     "four arrays": (lambda: (X, Y, Y, Y), ["tuple of 4", "(inputs, labels)"]),
     "load_data()": (lambda: ((X, Y), (X, Y)), ["load_data", "train=(x_train, y_train)", "test="]),
     "a dictionary": (lambda: {"image": X, "label": Y}, ["dictionary", "'image', 'label'"]),
-    "a dictionary of inputs": (lambda: ({"a": X, "b": X}, Y), ["inputs", "'a', 'b'", "one array"]),
+    "a dictionary of inputs": (
+        lambda: ({"a": X, "b": X}, Y),
+        ["inputs", "a, b", "takes 1 input: x"],
+    ),
     "a generator": (lambda: (pair for pair in [(X, Y)]), ["read once", "from_generator"]),
     "an iterator": (lambda: iter([(X, Y)]), ["read once", "from_generator"]),
     "a zip": (lambda: zip(X, Y, strict=True), ["read once", "from_generator"]),
@@ -280,13 +289,15 @@ REFUSED = {
         lambda: slices({"photo": X, "kind": Y}),
         ["'photo', 'kind'", "e[INPUT], e[LABEL]"],
     ),
-    "pipeline of triples": (lambda: slices(X, Y, Y), ["3-tuples", "weights", "(x, y)"]),
     "pipeline of quadruples": (lambda: slices(X, Y, Y, Y), ["4-tuples", "input and its label"]),
     "pipeline without labels": (lambda: slices(X), ["inputs without labels", "Dataset.zip"]),
     "pipeline of singles in a tuple": (lambda: slices((X,)), ["inputs without labels"]),
     "pipeline of windows": (lambda: slices(X).window(2), ["datasets", "flat_map"]),
     "pipeline of two inputs": (lambda: slices((X, X), Y), ["inputs as a tuple of 2", "one dense"]),
-    "pipeline of named inputs": (lambda: slices({"a": X}, Y), ["inputs", "key", "'a'"]),
+    "pipeline of named inputs": (
+        lambda: slices({"a": X}, Y),
+        ["inputs", "names a", "takes 1 input: x"],
+    ),
     "pipeline of two labels": (lambda: slices(X, (Y, Y)), ["labels as a tuple of 2"]),
     "pipeline, ragged": (lambda: slices(ragged(), Y), ["RaggedTensor", "to_tensor"]),
     "pipeline, sparse": (lambda: slices(sparse(), Y), ["SparseTensor", "tf.sparse.to_dense"]),
@@ -339,10 +350,19 @@ def test_data_is_refused_in_one_line_that_says_what_it_is(make, words, limit):
     assert [word for word in words if word not in message] == [], message
 
 
-@pytest.mark.parametrize(("make", "words"), REFUSED.values(), ids=REFUSED)
+# What is refused except as train.
+WEIGHTED = {
+    "three arrays": (lambda: (X, Y, Y), ["sample weights", "(inputs, labels)"]),
+    "pipeline of triples": (lambda: slices(X, Y, Y), ["sample weights", "(x, y)"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "words"), [*REFUSED.values(), *WEIGHTED.values()], ids=[*REFUSED, *WEIGHTED]
+)
 def test_one_split_is_refused_likewise(make, words):
     with pytest.raises(UsageError) as error:
-        given.part(make(), split="test", classes=CLASSES, shape=SHAPE)
+        given.part(make(), split="test", classes=CLASSES, takes=takes(SHAPE))
     message = str(error.value)
     assert message.startswith(("test ", "the test pipeline "))
     assert [word for word in words if word not in message] == [], message

@@ -18,7 +18,8 @@ def pipeline(inputs, labels):
 
 def verdict(inputs, labels, shape, classes=3):
     try:
-        found = unbatched(pipeline(inputs, labels), "train", classes, shape)
+        takes = None if shape is None else {"x": tf.TensorSpec((None, *shape))}
+        found = unbatched(pipeline(inputs, labels), "train", classes, takes)
     except UsageError as error:
         return "either" if "can be a batch" in str(error) else "refused"
     return "single" if tuple(found.element_spec[0].shape) == tuple(inputs) else "batch"
@@ -67,7 +68,7 @@ def compared(first, second, whole):
     """None where two readings are taken as equal, else how they differ."""
     readings = Readings()
     for block in blocks(first):
-        readings.add(*block)
+        readings.add(block)
     try:
         readings.check(iter(blocks(second)), "test", whole)
     except UsageError as error:
@@ -98,7 +99,7 @@ def test_two_readings_are_compared_in_their_first_block_or_as_a_whole(second, by
 def test_readings_see_labels_and_inputs():
     for changed_x, changed_y in itertools.product((0, 1), (0, 1)):
         readings = Readings()
-        readings.add(X, Y)
+        readings.add((X, Y))
         again = [(X + changed_x, Y + changed_y)]
         if changed_x or changed_y:
             with pytest.raises(UsageError, match="^the val pipeline held other examples"):

@@ -40,7 +40,8 @@ def candidates(model, tmp_path):
     scratch, target = tmp_path / "scratch", tmp_path / "target"
     scratch.mkdir()
     target.mkdir()
-    return Candidates(model, compact(model), LOGITS, Material(), scratch, EXAMPLE), target
+    material = Material(examples=EXAMPLE)
+    return Candidates(model, compact(model), LOGITS, material, scratch, EXAMPLE), target
 
 
 def test_the_smallest_encoding_stays_for_size(candidates):
@@ -79,8 +80,9 @@ def test_blocks_that_a_sparse_kernel_skips_are_left_out_for_speed(name, tmp_path
         kernel[4 * (unit % 8) : 4 * (unit % 8) + 4, unit] = 1 + unit
     model.get_layer("hidden").set_weights([kernel, np.zeros(64)])
     (tmp_path / "scratch").mkdir()
-    example = np.ones((1, 32), np.float32)
-    writer = Candidates(model, compact(model), LOGITS, Material(), tmp_path / "scratch", example)
+    example, scratch = np.ones((1, 32), np.float32), tmp_path / "scratch"
+    material = Material(examples=example)
+    writer = Candidates(model, compact(model), LOGITS, material, scratch, example)
     file = writer.write(name, None, tmp_path, prefer="speed", refitted=False)
     # Of float16, LiteRT has no sparse kernel.
     assert file.encoding == {"float32": "blocks", "float16": "dense"}[name]
@@ -93,7 +95,7 @@ def test_blocks_that_a_sparse_kernel_skips_are_left_out_for_speed(name, tmp_path
 
 def test_an_encoding_that_cannot_be_run_is_no_candidate(candidates, monkeypatch):
     writer, target = candidates
-    monkeypatch.setattr(Float32, "encode", lambda self, model, dense: dense[:100])
+    monkeypatch.setattr(Float32, "encode", lambda self, model, dense, material: dense[:100])
     file = writer.write("float32", None, target, prefer="size", refitted=False)
     assert set(file.sizes) == {"dense", "compact"}
     for encoding in ("sparse", "blocks"):

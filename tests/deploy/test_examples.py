@@ -29,7 +29,7 @@ def dataset():
 def test_files_are_compared_on_the_test_split_and_made_with_the_others(dataset):
     examples = Examples.of(dataset(TRAIN, VALIDATION, TEST), seed=7)
     assert examples.split == "test"
-    assert examples.inputs.dtype == np.float32
+    assert examples.inputs.dtype == np.uint8  # as in the data; what runs a model casts them
     assert np.array_equal(examples.inputs, TEST[0]) and np.array_equal(examples.labels, TEST[1])
     material = examples.material
     assert np.array_equal(material.validation, VALIDATION[0])
@@ -51,7 +51,7 @@ def test_arrays_and_pipelines_are_taken(kind):
         return Examples.given(*pairs, classes=3)
 
     examples = given(TEST, VALIDATION, TRAIN)
-    assert (examples.split, examples.inputs.dtype) == ("test", np.float32)
+    assert (examples.split, examples.inputs.dtype) == ("test", np.uint8)
     assert np.array_equal(examples.inputs, TEST[0]) and np.array_equal(examples.labels, TEST[1])
     assert np.array_equal(examples.material.validation, VALIDATION[0])
     assert np.array_equal(examples.material.labels, VALIDATION[1])
@@ -70,7 +70,8 @@ def test_labels_may_have_the_forms_that_training_takes(form):
 
 def test_a_batched_pipeline_is_split_into_examples():
     batches = tf.data.Dataset.from_tensor_slices(TEST).batch(4)
-    examples = Examples.given(batches, classes=3, shape=(2,))
+    takes = {"x": tf.TensorSpec((None, 2))}
+    examples = Examples.given(batches, classes=3, takes=takes)
     assert np.array_equal(examples.inputs, TEST[0]) and np.array_equal(examples.labels, TEST[1])
 
 
@@ -81,7 +82,7 @@ INPUTS, LABELS = TEST
     ("wrong", "message"),
     [
         (INPUTS, "without labels: a pair .*or a tf.data pipeline"),
-        ((*TEST, None), "a tuple of 3: a pair"),
+        ((*TEST, None), r"has sample weights.*pass \(inputs, labels\)"),
         (3, "of type int: a pair"),
         ((INPUTS, [1]), "has 10 inputs and 1 labels"),
         ((INPUTS[:0], LABELS[:0]), "is empty"),

@@ -40,7 +40,7 @@ def test_logits_are_divided_and_zeros_are_kept(ticket, inputs, temperature, inne
     examples = np.random.default_rng(2).normal(size=(20, 4)).astype("float32")
     for model, x in [(ticket.model(), inputs), (tiny(inner=inner), examples)]:
         before, logits = masking.values(model), model(x).numpy()
-        fold_temperature(model, temperature)
+        fold_temperature(model, temperature, x)
         np.testing.assert_allclose(
             model(x), logits / temperature, rtol=1e-4, atol=1e-5 / temperature
         )
@@ -55,7 +55,7 @@ def test_logits_are_divided_and_zeros_are_kept(ticket, inputs, temperature, inne
 def test_a_last_layer_without_a_bias():
     model, x = tiny(use_bias=False), np.ones((1, 4), "float32")
     logits = model(x).numpy()
-    fold_temperature(model, 2.0)
+    fold_temperature(model, 2.0, x)
     np.testing.assert_allclose(model(x), logits / 2, rtol=1e-6)
 
 
@@ -74,7 +74,7 @@ def test_logits_that_no_linear_layer_gives_are_refused_and_the_model_is_as_it_wa
     model = model()
     before = masking.values(model)
     with pytest.raises(UsageError, match="layer 'logits', which is not a linear last layer"):
-        fold_temperature(model, 2.0)
+        fold_temperature(model, 2.0, np.random.default_rng(2).normal(size=(8, 4)))
     for name, value in masking.values(model).items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
 

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ WEIGHTS = DRAW.normal(size=(32, CLASSES)).astype("float32") / RANGE
 class Linear:
     """Logits are the inputs times WEIGHTS."""
 
-    shape, classes, output, step = SHAPE, CLASSES, "", 0.0
+    inputs = types.MappingProxyType({"inputs": tf.TensorSpec([None, *SHAPE])})
+    ordered, classes, output, step = True, CLASSES, "", 0.0
 
     def __call__(self, inputs, batch_size=1000):
         return inputs.reshape(len(inputs), -1) @ WEIGHTS
@@ -191,7 +193,7 @@ def vectors(count=5):
 
 
 class Flat(Linear):
-    shape = (32,)
+    inputs = types.MappingProxyType({"inputs": tf.TensorSpec([None, 32])})
 
 
 BLUR = {"shifts": ("blur",)}

@@ -41,7 +41,8 @@ def run(ticket, make_ticket, tmp_path_factory):
 def test_a_file_is_run_by_its_own_runtime(run, place, kind, inputs, logits):
     opened = open_model(run / place)
     assert (opened.path, opened.kind, opened.ticket) == (run / place, kind, None)
-    assert (opened.runner.shape, opened.runner.classes) == ((4, 2), 3)
+    (spec,) = opened.runner.inputs.values()
+    assert (spec.shape[1:], spec.dtype, opened.runner.classes) == ((4, 2), "float32", 3)
     assert opened.runner.output == "logits"
     np.testing.assert_allclose(opened.runner(inputs, 10), logits, rtol=1e-5, atol=1e-5)
     with pytest.raises(UsageError, match="only tickets have one"):
@@ -51,7 +52,8 @@ def test_a_file_is_run_by_its_own_runtime(run, place, kind, inputs, logits):
 def test_a_ticket_is_its_trained_network(run, make_ticket, inputs):
     opened = open_model(run / "tickets" / "level_02")
     assert (opened.kind, opened.ticket.level, opened.temperature()) == ("ticket", 2, 2.5)
-    assert (opened.runner.shape, opened.runner.classes) == ((4, 2), 3)
+    (spec,) = opened.runner.inputs.values()
+    assert (spec.shape[1:], spec.dtype, opened.runner.classes) == ((4, 2), "float32", 3)
     truth = make_ticket(2).model()(inputs).numpy()
     np.testing.assert_array_equal(opened.runner(inputs, 10), opened.runner(inputs))
     np.testing.assert_allclose(opened.runner(inputs), truth, rtol=1e-6, atol=1e-6)

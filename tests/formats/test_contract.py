@@ -49,7 +49,7 @@ def network():
 @pytest.fixture(scope="module")
 def written(network, tmp_path_factory):
     """written(name, sparse, softmax) → the file, which is written once."""
-    material = Material(INPUTS, LABELS, ResidentSplit.of(INPUTS, LABELS), seed=3)
+    material = Material(INPUTS, LABELS, ResidentSplit.of(INPUTS, LABELS), seed=3, examples=INPUTS)
     paths = {}
 
     def write(name, sparse=False, softmax=False):
@@ -58,7 +58,7 @@ def written(network, tmp_path_factory):
             row = registry.FORMATS[name]
             path = tmp_path_factory.mktemp("format") / row.file
             if sparse:
-                path.write_bytes(row.load().encode(network, write(name).read_bytes()))
+                path.write_bytes(row.load().encode(network, write(name).read_bytes(), material))
             else:
                 # Few steps of fine-tuning: test_qat tests its result.
                 with pytest.MonkeyPatch.context() as patch:
@@ -80,7 +80,8 @@ def outputs(written):
         path = written(*key, **flags)
         if path not in done:
             runner = open_model(path).runner
-            assert (runner.shape, runner.classes) == ((8, 8, 4), 5)
+            (spec,) = runner.inputs.values()
+            assert (spec.shape[1:], spec.dtype, runner.classes) == ((8, 8, 4), "float32", 5)
             done[path] = runner.output, runner(INPUTS)
         return done[path]
 

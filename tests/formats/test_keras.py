@@ -17,7 +17,9 @@ def test_it_comes_back_as_it_was(ticket, inputs, logits, tmp_path):
 
 def test_a_model_in_memory_runs_in_batches(ticket, inputs, logits):
     runner = KerasRunner(ticket.model())
-    assert (runner.shape, runner.classes, runner.output, runner.step) == ((4, 2), 3, "logits", 0)
+    (spec,) = runner.inputs.values()
+    assert (spec.shape[1:], spec.dtype) == ((4, 2), "float32")
+    assert (runner.classes, runner.output, runner.step) == (3, "logits", 0)
     np.testing.assert_allclose(runner(inputs, 10), logits, rtol=1e-5, atol=1e-5)
 
 

@@ -44,7 +44,8 @@ def test_a_models_own_names_types_and_batch_are_kept_to(tmp_path):
     spec = tf.TensorSpec([4, 3], tf.uint8, "pixels")
     path = save(tmp_path / "m", lambda pixels: {"scores": 2 * tf.cast(pixels, tf.float64)}, spec)
     runner = SavedModelRunner(path)
-    assert (runner.shape, runner.classes, runner.output, runner.step) == ((3,), 3, "scores", 0)
+    assert runner.inputs == {"pixels": tf.TensorSpec([4, 3], tf.uint8, "pixels")}
+    assert (runner.classes, runner.output, runner.step) == (3, "scores", 0)
     inputs = np.arange(27, dtype=np.float32).reshape(9, 3)
     found = runner(inputs)
     assert found.dtype == np.float32
@@ -53,13 +54,13 @@ def test_a_models_own_names_types_and_batch_are_kept_to(tmp_path):
 
 def test_what_cannot_be_run_is_refused(tmp_path):
     spec = tf.TensorSpec([None, 3], tf.float32)
-    a, b = tf.TensorSpec([None, 3], tf.float32, "a"), tf.TensorSpec([None, 3], tf.float32, "b")
+    a = tf.TensorSpec([None, 3], tf.float32, "a")
     wrong = {
         "has no signature serving_default, only: other": save(
             tmp_path / "other", lambda x: {"y": x}, spec, name="other"
         ),
-        "inputs a, b and the outputs y: one of each": save(
-            tmp_path / "two", lambda a, b: {"y": a + b}, a, b
+        "inputs a and the outputs y, z: inputs and one output": save(
+            tmp_path / "two", lambda a: {"y": a, "z": a}, a
         ),
         "unknown rank": save(tmp_path / "any", lambda x: {"y": x}, tf.TensorSpec(None)),
     }

@@ -9,6 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from lotcal_tf.errors import UsageError
 from lotcal_tf.formats import tflite
+from lotcal_tf.formats.format import Material
 from lotcal_tf.formats.tflite import Float32, TFLiteRunner
 from lotcal_tf.formats.tflite_file import converter
 
@@ -96,7 +97,9 @@ def test_integers_are_read_by_scale_and_zero_point(converted, inputs, logits, tm
         numbers = interpreter.get_tensor(result["index"])[0].tolist()
         expected.append([(number - centre) * step for number in numbers])
     runner = TFLiteRunner(tmp_path / "q.tflite")
-    assert (runner.step, runner.shape, runner.classes) == (pytest.approx(step), (4, 2), 3)
+    (spec,) = runner.inputs.values()
+    assert (spec.shape[1:], spec.dtype) == ((4, 2), "float32")
+    assert (runner.step, runner.classes) == (pytest.approx(step), 3)
     found = runner(np.float32(1.2) * inputs)
     # float64 rounds one or another input to the neighbouring number: a step of few.
     assert (np.abs(found - expected) > 1e-5).mean() < 0.05
@@ -116,7 +119,7 @@ def test_a_file_of_several_tensors_is_refused(tmp_path):
     concrete = tf.function(lambda a, b: a + b).get_concrete_function(spec, spec)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     (tmp_path / "two.tflite").write_bytes(converter.convert())
-    with pytest.raises(UsageError, match=r"two.tflite has 2 inputs and 1 outputs: one of each"):
+    with pytest.raises(UsageError, match=r"two.tflite has 2 inputs, .* one signature that names"):
         TFLiteRunner(tmp_path / "two.tflite")
 
 
@@ -129,12 +132,12 @@ def test_wrong_blocks_are_not_used(ticket, inputs, tmp_path, monkeypatch, wrong)
     dense = converter.convert(model)
     broken = converter.convert(other) if wrong == "logits" else b"no file"
     monkeypatch.setattr(tflite, "convert", lambda given, *, sparse: broken)
-    (tmp_path / "a.tflite").write_bytes(Float32().encode(model, dense))
+    (tmp_path / "a.tflite").write_bytes(Float32().encode(model, dense, Material(examples=inputs)))
     found = TFLiteRunner(tmp_path / "a.tflite")(inputs)
     np.testing.assert_allclose(found, model(inputs), rtol=1e-5, atol=1e-5)
 
 
-def test_correct_blocks_are_used(ticket):
+def test_correct_blocks_are_used(ticket, inputs):
     model = ticket.model()
     dense, blocks = converter.convert(model), converter.convert(model, sparse=True)
-    assert Float32().encode(model, dense) == blocks
+    assert Float32().encode(model, dense, Material(examples=inputs)) == blocks

@@ -348,7 +348,7 @@ def test_what_xla_cannot_compile_runs_as_a_graph():
 def test_the_plan_is_what_is_run(plan):
     loop = CompiledLoop(make_strategy(), BATCH, plan)
     traced = loop.run_steps.get_concrete_function(
-        tf.zeros([8, 6]), tf.zeros([8], tf.int32), tf.constant([0, 1, 0]), tf.constant([0, 0])
+        (tf.zeros([8, 6]), tf.zeros([8], tf.int32)), tf.constant([0, 1, 0]), tf.constant([0, 0])
     )
     assert traced.function_def.attr["_XlaMustCompile"].b == (plan == "xla")
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.saved_model import SavedModel
 from lotcal_tf.formats.zeros import owner
+from lotcal_tf.inputs import by_name, count, select, specs_of
 from lotcal_tf.models.keras_graph import copy_layer, is_nested, rebuild
 from lotcal_tf.pruning import masking
 
@@ -34,7 +34,7 @@ def convert(
     optimizations: list[Any] | None = None,
     types: list[Any] | None = None,
     ops: list[Any] | None = None,
-    data: NDArray[np.float32] | None = None,
+    data: Any = None,
 ) -> bytes:
     """A plain model as the content of a `.tflite` file.
 
@@ -44,7 +44,7 @@ def convert(
       optimizations: the converter's `optimizations`.
       types: the converter's `target_spec.supported_types`.
       ops: the converter's `target_spec.supported_ops`.
-      data: `(N, …)` representative inputs.
+      data: representative inputs `(N, …)`, see `lotcal_tf.inputs`.
 
     Raises:
       UsageError: the model has operations that TFLite lacks; the message names them.
@@ -59,11 +59,18 @@ def convert(
             converter.target_spec.supported_types = types or []
             converter.target_spec.supported_ops = ops or [tf.lite.OpsSet.TFLITE_BUILTINS]
             if data is not None:
-                starts = range(0, len(data), _AT_ONCE)
-                converter.representative_dataset = lambda: (
-                    [data[i : i + _AT_ONCE]] for i in starts
-                )
+                converter.representative_dataset = lambda: _blocks(by_name(data, specs_of(model)))
             return _converted(converter, model)
+
+
+def _blocks(inputs: dict[str, NDArray]) -> Iterator[Any]:
+    """Representative inputs in blocks; several are given by the names of the signature's inputs."""
+    several = len(inputs) > 1
+    # TensorFlow resizes several inputs one after the other, and fails in between.
+    size = 1 if several else _AT_ONCE
+    for start in range(0, count(inputs), size):
+        block = select(inputs, slice(start, start + size))
+        yield block if several else list(block.values())
 
 
 def _unrolled(model: "keras.Model") -> "keras.Model":

@@ -27,7 +27,7 @@ from lotcal_tf.pruning import masking
 from lotcal_tf.training.distributed.batch_norm import synchronise
 from lotcal_tf.training.distributed.cluster import Cluster, wait_for_workers
 
-Step = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor"], Logs]
+Step = Callable[[Any, "tf.Tensor"], Logs]
 
 # Added to the seed once for every device before this one, so that devices draw differently. The
 # first device draws what a single device draws.
@@ -164,32 +164,33 @@ class Distribution:
             masking.assign(target, weights)
             masking.assign_masks(target, masks)
 
-    def run(self, step: Step, inputs: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> Logs:
+    def run(self, step: Step, data: tuple[Any, ...], seed: "tf.Tensor") -> Logs:
         """Runs a step on every device, each with its rows of the batch.
 
         Args:
-          step: takes inputs, labels and the seed of its random draws.
-          inputs: `(N, …)`, the rows of this process. N is a multiple of the number of its devices.
-          labels: `(N,)`.
+          step: takes `data` and the seed of its random draws.
+          data: inputs `(N, …)`, labels `(N,)` and, if there are any, weights `(N,)`: the rows of this
+            process. N is a multiple of the number of its devices.
           seed: `(2,)`, int32.
 
         Returns:
           The means of the step's logs over all devices.
         """
         if self._tf_distribution is None:
-            return step(inputs, labels, seed)
+            return step(data, seed)
         devices = self.replicas // self.workers
-        share = inputs.shape[0] // devices
+        share = data[1].shape[0] // devices
 
-        def replica(inputs: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> Logs:
+        def replica(data: tuple[Any, ...], seed: "tf.Tensor") -> Logs:
             # Devices are numbered over all processes, those of the first process first.
             number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
             rows = (number - self.worker * devices) * share + tf.range(share)
             draws = tf.stack([number * REPLICA_SEED, 0])
-            logs = step(tf.gather(inputs, rows), tf.gather(labels, rows), seed + draws)
+            own = tf.nest.map_structure(lambda part: tf.gather(part, rows), data)
+            logs = step(own, seed + draws)
             return mean_over_replicas(logs)
 
-        logs = self._tf_distribution.run(replica, (inputs, labels, seed))
+        logs = self._tf_distribution.run(replica, (data, seed))
         # The means are the same on every device.
         return {n: self._tf_distribution.experimental_local_results(v)[0] for n, v in logs.items()}
 

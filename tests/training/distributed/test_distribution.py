@@ -119,13 +119,13 @@ def changed_by_a_callback(trainer):
 def draws(devices):
     """What each device draws in a step, added up."""
 
-    def step(inputs, labels, seed):
+    def step(data, seed):
         with step_seed(seed):
             drawn = tf.random.stateless_uniform([], draw_seed("use"), alg="philox")
-        return {"drawn": drawn, "label": tf.reduce_mean(tf.cast(labels, tf.float32))}
+        return {"drawn": drawn, "label": tf.reduce_mean(tf.cast(data[1], tf.float32))}
 
     batch = tf.zeros([4, 1]), tf.constant([1, 2, 3, 4])
-    logs = tf.function(lambda: devices.run(step, *batch, tf.constant(SEED)))()
+    logs = tf.function(lambda: devices.run(step, batch, tf.constant(SEED)))()
     return {name: float(value) for name, value in logs.items()}
 
 
