@@ -247,9 +247,10 @@ def test_the_file_format(add, tmp_path):
     assert {t.name: t.zeros for t in tensors} == {
         name: int((values[name] == 0).sum()) for name in ticket.masks
     }
-    path.write_bytes(b"not HDF5")
-    with pytest.raises(UsageError, match="ticket.h5 cannot be loaded"):
-        lotcal_tf.measure_model(path, (inputs, labels))
+    lone = tmp_path / "lone.h5"
+    lone.write_bytes(b"not HDF5")
+    with pytest.raises(UsageError, match="lone.h5 cannot be loaded"):
+        lotcal_tf.measure_model(lone, (inputs, labels))
     probabilities = lotcal_tf.export_ticket(
         done, tmp_path / "softmax", formats=["hdf5"], output="probabilities", seconds=0
     )

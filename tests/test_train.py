@@ -196,7 +196,7 @@ def test_a_run_directory_has_the_files_that_the_readme_lists(finished):
     }
     rest = {"experiment.json", "metrics.csv", "history.csv"}
     card = ("model_card.json", "README.md", "reliability.png")
-    shown = ("ticket_float32.tflite", "parity.json", "sparsity_report.json", *card)
+    shown = ("ticket_float32.tflite", "parity.json", "sparsity_report.json", "labels.txt", *card)
     export = {f"export/{name}" for name in shown}
     assert found == tickets | rest | export | model | {board}
     # Nothing beside the run, where the command stood.

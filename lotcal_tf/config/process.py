@@ -69,6 +69,11 @@ class Tolerant:
             except (OSError, ValueError) as error:
                 self._broken(error)
 
+    def close(self) -> None:
+        """Closes the stream, if it is not broken."""
+        if self._stream is not None:
+            self._stream.close()
+
     def isatty(self) -> bool:
         """Whether it is a terminal."""
         try:

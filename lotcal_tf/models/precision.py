@@ -16,7 +16,9 @@ def policy(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        keras.mixed_precision.set_global_policy(before)
+        # None is Keras's default, which follows `floatx`.
+        default = before.name == keras.backend.floatx()
+        keras.mixed_precision.set_global_policy(None if default else before)
 
 
 def uses_float16(model: "keras.Model") -> bool:

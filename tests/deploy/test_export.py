@@ -391,7 +391,7 @@ def test_what_is_no_export_is_never_replaced(ticket, examples, tmp_path, tree):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"formats": ["onnx"]}, "formats=onnx: .*keras, saved_model, float32"),
+        ({"formats": ["onnx"]}, "formats=onnx: .*keras3, saved_model, float32"),
         ({"formats": []}, "formats=: .*keras"),
         ({"output": "classes"}, "output=classes: .*logits, probabilities"),
         ({"encoding": "zip"}, "encoding=zip: .*dense, sparse, blocks, compact"),

@@ -165,7 +165,8 @@ def test_the_card_lists_each_field_that_applies_and_no_other(written):
     absent = {name for name in FIELDS if name not in shown}
     # What is empty has nothing to say; what depends on another field's value means nothing here.
     empty = {n for n in FIELDS if getattr(EXPERIMENT, n) in (None, "", ())}
-    void = {"momentum", "lr_drop_factor", "control", "noise_kind", "count"}
+    void = {"momentum", "nesterov", "lr_drop_factor", "control", "noise_kind", "count"}
+    void |= {"label_column", "color_mode"}
     void |= {name for name in FIELDS if name.startswith("mixture_")}
     assert absent == (set(FIELDS) - result_depends_on) | empty | void
 
