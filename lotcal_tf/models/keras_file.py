@@ -14,6 +14,7 @@ from typing import Any
 
 from lotcal_tf.compat import keras, keras3
 from lotcal_tf.errors import UsageError
+from lotcal_tf.models.safe_config import is_bytecode
 
 # Parts of Keras whose classes a configuration may name.
 _MODULES = re.compile(
@@ -81,7 +82,7 @@ def _check(config: Any, path: Path, found: Any, custom: Mapping[str, Any]) -> No
     """Raises UsageError for a part of a configuration that must not be loaded."""
     for layer, part in _parts(config, "the model"):
         kind, inner = str(part.get("class_name", "")), part.get("config")
-        if kind in _WITH_CODE or "__passive_serialization__" in part or _is_bytecode(part):
+        if kind in _WITH_CODE or "__passive_serialization__" in part or is_bytecode(part):
             raise _refusal(path, layer, kind, "holds code, which is not loaded: use a layer class")
         if kind in ("TFOpLambda", "SlicingOpLambda"):
             function = inner.get("function") if isinstance(inner, Mapping) else None
@@ -106,19 +107,6 @@ def _known(part: Mapping[str, Any], found: Any, custom: Mapping[str, Any]) -> bo
     if any(lookup(str(key), custom) for key in (part.get("registered_name"), name) if key):
         return True
     return kind != "function" and bool(_MODULES.fullmatch(module))
-
-
-def _is_bytecode(part: Mapping[str, Any]) -> bool:
-    """Whether a part is a Python lambda, as tf_keras writes one that is an activation."""
-    code = part.get("value")
-    return (
-        part.keys() == {"value"}
-        and isinstance(code, list)
-        and bool(code)
-        and isinstance(code[0], str)
-        # A connection to a layer, `{"value": ["query", 0, 0]}`, has the same key.
-        and not all(isinstance(place, int) for place in (code[1:3] or [""]))
-    )
 
 
 def _parts(part: Any, layer: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -5,6 +5,7 @@ any of TensorFlow's functions that a bare operation names, such as the deletion 
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from lotcal_tf.compat import keras
@@ -45,9 +46,7 @@ def check_config(config: Any, within: str = "") -> None:
     if not isinstance(config, dict):
         return
     kind, inner = config.get("class_name"), config.get("config")
-    code = config.get("value")
-    # A lambda as an activation: its bytecode.
-    if config.keys() == {"value"} and isinstance(code, list) and code and isinstance(code[0], str):
+    if is_bytecode(config):
         kind = "__lambda__"
     if isinstance(kind, str):
         if isinstance(inner, dict) and "name" in inner:
@@ -55,6 +54,19 @@ def check_config(config: Any, within: str = "") -> None:
         _check_object(kind, config, within)
     for part in config.values():
         check_config(part, within)
+
+
+def is_bytecode(part: Mapping[str, Any]) -> bool:
+    """Whether a part is a Python lambda, as tf_keras writes one that is an activation."""
+    code = part.get("value")
+    return (
+        part.keys() == {"value"}
+        and isinstance(code, list)
+        and bool(code)
+        and isinstance(code[0], str)
+        # A connection to a layer, `{"value": ["query", 0, 0]}`, has the same key.
+        and not all(isinstance(place, int) for place in (code[1:3] or [""]))
+    )
 
 
 def _check_object(kind: str, config: dict[str, Any], within: str) -> None:

@@ -91,3 +91,9 @@ def test_what_keras_and_tensorflow_have_passes():
     x = L.Dense(4, "gelu", kernel_initializer=tf.constant_initializer(0.5))(tf.concat([x, x], -1))
     x = L.Dense(4, L.LeakyReLU(0.1), kernel_regularizer="l2", dtype="mixed_bfloat16")(x)
     check_config(json.loads(keras.Model(inputs, x).to_json()))
+
+
+def test_a_connection_of_attention_is_not_a_function():
+    given = keras.Input((4, 6))
+    attended = keras.layers.MultiHeadAttention(2, 3)(given, value=given)
+    check_config(json.loads(keras.Model(given, attended).to_json()))
