@@ -8,7 +8,7 @@ from typing import Any
 
 from lotcal_tf.errors import NewerFormat
 
-# The format of the files of a run; files of versions before 0.3 have no number.
+# The format of the files of a run; files of version 0.1 have no number.
 FORMAT = 2
 
 
