@@ -124,7 +124,7 @@ def matched(inputs: Any, specs: Specs | None) -> Any:
 
 def cast(inputs: Any, specs: Specs) -> Any:
     """Casts tensors to the types that a model takes."""
-    return _map(lambda x, spec: tf.cast(x, spec.dtype), inputs, specs)
+    return mapped(lambda x, spec: tf.cast(x, spec.dtype), inputs, specs)
 
 
 def by_name(inputs: Any, specs: Specs) -> dict[str, NDArray]:
@@ -208,7 +208,7 @@ def image_shape(shape: Any) -> bool:
     return isinstance(shape, tuple) and len(shape) == 3
 
 
-def _map(function: Any, inputs: Any, specs: Specs) -> Any:
+def mapped(function: Any, inputs: Any, specs: Specs | None) -> Any:
     """Maps over inputs and their specs; `tf.nest` cannot, since it sorts the keys of dictionaries."""
     spec = matched(inputs, specs)
     if isinstance(inputs, Mapping):

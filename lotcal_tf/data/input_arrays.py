@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.errors import UsageError
-from lotcal_tf.inputs import Specs, arranged, flat, matched
+from lotcal_tf.inputs import Specs, arranged, flat, mapped, matched
 
 
 def checked_inputs(
@@ -107,13 +107,7 @@ def array_of(given: Any, name: str) -> NDArray:
 
 def kept_tensors(inputs: Any, takes: Specs | None = None) -> Any:
     """Checked inputs of a pipeline, as tensors of the types in which data is kept."""
-    inputs = arranged(inputs, takes, "inputs")
-    specs = matched(inputs, takes)
-    if isinstance(inputs, dict):
-        return {key: _kept(x, specs[key]) for key, x in inputs.items()}
-    if isinstance(inputs, tuple):
-        return tuple(_kept(x, spec) for x, spec in zip(inputs, specs, strict=True))
-    return _kept(inputs, specs)
+    return mapped(_kept, arranged(inputs, takes, "inputs"), takes)
 
 
 def _kept(x: "tf.Tensor", spec: "tf.TensorSpec | None") -> "tf.Tensor":
