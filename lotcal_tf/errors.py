@@ -33,18 +33,35 @@ class NewerFormat(UsageError):
 
 
 class TrainingDiverged(LotcalError, ArithmeticError):
-    """The loss of a training step was not finite.
+    """The loss of a training step was not finite, or a weight at the end of an epoch.
 
     Attributes:
       level, epoch, step: position in the run, counted from 0; steps count from the start of the level.
+      what: what was not finite.
     """
 
-    def __init__(self, level: int, epoch: int, step: int) -> None:
+    def __init__(self, level: int, epoch: int, step: int, what: str = "the loss") -> None:
         super().__init__(
-            f"the loss is not finite at level {level}, epoch {epoch}, step {step}: lower the "
+            f"{what} is not finite at level {level}, epoch {epoch}, step {step}: lower the "
             "learning rate (lr) or check the inputs; finished levels are kept"
         )
-        self.level, self.epoch, self.step = level, epoch, step
+        self.level, self.epoch, self.step, self.what = level, epoch, step, what
+
+
+class Unhealthy(LotcalError):
+    """A level has a problem, and the run must stop at one (`on_unhealthy=stop`).
+
+    Attributes:
+      level: number of the level, which is stored.
+      names: the names of its problems, separated by spaces; see `lottery.health.problems`.
+    """
+
+    def __init__(self, level: int, names: str) -> None:
+        super().__init__(
+            f"level {level} is unhealthy ({names}), and on_unhealthy=stop; the level is stored; "
+            "on_unhealthy=warn continues the run"
+        )
+        self.level, self.names = level, names
 
 
 class WorkerLost(LotcalError):

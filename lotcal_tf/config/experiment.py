@@ -352,6 +352,12 @@ class Experiment:
         "calibrated, or raw logits",
         choices=("raw", "scaled"),
     )
+    on_unhealthy: str = _run(
+        "warn",
+        "after a level whose network has an empty layer, predicts one class, or is no better than "
+        "chance: warn and go on, or stop",
+        choices=("warn", "stop"),
+    )
     plan: str = _run(
         "auto",
         "how steps run: compiled by XLA or as a graph; auto: by network and device",

@@ -4,13 +4,12 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lotcal_tf import metrics, tables
+from lotcal_tf import tables
 from lotcal_tf.config.process import tolerant
+from lotcal_tf.lottery import health
 from lotcal_tf.lottery.search import Predictions
 from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.training.trainer import Progress
@@ -23,27 +22,6 @@ def level_line(record: Record) -> str:
         f"level {record['level']:2d}: {tables.percent(record['density']):>7} kept, {split} accuracy "
         f"{tables.percent(record[f'{split}_accuracy'], 2)}, ECE {record[f'{split}_ece']:.4f}, "
         f"NLL {record[f'{split}_nll']:.4f} ({record['seconds']:.1f} s)"
-    )
-
-
-def chance_warning(labels: NDArray[np.integer], logits: NDArray[np.floating]) -> str:
-    """A warning if predictions are not significantly better than always the most frequent class.
-
-    Args:
-      labels: `(N,)` integers.
-      logits: `(N, K)`.
-
-    Returns:
-      The warning; empty if the accuracy is above the share of the most frequent class by more than
-      1.645 standard errors (one-sided test at 5 %).
-    """
-    share = float(np.bincount(labels).max() / len(labels))
-    accuracy = metrics.accuracy(labels, logits)
-    if accuracy > share + 1.645 * np.sqrt(share * (1 - share) / len(labels)):
-        return ""
-    return (
-        f"validation accuracy {tables.percent(accuracy)} is no better than chance (the most frequent class "
-        f"has {tables.percent(share)}): check labels, inputs, learning rate and epochs"
     )
 
 
@@ -133,14 +111,14 @@ class ProgressBar:
         self._step, self._last = progress.step, progress.last_step
 
     def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
-        """Writes the line of the level, and a warning if its accuracy is that of chance."""
+        """Writes the line of the level, and one for each of its problems."""
         if self._bar is not None:
             self._bar.total -= self._last - self._step  # The steps that the level stopped before.
             self._bar.refresh()
         self.line(level_line(ticket.record))
-        warning = chance_warning(*predictions["val"])
-        if warning:
-            self.line(f"level {ticket.level}: {warning}")
+        found = health.problems(ticket.masks, ticket.trained, *predictions["val"])
+        for problem in found.values():
+            self.line(f"level {ticket.level}: {problem}")
 
     def on_end(self) -> None:
         """Closes the bar."""

@@ -15,6 +15,7 @@ from lotcal_tf.config.optimizers import is_custom
 from lotcal_tf.config.process import tolerant
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.lottery import health
 from lotcal_tf.lottery.progress import ProgressBar, table
 from lotcal_tf.lottery.provenance import describe
 from lotcal_tf.lottery.round_trip import check_round_trip
@@ -110,6 +111,7 @@ def run_experiment(
       TakenOver: another process has taken over the directory. Finished levels are kept.
       TrainingDiverged: a loss was not finite. Finished levels are kept.
       WorkerLost: a process of a distributed run ended. Finished levels are kept.
+      Unhealthy: a level has a problem, and the field `on_unhealthy` is `stop`. The level is stored.
     """
     trained_by: type[Strategy] = _method("calib", experiment.calib, strategy, Strategy)
     pruned_by: type[Criterion] = _method("criterion", experiment.criterion, criterion, Criterion)
@@ -138,6 +140,7 @@ def run_experiment(
             store.check(run_id, experiment.identity(**content))
         store.verify()
         found = store.finished()
+        health.check(experiment.on_unhealthy, store.records())
         task.check(store.records())
         if store.missing(experiment.levels) or not store.recorded:
             with deterministic():

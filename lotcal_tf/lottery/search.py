@@ -14,6 +14,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.lottery import health
 from lotcal_tf.lottery.pruner import Pruner
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import Arrays, Record, Ticket, architecture_of, wrap_for_training
@@ -190,6 +191,7 @@ class Search:
         Raises:
           TrainingDiverged: a loss was not finite. Finished levels are kept.
           UsageError: nothing is left to prune.
+          Unhealthy: a level has a problem, and `on_unhealthy` is `stop`. The level is stored.
         """
         levels = self.store.missing(self.experiment.levels)
         before: Ticket | None = None
@@ -202,6 +204,7 @@ class Search:
                     before = self.store.read(level - 1)
                     restore(self.callbacks, before.callbacks)
                 before = self._level(level, before)
+                health.check(self.experiment.on_unhealthy, [before.record])
         finally:
             for observer in self.observers:
                 observer.on_end()
@@ -242,6 +245,7 @@ class Search:
             **({"kept_epoch": kept.epoch} if self.experiment.early_stopping else {}),
             "ece_bins": self.experiment.ece_bins,
             "protected": " ".join(start.protected),
+            "health": " ".join(health.problems(masks, trained, *predictions["val"])),
             **start.source,
         }
         ticket = Ticket(

@@ -313,8 +313,10 @@ class Trainer:
         self.fetch()
         labels, logits = self.predict(self.dataset.validation)
         # The weights too: an activation can hide them. The ReLU of oneDNN turns NaN into 0.
-        if not all(np.isfinite(v).all() for v in (logits, *self.network.get_weights())):
-            raise TrainingDiverged(level, epoch, (epoch + 1) * self.steps_per_epoch)
+        values = {f"weight {name}": v for name, v in masking.values(self.network).items()}
+        for name, value in {**values, "an output on validation data": logits}.items():
+            if not np.isfinite(value).all():
+                raise TrainingDiverged(level, epoch, (epoch + 1) * self.steps_per_epoch, name)
         logged = {name: mean for name, mean in means.items() if name not in Strategy.log_names}
         return Epoch(
             level,

@@ -10,7 +10,6 @@ from lotcal_tf.compat import keras
 from lotcal_tf.lottery import search
 from lotcal_tf.lottery.progress import (
     ProgressBar,
-    chance_warning,
     duration,
     level_line,
     table,
@@ -189,16 +188,6 @@ def test_table_without_a_test_split_shows_validation():
     title, _, row = table([NO_TEST | {"level": 0}]).splitlines()
     assert title.startswith("metrics of the val split")
     assert "90.00 %" in row and "0.1250" in row and row.endswith("<- selected")
-
-
-@pytest.mark.parametrize(("correct", "warned"), [(68, True), (69, False)])
-def test_accuracy_at_chance_level_is_reported(correct, warned):
-    # 60 of 100 examples are of class 0: 0.6 + 1.645 * sqrt(0.6 * 0.4 / 100) = 0.6806.
-    labels = np.repeat([0, 1], [60, 40])
-    predicted = np.where(np.arange(100) < correct, labels, 1 - labels)
-    warning = chance_warning(labels, np.eye(2, dtype=np.float32)[predicted])
-    assert bool(warning) == warned
-    assert ("60.0 %" in warning) == warned
 
 
 def test_a_level_that_learned_nothing_has_a_warning(begin, tmp_path):
