@@ -127,7 +127,7 @@ def test_two_workers_find_what_one_process_finds(pair, ticket, tmp_path):
             np.testing.assert_allclose(theirs.trained[name], value, rtol=1e-4, atol=1e-5)
     for table in ("metrics.csv", "history.csv"):
         for mine, theirs in zip(rows(one.directory / table), rows(run / table), strict=True):
-            texts = {"protected", "source", "source_level"} & {*mine}
+            texts = {"protected", "health", "source", "source_level"} & {*mine}
             assert [theirs[column] for column in texts] == [mine[column] for column in texts]
             for column in {*mine} - texts - {"seconds"}:
                 # A confidence at the edge of a bin of the calibration error may fall either side.

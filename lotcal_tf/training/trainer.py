@@ -314,7 +314,8 @@ class Trainer:
         labels, logits = self.predict(self.dataset.validation)
         # The weights too: an activation can hide them. The ReLU of oneDNN turns NaN into 0.
         values = {f"weight {name}": v for name, v in masking.values(self.network).items()}
-        for name, value in {**values, "an output on validation data": logits}.items():
+        values |= {"an output on validation data": logits, "the gradient": self._gradient_scale()}
+        for name, value in values.items():
             if not np.isfinite(value).all():
                 raise TrainingDiverged(level, epoch, (epoch + 1) * self.steps_per_epoch, name)
         logged = {name: mean for name, mean in means.items() if name not in Strategy.log_names}
@@ -327,6 +328,17 @@ class Trainer:
             val_accuracy=metrics.accuracy(labels, logits),
             logged=logged,
         )
+
+    def _gradient_scale(self) -> float:
+        """The scale of the loss in float16; infinite if gradients overflow even at the least scale.
+
+        Steps whose gradient is not finite are skipped then, and neither loss nor weights show it.
+        """
+        optimizer = self.strategy.optimizer
+        if not isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
+            return 1.0
+        scale = float(optimizer.loss_scale)
+        return np.inf if optimizer.dynamic and scale <= 1.0 else scale
 
     def fetch(self) -> None:
         """Copies the current weights to `network`, if the training runs on a copy of it."""

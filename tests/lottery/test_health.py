@@ -92,6 +92,14 @@ def test_a_gradient_that_is_not_finite_is_named_at_the_end_of_its_epoch(begin, t
     assert "kernel" in error.value.what
 
 
+def test_a_gradient_that_float16_skips_in_every_step_is_named(tmp_path):
+    # The scale of the loss starts at 2^15 and halves at each of 2 * 9 skipped steps; at least 1.
+    fields = LEARNS_NOTHING | {"precision": "mixed_float16", "batch_size": 150, "epochs": 2}
+    with pytest.raises(TrainingDiverged, match="gradient .* level 0, epoch 1") as error:
+        find_tickets(**fields, calib=NoGradient, levels=0, out=tmp_path / "run")
+    assert error.value.what == "the gradient"
+
+
 LEARNS_NOTHING = {
     "model": "lenet_4",
     "epochs": 1,

@@ -3,7 +3,6 @@
 import io
 import re
 
-import numpy as np
 import pytest
 
 from lotcal_tf.compat import keras
