@@ -3,9 +3,25 @@
 Commands print it and exit with code 2 for `UsageError` and code 1 for any other `LotcalError`.
 """
 
+_SHOWN = 400  # Characters of an invalid value that a message shows.
+
+
+def shown(value: object) -> str:
+    """A value for a message: on one line, without control characters, and not long."""
+    try:
+        text = str(value)
+    except Exception:  # Integers of more than 4,300 digits; classes of users.
+        text = f"<{type(value).__name__}>"
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: _SHOWN + 1])
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
 
 class LotcalError(Exception):
-    """Base class of all errors for users; the message says what to do."""
+    """Base class of all errors for users; the message says what to do, in one line."""
+
+    def __init__(self, message: str = "") -> None:
+        # It may quote several lines of another library.
+        super().__init__(" ".join(message.splitlines()))
 
 
 class UsageError(LotcalError, ValueError):
@@ -23,7 +39,7 @@ class FieldError(UsageError):
     """
 
     def __init__(self, field: str, value: object, problem: str) -> None:
-        super().__init__(f"{field}={value}: {problem}")
+        super().__init__(f"{field}={shown(value)}: {problem}")
         self.field = field
         self.value = value
 

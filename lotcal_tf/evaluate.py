@@ -9,13 +9,13 @@ other models need one of these.
 import json
 from pathlib import Path
 
-from lotcal_tf.config import custom, flags
+from lotcal_tf.config import custom, fields, flags
 from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES, corruption
 from lotcal_tf.config.run_data import check_model, data_experiment
 from lotcal_tf.errors import FieldError, UsageError
 
 FLAGS = (
-    flags.Flag("model", "what to measure"),
+    flags.Flag("model", "what to measure", check=fields.path),
     flags.Flag("split", "the examples", "test", choices=("test", "val")),
     flags.Flag("shift", f"corruptions of the images: a list of {', '.join(CORRUPTIONS)}, or all"),
     flags.Flag("severity", "strengths of the corruptions, 1 … 5", ",".join(map(str, SEVERITIES))),
@@ -54,6 +54,9 @@ def main(request: flags.Request) -> None:
     custom.check_custom_objects(own["custom_objects"])
     shifts, severities = _shifts(own["shift"]), _severities(own["severity"])
     unseen = _names("unseen", own["unseen"])
+    for name in unseen:
+        if problem := fields.data_name(name):
+            raise FieldError("unseen", name, problem)
     data_experiment(model, request.given, request.config, unseen=bool(unseen))
     # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()

@@ -10,7 +10,7 @@ tolerances, the exit code is 1 and no file is kept. The data is that of the run 
 import sys
 from pathlib import Path
 
-from lotcal_tf.config import custom, flags
+from lotcal_tf.config import custom, fields, flags
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED
 from lotcal_tf.config.run_data import data_experiment
 from lotcal_tf.config.run_directory import is_run, stored_levels
@@ -19,7 +19,7 @@ from lotcal_tf.errors import FieldError, UsageError
 BY_PREFERENCE = "auto"
 
 FLAGS = (
-    flags.Flag("run", "the run directory"),
+    flags.Flag("run", "the run directory", check=fields.path),
     flags.Flag("level", "a level's number; or selected, by validation data", "selected"),
     flags.Flag("formats", f"a list of {', '.join(FORMATS)}", ",".join(DEFAULT_FORMATS)),
     flags.Flag(
@@ -51,6 +51,7 @@ FLAGS = (
     flags.Flag(
         "out",
         "directory of the files; default: RUN/export, for a numbered level RUN/export_level_NN",
+        check=fields.path,
     ),
 )
 FIELDS = ("dataset", "source", "data_dir", "memory_limit_mb", "ece_bins", "export_logits")
@@ -106,7 +107,7 @@ def _level(value: str, run: Path) -> int | str:
     """The level's number, or `selected`."""
     if value == "selected":
         return value
-    if not value.isdecimal():
+    if not (value.isascii() and value.isdecimal() and len(value) < 10):
         raise FieldError("level", value, "give a level's number, or selected")
     finished = stored_levels(run)
     if int(value) not in finished:
@@ -127,11 +128,12 @@ def _formats(value: str) -> tuple[str, ...]:
 
 def _number(flag: str, value: str) -> float:
     try:
-        number = float(value)
+        number = float(value) if value.isascii() else -1.0
     except ValueError:
         number = -1.0
-    if not 0 <= number < float("inf"):
-        raise FieldError(flag, value, "must be a finite number, 0 or more")
+    check = fields.seconds if flag == "seconds" else fields.not_negative
+    if problem := check(number):
+        raise FieldError(flag, value, problem)
     return number
 
 

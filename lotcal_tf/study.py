@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotcal_tf.config import flags
+from lotcal_tf.config import fields, flags
 from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.files import write_atomically
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lotcal_tf.analysis.runs import RecordedRun
 
 FLAGS = (
-    flags.Flag("out", "directory to write the study to", short="o"),
+    flags.Flag("out", "directory to write the study to", short="o", check=fields.path),
     flags.Flag(
         "histograms",
         "also draw histograms of the confidence of full networks and best tickets on test data",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lotcal_tf.config.fields import checked, declared, not_negative, positive
+from lotcal_tf.config.fields import checked, declared, not_negative, path, positive, seconds
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SEVERITIES, SIZE, SPEED
 from lotcal_tf.errors import FieldError
 
@@ -31,7 +31,7 @@ class ExportArguments:
     prefer: str = declared(SPEED, "", choices=(SPEED, SIZE))
     output: str = declared("logits", "", choices=("logits", "probabilities"))
     scaled: bool | None = declared(None, "")
-    seconds: float = declared(0.5, "", check=not_negative)
+    seconds: float = declared(0.5, "", check=seconds)
     reuse: bool = declared(False, "")
     license: str | None = declared(None, "")
 
@@ -83,6 +83,8 @@ def path_of(name: str, value: Any, others: str = "") -> Path:
       FieldError: it is neither.
     """
     if isinstance(value, str | os.PathLike) and str(value):
+        if problem := path(str(value)):
+            raise FieldError(name, value, problem)
         return Path(value)
     kind = type(value).__name__ if value != "" else "an empty string"
     raise FieldError(name, kind, f"must be a path{others}")

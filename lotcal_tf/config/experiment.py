@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import operator
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -44,6 +45,10 @@ _NAMED_SCHEDULE = OnlyWith(
 )
 _OF_STEPS = OnlyWith("schedule", lambda v: v == "step", "--schedule=step")
 
+CUSTOM_SCHEDULE = (
+    "is set where the library is given a Keras schedule as lr; choose one of step, constant, cosine"
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -54,15 +59,19 @@ class Experiment:
     its class is loaded, see `with_methods`.
     """
 
-    dataset: str = _data("digits", "name of a recipe", main=True, named_only=True)
+    dataset: str = _data(
+        "digits", "name of a recipe", check=fields.title, main=True, named_only=True
+    )
     source: str = _data(
         "",
         f"name of a TFDS data set, or {', '.join(registry.SOURCES)}; default: that of the recipe, or dataset",
+        check=fields.data_name,
         named_only=True,
     )
     data_dir: str | None = _data(
         None,
         "directory of TFDS data or of the class folders of images; file of a table",
+        check=fields.path,
         main=True,
         only_with=_OF_FILES,
         identity=False,
@@ -108,14 +117,14 @@ class Experiment:
     mixture_classes: int = _data(
         4,
         "classes of the mixture",
-        check=fields.at_least(2),
+        check=fields.between(2, 1000),
         only_with=_OF_MIXTURE,
         named_only=True,
     )
     mixture_clusters: int = _data(
         2,
         "Gaussians per class of the mixture: its difficulty",
-        check=fields.at_least(1),
+        check=fields.between(1, 1000),
         only_with=_OF_MIXTURE,
         named_only=True,
     )
@@ -167,12 +176,15 @@ class Experiment:
         check=fields.at_least(0),
     )
     shuffle_buffer: int = _data(
-        10_000, "size of the shuffle buffer of streamed data, in examples", check=fields.at_least(1)
+        10_000,
+        "size of the shuffle buffer of streamed data, in examples",
+        check=fields.between(1, 10**9),
     )
     model: str = _network(
         "lenet_300_100",
         "the network: lenet_300_100, resnet18, resnet20, vgg19, …; with a width: resnet20_8; "
         "or FILE.keras, a file of Keras 3 or tf_keras",
+        check=fields.path,
         main=True,
         named_only=True,
         from_ticket=True,
@@ -270,12 +282,12 @@ class Experiment:
         "those of the epoch with the lowest, as with Keras's EarlyStopping; 0: train all epochs",
         check=fields.at_least(0),
     )
-    epochs: int = _training(10, "epochs per level", check=fields.at_least(1), main=True)
+    epochs: int = _training(10, "epochs per level", check=fields.between(1, 10**6), main=True)
     batch_size: int = _training(60, "examples per step", check=fields.at_least(1), main=True)
     levels: int = _pruning(
         10,
         "number of prunings; level 0 is dense",
-        check=fields.at_least(0),
+        check=fields.between(0, 10_000),
         identity=False,
         main=True,
     )
@@ -330,6 +342,7 @@ class Experiment:
     ticket: str = _run(
         "",
         "start from this ticket, RUN/tickets/level_NN; with RUN: one level from each of its tickets",
+        check=fields.path,
         named_only=True,
     )
     control: str = declared(
@@ -339,7 +352,9 @@ class Experiment:
         only_with=OnlyWith("ticket", bool, "--ticket"),
         named_only=True,
     )
-    ece_bins: int = _metrics(15, "bins of the expected calibration error", check=fields.at_least(1))
+    ece_bins: int = _metrics(
+        15, "bins of the expected calibration error", check=fields.between(1, 1000)
+    )
     mc_eval: int = _metrics(
         0,
         "average the predictions of this many stochastic passes; 0: dropout off",
@@ -368,7 +383,9 @@ class Experiment:
         "train on all devices of this machine (mirrored), or on all workers of TF_CONFIG",
         choices=("none", "mirrored", "multi_worker"),
     )
-    out: str | None = _run(None, "the run directory; default: runs/<run id>", main=True)
+    out: str | None = _run(
+        None, "the run directory; default: runs/<run id>", check=fields.path, main=True
+    )
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     @classmethod
@@ -483,7 +500,8 @@ class Experiment:
         text = json.dumps(self.identity(**content), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         calib = self.calib.rpartition(":")[2]
-        return f"{self.dataset}-{self.model}-{calib}-{digest}"
+        # It is the name of a directory.
+        return re.sub(r"[/\\]", "_", f"{self.dataset}-{self.model}-{calib}-{digest}").lstrip(".")
 
 
 FIELDS: Mapping[str, "dataclasses.Field[Any]"] = {
@@ -532,6 +550,8 @@ def check_together(experiment: Experiment, given: Mapping[str, Any]) -> None:
       FieldError: a given field has no meaning beside the others, or two contradict each other.
     """
     for name in given:
+        if isinstance(given[name], str) and not given[name] and not _takes_empty(name):
+            raise FieldError(name, given[name], "must not be empty; leave it out for the default")
         unmet = unmet_condition(FIELDS[name], experiment) if name in FIELDS else None
         if unmet is not None:
             here = f"{unmet.field}={getattr(experiment, unmet.field)}"
@@ -549,6 +569,12 @@ def check_together(experiment: Experiment, given: Mapping[str, Any]) -> None:
         raise FieldError("dropout_rate", 0.0, problem)
 
 
+def _takes_empty(name: str) -> bool:
+    """Whether an empty text is a value of a field: an empty list."""
+    field = {**setting_fields(), **FIELDS}.get(name)
+    return field is None or isinstance(field.default, tuple)
+
+
 def _check_training(experiment: Experiment, given: Mapping[str, Any]) -> None:
     """Checks the fields of optimizer and schedule against each other.
 
@@ -556,8 +582,7 @@ def _check_training(experiment: Experiment, given: Mapping[str, Any]) -> None:
       FieldError: two of them contradict each other.
     """
     if "schedule" in given and experiment.schedule == "custom":
-        problem = "is set where the library is given a Keras schedule as lr; choose another"
-        raise FieldError("schedule", "custom", problem)
+        raise FieldError("schedule", "custom", CUSTOM_SCHEDULE)
     if experiment.nesterov and experiment.optimizer == "rmsprop":
         raise FieldError("nesterov", True, "optimizer=rmsprop does not have it: choose sgd")
     if experiment.clip_norm is not None and experiment.clip_value is not None:

@@ -5,9 +5,10 @@ A check returns None for a valid value, and otherwise what the value must be, in
 """
 
 import dataclasses
-import math
+import numbers
 import re
 import typing
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,11 @@ SECTIONS = (
 )
 
 _WORDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+# Integers that TensorFlow and NumPy can hold, and floats that are neither 0 nor infinite in float32.
+_MAX_INTEGER = 2**63 - 1
+_MIN_FLOAT, _MAX_FLOAT = 1e-37, 3e38
+# Of Linux: bytes of a path, and of each name in it.
+_PATH_BYTES, _NAME_BYTES = 4095, 255
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -103,6 +109,11 @@ def at_least(minimum: float) -> Check:
     return lambda v: None if v >= minimum else f"must be at least {minimum:g}"
 
 
+def between(minimum: int, maximum: int) -> Check:
+    """A check: from the minimum to the maximum, both included."""
+    return lambda v: None if minimum <= v <= maximum else f"must be {minimum:,} to {maximum:,}"
+
+
 def rate(value: float) -> str | None:
     """In (0, 1)."""
     return None if 0 < value < 1 else "must lie strictly between 0 and 1"
@@ -114,22 +125,27 @@ def fraction(value: float) -> str | None:
 
 
 def _is_positive(value: float) -> bool:
-    return value > 0 and math.isfinite(value)
+    return _MIN_FLOAT <= value <= _MAX_FLOAT
 
 
 def positive(value: float) -> str | None:
-    """Finite, above 0."""
-    return None if _is_positive(value) else "must be a finite number above 0"
+    """Finite, above 0, in float32."""
+    return None if _is_positive(value) else "must be a finite number above 0 (in float32)"
 
 
 def not_negative(value: float) -> str | None:
-    """Finite, 0 or more."""
-    return None if value >= 0 and math.isfinite(value) else "must be a finite number, 0 or more"
+    """Finite in float32, 0 or more."""
+    return None if 0 <= value <= _MAX_FLOAT else "must be a finite number, 0 or more"
+
+
+def seconds(value: float) -> str | None:
+    """At most an hour."""
+    return None if 0 <= value <= 3600 else "must be a number of seconds, 0 to 3,600"
 
 
 def rewind(value: str) -> str | None:
     """One of the six forms."""
-    if re.fullmatch(r"init|pretrained|random|none|(step|epoch):[1-9]\d*", value):
+    if re.fullmatch(r"init|pretrained|random|none|(step|epoch):[1-9][0-9]{0,11}", value):
         return None
     return "choose one of init, pretrained, step:K, epoch:K, random, none (K counts from 1)"
 
@@ -147,12 +163,12 @@ def all_positive(value: tuple[float, ...]) -> str | None:
 
 def all_finite(value: tuple[float, ...]) -> str | None:
     """Each of them finite."""
-    return None if all(map(math.isfinite, value)) else "must be finite numbers"
+    return None if all(abs(v) <= _MAX_FLOAT for v in value) else "must be finite numbers"
 
 
 def weights(value: tuple[float, ...]) -> str | None:
     """Finite, 0 or more, not all 0."""
-    valid = all(v >= 0 and math.isfinite(v) for v in value) and (any(value) or not value)
+    valid = all(0 <= v <= _MAX_FLOAT for v in value) and (any(value) or not value)
     return None if valid else "must be finite numbers, 0 or more, at least one of them above 0"
 
 
@@ -163,9 +179,11 @@ def classes(value: tuple[int, ...]) -> str | None:
 
 def image_size(value: tuple[int, ...]) -> str | None:
     """No size, or one or two of at least 1 pixel."""
-    if len(value) <= 2 and all(v >= 1 for v in value):
+    if len(value) <= 2 and all(1 <= v <= 10_000 for v in value):
         return None
-    return "must be a height and a width in pixels, e.g. 48,64, or one number for both"
+    return (
+        "must be a height and a width in pixels, e.g. 48,64, or one number for both; at most 10,000"
+    )
 
 
 def dimensions(value: int) -> str | None:
@@ -175,7 +193,37 @@ def dimensions(value: int) -> str | None:
 
 def mc_eval(value: int) -> str | None:
     """No stochastic passes, or several."""
-    return None if value == 0 or value >= 2 else "must be 0, or at least 2"
+    return None if value == 0 or 2 <= value <= 10_000 else "must be 0, or 2 to 10,000"
+
+
+def text(value: str) -> str | None:
+    """Without control characters, line breaks and halves of UTF-16 pairs."""
+    unusable = {"Cc", "Cs", "Zl", "Zp"}
+    if value.isprintable() or not unusable & set(map(unicodedata.category, value)):
+        return None
+    return "has a character that cannot be used: NUL, a line break, or one that is not Unicode"
+
+
+def title(value: str) -> str | None:
+    """A text that can be a part of a file's name."""
+    return text(value) or (None if len(value) <= 100 else "must have at most 100 characters")
+
+
+def path(value: str) -> str | None:
+    """A text that can be a path; it need not exist."""
+    if problem := text(value):
+        return problem
+    whole = value.encode()
+    if len(whole) > _PATH_BYTES or any(len(name) > _NAME_BYTES for name in whole.split(b"/")):
+        return f"is too long: a path has at most {_PATH_BYTES:,} bytes, and each name in it {_NAME_BYTES}"
+    return None
+
+
+def data_name(value: str) -> str | None:
+    """The name of a TFDS data set, with an optional configuration and version; or no name."""
+    if re.fullmatch(r"([A-Za-z][\w.:/+-]{0,199})?", value, re.ASCII):
+        return None
+    return "must be the name of a data set: letters, digits and _ . : / + -"
 
 
 def prior(value: tuple[float, ...]) -> str | None:
@@ -188,18 +236,34 @@ def prior(value: tuple[float, ...]) -> str | None:
 def _scalar(field: str, kind: type, value: Any) -> Any:
     """`value` as `kind`."""
     if kind is bool:
-        known = value if isinstance(value, bool) else _BOOLEANS.get(str(value).lower())
-        if isinstance(known, bool) and isinstance(value, bool | str):
+        known = _BOOLEANS.get(value.lower()) if isinstance(value, str) else value
+        if isinstance(known, bool):
             return known
         raise FieldError(field, value, f"must be {_WORDS[bool]}")
-    wrong = isinstance(value, bool) or (kind is str and not isinstance(value, str))
-    wrong = wrong or (kind is int and isinstance(value, float) and not value.is_integer())
-    if not wrong:
-        try:
-            return kind(value)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    raise FieldError(field, value, f"must be {_WORDS[kind]}")
+    problem = f"must be {_WORDS[kind]}"
+    if kind is str and isinstance(value, str):
+        unusable = text(value)
+        if unusable is None:
+            return value
+        problem = unusable
+    elif kind is not str and not isinstance(value, bool):
+        number = _number(kind, value)
+        if number is not None and (kind is float or abs(number) <= _MAX_INTEGER):
+            return number
+        problem += "" if number is None else ", at most 2**63 - 1"
+    raise FieldError(field, value, problem)
+
+
+def _number(kind: type, value: Any) -> Any:
+    """A number, or the text of one, as an int or float; None: it is not one."""
+    given = isinstance(value, str)
+    if not (given and value.isascii()) and not isinstance(value, numbers.Real):
+        return None
+    try:
+        number = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if kind is float or given or number == value else None
 
 
 def typed(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
@@ -215,24 +279,34 @@ def typed(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
     """
     if value is None and type(None) in typing.get_args(hint):
         return None
-    given = value
+    given, choices = value, field.metadata.get("choices")
+    if choices and isinstance(value, str) and value not in choices:
+        raise FieldError(field.name, given, f"choose one of {', '.join(choices)}")
     kinds = [hint] if typing.get_origin(hint) is tuple else typing.get_args(hint) or (hint,)
     (kind,) = (kind for kind in kinds if kind is not type(None))
     if typing.get_origin(kind) is tuple:
         kind, _ = typing.get_args(kind)
-        parts = [p.strip() for p in value.split(",")] if isinstance(value, str) else value
+        parts = _parts(value) if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             parts = [parts]
-        value = tuple(_scalar(field.name, kind, p) for p in parts if p != "")
+        if any(isinstance(part, str) and not part for part in parts):
+            raise FieldError(
+                field.name, given, "has an empty part: write commas between values only"
+            )
+        value = tuple(_scalar(field.name, kind, p) for p in parts)
     else:
         value = _scalar(field.name, kind, value)
-    choices, check = field.metadata.get("choices"), field.metadata.get("check")
-    if choices and value not in choices:
-        raise FieldError(field.name, given, f"choose one of {', '.join(choices)}")
+    check = field.metadata.get("check")
     problem = check(value) if check else None
     if problem:
         raise FieldError(field.name, given, problem)
     return value
+
+
+def _parts(text: str) -> list[str]:
+    """The parts of a list; one comma at its end is allowed, and an empty text has none."""
+    parts = [part.strip() for part in text.split(",")]
+    return parts if parts[-1] else parts[:-1]
 
 
 def fields_of(kind: type) -> dict[str, "dataclasses.Field[Any]"]:

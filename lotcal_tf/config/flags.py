@@ -7,6 +7,7 @@ Exit codes: 0 success, 1 a failed run, 2 a usage error, 130 interrupted (Ctrl-C)
 import contextlib
 import dataclasses
 import os
+import re
 import sys
 import tempfile
 import textwrap
@@ -17,9 +18,9 @@ from absl import flags as absl_flags
 
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import FIELDS, Experiment, setting_fields
-from lotcal_tf.config.fields import SECTIONS, fields_of
+from lotcal_tf.config.fields import SECTIONS, Check, fields_of, path, text
 from lotcal_tf.config.process import Stopped, safe_streams, stoppable
-from lotcal_tf.errors import FieldError, LotcalError, UsageError
+from lotcal_tf.errors import FieldError, LotcalError, UsageError, shown
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -40,6 +41,7 @@ class Flag:
       choices: the valid values; empty: any.
       switch: whether it takes no value; its value is then a bool.
       short: one letter, an abbreviation used with a single dash.
+      check: tests a value, see `fields`; `fields.path` for paths.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Flag:
     choices: tuple[str, ...] = ()
     switch: bool = False
     short: str | None = None
+    check: Check = text
 
 
 CUSTOM_OBJECTS = Flag(
@@ -66,7 +69,7 @@ class Command:
       own: its own flags.
       fields: the fields of `Experiment` that it takes. If these are all fields, it takes hyperparameters
         and `--set` too.
-      operands: its arguments without a flag, as shown by `--help`, e.g. `RUN…`; empty: none.
+      operands: its arguments without a flag, paths, as shown by `--help`, e.g. `RUN…`; empty: none.
     """
 
     name: str
@@ -94,14 +97,20 @@ class Command:
         values.set_gnu_getopt(bool(self.operands))  # flags may follow operands
         try:
             rest = values([self.name, *argv])[1:]
+        except absl_flags.IllegalFlagValueError as error:
+            if wrong := re.match(r"flag --(\w+)=(.*): \('Non-boolean", str(error), re.DOTALL):
+                raise FieldError(wrong[1], wrong[2], "must be true or false") from error
+            raise UsageError(str(error)) from error
         except absl_flags.Error as error:
             raise UsageError(" ".join(str(error).split()) + " (--helpfull lists all)") from error
         if rest and not self.operands:
             raise UsageError(f"{rest[0]!r} is not a flag: write --flag=value (--help lists flags)")
         for flag in self.own:
-            value = values[flag.name].value
-            if flag.choices and value not in flag.choices:
-                raise FieldError(flag.name, value, f"choose one of {', '.join(flag.choices)}")
+            if not flag.switch:
+                _check_own(flag, values[flag.name].value)
+        for operand in rest:
+            if problem := path(operand):
+                raise UsageError(f"{shown(operand)}: {problem}")
         own = {flag.name: values[flag.name].value for flag in self.own}
         own |= {flag.name: bool(own[flag.name]) for flag in self.own if flag.switch}
         given = {name: values[name].value for name in self._given() if values[name].present}
@@ -145,8 +154,8 @@ class Command:
         ]
         for title, entries in self._topics(full):
             lines += ["", f"{title}:"]
-            for named, text in entries:
-                lines += [f"  --{named}", *(f"      {line}" for line in textwrap.wrap(text, 76))]
+            for named, words in entries:
+                lines += [f"  --{named}", *(f"      {line}" for line in textwrap.wrap(words, 76))]
         if self.takes_experiment and not full:
             lines += ["", "--helpfull lists all flags."]
         return "\n".join(lines)
@@ -187,15 +196,30 @@ class Request:
     operands: Sequence[str] = ()
 
 
+def _check_own(flag: Flag, value: str | None) -> None:
+    """Checks the value of a command's own flag; None: it was not given.
+
+    Raises:
+      FieldError: it is not valid.
+    """
+    if flag.choices and value not in flag.choices:
+        raise FieldError(flag.name, value, f"choose one of {', '.join(flag.choices)}")
+    if value is None:
+        return
+    problem = flag.check(value) if value else "must not be empty; leave it out for the default"
+    if problem:
+        raise FieldError(flag.name, value, problem)
+
+
 def _settings(texts: Sequence[str]) -> dict[str, str]:
     """The hyperparameters set by `--set`."""
     names = [text.partition("=")[0] for text in texts]
     for name in names:
         if names.count(name) > 1:
             raise FieldError("set", name, "is given more than once")
-    for text in texts:
-        if not text.partition("=")[0].isidentifier() or "=" not in text:
-            raise FieldError("set", text, "write --set=NAME=VALUE, e.g. --set=gamma=2")
+    for given in texts:
+        if not given.partition("=")[0].isidentifier() or "=" not in given:
+            raise FieldError("set", given, "write --set=NAME=VALUE, e.g. --set=gamma=2")
     return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 

@@ -18,7 +18,7 @@ class NoHyperparameters:
 class Vwcc:
     """Hyperparameters of the strategy `vwcc`; a custom stochastic strategy can use them too."""
 
-    passes: int = hyperparameter(5, "T, stochastic passes per step", check=fields.at_least(2))
+    passes: int = hyperparameter(5, "T, stochastic passes per step", check=fields.between(2, 1000))
     dropout_rate: float = hyperparameter(
         0.1,
         "rate of the dropout that is added to a built-in network",
@@ -82,7 +82,7 @@ class Nba:
     """Hyperparameters of the strategy `nba`."""
 
     calib_weight: float = _weight(0.3)
-    nba_bins: int = hyperparameter(10, "bins of confidence", check=fields.at_least(2))
+    nba_bins: int = hyperparameter(10, "bins of confidence", check=fields.between(2, 1000))
     nba_width: float = hyperparameter(0.02, "width of the bins' soft edges", check=fields.positive)
 
 

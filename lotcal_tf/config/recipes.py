@@ -9,6 +9,7 @@ from typing import Any
 
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import (
+    CUSTOM_SCHEDULE,
     FIELDS,
     Experiment,
     check_together,
@@ -16,8 +17,11 @@ from lotcal_tf.config.experiment import (
     setting_owners,
 )
 from lotcal_tf.config.fields import checked, fields_of
+from lotcal_tf.config.fields import path as path_problem
 from lotcal_tf.config.run_directory import finished_levels, is_run
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, UsageError, shown
+
+_LARGEST = 1 << 20  # Bytes of a recipe file: /dev/zero has no end.
 
 
 def recipe_directory() -> Path:
@@ -44,19 +48,16 @@ def read_recipe(path: Path) -> dict[str, Any]:
       UsageError: there is no such file, it is not TOML, it names an unknown field, or a value is
         not valid.
     """
-    try:
-        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a recipe: {error}") from error
+    found = _parsed(path)
     custom = found.pop("set", {})
+    if not isinstance(custom, dict):
+        raise UsageError(f"{path}: set={shown(custom)}: must be a table of hyperparameters, [set]")
     known = [*FIELDS, *setting_fields()]
     for name in found:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}"
-            raise UsageError(f"{path}: unknown field {name!r}; {hint}")
+            raise UsageError(f"{path}: unknown field {shown(name)!r}; {hint}")
     try:
         Experiment(**{name: value for name, value in found.items() if name in FIELDS})
         for row in (*registry.STRATEGIES.values(), *registry.CRITERIA.values()):
@@ -65,6 +66,28 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except FieldError as error:
         raise UsageError(f"{path}: {error}") from error
     return found | ({"set": custom} if custom else {})
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """The content of a recipe file.
+
+    Raises:
+      UsageError: it cannot be read, or is not TOML.
+    """
+    if problem := path_problem(str(path)):
+        raise FieldError("config", path, problem)
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise UsageError(f"{path} is not a recipe: it is larger than {_LARGEST:,} bytes")
+        return tomllib.loads(content.decode("utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except UsageError:
+        raise
+    except (ValueError, RecursionError) as error:  # Integers of more than 4,300 digits, too.
+        raise UsageError(f"{path} is not a recipe: {error}") from error
 
 
 def _recipe_for(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
@@ -80,7 +103,7 @@ def _recipe_for(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
             )
             raise FieldError("dataset", asked, problem)
         return found
-    name = given.get("dataset", FIELDS["dataset"].default)
+    name = _string("dataset", given.get("dataset", FIELDS["dataset"].default))
     if name not in recipe_names():
         problem = (
             f"choose one of {', '.join(recipe_names())}; for another TFDS data set write a recipe "
@@ -88,6 +111,13 @@ def _recipe_for(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
         )
         raise FieldError("dataset", name, problem)
     return {"dataset": name} | read_recipe(recipe_directory() / f"{name}.toml")
+
+
+def _string(field: str, value: Any) -> str:
+    """Raises FieldError if a value is not a string."""
+    if not isinstance(value, str):
+        raise FieldError(field, value, "must be a string")
+    return value
 
 
 def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
@@ -105,7 +135,9 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
     recipe = _recipe_for(given, config)
     merged = recipe | dict(given)
     # A recipe may hold hyperparameters of several strategies; only explicit ones must apply.
-    calib, criterion = (str(merged.get(n, FIELDS[n].default)) for n in ("calib", "criterion"))
+    calib, criterion = (
+        _string(n, merged.get(n, FIELDS[n].default)) for n in ("calib", "criterion")
+    )
     rows = registry.strategy(calib), registry.criterion(criterion)
     own = {name for row in rows if row is not None for name in fields_of(row.hyperparameters)}
     for name in setting_fields().keys() & recipe.keys() - own - set(given):
@@ -113,6 +145,8 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
     custom = merged.pop("set", {})  # does not apply if flags choose built-in methods
     experiment = Experiment.of(**({**custom, **merged} if None in rows else merged))
     experiment = dataclasses.replace(experiment, source=experiment.source or experiment.dataset)
+    if experiment.schedule == "custom":
+        raise FieldError("schedule", "custom", CUSTOM_SCHEDULE)
     _check_ticket_fields(experiment, given)
     in_file = registry.is_model_file(experiment.model)
     if in_file:

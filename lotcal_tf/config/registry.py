@@ -57,7 +57,7 @@ class Family(Row):
 
     def arguments(self, name: str) -> dict[str, int | tuple[int, ...] | None] | None:
         """The builder's arguments from a full name; None if the name is of another family."""
-        found = re.fullmatch(self.pattern, name)
+        found = re.fullmatch(self.pattern, name, re.ASCII)
         return None if found is None else {k: _integers(v) for k, v in found.groupdict().items()}
 
 
@@ -227,18 +227,18 @@ CRITERIA: Mapping[str, Method] = {
 
 # `resnet50` and `resnet152` of He et al. (2016) are other networks, so these names are refused.
 _DEPTHS = "|".join(str(6 * n + 2) for n in range(1, 201) if 6 * n + 2 not in (50, 152))
-_WIDTH = r"(_(?P<width>[1-9]\d*))?"
+_WIDTH = r"(_(?P<width>[1-9]\d{0,2}))?"  # up to 999 channels
 
 MODELS: Mapping[str, Family] = {
     "lenet": Family(
         "lotcal_tf.models.lenet:build",
-        "fully connected, with hidden layers of the given widths",
-        r"lenet(?P<widths>(_[1-9]\d*)+)",
+        "fully connected, with up to 20 hidden layers of the given widths, up to 9999 each",
+        r"lenet(?P<widths>(_[1-9]\d{0,3}){1,20})",
         "lenet_300_100",
     ),
     "resnet18": Family(
         "lotcal_tf.models.resnet:build",
-        "18 layers, 64 to 512 channels, for small images; resnet18_W has W channels at first",
+        "18 layers, 64 to 512 channels, for small images; resnet18_W has W channels at first, up to 999",
         rf"resnet(?P<depth>18){_WIDTH}",
         "resnet18_4",
         smallest=1,

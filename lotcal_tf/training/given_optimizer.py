@@ -86,7 +86,7 @@ def take_objects(values: Mapping[str, Any]) -> tuple[dict[str, Any], GivenOptimi
     if optimizer is not None:
         _refuse(others, (*_OF_OPTIMIZER, "lr"), "is an argument of the optimizer that is passed")
         rate = optimizer._learning_rate
-    elif "lr" in others and not isinstance(others["lr"], int | float | str | np.number):
+    elif not isinstance(others.get("lr", 0), int | float | str | np.number | None):
         rate = others.pop("lr")
     if rate is not None and not _is_number(rate):
         schedule = _schedule(rate)

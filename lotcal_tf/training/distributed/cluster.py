@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from lotcal_tf.errors import UsageError, WorkerLost
+from lotcal_tf.errors import UsageError, WorkerLost, shown
 
 WAIT_SECONDS = 120.0
 
@@ -65,8 +65,8 @@ def parse(text: str | None) -> Cluster:
         raise _wrong(f"is not set: give every worker its own, such as {_EXAMPLE}")
     try:
         config = json.loads(text)
-    except ValueError as error:
-        raise _wrong(f"is not valid JSON ({error}): {text!r}") from error
+    except (ValueError, RecursionError) as error:
+        raise _wrong(f"is not valid JSON ({error}): {shown(text)!r}") from error
     cluster, task = _mapping(config, "cluster"), _mapping(config, "task")
     unknown = sorted(set(cluster) - {"chief", "worker"})
     if unknown:
@@ -152,7 +152,9 @@ def _address_problem(address: Any, taken: Any) -> str | None:
     if not isinstance(address, str) or ":" not in address:
         return "must be host:port"
     host, _, port = address.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    if not host or not (
+        port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536
+    ):
         return "must be host:port, the port from 1 to 65535"
     return "is listed twice" if address in taken else None
 
