@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lotcal_tf.config import custom, fields, flags
 from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES, corruption
-from lotcal_tf.config.run_data import check_model, data_experiment
+from lotcal_tf.config.run_data import check_model, data_experiment, data_path
 from lotcal_tf.errors import FieldError, UsageError
 
 FLAGS = (
@@ -57,7 +57,7 @@ def main(request: flags.Request) -> None:
     for name in unseen:
         if problem := fields.data_name(name):
             raise FieldError("unseen", name, problem)
-    data_experiment(model, request.given, request.config, unseen=bool(unseen))
+    data_path(data_experiment(model, request.given, request.config, unseen=bool(unseen)))
     # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()
     from lotcal_tf.api import measure_model

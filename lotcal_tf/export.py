@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lotcal_tf.config import custom, fields, flags
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED
-from lotcal_tf.config.run_data import data_experiment
+from lotcal_tf.config.run_data import data_experiment, data_path
 from lotcal_tf.config.run_directory import is_run, stored_levels
 from lotcal_tf.errors import FieldError, UsageError
 
@@ -77,7 +77,7 @@ def main(request: flags.Request) -> None:
         _number(name, own[name])
         for name in ("float_tolerance", "accuracy_tolerance", "ece_tolerance", "seconds")
     )
-    data_experiment(run, given, request.config)
+    data_path(data_experiment(run, given, request.config))
     # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()
     from lotcal_tf.api import export_ticket

@@ -111,7 +111,8 @@ def at_least(minimum: float) -> Check:
 
 def between(minimum: int, maximum: int) -> Check:
     """A check: from the minimum to the maximum, both included."""
-    return lambda v: None if minimum <= v <= maximum else f"must be {minimum:,} to {maximum:,}"
+    least = at_least(minimum)
+    return lambda v: least(v) or (None if v <= maximum else f"must be at most {maximum:,}")
 
 
 def rate(value: float) -> str | None:
@@ -130,7 +131,7 @@ def _is_positive(value: float) -> bool:
 
 def positive(value: float) -> str | None:
     """Finite, above 0, in float32."""
-    return None if _is_positive(value) else "must be a finite number above 0 (in float32)"
+    return None if _is_positive(value) else "must be a finite number above 0"
 
 
 def not_negative(value: float) -> str | None:
@@ -140,7 +141,7 @@ def not_negative(value: float) -> str | None:
 
 def seconds(value: float) -> str | None:
     """At most an hour."""
-    return None if 0 <= value <= 3600 else "must be a number of seconds, 0 to 3,600"
+    return not_negative(value) or (None if value <= 3600 else "must be at most 3,600")
 
 
 def rewind(value: str) -> str | None:
@@ -193,7 +194,9 @@ def dimensions(value: int) -> str | None:
 
 def mc_eval(value: int) -> str | None:
     """No stochastic passes, or several."""
-    return None if value == 0 or 2 <= value <= 10_000 else "must be 0, or 2 to 10,000"
+    if value > 10_000:
+        return "must be at most 10,000"
+    return None if value == 0 or value >= 2 else "must be 0, or at least 2"
 
 
 def text(value: str) -> str | None:
@@ -221,7 +224,7 @@ def path(value: str) -> str | None:
 
 def data_name(value: str) -> str | None:
     """The name of a TFDS data set, with an optional configuration and version; or no name."""
-    if re.fullmatch(r"([A-Za-z][\w.:/+-]{0,199})?", value, re.ASCII):
+    if re.fullmatch(r"([A-Za-z0-9][\w.:/+-]{0,199})?", value, re.ASCII):
         return None
     return "must be the name of a data set: letters, digits and _ . : / + -"
 

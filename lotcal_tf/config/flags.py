@@ -206,7 +206,9 @@ def _check_own(flag: Flag, value: str | None) -> None:
         raise FieldError(flag.name, value, f"choose one of {', '.join(flag.choices)}")
     if value is None:
         return
-    problem = flag.check(value) if value else "must not be empty; leave it out for the default"
+    problem = flag.check(value)
+    if not value and flag.default is None:
+        problem = "must not be empty; leave it out for the default"
     if problem:
         raise FieldError(flag.name, value, problem)
 
@@ -220,6 +222,8 @@ def _settings(texts: Sequence[str]) -> dict[str, str]:
     for given in texts:
         if not given.partition("=")[0].isidentifier() or "=" not in given:
             raise FieldError("set", given, "write --set=NAME=VALUE, e.g. --set=gamma=2")
+        if problem := text(given):
+            raise FieldError("set", given, problem)
     return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
@@ -297,6 +301,9 @@ def _attempt(command: Command, main: Callable[[Request], None], argv: Sequence[s
         code = _report(command, str(error), WRONG)
     except LotcalError as error:
         code = _report(command, str(error), FAILED)
+    except MemoryError:
+        problem = "out of memory: choose a smaller network or batch_size, or stream the data (memory_limit_mb)"
+        code = _report(command, problem, FAILED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         code = _report(command, f"{where}{error.strerror or error}", FAILED)

@@ -21,7 +21,7 @@ from lotcal_tf.config.fields import path as path_problem
 from lotcal_tf.config.run_directory import finished_levels, is_run
 from lotcal_tf.errors import FieldError, UsageError, shown
 
-_LARGEST = 1 << 20  # Bytes of a recipe file: /dev/zero has no end.
+_LARGEST = 1 << 20  # Bytes of a recipe file.
 
 
 def recipe_directory() -> Path:
@@ -52,6 +52,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
     custom = found.pop("set", {})
     if not isinstance(custom, dict):
         raise UsageError(f"{path}: set={shown(custom)}: must be a table of hyperparameters, [set]")
+    for name, value in custom.items():
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(part, str | int | float) for part in parts):
+            problem = "must be a number, a string, true or false, or a list of these"
+            raise UsageError(f"{path}: set.{shown(name)}={shown(value)}: {problem}")
     known = [*FIELDS, *setting_fields()]
     for name in found:
         if name not in known:
@@ -77,6 +82,8 @@ def _parsed(path: Path) -> dict[str, Any]:
     if problem := path_problem(str(path)):
         raise FieldError("config", path, problem)
     try:
+        if path.is_char_device():
+            raise UsageError(f"{path} is not a recipe: it is a device; give a file")
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
@@ -145,13 +152,13 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
     custom = merged.pop("set", {})  # does not apply if flags choose built-in methods
     experiment = Experiment.of(**({**custom, **merged} if None in rows else merged))
     experiment = dataclasses.replace(experiment, source=experiment.source or experiment.dataset)
-    if experiment.schedule == "custom":
-        raise FieldError("schedule", "custom", CUSTOM_SCHEDULE)
     _check_ticket_fields(experiment, given)
     in_file = registry.is_model_file(experiment.model)
     if in_file:
         experiment = _for_model_file(experiment, given)
     check_together(experiment, given)
+    if experiment.schedule == "custom":
+        raise FieldError("schedule", "custom", CUSTOM_SCHEDULE)
     _check_stochastic_passes(experiment, given_model=in_file)
     if experiment.rewind == "pretrained" and not in_file:
         problem = "is for a model that comes with weights, a file or an object; choose init"

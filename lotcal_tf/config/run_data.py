@@ -110,8 +110,9 @@ def _data_experiment(path: Path, given: Mapping[str, Any], config: str | None) -
     # For other data, the run's validation split and bins still apply.
     kept = {name: record[name] for name in ("seed", "ece_bins") if name in record} | dict(given)
     if config is None and "dataset" not in given:
-        experiment = Experiment(**kept, dataset=given["source"])
+        experiment = Experiment(**kept)  # so that a wrong name is reported as that of `source`
         check_together(experiment, given)
+        experiment = dataclasses.replace(experiment, dataset=experiment.source)
         return experiment
     return resolve(kept, config)
 

@@ -11,7 +11,8 @@ from lotcal_tf.errors import UsageError, shown
 WAY_OUT = re.compile(
     r"\b(must|choose|give|needs?|needed|write|pass|use|cannot|only|leave|at most|at least|no such|missing|"
     r"is not|applies|delete|reduce|raise|install|set|let|call|did you mean|unknown|"
-    r"convert|run|columns|similar|rewind to)\b"
+    r"convert|run|columns|similar|rewind to)\b",
+    re.IGNORECASE,
 )
 LONGEST = 2000  # Characters of a line; that of an unknown recipe field lists all fields.
 
@@ -35,7 +36,7 @@ def each():
             try:
                 check(value)
             except BaseException as error:
-                error.add_note(f"the bad value is {ascii(shown(value))}")
+                error.add_note(f"the bad value is {shown(value)!a}")
                 raise
 
     return walk

@@ -10,11 +10,10 @@ import typing
 import numpy as np
 import pytest
 
-from lotcal_tf import find_tickets, train
+from lotcal_tf import evaluate, export, find_tickets, train
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import FIELDS, Experiment, setting_fields
 from lotcal_tf.config.fields import fields_of
-from lotcal_tf.errors import shown
 
 # Fields that another one contradicts: the message names that one.
 ANOTHER_NAME = {"mixture_clusters"}
@@ -41,7 +40,7 @@ class Flag:
 # it must be, so that the field has a meaning: `BESIDE`.
 BAD = {
     "dataset": [Flag("nonsense"), Flag("../mnist"), Flag("mnist,digits"), LONG_NAME],
-    "source": ["../etc/passwd", "a b", "1digits", LONG_NAME, "ü"],
+    "source": ["../etc/passwd", "a b", LONG_NAME, "ü"],
     "data_dir": ["nowhere", LONG_NAME, LONG_PATH],
     "validation_size": ["0", "-1", WithData(10**9), WithData(2**63 - 1)],
     "test_size": ["0", "-1", WithData(10**9)],
@@ -387,3 +386,23 @@ def test_an_object_of_the_wrong_kind_is_refused_as_a_keyword(refused_call, each,
     given = {k: v for k, v in beside(name).items() if k != name}
     objects = wrong_objects(name)
     each(objects, lambda kind: refused_call([name], find_tickets, **given, **{name: objects[kind]}))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        pytest.param(module, name, id=f"{module.COMMAND.name}-{name}")
+        for module in (evaluate, export)
+        for name in module.FIELDS
+    ],
+)
+def test_a_bad_field_is_refused_by_the_other_commands(
+    refused_command, each, exported_run, module, name
+):
+    model = {evaluate: "model", export: "run"}[module]
+    beside = {"dataset": "folder"} if name == "data_dir" else {}
+    flags = [f"--{model}={exported_run}", *(f"--{n}={v}" for n, v in beside.items())]
+    each(
+        [*FLAGS[name], *wrong_texts(name)],
+        lambda value: refused_command([name], module, *flags, f"--{name}={value}"),
+    )
