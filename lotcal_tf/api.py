@@ -39,6 +39,7 @@ from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
 from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
+from lotcal_tf.files import creation_problem
 from lotcal_tf.inputs import Specs, arranged, flat, specs_of
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
@@ -63,11 +64,7 @@ def _in_custom_object_scope(function: F) -> F:
 
     @functools.wraps(function)
     def within(*args: Any, **kwargs: Any) -> Any:
-        given = kwargs.get("custom_objects") or {}
-        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
-            raise UsageError(
-                "custom_objects must be a dictionary of names and classes or functions"
-            )
+        given = arguments.custom_objects_of(kwargs.get("custom_objects"))
         known: dict[str, Any] = {}
         for value in (*args, *kwargs.values()):
             known |= value.custom_objects if isinstance(value, Run | Ticket) else {}
@@ -128,6 +125,7 @@ def find_tickets(
       TrainingDiverged: a loss was not finite. Finished levels are kept.
       DamagedTicket: a file of a finished level is damaged.
     """
+    checked(arguments.FindArguments, {"progress": progress, "takeover": takeover})
     values, optimizer = take_objects(_texts(fields))
     model = str(model) if isinstance(model, Path) else model
     if isinstance(values.get("class_weight"), Mapping):
@@ -213,8 +211,9 @@ def load_ticket(directory: str | Path, custom_objects: Mapping[str, Any] | None 
       UsageError: it is not a ticket.
       DamagedTicket: a file does not match its checksum.
     """
+    known = arguments.custom_objects_of(custom_objects)
     ticket = read_ticket(arguments.path_of("directory", directory))
-    return dataclasses.replace(ticket, custom_objects=dict(custom_objects or {}))
+    return dataclasses.replace(ticket, custom_objects=known)
 
 
 @_in_custom_object_scope
@@ -276,6 +275,9 @@ def export_ticket(
         progress,
     )
     values = _data_fields(fields, config, "export_logits", named=test is None)
+    for name, data in {"validation": validation, "train": train}.items():
+        if test is None and data is not None:
+            raise FieldError(name, type(data).__name__, "needs test beside it: pass test, too")
     request = _ExportRequest.of(ticket, level, directory)
     settings = request.settings(values)
     scaled = settings.export_logits == "scaled" if options.scaled is None else options.scaled
@@ -354,6 +356,7 @@ def measure_model(
     }
     common = vars(checked(arguments.MeasureArguments, own_fields))
     input_range = common.pop("input_range")
+    names = _names(unseen) if test is None else ()
     values = _data_fields(fields, config, named=test is None)
     given = None if isinstance(model, Run | str | Path) else GivenModel.of(model)
     if given is None:
@@ -372,7 +375,7 @@ def measure_model(
         return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
     if common["scaled"]:
         opened.temperature()  # That there is none is reported before data is loaded.
-    other = common["shifts"] or unseen or config or values.keys() - {"ece_bins"}
+    other = common["shifts"] or names or config or values.keys() - {"ece_bins"}
     if opened.ticket is not None and record and not other:
         own = recorded(record, **values)
         return measure_stored(
@@ -382,9 +385,9 @@ def measure_model(
             bins=own.ece_bins,
             scaled=common["scaled"],
         )
-    experiment = data_experiment(opened.path, values, _text(config), unseen=bool(unseen))
+    experiment = data_experiment(opened.path, values, _text(config), unseen=bool(names))
     part = sources.load_part(experiment, common["split"])
-    others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in unseen}
+    others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in names}
     data, bins = experiment.dataset, experiment.ece_bins
     return measure_opened(opened, part, data=data, bins=bins, unseen=others, **common)
 
@@ -415,6 +418,18 @@ def _given_parts(
         labels = np.zeros(_count(inputs if len(takes) == 1 else flat(inputs)[0][1]), np.int32)
         others[name] = given_data.part((inputs, labels), split=name, **inside)
     return given_data.part(test, split="test", **inside), others
+
+
+def _names(unseen: Any) -> tuple[str, ...]:
+    """The names of other data sets.
+
+    Raises:
+      FieldError: they are not names.
+    """
+    names = (unseen,) if isinstance(unseen, str) else unseen
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n for n in names):
+        raise FieldError("unseen", unseen, "must be a list of names of data sets")
+    return tuple(names)
 
 
 def _count(inputs: Any) -> int:
@@ -454,6 +469,8 @@ class _ExportRequest:
           UsageError: the ticket is missing or damaged.
         """
         target = None if directory is None else arguments.path_of("directory", directory)
+        if target is not None and (problem := creation_problem(target)):
+            raise FieldError("directory", target, problem)
         if not isinstance(given, Run | Ticket):
             other = ", a ticket, or the run that find_tickets returns"
             path = arguments.path_of("ticket", given, other)
@@ -553,7 +570,7 @@ def _read(store: RunStore, level: int) -> Ticket:
 
 
 def _text(path: str | Path | None) -> str | None:
-    return None if path is None else str(path)
+    return None if path is None else str(arguments.path_of("config", path))
 
 
 def _texts(fields: Mapping[str, Any]) -> dict[str, Any]:

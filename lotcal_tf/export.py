@@ -15,6 +15,7 @@ from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE,
 from lotcal_tf.config.run_data import data_experiment, data_path
 from lotcal_tf.config.run_directory import is_run, stored_levels
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.files import creation_problem
 
 BY_PREFERENCE = "auto"
 
@@ -77,6 +78,8 @@ def main(request: flags.Request) -> None:
         _number(name, own[name])
         for name in ("float_tolerance", "accuracy_tolerance", "ece_tolerance", "seconds")
     )
+    if own["out"] and (problem := creation_problem(Path(own["out"]))):
+        raise FieldError("out", own["out"], problem)
     data_path(data_experiment(run, given, request.config))
     # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()

@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +189,24 @@ def _one_at_a_time(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def creation_problem(directory: Path) -> str | None:
+    """Why a directory cannot be created or written to; None: it can be, as far as can be seen."""
+    for path in (directory, *directory.parents):
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            return f"{error.strerror}; choose another"
+        if not stat.S_ISDIR(found.st_mode):
+            return f"{path} is not a directory; choose another"
+        virtual = path.absolute().parts[1:2] in (("proc",), ("sys",))
+        if virtual or not os.access(path, os.W_OK):
+            return f"{path} cannot be written to; choose another"
+        return None
+    return None
 
 
 def parts(path: Path) -> list[Path]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lotcal_tf.errors import UsageError, shown
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -54,6 +56,10 @@ def step_seed(seed: "tf.Tensor") -> Iterator[None]:
     Args:
       seed: int32 `(2,)`.
     """
+    found = seed if hasattr(seed, "dtype") else np.asarray(seed)
+    integers = str(getattr(found.dtype, "name", found.dtype)).startswith("int")
+    if not integers or tuple(found.shape) != (2,):
+        raise UsageError(f"seed={shown(seed)}: must be two integers, an int32 tensor of shape (2,)")
     token = _STEP.set((seed, {}))
     try:
         yield
@@ -75,6 +81,8 @@ def draw_seed(use: str) -> "tf.Tensor":
     Raises:
       RuntimeError: there is no training step, i.e. it is called outside `step_seed`.
     """
+    if not isinstance(use, str):
+        raise UsageError(f"use={shown(use)}: must be a string, the name of the draw")
     step = _STEP.get()
     if step is None:
         raise RuntimeError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lotcal_tf.config import fields, flags
 from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
-from lotcal_tf.files import write_atomically
+from lotcal_tf.files import creation_problem, write_atomically
 
 if TYPE_CHECKING:
     from lotcal_tf.analysis.runs import RecordedRun
@@ -38,8 +38,8 @@ def main(request: flags.Request) -> None:
     if not own["out"]:
         raise UsageError("--out is missing: name the directory to write the study to (-o DIR)")
     out = Path(own["out"])
-    if out.exists() and not out.is_dir():
-        raise FieldError("out", out, "is not a directory")
+    if problem := creation_problem(out):
+        raise FieldError("out", out, problem)
     if not request.operands:
         raise UsageError("no run is given: name at least one run directory")
     for name in request.operands:

@@ -5,10 +5,14 @@ metrics.csv, history.csv, tickets/, a TensorBoard log and export/. The same comm
 interrupted run; more --levels extend a finished one.
 """
 
+from pathlib import Path
+
 from lotcal_tf.config import custom, flags
 from lotcal_tf.config.recipes import recipe_names, resolve
 from lotcal_tf.config.run_data import data_path
 from lotcal_tf.config.run_directory import check_ticket
+from lotcal_tf.errors import FieldError
+from lotcal_tf.files import creation_problem
 from lotcal_tf.training.distributed import cluster
 
 FLAGS = (
@@ -35,6 +39,8 @@ def main(request: flags.Request) -> None:
     custom.check_custom_objects(request.own["custom_objects"])
     data_path(experiment)
     cluster.of(experiment.distribute)
+    if experiment.out and (problem := creation_problem(Path(experiment.out))):
+        raise FieldError("out", experiment.out, problem)
     if experiment.ticket:
         check_ticket(experiment.ticket)
     # Imported late: TensorFlow takes seconds, and usage errors should not wait.

@@ -3,13 +3,20 @@
 Labels are integers `(N,)` in [0, K). Logits are `(N, K)`, or `(T, N, K)` for T stochastic passes of a
 batch. Losses are computed in float32 by log-softmax and are finite for logits of ±1e4. Weights that
 depend on the prediction (α, β) get no gradient; otherwise a network could lower its loss by lowering
-the weight.
+the weight. What does not fit raises UsageError; the range of labels is not checked.
 """
 
 import math
+import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
+
+from lotcal_tf.config import fields
+from lotcal_tf.errors import UsageError, shown
+
+_MAX_BINS = 10**6
 
 
 def cross_entropy(labels: "tf.Tensor", logits: "tf.Tensor") -> "tf.Tensor":
@@ -36,7 +43,8 @@ def mean(losses: "tf.Tensor", weights: "tf.Tensor | None" = None) -> "tf.Tensor"
     Returns:
       A float32 scalar.
     """
-    return tf.reduce_mean(losses if weights is None else losses * weights)
+    losses = _checked("losses", losses, (1,))
+    return tf.reduce_mean(losses if weights is None else losses * _example_weights(weights, losses))
 
 
 def vwcc(labels: "tf.Tensor", logits: "tf.Tensor") -> "tf.Tensor":
@@ -53,7 +61,7 @@ def vwcc(labels: "tf.Tensor", logits: "tf.Tensor") -> "tf.Tensor":
     Returns:
       `(N,)` float32, the mean over passes.
     """
-    log_p = _log_softmax(logits)
+    log_p = _log_softmax(logits, ranks=(3,))
     agreement = tf.reduce_sum(tf.exp((_log_mean(log_p, 0) + log_p) / 2), -1)
     # For identical passes, rounding can make the agreement larger than 1.
     alpha = tf.stop_gradient(tf.clip_by_value(1 - tf.reduce_mean(agreement, 0), 0.0, 1.0))
@@ -86,6 +94,8 @@ def mda(
     """
     log_p = _log_softmax(logits)
     classes = log_p.shape[-1]
+    _check_number("weight", weight)
+    _check_prior(prior, classes)
     shares = list(prior) or [1.0 / classes] * classes
     entropy = sum(q * math.log(q) for q in shares if q > 0)
     distance = entropy - tf.reduce_sum(tf.constant(shares, tf.float32) * _log_mean(log_p, 0))
@@ -107,6 +117,8 @@ def lwcc(labels: "tf.Tensor", logits: "tf.Tensor", *, weight: float = 0.3) -> "t
       `(N,)` float32.
     """
     log_p = _log_softmax(logits)
+    _check_number("weight", weight)
+    _distribution(labels, log_p)  # checks the labels
     right = tf.equal(tf.argmax(log_p, -1, tf.int32), tf.cast(labels, tf.int32))
     confidence = tf.exp(tf.reduce_max(log_p, -1))
     beta = tf.stop_gradient(1 - tf.where(right, confidence, 0.0))
@@ -124,7 +136,7 @@ def lwcc_si(labels: "tf.Tensor", logits: "tf.Tensor", *, weight: float = 0.3) ->
     Returns:
       `(N,)` float32.
     """
-    return lwcc(labels, _log_mean(_log_softmax(logits), 0), weight=weight)
+    return lwcc(labels, _log_mean(_log_softmax(logits, ranks=(3,)), 0), weight=weight)
 
 
 def nba(
@@ -152,6 +164,7 @@ def nba(
     Returns:
       A float32 scalar.
     """
+    _check_number("weight", weight)
     confidence = tf.exp(tf.reduce_max(_log_softmax(logits), -1))
     shares = soft_counts(confidence, bins=bins, width=width) / tf.cast(
         tf.size(confidence), tf.float32
@@ -173,6 +186,10 @@ def soft_counts(confidence: "tf.Tensor", *, bins: int, width: float) -> "tf.Tens
     Returns:
       `(M,)` float32, which add up to N.
     """
+    confidence = _checked("confidence", confidence, (1,))
+    _check_number("width", width, above=True)
+    if isinstance(bins, bool) or not isinstance(bins, int) or not 1 <= bins <= _MAX_BINS:
+        raise UsageError(f"bins={shown(bins)}: must be an integer, 1 to {_MAX_BINS:,}")
     edges = tf.range(1, bins, dtype=tf.float32) / bins
     above = tf.sigmoid((confidence[:, None] - edges) / width)
     # The outermost bins extend to infinity, so that all confidences count.
@@ -181,8 +198,53 @@ def soft_counts(confidence: "tf.Tensor", *, bins: int, width: float) -> "tf.Tens
     return tf.reduce_sum(above[:, :-1] - above[:, 1:], 0)
 
 
-def _log_softmax(logits: "tf.Tensor") -> "tf.Tensor":
-    return tf.nn.log_softmax(tf.cast(logits, tf.float32))
+def _log_softmax(logits: "tf.Tensor", ranks: tuple[int, ...] = (2, 3)) -> "tf.Tensor":
+    return tf.nn.log_softmax(_checked("logits", logits, ranks))
+
+
+def _checked(name: str, value: Any, ranks: tuple[int, ...]) -> "tf.Tensor":
+    """A tensor as float32.
+
+    Raises:
+      UsageError: it is not a tensor of numbers with one of the ranks.
+    """
+    try:
+        found = tf.convert_to_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} must be a tensor, not {shown(value)}: {error}") from error
+    if not (found.dtype.is_floating or found.dtype.is_integer):
+        raise UsageError(f"{name} must be numbers, not of type {found.dtype.name}")
+    if found.shape.rank not in (None, *ranks):
+        wanted = " or ".join(map(str, ranks))
+        raise UsageError(f"{name} must have {wanted} axes, not the shape {tuple(found.shape)}")
+    return tf.cast(found, tf.float32)
+
+
+def _check_number(name: str, value: Any, above: bool = False) -> None:
+    """Raises UsageError if a number is negative or, if `above`, 0; tensors are not checked."""
+    if tf.is_tensor(value):
+        return
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf or (above and value == 0):
+        least = "above 0" if above else "0 or more"
+        raise UsageError(f"{name}={shown(value)}: must be a finite number, {least}")
+
+
+def _check_prior(prior: Any, classes: int) -> None:
+    """Raises UsageError if a prior is not one share for each class."""
+    shares = isinstance(prior, Sequence) and all(isinstance(q, numbers.Real) for q in prior)
+    if not shares or (prior and (len(prior) != classes or fields.prior(tuple(prior)))):
+        raise UsageError(
+            f"prior={shown(prior)}: must be {classes} shares that are 0 or more and add up to 1"
+        )
+
+
+def _example_weights(weights: Any, losses: "tf.Tensor") -> "tf.Tensor":
+    """Weights of examples; raises UsageError if they are not one for each loss."""
+    found = _checked("weights", weights, (1,))
+    if not found.shape.is_compatible_with(losses.shape):
+        raise UsageError(f"weights must have the shape {losses.shape}, not {found.shape}")
+    return found
 
 
 def _log_mean(log_p: "tf.Tensor", axis: int) -> "tf.Tensor":
@@ -198,7 +260,13 @@ def _from_uniform(log_p: "tf.Tensor") -> "tf.Tensor":
 
 def _distribution(labels: "tf.Tensor", log_p: "tf.Tensor") -> "tf.Tensor":
     """Labels as distributions over the classes."""
+    checked = _checked("labels", labels, (1, 2))
+    wanted = log_p.shape[-2:] if checked.shape.rank == 2 else log_p.shape[-2:-1]
+    if not checked.shape.is_compatible_with(wanted):
+        raise UsageError(f"labels must have the shape {wanted}, not {checked.shape}")
+    if checked.shape.rank == 2:
+        return checked
     labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank == 2:
-        return tf.cast(labels, tf.float32)
+    if not labels.dtype.is_integer:
+        raise UsageError(f"labels must be class numbers, not of type {labels.dtype.name}")
     return tf.one_hot(labels, log_p.shape[-1], dtype=tf.float32)

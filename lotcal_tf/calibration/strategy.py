@@ -11,6 +11,7 @@ import tensorflow as tf
 from lotcal_tf.compat import keras
 from lotcal_tf.config.fields import checked
 from lotcal_tf.config.hyperparameters import NoHyperparameters
+from lotcal_tf.errors import UsageError, shown
 from lotcal_tf.models.stateless_dropout import Passes
 
 Logs = dict[str, "tf.Tensor"]
@@ -44,6 +45,8 @@ class Strategy(keras.Model):
     batch_wide: bool = False
 
     def __init__(self, network: "keras.Model", **given: Any) -> None:
+        if not isinstance(network, keras.Model):
+            raise UsageError(f"network={shown(network)}: must be a tf_keras model")
         # Not Keras's global policy: the layers of the network have their own.
         super().__init__(name=type(self).__name__.lower(), dtype="float32")
         self.network = network

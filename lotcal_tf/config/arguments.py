@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lotcal_tf.config.fields import checked, declared, not_negative, path, positive, seconds
+from lotcal_tf.config.fields import checked, declared, path, positive, seconds
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SEVERITIES, SIZE, SPEED
-from lotcal_tf.errors import FieldError
+from lotcal_tf.errors import FieldError, UsageError
 
 
 def _formats(value: tuple[str, ...]) -> str | None:
@@ -48,6 +48,27 @@ class MeasureArguments:
     progress: bool = declared(True, "")
 
 
+@dataclasses.dataclass(frozen=True)
+class FindArguments:
+    """Arguments of `find_tickets`; see there."""
+
+    progress: bool = declared(True, "")
+    takeover: bool = declared(False, "")
+
+
+def custom_objects_of(given: Any) -> dict[str, Any]:
+    """The argument `custom_objects` as a dictionary; empty for None.
+
+    Raises:
+      UsageError: it is not a dictionary by name.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise UsageError("custom_objects must be a dictionary of names and classes or functions")
+    return dict(given)
+
+
 def for_export(given: Mapping[str, Any], tolerance: Any, progress: Any) -> ExportArguments:
     """Checks arguments of `export_ticket`.
 
@@ -62,10 +83,6 @@ def for_export(given: Mapping[str, Any], tolerance: Any, progress: Any) -> Expor
     if not dataclasses.is_dataclass(tolerance) or isinstance(tolerance, type):
         problem = "must be a lotcal_tf.Tolerance, e.g. Tolerance(accuracy=0.02)"
         raise FieldError("tolerance", tolerance, problem)
-    for name, value in vars(tolerance).items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not_negative(value):
-            raise FieldError(f"tolerance.{name}", value, "must be a finite number, 0 or more")
     if not callable(progress):
         raise FieldError("progress", progress, "must be a function that takes a line of text")
     return checked(ExportArguments, given)

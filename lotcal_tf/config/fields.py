@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lotcal_tf.errors import FieldError
+from lotcal_tf.errors import FieldError, UsageError
 
 Check = Callable[[Any], str | None]
 
@@ -101,7 +101,24 @@ def hyperparameter(default: Any, help: str = "", **options: Any) -> Any:
       **options: of `declared`: `check` (a function that returns None for a valid value, otherwise
         what the value must be), `choices`, …
     """
-    return declared(default, help, **{"section": "Calibration", **options})
+    try:
+        found = declared(default, help, **{"section": "Calibration", **options})
+    except TypeError as error:
+        raise UsageError(f"hyperparameter: {error}; see its docstring for the options") from error
+    metadata = found.metadata
+    parts = default if isinstance(default, tuple) else (default,)
+    if not all(isinstance(part, bool | int | float | str | None) for part in parts):
+        raise FieldError(
+            "default", default, "must be a number, a string, a bool or a tuple of these"
+        )
+    if not isinstance(help, str):
+        raise FieldError("help", help, "must be a string")
+    if not (metadata["check"] is None or callable(metadata["check"])):
+        raise FieldError("check", metadata["check"], "must be a function of the value")
+    choices = metadata["choices"]
+    if not isinstance(choices, tuple) or not all(isinstance(name, str) for name in choices):
+        raise FieldError("choices", choices, "must be a tuple of strings")
+    return found
 
 
 def at_least(minimum: float) -> Check:
@@ -329,6 +346,10 @@ def checked(kind: type, given: Mapping[str, Any]) -> Any:
     """
     hints = typing.get_type_hints(kind)
     known = fields_of(kind)
+    for name in given:
+        if name not in known:
+            choices = ", ".join(known) or "none: it has no hyperparameters"
+            raise FieldError(name, given[name], f"no such hyperparameter; choose from {choices}")
     return kind(**{name: typed(known[name], hints[name], value) for name, value in given.items()})
 
 

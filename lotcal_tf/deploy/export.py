@@ -122,6 +122,8 @@ def export(
         ticket is not zero in the file; the directory is then unchanged.
     """
     origin = origin or {}
+    if not isinstance(class_names, list | tuple | None):
+        raise FieldError("class_names", class_names, "must be a list of strings")
     if class_names is None:
         class_names = origin.get("realised", {}).get("class_names", ())
     job = Job(

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf import metrics
-from lotcal_tf.errors import ExportMismatch
+from lotcal_tf.config.fields import not_negative
+from lotcal_tf.errors import ExportMismatch, FieldError
 from lotcal_tf.formats.outputs import logits_of
 from lotcal_tf.metrics.bins import bin_index
 from lotcal_tf.metrics.intervals import LEVEL, Interval
@@ -42,6 +43,13 @@ class Tolerance:
     exact: float = 1e-4
     accuracy: float = 0.01
     ece: float = 0.005
+
+    def __post_init__(self) -> None:
+        """Raises FieldError if one of them is not a number, 0 or more."""
+        for name, value in vars(self).items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not_negative(value):
+                raise FieldError(f"tolerance.{name}", value, "must be a finite number, 0 or more")
 
 
 DEFAULT_TOLERANCE = Tolerance()

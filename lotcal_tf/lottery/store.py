@@ -9,7 +9,6 @@ tickets.
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from lotcal_tf.config.run_directory import (
 )
 from lotcal_tf.config.sealed import seal
 from lotcal_tf.errors import DamagedTicket, FieldError, NewerFormat, UsageError
-from lotcal_tf.files import flush, temporary, write_atomically, write_new
+from lotcal_tf.files import creation_problem, flush, temporary, write_atomically, write_new
 from lotcal_tf.lottery.lock import WriterLock
 from lotcal_tf.lottery.run_tables import as_csv
 from lotcal_tf.lottery.ticket import Record, Ticket
@@ -108,11 +107,8 @@ class RunStore:
         elif any(not name.startswith(".") for name in found) and not self._belongs_to(run_id):
             problem = "holds files but no experiment.json; choose a new or an empty directory"
             raise FieldError("out", self.directory, problem)
-        parent = next(path for path in (self.directory, *self.directory.parents) if path.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise FieldError(
-                "out", self.directory, f"{parent} cannot be written to; choose another"
-            )
+        if wrong := creation_problem(self.directory):
+            raise FieldError("out", self.directory, wrong)
 
     def _check_record(self, run_id: str, identity: Mapping[str, Any]) -> None:
         try:

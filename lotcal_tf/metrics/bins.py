@@ -5,9 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lotcal_tf.errors import UsageError, shown
+
 # A confidence that equals a bin's edge exactly (1/5, or softmax of log 0.6 and log 0.4) may be about
 # 1e-16 above it after exp and log. The tolerance is far below the 1e-7 that float32 logits resolve.
 _EDGE_TOLERANCE = 1e-12
+_MAX_BINS = 10**6
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +61,7 @@ def bin_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) -> BinS
         ValueError: an argument has another shape or range.
     """
     hits, conf = _checked_events(correct, confidence)
-    bins = _checked_bins(bins)
+    bins = checked_bins(bins)
     edges, index = _edges(bins), bin_index(conf, bins)
     counts = np.bincount(index, minlength=bins)
 
@@ -92,7 +95,7 @@ def equal_mass_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) 
     hits, conf = _checked_events(correct, confidence)
     _, tied = np.unique(conf, return_inverse=True)
     hits = (np.bincount(tied, weights=hits) / np.bincount(tied))[tied]
-    bins = min(_checked_bins(bins), hits.size)
+    bins = min(checked_bins(bins), hits.size)
     order = np.argsort(conf, kind="stable")
     parts = np.array_split(order, bins)
     edges = np.array([0.0, *(conf[part[0]] for part in parts[1:]), 1.0])
@@ -107,20 +110,46 @@ def equal_mass_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) 
 def _checked_events(
     correct: ArrayLike, confidence: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    hits, conf = np.asarray(correct, dtype=np.float64), np.asarray(confidence, dtype=np.float64)
+    hits, conf = numbers("correct", correct), numbers("confidence", confidence)
     if hits.ndim != 1 or hits.shape != conf.shape or not hits.size:
-        raise ValueError(
+        raise UsageError(
             "correct and confidence must both have shape (N,) with N >= 1, "
             f"got {hits.shape} and {conf.shape}"
         )
     if not np.isin(hits, (0.0, 1.0)).all():
-        raise ValueError("correct must hold only 0 and 1, or booleans, got other values")
+        raise UsageError("correct must hold only 0 and 1, or booleans, got other values")
     if not ((conf >= 0.0) & (conf <= 1.0)).all():  # False for NaN, too.
-        raise ValueError(f"confidence must lie in [0, 1], got {conf.min()} to {conf.max()}")
+        raise UsageError(f"confidence must lie in [0, 1], got {conf.min()} to {conf.max()}")
     return hits, conf
 
 
-def _checked_bins(bins: int) -> int:
-    if isinstance(bins, bool) or not isinstance(bins, (int, np.integer)) or bins < 1:
-        raise ValueError(f"bins must be an integer >= 1, got {bins!r}")
+def numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Values as float64.
+
+    Raises:
+      UsageError: they are not an array of real numbers.
+    """
+    given = array(name, values)
+    if given.dtype.kind not in "buif":
+        raise UsageError(f"{name} must be numbers, got an array of type {given.dtype}")
+    return given.astype(np.float64)
+
+
+def array(name: str, values: ArrayLike) -> NDArray:
+    """Values as an array.
+
+    Raises:
+      UsageError: they do not form one.
+    """
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} must be an array, got {shown(values)}: {error}") from error
+
+
+def checked_bins(bins: int) -> int:
+    """A number of bins; raises UsageError if it is not one."""
+    known = isinstance(bins, int | np.integer) and not isinstance(bins, bool)
+    if not known or not 1 <= bins <= _MAX_BINS:
+        raise UsageError(f"bins must be an integer >= 1, at most {_MAX_BINS:,}, got {shown(bins)}")
     return int(bins)

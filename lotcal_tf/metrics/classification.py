@@ -2,14 +2,21 @@
 
 Every metric is a pure function of labels `(N,)`, integers in [0, K), and logits `(N, K)`, finite, with
 N >= 1 and K >= 2. `nll` and `brier` also take labels as distributions `(N, K)`, e.g. those of mixup.
-p denotes softmax(logits). Other arguments raise ValueError. For several stochastic passes, average
+p denotes softmax(logits). Other arguments raise UsageError, a ValueError. For several stochastic passes, average
 their probabilities and pass the logarithm as logits.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lotcal_tf.metrics.bins import BinStatistics, bin_statistics, equal_mass_statistics
+from lotcal_tf.errors import UsageError
+from lotcal_tf.metrics.bins import (
+    BinStatistics,
+    array,
+    bin_statistics,
+    equal_mass_statistics,
+    numbers,
+)
 
 DEFAULT_BINS = 15
 CONFIDENT = 0.9  # A prediction above this confidence counts as confident.
@@ -17,7 +24,7 @@ CONFIDENT = 0.9  # A prediction above this confidence counts as confident.
 
 def accuracy(labels: ArrayLike, logits: ArrayLike) -> float:
     """Share of examples whose predicted class (see `confidence`) is the label, in [0, 1]."""
-    y, z = _checked(labels, logits)
+    y, z = checked(labels, logits)
     return float(np.mean(z.argmax(axis=1) == y))
 
 
@@ -62,7 +69,7 @@ def classwise_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_B
 
     All probabilities count, not only the highest (Kull et al. 2019, arXiv 1910.12656, eq. 3).
     """
-    y, z = _checked(labels, logits)
+    y, z = checked(labels, logits)
     p = np.minimum(np.exp(log_softmax(z)), 1.0)
     gaps = [bin_statistics(y == k, p[:, k], bins).expected_gap for k in range(p.shape[1])]
     return float(np.mean(gaps))
@@ -147,7 +154,7 @@ def _predictions(
     labels: ArrayLike, logits: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Predicted classes, labels and confidences, `(N,)` each."""
-    y, z = _checked(labels, logits)
+    y, z = checked(labels, logits)
     predicted, conf = confidence(z)
     return predicted, y, conf
 
@@ -158,12 +165,12 @@ def _example_nll(labels: ArrayLike, logits: ArrayLike) -> NDArray[np.float64]:
 
 
 def _checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
-    z = np.asarray(logits, dtype=np.float64)
+    z = numbers("logits", logits)
     if z.ndim != 2 or z.shape[0] < 1 or z.shape[1] < 2:
-        raise ValueError(f"logits must have shape (N, K) with N >= 1 and K >= 2, got {z.shape}")
+        raise UsageError(f"logits must have shape (N, K) with N >= 1 and K >= 2, got {z.shape}")
     finite = np.isfinite(z).all(axis=1)
     if not finite.all():
-        raise ValueError(f"logits must be finite, got inf or NaN in row {finite.argmin()}")
+        raise UsageError(f"logits must be finite, got inf or NaN in row {finite.argmin()}")
     return z
 
 
@@ -171,26 +178,27 @@ def _checked_distribution(
     labels: ArrayLike, logits: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Labels as distributions `(N, K)` (class labels as one-hot), and logits."""
-    given = np.asarray(labels)
+    given = array("labels", labels)
     if given.ndim == 1:
-        y, z = _checked(given, logits)
+        y, z = checked(given, logits)
         return np.eye(z.shape[1])[y], z
     z = _checked_logits(logits)
     if given.shape != z.shape:
-        raise ValueError(f"labels must have shape {z.shape[:1]} or {z.shape}, got {given.shape}")
-    truth = given.astype(np.float64)
+        raise UsageError(f"labels must have shape {z.shape[:1]} or {z.shape}, got {given.shape}")
+    truth = numbers("labels", given)
     if not ((truth >= 0).all() and np.allclose(truth.sum(axis=1), 1.0, atol=1e-5)):
-        raise ValueError("soft labels must be 0 or more and add up to 1 for each example")
+        raise UsageError("soft labels must be 0 or more and add up to 1 for each example")
     return truth, z
 
 
-def _checked(labels: ArrayLike, logits: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    y, z = np.asarray(labels), _checked_logits(logits)
+def checked(labels: ArrayLike, logits: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labels `(N,)` and logits `(N, K)` as arrays; raises UsageError if they do not fit together."""
+    y, z = array("labels", labels), _checked_logits(logits)
     examples, classes = z.shape
     if y.shape != (examples,):
-        raise ValueError(f"labels must have shape ({examples},) as logits {z.shape}, got {y.shape}")
+        raise UsageError(f"labels must have shape ({examples},) as logits {z.shape}, got {y.shape}")
     if not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"labels must be integers (class indices), got dtype {y.dtype}")
+        raise UsageError(f"labels must be integers (class indices), got dtype {y.dtype}")
     if y.min() < 0 or y.max() >= classes:
-        raise ValueError(f"labels must lie in [0, {classes}), got {y.min()} to {y.max()}")
+        raise UsageError(f"labels must lie in [0, {classes}), got {y.min()} to {y.max()}")
     return y.astype(np.int64), z

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lotcal_tf.errors import UsageError
+from lotcal_tf.metrics.bins import numbers
 from lotcal_tf.metrics.classification import log_softmax
 
 
@@ -31,7 +33,7 @@ def label_maps(kind: str, classes: int, image: Sequence[int] = ()) -> NDArray[np
     if kind == "asymmetric":
         maps = np.array([image], np.int64)
         if maps.shape != (1, classes) or maps.min() < 0 or maps.max() >= classes:
-            raise ValueError(f"image must hold {classes} classes of 0 … {classes - 1}, got {image}")
+            raise UsageError(f"image must hold {classes} classes of 0 … {classes - 1}, got {image}")
         return maps
     numbers = np.arange(classes)
     rotations = (numbers + numbers[:, None]) % classes
@@ -39,7 +41,7 @@ def label_maps(kind: str, classes: int, image: Sequence[int] = ()) -> NDArray[np
         return rotations
     if kind == "symmetric":
         return rotations[1:]
-    raise ValueError(f"kind must be symmetric, uniform or asymmetric, got {kind!r}")
+    raise UsageError(f"kind must be symmetric, uniform or asymmetric, got {kind!r}")
 
 
 def seen_through_noise(
@@ -122,14 +124,14 @@ def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:
 def _pair(truth: ArrayLike, logits: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     p_star, log_p = _checked(truth), log_softmax(logits)
     if p_star.shape != log_p.shape:
-        raise ValueError(f"truth must have the logits' shape {log_p.shape}, got {p_star.shape}")
+        raise UsageError(f"truth must have the logits' shape {log_p.shape}, got {p_star.shape}")
     return p_star, log_p
 
 
 def _checked(distribution: ArrayLike) -> NDArray[np.float64]:
-    p = np.asarray(distribution, np.float64)
+    p = numbers("conditionals", distribution)
     if p.ndim != 2 or p.shape[0] < 1 or p.shape[1] < 2:
-        raise ValueError(f"conditionals must have shape (N, K), N >= 1, K >= 2, got {p.shape}")
+        raise UsageError(f"conditionals must have shape (N, K), N >= 1, K >= 2, got {p.shape}")
     if not ((p >= 0).all() and np.allclose(p.sum(axis=1), 1.0, atol=1e-9)):
-        raise ValueError("conditionals must be 0 or more and add up to 1 for each example")
+        raise UsageError("conditionals must be 0 or more and add up to 1 for each example")
     return p

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from lotcal_tf.metrics.bins import bin_index
-from lotcal_tf.metrics.classification import DEFAULT_BINS, log_softmax
+from lotcal_tf.metrics.bins import bin_index, checked_bins
+from lotcal_tf.metrics.classification import DEFAULT_BINS, checked, log_softmax
 
 LEVEL = 0.99
 _MEANS = ("accuracy", "nll", "brier")  # metrics that are means over examples
@@ -53,7 +53,8 @@ def paired_intervals(
     Returns:
         The intervals by `accuracy`, `nll`, `brier` and `ece`, in units of the metric.
     """
-    y = np.asarray(labels)
+    (y, _), _ = checked(labels, first), checked(labels, second)
+    bins = checked_bins(bins)
     (scores, gaps), (others, other_gaps) = (_terms(y, z, bins) for z in (first, second))
     changes, both = others - scores, np.concatenate([gaps, other_gaps], axis=1)
 

@@ -6,6 +6,8 @@ Hendrycks & Gimpel 2017 (arXiv 1610.02136) use the highest probability to detect
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lotcal_tf.errors import UsageError
+from lotcal_tf.metrics.bins import numbers
 from lotcal_tf.metrics.classification import confidence
 
 
@@ -25,10 +27,10 @@ def auroc(known: ArrayLike, unseen: ArrayLike) -> float:
     # Imported here because it takes a second, and usage errors should not wait for it.
     from sklearn.metrics import roc_auc_score
 
-    positive, negative = np.asarray(known, np.float64), np.asarray(unseen, np.float64)
+    positive, negative = numbers("known", known), numbers("unseen", unseen)
     for scores in (positive, negative):
         if scores.ndim != 1 or not scores.size or not np.isfinite(scores).all():
-            raise ValueError(f"scores must be finite, of shape (N,), N >= 1; got {scores.shape}")
+            raise UsageError(f"scores must be finite, of shape (N,), N >= 1; got {scores.shape}")
     labels = np.repeat([1, 0], [positive.size, negative.size])
     return float(roc_auc_score(labels, np.concatenate([positive, negative])))
 

@@ -91,6 +91,16 @@ def check_outputs(model: "keras.Model", examples: Any, classes: int) -> None:
             f"model {model.name!r} gives {outputs.shape[-1]} outputs, and the data has {classes} classes: give its "
             f"last layer {classes} units"
         )
+    if not np.isfinite(outputs).all():
+        broken = [w.name for w in model.weights if not np.isfinite(w.numpy()).all()]
+        what = (
+            f"its weight {broken[0]} is not"
+            if broken
+            else "its outputs for the first examples are not"
+        )
+        raise UsageError(
+            f"model {model.name!r} cannot be trained: {what} finite; pass other weights or inputs"
+        )
     # Logits are hardly ever all positive with sum 1 for every example.
     if (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1.0, atol=1e-4):
         raise UsageError(

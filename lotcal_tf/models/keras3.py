@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras, keras3
+from lotcal_tf.config.arguments import custom_objects_of
 from lotcal_tf.errors import UsageError
 from lotcal_tf.inputs import packed
 from lotcal_tf.models import keras3_operations as operations
@@ -64,7 +65,7 @@ def from_keras3(
     """
     if not is_keras3(model):
         raise UsageError(f"a Keras 3 model is needed, and this is a {type(model).__name__}")
-    twin = _Twin(Translation.from_keras3(custom_objects)).of(model)
+    twin = _Twin(Translation.from_keras3(custom_objects_of(custom_objects))).of(model)
     if examples is not None:
         check_same_outputs(model, twin, examples)
     return twin
@@ -96,7 +97,13 @@ def check_same_outputs(model: Any, twin: Any, examples: Any) -> None:
     fixed, parts = model.inputs[0].shape[0], _flat(examples)
     if fixed:
         parts = [np.resize(x, (fixed, *np.shape(x)[1:])) for x in parts]
-    found = [_array(x) for x in _flat(twin(packed(twin, parts), training=False))]
+    if not all(len(part) for part in parts if np.ndim(part)):
+        raise UsageError("examples is empty: at least one example is needed")
+    try:
+        found = [_array(x) for x in _flat(twin(packed(twin, parts), training=False))]
+    except (TypeError, ValueError) as error:
+        problem = f"model {model.name!r} cannot take the examples: pass inputs (N, …) for each of its inputs"
+        raise UsageError(f"{problem}: {str(error)[:200]}") from error
     expected = [_array(x) for x in _flat(model(packed(model, parts), training=False))]
     tolerance = max(_TOLERANCE, _STEPS_OF_16_BITS * _resolution(model))
     for one, other in zip(expected, found, strict=True):
@@ -123,7 +130,7 @@ def as_array(tensor: Any) -> NDArray:
     """A tensor or variable of either Keras as an array."""
     if hasattr(tensor, "numpy"):
         return np.asarray(tensor.numpy())
-    return np.asarray(keras3().ops.convert_toas_array(tensor))
+    return np.asarray(keras3().ops.convert_to_numpy(tensor))
 
 
 def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:

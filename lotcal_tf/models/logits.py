@@ -85,7 +85,8 @@ def _changes(model: "keras.Model", classes: int) -> list[_Change]:
         found += [change] if change is not None else []
         if classes > 1 or (change is not None and isinstance(layer, keras.layers.Dense)):
             return found
-        if activation is None and not isinstance(layer, keras.layers.Dropout):
+        passes_on = activation is _A.linear or isinstance(layer, keras.layers.Dropout)
+        if change is None and not passes_on:
             break
     raise UsageError(
         f"model {model.name!r} has one output, which does not come from a Dense layer: let it end with Dense(1), or "

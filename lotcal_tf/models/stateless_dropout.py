@@ -4,13 +4,14 @@ Keras's dropout has a hidden generator that checkpoints do not contain, so a res
 """
 
 import contextvars
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import UsageError, shown
 from lotcal_tf.models.keras_graph import copy_layer, is_nested, rebuild
 from lotcal_tf.seeds import draw_seed, random_bits
 
@@ -47,11 +48,13 @@ class StatelessDropout(keras.layers.Layer):
 
     def __init__(self, rate: float, shared_axes: tuple[int, ...] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise UsageError(f"dropout rate {rate}: must lie in [0, 1)")
-        if any(axis < 0 for axis in shared_axes):
+        known = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+        if not known or not 0 <= rate < 1:
+            raise UsageError(f"dropout rate {shown(rate)}: must lie in [0, 1)")
+        axes = isinstance(shared_axes, Sequence) and all(isinstance(n, int) for n in shared_axes)
+        if not axes or any(axis < 0 for axis in shared_axes):
             raise UsageError(
-                f"shared_axes {tuple(shared_axes)}: count axes from 0, which is the batch axis"
+                f"shared_axes {shown(shared_axes)}: must be a tuple of axes, counted from 0, the batch axis"
             )
         self.rate = rate
         self.shared_axes = tuple(shared_axes)

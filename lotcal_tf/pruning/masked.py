@@ -7,6 +7,7 @@ implement TFMOT's `PrunableLayer`.
 """
 
 import contextlib
+import dataclasses
 import operator
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ import tensorflow as tf
 from tensorflow_model_optimization.python.core.sparsity.keras import prune_registry
 
 from lotcal_tf.compat import keras, tfmot
-from lotcal_tf.errors import UsageError
+from lotcal_tf.config.fields import checked, declared
+from lotcal_tf.errors import UsageError, shown
 from lotcal_tf.models.keras_graph import is_nested
 
 PrunableLayer = tfmot.sparsity.keras.PrunableLayer
@@ -86,6 +88,18 @@ def _replaced(
             attributes[name] = original
 
 
+@dataclasses.dataclass(frozen=True)
+class _Arguments:
+    depthwise: bool = declared(False, "")
+
+
+def _list(name: str, value: Any) -> Any:
+    """Raises UsageError if a value is not a list or tuple."""
+    if isinstance(value, list | tuple | tf.TensorShape):
+        return value
+    raise UsageError(f"{name}={shown(value)}: must be a list")
+
+
 @keras.saving.register_keras_serializable("lotcal_tf")
 class Masked(keras.layers.Wrapper):
     """Wraps a layer and masks its prunable weights.
@@ -114,10 +128,20 @@ class Masked(keras.layers.Wrapper):
         depthwise: bool = False,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(layer, keras.layers.Layer):
+            raise UsageError(f"layer={shown(layer)}: must be a tf_keras layer")
+        checked(_Arguments, {"depthwise": depthwise})
         if not is_prunable(layer, depthwise):
             raise UsageError(
                 f"layer {layer.name!r} ({type(layer).__name__}) has no prunable weights"
             )
+        sizes = (
+            size
+            for shape in _list("mask_shapes", mask_shapes)
+            for size in _list("mask_shapes", shape)
+        )
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise UsageError(f"mask_shapes={shown(mask_shapes)}: must be a list of shapes")
         kwargs.setdefault("name", f"masked_{layer.name}")
         # The wrapped layer casts its inputs itself: those of an Embedding must not be cast.
         kwargs.setdefault("dtype", layer._dtype_policy)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import UsageError, shown
 
 # Keras marks its own, empty methods with `_is_default`.
 _BATCH_METHODS = (
@@ -43,6 +43,8 @@ def check_callbacks(callbacks: Iterable[Any]) -> None:
       UsageError: one of them is not an instance of tf_keras's `Callback`, or it needs to be called
         at every batch of the training.
     """
+    if not isinstance(callbacks, list | tuple):
+        raise UsageError(f"callbacks: {shown(callbacks)} must be a list of Keras callbacks")
     for callback in callbacks:
         kind = callback if isinstance(callback, type) else type(callback)
         if not isinstance(callback, keras.callbacks.Callback):

@@ -318,6 +318,8 @@ def wrong_texts(name):
 def around(here, make_source):
     """What flags beside a field refer to: a table, a file and a directory that looks like a run."""
     (here.parent / "file").write_text("")
+    (here.parent / "full").mkdir()
+    (here.parent / "full" / "notes.txt").write_text("not a run")
     (here.parent / "run" / "tickets").mkdir(parents=True)
     if not (here.parent / "table.csv").exists():
         rows = "".join(f"{n},{n % 3},{n % 3}\n" for n in range(30))

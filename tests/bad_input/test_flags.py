@@ -52,10 +52,10 @@ BAD = {
         "license": TEXTS,
         "custom_objects": CUSTOM,
         "seconds": [*NUMBERS, "1e9"],
-        "out": PATHS,
+        "out": [*PATHS, "/dev/null", "/dev/null/x", "/proc/x", "../file", "../file/x"],
     },
     "study": {
-        "out": [*PATHS, "../file"],
+        "out": [*PATHS, "/dev/null", "/dev/null/x", "/proc/x", "../file", "../file/x"],
         "histograms": SWITCH,
     },
 }
