@@ -587,7 +587,7 @@ def _data_fields(
       FieldError: there is no such field, or it describes named data but data is passed as objects.
     """
     values, known = _texts(fields), (*DATA_FIELDS, *others)
-    given = values if config is None else values | {"config": config}
+    given = values if config is None else values | {"config": _text(config)}
     for name, value in given.items():
         if name not in (*known, "config"):
             raise FieldError(name, value, f"no such field here; choose from {', '.join(known)}")

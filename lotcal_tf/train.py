@@ -24,7 +24,7 @@ FLAGS = (
         switch=True,
     ),
 )
-COMMAND = flags.Command("train", f"{__doc__}\nRecipes: {', '.join(recipe_names())}.", FLAGS)
+COMMAND = flags.Command("train", f"{__doc__ or ''}\nRecipes: {', '.join(recipe_names())}.", FLAGS)
 # The formats that the selected ticket is exported to; the `export` command has more.
 FORMATS = ("saved_model", "float32")
 

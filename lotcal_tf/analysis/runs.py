@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.analysis.descent import Descent, find_descent
-from lotcal_tf.config.experiment import FIELDS
+from lotcal_tf.config.experiment import FIELDS, recorded
+from lotcal_tf.config.run_directory import checked_record
 from lotcal_tf.config.sealed import unseal
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.run_tables import read_metrics
 
 # The difficulty of a task: the only field of the data in which runs of one study may differ.
@@ -189,8 +190,11 @@ def _experiment(directory: Path) -> dict[str, Any]:
         raise UsageError(f"{directory}: no such directory")
     path = directory / "experiment.json"
     try:
-        whole = unseal(path)
+        whole = checked_record(unseal(path))
+        recorded(whole["experiment"])
         int(whole["experiment"]["levels"])
+    except FieldError as error:
+        raise UsageError(f"{path} is damaged: {error}") from error
     except UsageError:
         raise
     except FileNotFoundError as error:
@@ -198,7 +202,7 @@ def _experiment(directory: Path) -> dict[str, Any]:
             f"{directory} is not a run directory: it has no experiment.json"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is not a run's experiment.json: {error!r}") from error
+        raise UsageError(f"{path} cannot be read: it is damaged ({error})") from error
     return dict(whole)
 
 

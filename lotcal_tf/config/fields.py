@@ -104,7 +104,7 @@ def hyperparameter(default: Any, help: str = "", **options: Any) -> Any:
     try:
         found = declared(default, help, **{"section": "Calibration", **options})
     except TypeError as error:
-        raise UsageError(f"hyperparameter: {error}; see its docstring for the options") from error
+        raise UsageError(f"hyperparameter: {error}; choose options of its docstring") from error
     metadata = found.metadata
     parts = default if isinstance(default, tuple) else (default,)
     if not all(isinstance(part, bool | int | float | str | None) for part in parts):

@@ -65,7 +65,7 @@ class Command:
 
     Attributes:
       name: the name of its module in `lotcal_tf`.
-      summary: the first lines of `--help`.
+      summary: the first lines of `--help`; None with `python -OO`, which drops docstrings.
       own: its own flags.
       fields: the fields of `Experiment` that it takes. If these are all fields, it takes hyperparameters
         and `--set` too.
@@ -73,7 +73,7 @@ class Command:
     """
 
     name: str
-    summary: str
+    summary: str | None
     own: Sequence[Flag] = ()
     fields: Collection[str] = tuple(FIELDS)
     operands: str = ""
@@ -148,7 +148,7 @@ class Command:
         """The text of `--help`: the summary and the main flags by topic; all flags if `full`."""
         operands = f"{self.operands} " if self.operands else ""
         lines = [
-            self.summary.strip(),
+            (self.summary or f"lotcal_tf.{self.name}").strip(),
             "",
             f"usage: python -m lotcal_tf.{self.name} {operands}[--flag=value …]",
         ]

@@ -36,7 +36,7 @@ def read_experiment(run: Path) -> dict[str, Any]:
     """
     path = run / "experiment.json"
     try:
-        return unseal(path)
+        return checked_record(unseal(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except NewerFormat:
@@ -46,6 +46,20 @@ def read_experiment(run: Path) -> dict[str, Any]:
             f"{path} cannot be read: it is damaged ({error}); the command that started the run "
             "writes it again if the run has a finished level"
         ) from error
+
+
+def checked_record(record: dict[str, Any]) -> dict[str, Any]:
+    """The content of `experiment.json`, if its parts are of the right types.
+
+    Raises:
+      ValueError: one is not.
+    """
+    for name in ("experiment", "identity", "content", "realised"):
+        if not isinstance(record.get(name, {}), dict):
+            raise ValueError(f"{name} is not an object")
+    if not isinstance(record.get("run_id", ""), str):
+        raise ValueError("run_id is not a string")
+    return record
 
 
 def check_ticket(path: str) -> None:

@@ -97,7 +97,9 @@ def array_of(given: Any, name: str) -> NDArray:
     try:
         array = np.asarray(given)
     except ValueError as error:  # Nested lists of unequal lengths.
-        raise UsageError(f"{name} do not form an array: {error}") from error
+        raise UsageError(
+            f"{name} do not form an array, all examples must have one shape: {error}"
+        ) from error
     if not array.ndim:  # NumPy puts generators, None and datasets into an array without axes.
         raise UsageError(
             f"{name} are of type {type(given).__name__}: an array with one entry per example is needed"

@@ -12,7 +12,7 @@ WAY_OUT = re.compile(
     r"\b(must|choose|give|needs?|needed|write|pass|use|cannot|only|leave|at most|at least|no such|missing|"
     r"is not|applies|delete|reduce|raise|install|set|let|call|did you mean|unknown|"
     r"convert|run|columns|similar|rewind to|pad|name inputs|"
-    r"objects|has \(\d+\)|build the model)\b",
+    r"objects|takes inputs|build the model)\b",
     re.IGNORECASE,
 )
 LONGEST = 2000  # Characters of a line; that of an unknown recipe field lists all fields.

@@ -82,7 +82,7 @@ def parse(text: str | None) -> Cluster:
                 raise _wrong(f"cluster.{job}[{index}]={address!r}: {problem}")
             addresses[f"{job} {index}"] = address
     if not addresses:
-        raise _wrong("cluster: names no worker")
+        raise _wrong("cluster: names no worker; give at least one host:port")
     if len(cluster.get("chief", [])) > 1:
         raise _wrong(f"cluster.chief={cluster['chief']!r}: there can be only one")
     own = f"{task.get('type')} {task.get('index')}"
