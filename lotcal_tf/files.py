@@ -201,7 +201,8 @@ def creation_problem(directory: Path) -> str | None:
         except OSError as error:
             return f"{error.strerror}; choose another"
         if not stat.S_ISDIR(found.st_mode):
-            return f"{path} is not a directory; choose another"
+            which = "" if path == directory else f"{path} "
+            return f"{which}is not a directory; choose another"
         virtual = path.absolute().parts[1:2] in (("proc",), ("sys",))
         if virtual or not os.access(path, os.W_OK):
             return f"{path} cannot be written to; choose another"

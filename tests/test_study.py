@@ -104,7 +104,10 @@ def test_test_metrics_are_not_used_for_selection(call, runs, tmp_path):
         (["{run}", "absent", "-o", "{out}"], "absent: no such directory"),
         (["{run}/metrics.csv", "-o", "{out}"], "metrics.csv: no such directory"),
         (["{run}", "-o", "{run}/metrics.csv"], "--out={run}/metrics.csv: is not a directory"),
-        (["{run}", "-o", "{run}/metrics.csv/x"], "--out={run}/metrics.csv/x: Not a directory"),
+        (
+            ["{run}", "-o", "{run}/metrics.csv/x"],
+            "--out={run}/metrics.csv/x: {run}/metrics.csv is not a directory",
+        ),
         (["{run}", "-o"], "o"),
         (["{run}", "-o", "{out}", "--epochs=3"], "'epochs'"),
         (["{run}", "-o", "{out}", "--config=a.toml"], "'config'"),

@@ -202,7 +202,9 @@ def _experiment(directory: Path) -> dict[str, Any]:
             f"{directory} is not a run directory: it has no experiment.json"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read: it is damaged ({error})") from error
+        raise UsageError(
+            f"{path} is not a run's experiment.json: it is damaged ({error})"
+        ) from error
     return dict(whole)
 
 

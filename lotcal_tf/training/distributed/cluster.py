@@ -79,7 +79,7 @@ def parse(text: str | None) -> Cluster:
         for index, address in enumerate(tasks):
             problem = _address_problem(address, addresses.values())
             if problem:
-                raise _wrong(f"cluster.{job}[{index}]={address!r}: {problem}")
+                raise _wrong(f"cluster.{job}[{index}]={shown(repr(address))}: {problem}")
             addresses[f"{job} {index}"] = address
     if not addresses:
         raise _wrong("cluster: names no worker; give at least one host:port")
@@ -156,7 +156,7 @@ def _address_problem(address: Any, taken: Any) -> str | None:
         port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536
     ):
         return "must be host:port, the port from 1 to 65535"
-    return "is listed twice" if address in taken else None
+    return "is listed twice; give each address once" if address in taken else None
 
 
 def _mapping(config: Any, key: str) -> dict[str, Any]:
