@@ -150,6 +150,8 @@ def array(name: str, values: ArrayLike) -> NDArray:
 def checked_bins(bins: int) -> int:
     """A number of bins; raises UsageError if it is not one."""
     known = isinstance(bins, int | np.integer) and not isinstance(bins, bool)
-    if not known or not 1 <= bins <= _MAX_BINS:
-        raise UsageError(f"bins must be an integer >= 1, at most {_MAX_BINS:,}, got {shown(bins)}")
+    if not known or bins < 1:
+        raise UsageError(f"bins must be an integer >= 1, got {shown(repr(bins))}")
+    if bins > _MAX_BINS:
+        raise UsageError(f"bins must be at most {_MAX_BINS:,}, got {shown(bins)}")
     return int(bins)
