@@ -4,6 +4,7 @@ Like a ticket, each is written under a temporary name, flushed and renamed as a 
 are kept, and all are removed when the level is finished.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import re
@@ -102,7 +103,7 @@ class Checkpoints:
         Raises:
           NewerFormat: it was written by a newer version of the package.
         """
-        damaged = []
+        damaged: list[str] = []
         for directory in reversed(self._found()):
             try:
                 header = unseal(directory / "checkpoint.json", always=True)
@@ -114,10 +115,13 @@ class Checkpoints:
                 damaged.append(f"{directory} is damaged; the training goes on from before it")
         return None, damaged
 
-    def clear(self) -> None:
-        """Removes all checkpoints."""
-        if self.directory.is_dir():
-            shutil.rmtree(self.directory)
+    def remove(self, finished: int) -> None:
+        """Removes the checkpoints of levels below the number of finished levels."""
+        for directory in self._found():
+            if _level_of(directory) < finished:
+                shutil.rmtree(directory)
+        with contextlib.suppress(OSError):
+            self.directory.rmdir()  # Others are left, or there is none.
 
     def _found(self) -> list[Path]:
         """All checkpoints, the newest last."""

@@ -154,7 +154,7 @@ def run_experiment(
                     progress,
                 )
         else:
-            store.write_tables()
+            store.repair()
         return Run(store.directory, store.records(), found, task.load, chief)
 
 

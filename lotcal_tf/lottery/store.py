@@ -225,7 +225,7 @@ class RunStore:
             raise FieldError("out", self.directory, f"{error.strerror}; choose another") from error
         self._rows.clear()
         self._epochs = _Epochs()
-        self.write_tables()
+        self.repair()
 
     def experiment(self) -> dict[str, Any]:
         """The content of `experiment.json`; see `read_experiment`."""
@@ -280,8 +280,7 @@ class RunStore:
             self._check_lock()
             directory.rename(target)
         flush(self.tickets)
-        self._checkpoints.clear()
-        self.write_tables()
+        self.repair()
         if (self.tickets / level_name(ticket.level + 1)).is_dir():
             self._check_origin(ticket.level + 1)
         return target
@@ -336,6 +335,12 @@ class RunStore:
             self._write_table("history.csv", [*self._history(), *self._epochs.rows])
             ended = time.monotonic()
             self._epochs.due = ended + (ended - begun) / _HISTORY_SHARE
+
+    def repair(self) -> None:
+        """Makes the tables those of the tickets, and removes the checkpoints of finished levels."""
+        if self.writes:
+            self._checkpoints.remove(self.finished())
+            self.write_tables()
 
     def write_tables(self) -> None:
         """Derives `metrics.csv` and `history.csv` from the tickets; writes them if they have changed."""

@@ -94,6 +94,7 @@ OPTIONS = {
     "callback": {"callbacks": lambda: [Counting()]},
     "rate": {"callbacks": lambda: [Halving()], "lr": 0.05},
     "plateau": {"callbacks": lambda: [keras.callbacks.ReduceLROnPlateau(patience=1)], "lr": 0.5},
+    "stream": {"memory_limit_mb": 0, "shuffle_buffer": 7},
     "mixed_float16": {"precision": "mixed_float16", "plan": "xla"},
     "mixed_bfloat16": {"precision": "mixed_bfloat16", "ema": 0.5},
 }
