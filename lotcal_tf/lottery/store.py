@@ -338,14 +338,9 @@ class RunStore:
 
     def repair(self) -> None:
         """Makes the tables those of the tickets, and removes the checkpoints of finished levels."""
-        if self.writes:
-            self._checkpoints.remove(self.finished())
-            self.write_tables()
-
-    def write_tables(self) -> None:
-        """Derives `metrics.csv` and `history.csv` from the tickets; writes them if they have changed."""
         if not self.writes:
             return
+        self._checkpoints.remove(self.finished())
         history = self._history()
         self._write_table("metrics.csv", [record for record, _ in self._rows.values()])
         self._write_table("history.csv", history)

@@ -332,7 +332,7 @@ def test_a_directory_has_one_writer(store):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("write", ["begin", "save", "append_epoch", "write_tables"])
+@pytest.mark.parametrize("write", ["begin", "save", "append_epoch", "repair"])
 def test_a_store_that_was_taken_over_writes_nothing_more(store, tree, write):
     store.save(make_ticket())
     store.lock()
@@ -344,7 +344,7 @@ def test_a_store_that_was_taken_over_writes_nothing_more(store, tree, write):
         "begin": lambda: store.begin({"run_id": "theirs"}),
         "save": lambda: store.save(make_ticket(1)),
         "append_epoch": lambda: store.append_epoch({"level": 1, "epoch": 0}),
-        "write_tables": store.write_tables,
+        "repair": store.repair,
     }
     with pytest.raises(TakenOver, match="finished levels are kept"):
         calls[write]()
