@@ -123,6 +123,7 @@ BAD = {
     "on_unhealthy": ["ignore"],
     "plan": ["jit"],
     "distribute": ["cluster"],
+    "checkpoint_minutes": ["-1", "1e39"],
     "out": [
         *(LONG_NAME, LONG_PATH, WithData("/dev/null"), WithData("/dev/null/x"), WithData("/proc")),
         *(
