@@ -66,6 +66,7 @@ EXTRAS = {
     "mlflow": MLFLOW,
     "tables": TABLES,
     "test": [
+        "hypothesis>=6,<7",
         "import-linter>=2.17,<3",
         "mypy>=2.4,<3",
         "pytest>=9,<10",
