@@ -53,7 +53,7 @@ CANDIDATES = {
 }
 # No result depends on them; of a ticket, it depends on what is in it, not on where it lies.
 NO_RESULT = {"data_dir", "distribute", "levels", "ticket", "export_logits", "plan", "out"}
-NO_RESULT |= {"on_unhealthy"}
+NO_RESULT |= {"on_unhealthy", "checkpoint_minutes"}
 METHODS = [("calib", name) for name in STRATEGIES] + [("criterion", name) for name in CRITERIA]
 DEPENDENT = [name for name, field in FIELDS.items() if field.metadata["only_with"]]
 
