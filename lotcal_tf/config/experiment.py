@@ -357,6 +357,11 @@ class Experiment:
         "how steps run: compiled by XLA or as a graph; auto: by network and device",
         choices=("auto", "xla", "graph"),
     )
+    threads: int | None = _run(
+        None,
+        "CPU threads of an operation; default: those that the run began with, of a new run one per CPU",
+        check=fields.threads,
+    )
     distribute: str = _run(
         "none",
         "train on all devices of this machine (mirrored), or on all workers of TF_CONFIG",

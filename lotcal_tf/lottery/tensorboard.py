@@ -12,7 +12,6 @@ from lotcal_tf.lottery.ticket import Record, Ticket
 from lotcal_tf.metrics.reliability import reliability_diagram
 from lotcal_tf.training.trainer import Epoch, Progress
 
-
 # One thread for all logs: memory and file handles are kept for each thread that draws a diagram.
 _WRITER = ThreadPoolExecutor(1, "lotcal_tf tensorboard")
 

@@ -167,9 +167,7 @@ class CompiledLoop:
             block = padded(block, rows - block[1].shape[0])
             for begin, stop in step_ranges(max(start, first), end, most, pause_at):
                 bounds = tf.constant([begin - start, stop - start, start], tf.int32)
-                added, place, failed = programs.call(
-                    self.run_steps, block, bounds, epoch_seed
-                )
+                added, place, failed = programs.call(self.run_steps, block, bounds, epoch_seed)
                 sums = {name: total + float(added[name]) for name, total in sums.items()}
                 step = start + int(place)
                 means = {name: total / (step - first) for name, total in sums.items()}

@@ -9,7 +9,6 @@ import hashlib
 import weakref
 from typing import Any
 
-import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function.atomic_function import AtomicFunction
 from tensorflow.python.framework import config
 
@@ -45,9 +44,7 @@ def call(function: Any, *args: Any) -> Any:
 def _without_graph(function: AtomicFunction) -> AtomicFunction:
     """The same function of the runtime, without its Python graph, which refers to variables."""
     children = [_without_graph(child) for child in function.children]
-    return AtomicFunction(
-        function.name, function._bound_context, function.function_type, children
-    )
+    return AtomicFunction(function.name, function._bound_context, function.function_type, children)
 
 
 def _digest(function: AtomicFunction) -> str:
