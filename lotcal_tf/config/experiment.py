@@ -354,7 +354,7 @@ class Experiment:
     )
     plan: str = _run(
         "auto",
-        "how steps run: compiled by XLA or as a graph; auto: by network and device",
+        "how steps run: compiled by XLA or as a graph; auto: as the run began, of a new run by network and device",
         choices=("auto", "xla", "graph"),
     )
     threads: int | None = _run(
