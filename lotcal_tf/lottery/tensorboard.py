@@ -39,7 +39,7 @@ class TensorBoardLog:
         self._file: tf.summary.SummaryWriter | None = None
         self._pending: list[Future[None]] = []
 
-    def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
+    def on_start(self, total_steps: int, done: Sequence[Record], epochs: int) -> None:
         """Does nothing; a file is opened when its level has something to write."""
 
     def on_time_estimate(self, seconds: float) -> None:
@@ -76,9 +76,11 @@ class TensorBoardLog:
             hparams_api.hparams(self.hparams, trial_id=self.directory.parent.name)
 
     def _write_epoch(self, row: Epoch) -> None:
-        with self._file_of(row.level).as_default(step=row.level * self.epochs + row.epoch):
+        file = self._file_of(row.level)
+        with file.as_default(step=row.level * self.epochs + row.epoch):
             for name, value in row.metrics.items():
                 tf.summary.scalar(f"epoch/{name}", value)
+        file.flush()  # A run that is killed may go on after this epoch.
 
     def _write_level(self, ticket: Ticket, predictions: Predictions) -> None:
         file = self._file_of(ticket.level)

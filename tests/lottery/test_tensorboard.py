@@ -50,7 +50,7 @@ class Kept:
     def __init__(self):
         self.predictions = []
 
-    def on_start(self, total_steps, done): ...
+    def on_start(self, total_steps, done, epochs): ...
     def on_time_estimate(self, seconds): ...
     def on_progress(self, progress): ...
     def on_end(self): ...
@@ -68,7 +68,7 @@ def test_an_epochs_scalars_stand_at_epochs_counted_over_the_chain(log):
 
 def test_what_else_a_strategy_logs_stands_with_an_epochs_scalars(tmp_path):
     board = TensorBoardLog(tmp_path, HPARAMS, bins=5)
-    board.on_start(1, [])
+    board.on_start(1, [], 0)
     board.on_progress(Progress(1, 0, 1, 2, Epoch(1, 1, 0.5, 0.25, 0.75, 0.0, {"cost": 0.125})))
     board.on_end()
     assert Log(None, tmp_path).series("epoch/train_cost") == [(3, 0.125)]
@@ -135,7 +135,7 @@ def test_the_file_of_a_level_of_mnists_size_has_at_most_two_megabytes(log, tmp_p
     ticket = dataclasses.replace(log.chain.store.read(1), trained=trained, masks=masks)
     logits = draw.normal(size=(10_000, 10)).astype("float32")
     board = TensorBoardLog(tmp_path / "tensorboard", HPARAMS, bins=15)
-    board.on_start(1, [])
+    board.on_start(1, [], 0)
     for epoch in range(160):
         board.on_progress(Progress(1, 0, 1, 2, Epoch(1, epoch, 0.5, 0.25, 0.75, 0.0)))
     board.on_level(ticket, {"test": (draw.integers(0, 10, 10_000), logits)})
@@ -150,7 +150,7 @@ def test_a_log_leaves_no_file_open(log, tmp_path):
         return [path for path in map(os.path.realpath, links) if str(tmp_path) in path]
 
     board = TensorBoardLog(tmp_path, HPARAMS, bins=5)
-    board.on_start(1, [])
+    board.on_start(1, [], 0)
     board.on_progress(Progress(0, 0, 1, 2, Epoch(0, 1, 0.5, 0.25, 0.75, 0.0)))
     board.on_level(log.chain.store.read(0), {"val": log.chain.predictions[0]["val"]})
     board.on_progress(Progress(1, 0, 1, 2, Epoch(1, 1, 0.5, 0.25, 0.75, 0.0)))
@@ -161,7 +161,7 @@ def test_a_log_leaves_no_file_open(log, tmp_path):
 
 def test_without_a_test_split_the_diagram_is_of_validation(log, tmp_path):
     board = TensorBoardLog(tmp_path / "tensorboard", HPARAMS, bins=5)
-    board.on_start(1, [])
+    board.on_start(1, [], 0)
     board.on_level(log.chain.store.read(0), {"val": log.chain.predictions[0]["val"]})
     board.on_end()
     assert Log(None, tmp_path / "tensorboard").tags("images") == {"reliability/val"}
