@@ -53,6 +53,7 @@ CANDIDATES = {
 }
 # No result depends on them; of a ticket, it depends on what is in it, not on where it lies.
 NO_RESULT = {
+    "checkpoint_minutes",
     "data_dir",
     "distribute",
     "levels",
