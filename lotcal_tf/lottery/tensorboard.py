@@ -1,5 +1,6 @@
 """Writes the TensorBoard log of a search: scalars, histograms, reliability diagrams, HParams."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from lotcal_tf.config.process import tolerant
 from lotcal_tf.lottery.search import Predictions
 from lotcal_tf.lottery.ticket import Record, Ticket
 from lotcal_tf.metrics.reliability import reliability_diagram
@@ -37,6 +39,7 @@ class TensorBoardLog:
         self.epochs = int(hparams["epochs"])
         self._level: int | None = None
         self._file: tf.summary.SummaryWriter | None = None
+        self._broken = False
         self._pending: list[Future[None]] = []
 
     def on_start(self, total_steps: int, done: Sequence[Record], epochs: int) -> None:
@@ -47,7 +50,7 @@ class TensorBoardLog:
 
     def on_progress(self, progress: Progress) -> None:
         """Writes the scalars of an epoch, if one has ended."""
-        if progress.epoch is not None:
+        if progress.epoch is not None and not self._broken:
             self._pending.append(_WRITER.submit(self._write_epoch, progress.epoch))
 
     def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
@@ -56,7 +59,8 @@ class TensorBoardLog:
         It waits until those of the level before are written, so that tickets do not pile up in memory.
         """
         self._wait()
-        self._pending.append(_WRITER.submit(self._write_level, ticket, predictions))
+        if not self._broken:
+            self._pending.append(_WRITER.submit(self._write_level, ticket, predictions))
 
     def _file_of(self, level: int) -> "tf.summary.SummaryWriter":
         """The file of a level; that of the level before is closed."""
@@ -110,4 +114,17 @@ class TensorBoardLog:
     def _wait(self) -> None:
         pending, self._pending = self._pending, []
         for part in pending:
-            part.result()
+            try:
+                part.result()
+            except (tf.errors.OpError, OSError) as error:  # The disk is full, or gone.
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Ends the log with a line; a run must not end because of its log."""
+        if not self._broken:
+            self._broken, self._file = True, None
+            reason = (str(error).splitlines() or [""])[0]
+            line = (
+                f"the TensorBoard log {self.directory} cannot be written, the run goes on: {reason}"
+            )
+            print(line, file=tolerant(sys.stderr))

@@ -175,3 +175,11 @@ def test_the_hparams_plugin_has_every_field(log):
     found = {n: getattr(v, v.WhichOneof("kind")) for n, v in session.hparams.items()}
     assert found == HPARAMS | {"lr_drops": "[]", "out": "None"}
     assert session.group_name == "run7"
+
+
+def test_a_run_goes_on_without_a_log_that_cannot_be_written(begin, tmp_path, capfd):
+    (tmp_path / "tensorboard").write_text("a file where the directory should be")
+    board = TensorBoardLog(tmp_path / "tensorboard" / "log", HPARAMS, bins=5)
+    assert len(begin(tmp_path / "run", observers=[board], levels=1).run().tickets()) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if "TensorBoard" in line]
+    assert len(lines) == 1 and str(tmp_path / "tensorboard") in lines[0]
