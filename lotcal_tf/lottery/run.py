@@ -45,7 +45,7 @@ class Run:
     """
 
     directory: Path
-    records: list[Record]
+    records: list[Record] = dataclasses.field(repr=False)
     found: int
     load: Callable[[], Dataset] = dataclasses.field(repr=False)
     chief: bool = True
