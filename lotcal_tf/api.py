@@ -22,7 +22,6 @@ from lotcal_tf.config.experiment import (
     recorded,
     setting_fields,
 )
-from lotcal_tf.config.fields import checked
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.run_data import (
     DATA_FIELDS,
@@ -320,16 +319,14 @@ def measure_model(
     Args:
       model: a file, a SavedModel directory, `RUN/tickets/level_NN`, a run (its selected ticket), or a
         classifier of tf_keras or Keras 3 in memory, for which `test` is needed.
-      test: data as for `find_tickets`. None: the data of
-        the model's run, or of `fields` or `config`. On the data of its run, a ticket is measured by
-        its stored predictions.
+      test: data as for `find_tickets`. None: the data of the model's run, or of `fields` or `config`.
+        On the data of its run, a ticket is measured by its stored predictions.
       split: for named data, `test`, or `val`: the validation split of the run with its label noise.
       scaled: whether to divide the logits of a ticket by its temperature.
       shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
       unseen: names of other data sets; if `test` is given, a dictionary of names and inputs `(M, …)`.
       input_range: the largest possible value of the inputs of `test`.
-      custom_objects: custom classes and functions of the model, by name, unless they are registered with
-        `keras.saving.register_keras_serializable`.
+      custom_objects: see `find_tickets`.
       progress: whether to show a progress bar, if standard error is a terminal.
       config: a recipe file that names the data.
       **fields: fields of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …
@@ -337,49 +334,63 @@ def measure_model(
     Raises:
       UsageError, LotcalError: see `evaluation.measure.measure_opened`.
     """
-    own_fields: dict[str, Any] = {
-        "split": split,
-        "scaled": scaled,
-        "shifts": shifts,
-        "severities": severities,
-        "input_range": input_range,
-        "progress": progress,
-    }
-    common = vars(checked(arguments.MeasureArguments, own_fields))
+    common = arguments.for_measure(
+        split=split, scaled=scaled, shifts=shifts, severities=severities, progress=progress,
+        input_range=input_range,
+    )  # fmt: skip
     input_range = common.pop("input_range")
     values = _data_fields(fields, config, named=test is None)
-    given = None if isinstance(model, Run | str | Path) else GivenModel.of(model)
-    if given is None:
-        opened = open_model(_directory_of("model", model))
-    elif test is None:
-        raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
-    else:
-        classes_of(given.model)
-        opened = open_given(given)
+    opened = _opened(model, test)
     for note in opened.notes if common["progress"] else ():
         print(note, file=sys.stderr)
-    record = {} if given is not None else recorded_fields(opened.path)
-    if test is not None:
-        bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
-        part, others = _given_parts(opened, test, unseen, input_range)
-        return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
-    if common["scaled"]:
+    if test is None:
+        return _measured_on_named(opened, values, _text(config), unseen, common)
+    record = recorded_fields(opened.path) if isinstance(model, Run | str | Path) else {}
+    bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
+    part, others = _given_parts(opened, test, unseen, input_range)
+    return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
+
+
+def _opened(model: Any, test: Any) -> Opened:
+    """A model to measure: read from its path, or in memory.
+
+    Raises:
+      UsageError: there is no such model, or one in memory is not a classifier or comes without data.
+    """
+    if isinstance(model, Run | str | Path):
+        return open_model(_directory_of("model", model))
+    given = GivenModel.of(model)
+    if test is None:
+        raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
+    classes_of(given.model)
+    return open_given(given)
+
+
+def _measured_on_named(
+    opened: Opened,
+    values: Mapping[str, Any],
+    config: str | None,
+    unseen: Sequence[str] | Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Measurement:
+    """Measures a stored model on named data: that of its run, unless fields or a recipe name other data.
+
+    Raises:
+      UsageError, LotcalError: see `measure_model`.
+    """
+    if options["scaled"]:
         opened.temperature()  # That there is none is reported before data is loaded.
-    other = common["shifts"] or unseen or config or values.keys() - {"ece_bins"}
+    record = recorded_fields(opened.path)
+    other = options["shifts"] or unseen or config or values.keys() - {"ece_bins"}
     if opened.ticket is not None and record and not other:
         own = recorded(record, **values)
-        return measure_stored(
-            opened,
-            data=own.dataset,
-            split=common["split"],
-            bins=own.ece_bins,
-            scaled=common["scaled"],
-        )
-    experiment = data_experiment(opened.path, values, _text(config), unseen=bool(unseen))
-    part = sources.load_part(experiment, common["split"])
+        chosen = {"split": options["split"], "scaled": options["scaled"]}
+        return measure_stored(opened, data=own.dataset, bins=own.ece_bins, **chosen)
+    experiment = data_experiment(opened.path, values, config, unseen=bool(unseen))
+    part = sources.load_part(experiment, options["split"])
     others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in unseen}
     data, bins = experiment.dataset, experiment.ece_bins
-    return measure_opened(opened, part, data=data, bins=bins, unseen=others, **common)
+    return measure_opened(opened, part, data=data, bins=bins, unseen=others, **options)
 
 
 def _given_parts(
