@@ -438,5 +438,5 @@ def predicted(ticket, row):
     with keras.utils.custom_object_scope(row.objects):
         network = ticket.model()
     inputs = row.inputs
-    batch = 10 if network.input_shape[0] == 10 else COUNT
+    batch = 10 if network.inputs[0].shape[0] == 10 else COUNT
     return np.argmax(network.predict(inputs, batch_size=batch, verbose=0), -1)

@@ -394,3 +394,12 @@ def test_splits_have_several_inputs_in_one_form(streamed):
         assert "\n" not in str(refused.value)
         for part in pairs:
             given.dataset(part, part, None, experiment, classes=CLASSES, takes=TWO)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"), [(["a", "b", "c"], ("a", "b", "c")), (["a", "b"], ()), (None, ())]
+)
+def test_class_names_of_a_pipeline_are_taken_if_there_is_one_per_class(names, wanted):
+    data = slices(X, Y)
+    data.class_names = names
+    assert given.class_names(data, CLASSES) == wanted
