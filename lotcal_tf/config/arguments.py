@@ -71,6 +71,15 @@ def for_export(given: Mapping[str, Any], tolerance: Any, progress: Any) -> Expor
     return checked(ExportArguments, given)
 
 
+def for_measure(**given: Any) -> dict[str, Any]:
+    """Checks arguments of `measure_model`, those of `MeasureArguments`, and returns them by name.
+
+    Raises:
+      FieldError: a value is of the wrong kind or outside its range.
+    """
+    return vars(checked(MeasureArguments, given))
+
+
 def path_of(name: str, value: Any, others: str = "") -> Path:
     """A path that was passed as text or as a path.
 

@@ -19,6 +19,10 @@ from lotcal_tf.config.fields import checked, fields_of
 from lotcal_tf.config.run_directory import finished_levels, is_run
 from lotcal_tf.errors import FieldError, UsageError
 
+# Fields and settings that describe how a built-in network is made.
+_OF_BUILT_IN = ("initializer", "input_mean", "input_std", "precision")
+_SETTINGS_OF_BUILT_IN = ("dropout_rate", "dropout_at")
+
 
 def recipe_directory() -> Path:
     """The directory of the recipes: `configs` of a checkout, or the copy inside an installed package."""
@@ -90,7 +94,9 @@ def _recipe_for(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
     return {"dataset": name} | read_recipe(recipe_directory() / f"{name}.toml")
 
 
-def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
+def resolve(
+    given: Mapping[str, Any], config: str | None = None, *, own_model: bool = False
+) -> Experiment:
     """The experiment on named data that results from explicit fields, a recipe and the defaults.
 
     An explicit field overrides the recipe, and the recipe overrides the default.
@@ -98,6 +104,8 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
     Args:
       given: fields and hyperparameters given explicitly, by name; values may still be strings.
       config: a recipe file.
+      own_model: whether the field `model` is only the name of a model that the caller passes as an
+        object. A `.keras` file is recognised.
 
     Raises:
       UsageError: a field, a name or their combination is not valid; the message is one line.
@@ -114,16 +122,16 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
     experiment = Experiment.of(**({**custom, **merged} if None in rows else merged))
     experiment = dataclasses.replace(experiment, source=experiment.source or experiment.dataset)
     _check_ticket_fields(experiment, given)
-    in_file = registry.is_model_file(experiment.model)
-    if in_file:
-        experiment = _for_model_file(experiment, given)
+    own_model = own_model or registry.is_model_file(experiment.model)
+    if own_model:
+        experiment = _for_own_model(experiment, given)
     check_together(experiment, given)
-    _check_stochastic_passes(experiment, given_model=in_file)
-    if experiment.rewind == "pretrained" and not in_file:
+    _check_stochastic_passes(experiment, given_model=own_model)
+    if experiment.rewind == "pretrained" and not own_model:
         problem = "is for a model that comes with weights, a file or an object; choose init"
         raise FieldError("rewind", experiment.rewind, problem)
     if not experiment.ticket:
-        if not in_file:
+        if not own_model:
             registry.model(experiment.model)
     elif "levels" not in given:
         last = finished_levels(Path(experiment.ticket)) - 1 if _is_run(experiment) else 0
@@ -131,21 +139,18 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
     return experiment
 
 
-def _for_model_file(experiment: Experiment, given: Mapping[str, Any]) -> Experiment:
+def _for_own_model(experiment: Experiment, given: Mapping[str, Any]) -> Experiment:
     """The experiment without the fields of built-in networks, which a recipe may set.
 
     Raises:
       FieldError: such a field is given explicitly.
     """
-    own: dict[str, Any] = {
-        name: FIELDS[name].default for name in ("initializer", "input_mean", "input_std")
-    }
-    for name in own.keys() & given.keys():
-        problem = (
-            f"is for built-in networks, and model={experiment.model} is a file: leave this out"
-        )
-        raise FieldError(name, given[name], problem)
-    return dataclasses.replace(experiment, **own)
+    for name in (*_OF_BUILT_IN, *_SETTINGS_OF_BUILT_IN):
+        if name in given:
+            problem = "is for built-in networks, and this model has its own layers: leave this out"
+            raise FieldError(name, given[name], problem)
+    defaults: dict[str, Any] = {name: FIELDS[name].default for name in _OF_BUILT_IN}
+    return dataclasses.replace(experiment, **defaults)
 
 
 def _is_run(experiment: Experiment) -> bool:

@@ -38,8 +38,8 @@ class Exported:
 
     directory: Path
     files: Mapping[str, Path]
-    parity: Mapping[str, Any]
-    sparsity_report: Mapping[str, Any]
+    parity: Mapping[str, Any] = dataclasses.field(repr=False)
+    sparsity_report: Mapping[str, Any] = dataclasses.field(repr=False)
 
     @property
     def examples(self) -> int:

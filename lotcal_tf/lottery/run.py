@@ -20,7 +20,7 @@ from lotcal_tf.lottery.provenance import describe
 from lotcal_tf.lottery.round_trip import check_round_trip
 from lotcal_tf.lottery.search import Observer, Search
 from lotcal_tf.lottery.store import RunStore
-from lotcal_tf.lottery.task import FileTask, GivenTask, NamedTask, Task, TicketTask
+from lotcal_tf.lottery.task import GivenModelTask, GivenTask, NamedTask, Task, TicketTask
 from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.lottery.transfer import Transfer
@@ -46,7 +46,7 @@ class Run:
     """
 
     directory: Path
-    records: list[Record]
+    records: list[Record] = dataclasses.field(repr=False)
     found: int
     load: Callable[[], Dataset] = dataclasses.field(repr=False)
     chief: bool = True
@@ -122,7 +122,7 @@ def run_experiment(
     workers = cluster.of(experiment.distribute)
     if task_of is None:
         in_file = registry.is_model_file(experiment.model)
-        task_of = TicketTask if experiment.ticket else FileTask if in_file else NamedTask
+        task_of = TicketTask if experiment.ticket else GivenModelTask if in_file else NamedTask
     task = task_of(experiment)
     experiment = task.experiment
     sources = {
@@ -182,7 +182,7 @@ def _search(
     check_outputs(
         start[0].model() if isinstance(start, Sequence) else start, examples, dataset.classes
     )
-    if isinstance(task, FileTask | GivenTask) and isinstance(start, keras.Model):
+    if isinstance(task, GivenModelTask | GivenTask) and isinstance(start, keras.Model):
         check_round_trip(task.given, start, examples)
     observers: list[Observer] = []
     if devices.chief:

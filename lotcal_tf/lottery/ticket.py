@@ -47,16 +47,16 @@ class Ticket:
     """
 
     level: int
-    architecture: str
-    masks: dict[str, NDArray[np.bool_]]
-    rewind: Arrays
-    trained: Arrays
-    record: Record
-    history: Sequence[Record] = ()
+    architecture: str = dataclasses.field(repr=False)
+    masks: dict[str, NDArray[np.bool_]] = dataclasses.field(repr=False)
+    rewind: Arrays = dataclasses.field(repr=False)
+    trained: Arrays = dataclasses.field(repr=False)
+    record: Record = dataclasses.field(repr=False)
+    history: Sequence[Record] = dataclasses.field(default=(), repr=False)
     input_range: float | None = None
-    source: Record = dataclasses.field(default_factory=dict)
-    predictions: Arrays = dataclasses.field(default_factory=dict)
-    callbacks: Sequence[Record] = ()
+    source: Record = dataclasses.field(default_factory=dict, repr=False)
+    predictions: Arrays = dataclasses.field(default_factory=dict, repr=False)
+    callbacks: Sequence[Record] = dataclasses.field(default=(), repr=False)
     class_names: Sequence[str] = ()
     directory: Path | None = dataclasses.field(default=None, compare=False)
     custom_objects: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)

@@ -123,7 +123,7 @@ def as_array(tensor: Any) -> NDArray:
     """A tensor or variable of either Keras as an array."""
     if hasattr(tensor, "numpy"):
         return np.asarray(tensor.numpy())
-    return np.asarray(keras3().ops.convert_toas_array(tensor))
+    return np.asarray(keras3().ops.convert_to_numpy(tensor))
 
 
 def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
