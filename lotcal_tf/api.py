@@ -22,7 +22,7 @@ from lotcal_tf.config.experiment import (
     setting_fields,
 )
 from lotcal_tf.config.fields import checked
-from lotcal_tf.config.recipes import resolve
+from lotcal_tf.config.recipes import check_own_choice, resolve
 from lotcal_tf.config.run_data import (
     DATA_FIELDS,
     data_experiment,
@@ -138,6 +138,7 @@ def find_tickets(
     if not given and (model is None or isinstance(model, str)):
         named = {} if model is None else {"model": model}
         experiment, task_of = resolve(values | named, _text(config)), None
+        check_own_choice(experiment, values)
     else:
         if model is None:
             raise UsageError("model is missing: pass a Keras model beside the data")
@@ -318,6 +319,7 @@ def measure_model(
     unseen: Sequence[str] | Mapping[str, Any] = (),
     input_range: float = 1.0,
     custom_objects: Mapping[str, Any] | None = None,
+    trust_saved_model: bool = False,
     progress: bool = True,
     config: str | Path | None = None,
     **fields: Any,
@@ -337,6 +339,8 @@ def measure_model(
       input_range: the largest possible value of the inputs of `test`.
       custom_objects: custom classes and functions of the model, by name, unless they are registered with
         `keras.saving.register_keras_serializable`.
+      trust_saved_model: whether to load a SavedModel, which can run any code. One that you exported on
+        this machine needs no such permission while it lies unchanged in its export directory.
       progress: whether to show a progress bar, if standard error is a terminal.
       config: a recipe file that names the data.
       **fields: fields of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …
@@ -350,14 +354,15 @@ def measure_model(
         "shifts": shifts,
         "severities": severities,
         "input_range": input_range,
+        "trust_saved_model": trust_saved_model,
         "progress": progress,
     }
     common = vars(checked(arguments.MeasureArguments, own_fields))
-    input_range = common.pop("input_range")
+    input_range, trusted = common.pop("input_range"), common.pop("trust_saved_model")
     values = _data_fields(fields, config, named=test is None)
     given = None if isinstance(model, Run | str | Path) else GivenModel.of(model)
     if given is None:
-        opened = open_model(_directory_of("model", model))
+        opened = open_model(_directory_of("model", model), trusted)
     elif test is None:
         raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
     else:
@@ -534,11 +539,12 @@ class _ExportRequest:
                 sources.check_unchanged(experiment, self.store.experiment().get("content", {}))
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)
-        return Examples.of(dataset, self.store.experiment()["experiment"]["seed"])
+        recorded_seed = self.store.experiment().get("experiment", {}).get("seed")
+        return Examples.of(dataset, int(recorded_seed or FIELDS["seed"].default))
 
     def settings(self, given: Mapping[str, Any]) -> Experiment:
         """An experiment with the given `ece_bins` and `export_logits`, or else with those of the run."""
-        known = {} if self.store is None else self.store.experiment()["experiment"]
+        known = {} if self.store is None else self.store.experiment().get("experiment", {})
         known = {"ece_bins": self.ticket.record.get("ece_bins"), **known, **given}
         kept = {name: known.get(name) for name in ("ece_bins", "export_logits")}
         return Experiment(**{name: value for name, value in kept.items() if value is not None})

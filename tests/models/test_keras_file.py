@@ -60,7 +60,7 @@ def test_a_class_that_is_not_registered_is_refused_until_it_is_passed(found, tmp
     kind = custom(found)
     model = found.Sequential([found.Input((4,)), kind(name="odd"), found.layers.Dense(2)])
     model.save(tmp_path / "a.keras")
-    with pytest.raises(UsageError, match=r"layer 'odd' \(Odd\) is not registered.*custom_objects"):
+    with pytest.raises(UsageError, match=r"layer 'odd' \(Odd\).*not registered.*custom_objects"):
         read_model(tmp_path / "a.keras")
     both = {"Odd": kind}
     assert type(read_model(tmp_path / "a.keras", both).get_layer("odd")) is kind
@@ -82,7 +82,6 @@ def operation(tmp_path):
         ('"math.abs"', '"io.read_file"', "tf.io.read_file"),
         ('"math.abs"', '"numpy_function"', "tf.numpy_function"),
         ('"TFOpLambda"', '"ClassMethod"', "ClassMethod.*code"),
-        ('"registered_name": "TFOpLambda"', '"__passive_serialization__": true', "code"),
         ('"keras.layers", "class_name": "InputLayer"', '"os", "class_name": "system"', "registered"),
         ('"keras.layers", "class_name": "InputLayer"',
          '"keras.utils", "class_name": "get_file"', "get_file.*registered"),
