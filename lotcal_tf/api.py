@@ -539,8 +539,8 @@ class _ExportRequest:
                 sources.check_unchanged(experiment, self.store.experiment().get("content", {}))
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)
-        recorded_seed = self.store.experiment().get("experiment", {}).get("seed")
-        return Examples.of(dataset, int(recorded_seed or FIELDS["seed"].default))
+        fields = self.store.experiment().get("experiment", {})
+        return Examples.of(dataset, int(fields.get("seed", 0)))
 
     def settings(self, given: Mapping[str, Any]) -> Experiment:
         """An experiment with the given `ece_bins` and `export_logits`, or else with those of the run."""

@@ -71,7 +71,7 @@ def lambda_layer():
 
 
 def dense(**config):
-    return layer("Dense", units=3, activation="linear", **config)
+    return layer("Dense", **{"units": 3, "activation": "linear", **config})
 
 
 def operation(name, **kwargs):
@@ -82,14 +82,17 @@ def rnn(cell):
     return layer("RNN", cell=cell)
 
 
+def input_layer():
+    return obj("InputLayer", {"name": "given", "batch_input_shape": [None, 4], "dtype": "float32"})
+
+
 def sequential(*layers):
-    given = layer("InputLayer", "given", batch_input_shape=[None, 4])
-    return obj("Sequential", {"name": "net", "layers": [given, *layers]}, "keras")
+    return obj("Sequential", {"name": "net", "layers": [input_layer(), *layers]}, "keras")
 
 
 def functional(odd, kwargs=None, node=None):
     """A model of tf_keras with one layer, which is called with arguments."""
-    given = {**layer("InputLayer", "given", batch_input_shape=[None, 4]), "name": "given"}
+    given = {**input_layer(), "name": "given"}
     call = node if node is not None else ["given", 0, 0, kwargs or {}]
     layers = [{**given, "inbound_nodes": []}, {**odd, "name": "odd", "inbound_nodes": [[call]]}]
     parts = {"layers": layers, "input_layers": [["given", 0, 0]], "output_layers": [["odd", 0, 0]]}
@@ -132,8 +135,10 @@ CONFIGS = {
     "a Lambda in the configuration for building": lambda: sequential(
         dense() | {"build_config": {"input_shape": [None, 4], "layer": lambda_layer()}}
     ),
-    "a function as an activation": lambda: sequential(dense() | {"config": {"name": "odd", "units": 3, "activation": function()}}),
-    "bytecode as an activation": lambda: sequential(dense() | {"config": {"name": "odd", "units": 3, "activation": {"value": bytecode()}}}),
+    "a function as an activation": lambda: sequential(dense(activation=function())),
+    "bytecode as an activation": lambda: sequential(
+        dense(activation={"value": bytecode()})
+    ),
     "a function as an initializer": lambda: sequential(dense(kernel_initializer=function())),
     "a function as a constraint": lambda: sequential(dense(kernel_constraint=function())),
     "a function as a regularizer": lambda: sequential(dense(kernel_regularizer=function())),
@@ -167,7 +172,7 @@ CONFIGS = {
     ),
     "a vocabulary in a file": lambda: sequential(layer("StringLookup", vocabulary="/etc/passwd")),
     "layers that wait for each other": lambda: functional(dense(), node=["odd", 0, 0, {}]),
-    "a layer of 4 TB": lambda: sequential(dense() | {"config": {"name": "odd", "units": 1 << 38}}),
+    "a layer of 4 TB": lambda: sequential(dense(units=1 << 38)),
     "deep nesting": lambda: sequential(dense(kernel_initializer=nested(300))),
 }  # fmt: skip
 
@@ -440,6 +445,7 @@ def hostile_run(directory, ticket_of, **fields):
     realised = {"examples": {"val": 10}, "class_names": ["<script>alert(1)</script>"] * 3}
     store.begin({"run_id": "../../executed", "experiment": recorded, "realised": realised})
     record = {"level": 0, "val_nll": 1.0, "val_nll_se": 0.1, "temperature": 1.0, "weights": 5,
+              "density": 1.0, "remaining": 5, "prunable": 5,
               "train_accuracy": 0.5, "val_accuracy": 0.5, "test_accuracy": 0.5}  # fmt: skip
     store.save(type(ticket_of)(0, ticket_of.architecture, ticket_of.masks, ticket_of.rewind,
                                ticket_of.trained, record))  # fmt: skip

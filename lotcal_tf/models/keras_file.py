@@ -106,11 +106,16 @@ def _read_hdf5(path: Path, custom_objects: Mapping[str, Any]) -> Any:
             version = str(file.attrs.get("keras_version", ""))
     found = keras3() if _of_keras3(version, config) else keras
     custom = _fitting(custom_objects, found)
-    config = check_config(config, of=found, custom=custom, file=str(path))
+    kept = check_config(config, of=found, custom=custom, file=str(path))
     with no_more_variables_than(size, str(path)):
-        model = found.models.model_from_json(json.dumps(config), custom)
-    model.load_weights(path)
-    return model
+        if found is keras:
+            model = keras.models.model_from_json(json.dumps(kept), custom)
+            model.load_weights(path)
+            return model
+        if kept != config:
+            raise UsageError(f"{path} holds a compiled model inside the model: save it as .keras")
+        # Keras 3 has no other function for the names of classes in such a file.
+        return found.models.load_model(path, custom, compile=False, safe_mode=True)
 
 
 def check_hdf5(content: IO[bytes], size: int, path: Path) -> None:

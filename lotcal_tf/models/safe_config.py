@@ -187,9 +187,8 @@ class _Checker:
             self._check_operation(inner, within)
         elif kind == "function":
             self._check_function(part, within)
-        elif kind not in _VALUES:
-            if not (self._is_listed(part) or self._is_custom(kind, name)):
-                raise self._refusal(within, f"class {name or kind!r} is not registered: {FIX}")
+        elif not (kind in _VALUES or self._is_listed(part) or self._is_custom(kind, name)):
+            raise self._refusal(within, f"class {name or kind!r} is not registered: {FIX}")
 
     def _check_operation(self, inner: Any, within: str) -> None:
         function = inner.get("function") if isinstance(inner, dict) else None

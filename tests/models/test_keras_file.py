@@ -40,6 +40,20 @@ def test_the_model_comes_back_in_its_keras(found, version, tmp_path):
     np.testing.assert_array_equal(np.asarray(back(ROWS)), np.asarray(model(ROWS)))
 
 
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("found", [keras, keras3])
+def test_an_h5_file_comes_back_in_its_keras(found, tmp_path):
+    given = found.Input((4,))
+    inner = found.Sequential([found.Input((3,)), found.layers.Dense(3)], name="inner")
+    inner.compile("adam", "mse")
+    model = found.Model(given, inner(found.layers.Dense(3, "relu")(given)))
+    model.compile("adam", "mse")
+    model.save(tmp_path / "a.h5")
+    back = read_model(tmp_path / "a.h5")
+    assert isinstance(back, found.Model)
+    np.testing.assert_array_equal(np.asarray(back(ROWS)), np.asarray(model(ROWS)))
+
+
 @pytest.mark.parametrize("found", [keras, keras3])
 def test_code_is_refused(found, tmp_path):
     model = found.Sequential([found.Input((4,)), found.layers.Lambda(lambda x: x, name="odd")])

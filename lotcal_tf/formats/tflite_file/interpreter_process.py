@@ -7,6 +7,7 @@ standard input and answers on standard output, each as a line of JSON, with the 
 import json
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def main(path: str, threads: int, memory: int) -> None:
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _limit(resource.RLIMIT_AS, used + memory)
     _limit(resource.RLIMIT_CORE, 0)
     interpreter = Interpreter(path, num_threads=threads)
@@ -42,8 +43,8 @@ def main(path: str, threads: int, memory: int) -> None:
 def _run(interpreter: Any, command: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     arrays = []
     for tensor in command["inputs"]:
-        values = np.empty(tensor["shape"], tensor["dtype"])
-        sys.stdin.buffer.readinto(values.data.cast("B") if values.size else bytearray())
+        content = sys.stdin.buffer.read(tensor["bytes"])
+        values = np.frombuffer(content, tensor["dtype"]).reshape(tensor["shape"])
         arrays.append(values)
         if command["resize"]:
             interpreter.resize_tensor_input(tensor["index"], values.shape)

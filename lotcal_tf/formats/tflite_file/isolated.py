@@ -51,8 +51,7 @@ class IsolatedInterpreter:
         self._resized = False
         self._output: NDArray[Any] | None = None
         details = self._reply(_SECONDS)
-        self._details = {name: details.get(name) for name in ("inputs", "outputs", "named")}
-        self._signatures = details["signatures"]
+        self._details: dict[str, Any] = {"named": {}, **details}
         for tensor in (*details["inputs"], *details["outputs"]):
             if np.dtype(tensor["dtype"]).kind not in "biuf":
                 raise self._refusal(f"{tensor['name']!r} has type {tensor['dtype']}, not numbers")
@@ -67,11 +66,11 @@ class IsolatedInterpreter:
 
     def get_named_inputs(self) -> dict[str, dict[str, Any]]:
         """The inputs by their names in the only signature."""
-        return {name: _typed(tensor) for name, tensor in (self._details["named"] or {}).items()}
+        return {name: _typed(tensor) for name, tensor in self._details["named"].items()}
 
     def get_signature_list(self) -> dict[str, Any]:
         """The names of inputs and outputs, by signature."""
-        return dict(self._signatures)
+        return dict(self._details["signatures"])
 
     def resize_tensor_input(self, index: int, shape: Any) -> None:
         """Announces that an input has another shape than in the file."""
@@ -92,7 +91,12 @@ class IsolatedInterpreter:
         """
         output = self._details["outputs"][0]["index"]
         inputs = [
-            {"index": index, "shape": values.shape, "dtype": str(values.dtype)}
+            {
+                "index": index,
+                "shape": values.shape,
+                "dtype": str(values.dtype),
+                "bytes": values.nbytes,
+            }
             for index, values in self._inputs.items()
         ]
         command = {"inputs": inputs, "resize": self._resized, "output": output}
