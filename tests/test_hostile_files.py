@@ -93,10 +93,10 @@ def sequential(*layers):
 def functional(odd, kwargs=None, node=None):
     """A model of tf_keras with one layer, which is called with arguments."""
     given = {**input_layer(), "name": "given"}
-    call = node if node is not None else ["given", 0, 0, kwargs or {}]
-    layers = [{**given, "inbound_nodes": []}, {**odd, "name": "odd", "inbound_nodes": [[call]]}]
+    nodes = [node] if node is not None else [[["given", 0, 0, kwargs or {}]]]
+    layers = [{**given, "inbound_nodes": []}, {**odd, "name": "odd", "inbound_nodes": nodes}]
     parts = {"layers": layers, "input_layers": [["given", 0, 0]], "output_layers": [["odd", 0, 0]]}
-    return obj("Functional", {"name": "net", **parts}, "keras")
+    return obj("Functional", {"name": "net", **parts}, "keras.src.engine.functional")
 
 
 def write_file():
@@ -148,6 +148,7 @@ CONFIGS = {
                   function_type="lambda"))
     ),
     "os.system as an activation": lambda: sequential(dense(bias_regularizer=obj("function", "system", "os"))),
+    "a model of a module in the working directory": lambda: obj("Evil", {"name": "odd"}, "evil"),
     "a module in the working directory": lambda: sequential(layer("Evil", module="evil")),
     "a function of that module": lambda: sequential(dense(bias_constraint=obj("function", "system", "evil"))),
     "a class by another name": lambda: sequential(layer("Evil", module="evil") | {"registered_name": "Dense"}),
@@ -246,6 +247,13 @@ def test_a_hostile_configuration_is_refused_in_every_kind_of_file(name, tmp_path
         refused(lambda path=path: read_model(path), str(path))
         path = hdf5(tmp_path / "a.h5", config, version)
         refused(lambda path=path: read_model(path), str(path))
+
+
+def test_without_the_check_the_canary_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("lotcal_tf.lottery.ticket.check_config", lambda config: config)
+    place = ticket(tmp_path / "level_00", CONFIGS["a write by an operation"]())
+    refused(lambda: lotcal_tf.load_ticket(place).model())  # afterwards
+    Path(CANARY).unlink()
 
 
 READERS = {
