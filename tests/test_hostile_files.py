@@ -171,6 +171,10 @@ CONFIGS = {
     "a composite constant": lambda: functional(
         dense(), node=["_CONSTANT_VALUE", -1, ["COMPOSITE_TYPE", "{}"], {}]
     ),
+    "a name of several lines": lambda: sequential(layer("A\nB\x1b[31m", "odd\n")),
+    "a call without an input": lambda: functional(
+        layer("TFOpLambda", function="zeros"), node=["_CONSTANT_VALUE", -1, [1 << 40], {}]
+    ),
     "a vocabulary in a file": lambda: sequential(layer("StringLookup", vocabulary="/etc/passwd")),
     "layers that wait for each other": lambda: functional(dense(), node=["odd", 0, 0, {}]),
     "a layer of 4 TB": lambda: sequential(dense(units=1 << 38)),

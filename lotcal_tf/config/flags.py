@@ -317,6 +317,7 @@ def start_tensorflow() -> None:
 
 
 def _report(command: Command, line: str, code: int) -> int:
-    # A message may quote several lines of another library.
-    print(f"{command.name}: {' '.join(line.splitlines())}", file=sys.stderr)
+    # A message may quote several lines of another library, and names from files with any characters.
+    text = "".join(sign if sign.isprintable() else " " for sign in " ".join(line.splitlines()))
+    print(f"{command.name}: {text}", file=sys.stderr)
     return code

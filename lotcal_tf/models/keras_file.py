@@ -49,7 +49,9 @@ def read_model(path: Path, custom_objects: Mapping[str, Any] | None = None) -> A
 
 def _read_archive(path: Path, custom_objects: Mapping[str, Any]) -> Any:
     if _begins(path, _HDF5):
-        raise UsageError(f"{path} is an HDF5 file with another name: rename it to .h5")
+        raise UsageError(
+            f"{path} cannot be loaded as a Keras file: it is an HDF5 file; rename it to .h5"
+        )
     with zipfile.ZipFile(path) as archive:
         size = _check_entries(archive, path)
         config = _json(archive.read(_CONFIG), path)

@@ -72,6 +72,7 @@ _COMPUTES = re.compile(
     r"|tensordot|tile|transpose|truediv|truncatediv|truncatemod|unique|unique_with_counts"
     r"|unravel_index|unstack|where|zeros|zeros_like)"
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _DEEPEST = 200  # levels of nesting; each nested model takes about five
 _TOO_DEEP = "the model's configuration is nested too deeply"
 
@@ -169,7 +170,8 @@ class _Checker:
             self._check_graph(part["layers"], within)
 
     def _refusal(self, within: str, problem: str) -> UsageError:
-        return UsageError(f"{self._subject}{within}{problem}")
+        # Names come from the file, and an error is one line.
+        return UsageError(_CONTROL.sub(" ", f"{self._subject}{within}{problem}"))
 
     def _check_object(self, kind: Any, part: dict[str, Any], within: str) -> None:
         """Checks a dictionary that stands for an object of class `kind`, but not its parts."""
@@ -238,11 +240,18 @@ class _Checker:
         return found is not None and kind in (getattr(found, "__name__", None), *_classes(self._of))
 
     def _check_graph(self, layers: list[Any], within: str) -> None:
-        """Refuses layers that wait for each other, since Keras would wait without end."""
+        """Checks the calls of layers.
+
+        Keras would wait without end for layers that wait for each other, and would call a layer
+        without inputs while it builds the model.
+        """
         named = {str(layer.get("name")): layer for layer in layers if isinstance(layer, dict)}
         waiting = {name: _nodes(layer) for name, layer in named.items()}
         first = {name: _first_node(layer) for name, layer in named.items()}
         names, done = set(named), dict.fromkeys(named, 0)
+        for name, nodes in waiting.items():
+            if not all(_sources(node, names) for node in nodes):
+                raise self._refusal(within, f"layer {name!r} is called without an input")
         while any(waiting.values()):
             before = sum(map(len, waiting.values()))
             for name, nodes in waiting.items():
