@@ -475,7 +475,7 @@ class _ExportRequest:
         if level != SELECTED and not (whole and 0 <= int(level) < store.finished()):
             levels = f"0 … {store.finished() - 1}"
             raise FieldError("level", level, f"give a level's number, {levels}, or {SELECTED}")
-        number = selected_level(store.complete_records()) if level == SELECTED else int(level)
+        number = _selected(store) if level == SELECTED else int(level)
         ticket = _read(store, number)
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if target is None else target, store)
@@ -548,6 +548,14 @@ class _ExportRequest:
         known = {"ece_bins": self.ticket.record.get("ece_bins"), **known, **given}
         kept = {name: known.get(name) for name in ("ece_bins", "export_logits")}
         return Experiment(**{name: value for name, value in kept.items() if value is not None})
+
+
+def _selected(store: RunStore) -> int:
+    """The selected level of a run; a damaged ticket raises UsageError, as in `_read`."""
+    try:
+        return selected_level(store.complete_records())
+    except DamagedTicket as error:
+        raise UsageError(str(error)) from error
 
 
 def _read(store: RunStore, level: int) -> Ticket:

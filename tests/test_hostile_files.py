@@ -19,7 +19,7 @@ from lotcal_tf import evaluate, export, study, train
 from lotcal_tf.compat import keras
 from lotcal_tf.config.export_record import PARITY
 from lotcal_tf.config.run_directory import default_directory
-from lotcal_tf.config.sealed import seal
+from lotcal_tf.config.sealed import seal, unseal
 from lotcal_tf.errors import LotcalError, UsageError
 from lotcal_tf.files import sha256_of
 from lotcal_tf.formats.tflite import TFLiteRunner
@@ -488,6 +488,30 @@ def test_reading_a_run_imports_nothing_that_it_names(drawn, tmp_path, capsys, mo
         study.run([str(run), "--out", str(tmp_path / "study")])
     assert ended.value.code == 0
     assert {p.name for p in tmp_path.iterdir()} == {"here", "run", "exported", "study"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("run_id", []), ("experiment", 3), ("source", None), ("source", [1]), ("seed", "x"),
+     ("levels", float("inf")), ("dataset", {}), ("class_names", 3)],
+)  # fmt: skip
+def test_a_record_with_entries_of_wrong_kinds_is_refused_or_passed_over(
+    entry, value, drawn, tmp_path, capsys
+):
+    run = hostile_run(tmp_path / "run", drawn, calib="none", criterion="magnitude", model="x")
+    record = unseal(run / "experiment.json")
+    places = {"class_names": record["realised"], "run_id": record, "experiment": record}
+    places.get(entry, record["experiment"])[entry] = value
+    (run / "experiment.json").write_bytes(seal(record))
+    for command, flags in (
+        (evaluate, [f"--model={run}", "--shift=blur"]),
+        (export, [f"--run={run}"]),
+        (study, [str(run), f"--out={tmp_path / 'study'}"]),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            command.run(flags)
+        lines = [x for x in capsys.readouterr().err.splitlines() if x[:8] != "reading "]
+        assert (ended.value.code, len(lines)) in ((0, 0), (2, 1)), lines
 
 
 @pytest.mark.parametrize("source", ["huggingface:evil/data", "../../etc", "kaggle:evil"])

@@ -219,8 +219,9 @@ class _Checker:
         # A class that is written without its module is one that Keras finds by its name alone.
         if "module" in part and module is None:
             return False
-        if kind in _operations(self._of):
-            return module is not None and str(module).startswith("keras.src.ops.")
+        # Layers and operations have names in common.
+        if str(module).startswith("keras.src.ops."):
+            return kind in _operations(self._of) and self._is_module(module)
         return kind in _classes(self._of) and (module is None or self._is_module(module))
 
     def _is_module(self, module: Any) -> bool:
