@@ -416,6 +416,17 @@ def test_hostile_tensors_of_a_ticket_are_refused(name, tmp_path):
     refused(lambda: lotcal_tf.load_ticket(place), "safetensors")
 
 
+@pytest.mark.parametrize("mask", [np.ones((1, 1000), bool), np.ones((1000, 1), "float32")])
+def test_a_mask_that_does_not_fit_its_weight_is_refused(mask, tmp_path):
+    place = ticket(tmp_path / "level_00", sequential(dense()))
+    for name, array in (("masks", mask), ("trained", np.ones((1000, 1), "float32"))):
+        (place / f"{name}.safetensors").write_bytes(safetensors.numpy.save({"odd/kernel": array}))
+    header = unseal(place / "ticket.json")
+    header["sha256"] = {n: sha256_of(place / f"{n}.safetensors") for n in header["sha256"]}
+    (place / "ticket.json").write_bytes(seal(header))
+    refused(lambda: lotcal_tf.load_ticket(place), "odd/kernel")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"level": "0"}, {"record": []}, {"record": {"a": {}}}, {"history": 3}, {"sha256": []},

@@ -123,7 +123,19 @@ def read_tensors(
         except Exception as error:
             # The library has an exception class of its own, and raises others for unknown types.
             raise DamagedTicket(_damaged(path, "is not a valid safetensors file")) from error
+    _check_masks(directory, tensors)
     return tensors
+
+
+def _check_masks(directory: Path, tensors: Mapping[str, Mapping[str, NDArray]]) -> None:
+    """Checks that masks are booleans of the shapes of their weights: others would be broadcast."""
+    for path, mask in tensors.get("masks", {}).items():
+        weights = [tensors[kind].get(path) for kind in ("rewind", "trained") if kind in tensors]
+        if mask.dtype != bool or any(x is None or x.shape != mask.shape for x in weights):
+            problem = (
+                f"has a mask of shape {mask.shape} for {path!r}, which does not fit its weight"
+            )
+            raise DamagedTicket(_damaged(directory / "masks.safetensors", problem))
 
 
 def read_predictions(directory: Path, split: str) -> tuple[NDArray, NDArray]:
