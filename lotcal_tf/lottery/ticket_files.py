@@ -130,8 +130,8 @@ def read_tensors(
 def _check_masks(directory: Path, tensors: Mapping[str, Mapping[str, NDArray]]) -> None:
     """Checks that masks are booleans of the shapes of their weights: others would be broadcast."""
     for path, mask in tensors.get("masks", {}).items():
-        weights = [tensors[kind].get(path) for kind in ("rewind", "trained") if kind in tensors]
-        if mask.dtype != bool or any(x is None or x.shape != mask.shape for x in weights):
+        weights = [tensors.get(kind, {}).get(path) for kind in ("rewind", "trained")]
+        if mask.dtype != bool or any(x is not None and x.shape != mask.shape for x in weights):
             problem = (
                 f"has a mask of shape {mask.shape} for {path!r}, which does not fit its weight"
             )
