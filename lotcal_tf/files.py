@@ -20,6 +20,9 @@ from pathlib import Path
 
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
 _TEMPORARY = re.compile(r"\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]{8}")  # after `.NAME`
+_TEMPORARY_NAME = re.compile(r"\.(?P<name>.+)" + _TEMPORARY.pattern)
+# Errors of a full disk.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Version 0.1 and 0.2 named no process. Only the directories of `replacing` are recognised.
 _WITHOUT_PROCESS = re.compile(r"\.[a-z0-9_]{8}")
 # A process on another host cannot be asked; its temporary files are removed after a day.
@@ -41,12 +44,41 @@ def flush(path: Path) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Writes and flushes a new file, in a directory that is renamed later."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Writes and flushes a new file, in a directory that is renamed later.
+
+    Raises:
+      OSError: it cannot be written; on a full disk the message names the file and its size.
+    """
+    with naming_size(path, len(content)):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def naming_size(path: Path, size: int | None = None) -> Iterator[None]:
+    """Inside it, an error of a full disk gets a message with the file and the space that it needs.
+
+    Args:
+      path: the file or directory that is written; a temporary name is replaced by the final one.
+      size: in bytes, if it is known.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        needs = "" if size is None else f": it needs {size:,} bytes"
+        problem = f"{error.strerror}{needs}; free some space and run the same command again"
+        raise OSError(error.errno, problem, str(_final(path))) from error
+
+
+def _final(path: Path) -> Path:
+    """The path that a file has when its temporary directory, or itself, is renamed."""
+    found = [_TEMPORARY_NAME.fullmatch(part) for part in path.parts]
+    return Path(*(m["name"] if m else p for m, p in zip(found, path.parts, strict=True)))
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -75,7 +75,7 @@ def main(request: flags.Request) -> None:
 
 def run(argv: list[str] | None = None) -> None:
     """Runs the command and exits with its exit code."""
-    again = "the same command continues after the last finished level"
+    again = "the same command goes on from there"
     flags.run(COMMAND, main, argv, interrupted=again)
 
 

@@ -1,5 +1,6 @@
 """A file or directory that is written is there whole, or as it was before."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -192,3 +193,24 @@ def test_two_exports_at_once_leave_one_of_them_whole(tmp_path):
             (content / "name").write_text(name)
     assert (tmp_path / "export" / "name").read_text() == "first"
     assert [path.name for path in parts(tmp_path)] == ["name"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_with_the_file_and_the_space_it_needs(tmp_path, monkeypatch, code):
+    def full(_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError) as alone:
+        write_atomically(tmp_path / "metrics.csv", bytes(1234))
+    with pytest.raises(OSError) as inside, temporary(tmp_path / "level_01") as directory:
+        directory.mkdir()
+        files.write_new(directory / "masks.safetensors", bytes(5))
+    for caught, name, size in (
+        (alone, "metrics.csv", "1,234 bytes"),
+        (inside, "level_01/masks.safetensors", "5 bytes"),
+    ):
+        assert caught.value.errno == code
+        assert caught.value.filename == str(tmp_path / name)
+        assert size in caught.value.strerror
+    assert list(tmp_path.iterdir()) == []

@@ -61,7 +61,7 @@ def experiment(ticket, out, **more):
     return resolve(given(ticket, out, **more))
 
 
-def start(directory, ticket, outs, levels):
+def start(directory, ticket, outs, levels, more=()):
     """A process for each of `outs`, the first the chief; standard error goes to files."""
     listeners = [socket.create_server(("localhost", 0)) for _ in outs]
     addresses = [f"localhost:{listener.getsockname()[1]}" for listener in listeners]
@@ -71,7 +71,7 @@ def start(directory, ticket, outs, levels):
     for index, out in enumerate(outs):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CONFIG": json.dumps(task)}
-        values = given(ticket, out, levels=levels, distribute="multi_worker")
+        values = given(ticket, out, levels=levels, distribute="multi_worker", **dict(more))
         with (directory / f"err{index}").open("w") as err:
             processes.append(
                 subprocess.Popen(
@@ -174,6 +174,27 @@ def test_the_death_of_a_worker_ends_the_run_and_harms_no_level(pair, ticket, tmp
     assert (again.found, len(again.records)) == (levels, levels + 1)
     for level in range(levels + 1):
         assert again.ticket(level).level == level
+
+
+@pytest.mark.full
+def test_workers_killed_within_a_level_end_as_if_they_had_not_been(ticket, tmp_path):
+    fields = {"levels": 0, "more": {"epochs": 40, "checkpoint_minutes": 0}}
+    runs = tmp_path / "whole", tmp_path / "killed"
+    end(start(tmp_path, ticket, (runs[0], runs[0]), **fields))
+    processes = start(tmp_path, ticket, (runs[1], runs[1]), **fields)
+    checkpoint = runs[1] / "checkpoints" / "level_00_epoch_0003"
+    until = time.monotonic() + 200
+    while not checkpoint.is_dir() and time.monotonic() < until:
+        time.sleep(0.005)
+    for process in processes:
+        process.kill()
+    end(processes)
+    assert (runs[1] / "checkpoints").is_dir() and not (runs[1] / "tickets" / "level_00").is_dir()
+    end(start(tmp_path, ticket, (runs[1], runs[1]), **fields))
+    lines = (tmp_path / "err0").read_text().splitlines()
+    assert any("going on at level 0, after" in line for line in lines), lines
+    mine, theirs = (api.load_ticket(run / "tickets" / "level_00") for run in runs)
+    assert (mine.digest, mine.history) == (theirs.digest, theirs.history)
 
 
 @pytest.mark.parametrize(

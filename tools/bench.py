@@ -305,7 +305,7 @@ class Watch:
         self.gaps: list[float] = []
         self.last, self.in_steps = 0.0, 0.0
 
-    def on_start(self, total_steps: int, done: Any) -> None:
+    def on_start(self, total_steps: int, done: Any, epochs: int) -> None:
         """Does nothing."""
 
     def on_time_estimate(self, seconds: float) -> None:

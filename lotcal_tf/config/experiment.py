@@ -362,6 +362,12 @@ class Experiment:
         "train on all devices of this machine (mirrored), or on all workers of TF_CONFIG",
         choices=("none", "mirrored", "multi_worker"),
     )
+    checkpoint_minutes: float = _run(
+        5.0,
+        "training time that a killed process loses at most: checkpoints are written at ends of epochs, "
+        "so often that it is not more, unless an epoch takes longer; 0: after each epoch",
+        check=fields.not_negative,
+    )
     out: str | None = _run(None, "the run directory; default: runs/<run id>", main=True)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 

@@ -5,7 +5,6 @@ a terminal cannot show must not either.
 """
 
 import contextlib
-import errno
 import os
 import signal
 import sys
@@ -14,10 +13,10 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TextIO, cast
 
+from lotcal_tf.files import NO_SPACE
+
 # The exit codes of shells for a process that a signal ended.
 _CODES = {number: 128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-# Errors of a stream on a full disk: what is lost there was wanted.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stopped(KeyboardInterrupt):
@@ -85,7 +84,7 @@ class Tolerant:
         return getattr(self._stream, name)
 
     def _broken(self, error: Exception) -> None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:  # What is lost was wanted.
             self.full = error
         stream, self._stream = self._stream, None
         if self._replace and stream is not None:

@@ -103,10 +103,11 @@ class ProgressBar:
         self._bar: tqdm | None = None
         self._level, self._step, self._last, self._remaining = -1, 0, 0, ""
 
-    def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
-        """Says how many levels are finished, and shows the bar."""
-        if done:
-            self.line(f"{len(done)} finished levels found, going on at level {len(done)}")
+    def on_start(self, total_steps: int, done: Sequence[Record], epochs: int) -> None:
+        """Says what is finished, and shows the bar."""
+        if done or epochs:
+            after = f", after {epochs} of its epochs" if epochs else ""
+            self.line(f"{len(done)} finished levels found, going on at level {len(done)}{after}")
         left = self.levels - len(done)
         levels = f"{left} level{'s' * (left != 1)}"
         self._remaining = f"the {levels} left" if done else levels

@@ -155,7 +155,7 @@ def run_experiment(
                     progress,
                 )
         else:
-            store.write_tables()
+            store.repair()
         return Run(store.directory, store.records(), found, task.load, chief)
 
 
@@ -186,8 +186,6 @@ def _search(
         hparams |= hparams.pop("settings")
         observers.append(TensorBoardLog(log, hparams, experiment.ece_bins))
         observers += [ProgressBar(levels=experiment.levels + 1)] if progress else []
-        for note in (*task.notes, *store.gaps(experiment.levels)) if progress else ():
-            print(note, file=tolerant(sys.stderr))
     with devices.watch():
         search = Search(
             experiment,
@@ -202,9 +200,13 @@ def _search(
             callbacks=callbacks,
             optimizer=optimizer,
         )
+        for note in (*task.notes, *store.gaps(experiment.levels), *search.notes):
+            if progress and devices.chief:
+                print(note, file=tolerant(sys.stderr))
         # The chief writes after all processes have read the same state.
-        levels = [store.finished(), experiment.levels]
-        devices.agree(experiment=experiment.run_id(**content), levels=levels)
+        epochs = search.resumed.state.epochs if search.resumed else 0
+        found = [store.finished(), epochs, experiment.levels]
+        devices.agree(experiment=experiment.run_id(**content), levels=found)
         store.lock()
         store.check(experiment.run_id(**content), experiment.identity(**content))
         transfer = start.describe() if isinstance(start, Transfer) else None

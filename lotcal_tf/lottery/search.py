@@ -14,6 +14,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.lottery.checkpoints import Checkpoint
 from lotcal_tf.lottery.pruner import Pruner
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.ticket import Arrays, Record, Ticket, architecture_of, wrap_for_training
@@ -23,7 +24,13 @@ from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.criteria import Criterion
 from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.pruning.rewind import Rewind, masked_start
-from lotcal_tf.training.callbacks import check_callbacks, check_resumable, restore, states
+from lotcal_tf.training.callbacks import (
+    check_callbacks,
+    check_resumable,
+    restore,
+    resume_within_level,
+    states,
+)
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 from lotcal_tf.training.given_optimizer import GivenOptimizer
 from lotcal_tf.training.time_estimate import estimate_step_time
@@ -52,12 +59,13 @@ class Start:
 class Observer(Protocol):
     """Watches a search: a progress bar, a TensorBoard log."""
 
-    def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
+    def on_start(self, total_steps: int, done: Sequence[Record], epochs: int) -> None:
         """Called at the beginning.
 
         Args:
           total_steps: the training steps that remain.
           done: the rows of finished levels.
+          epochs: how many epochs of the next level are done.
         """
 
     def on_time_estimate(self, seconds: float) -> None:
@@ -99,6 +107,10 @@ class Search:
         `on_time_estimate`. Results do not depend on it. It must be the same in all processes.
       callbacks: Keras callbacks. Each level is one training run for them, see `Trainer.train`.
       optimizer: the optimizer or schedule, if the caller passed one as an object.
+
+    Attributes:
+      resumed: the checkpoint from which the first level goes on; None: it begins.
+      notes: lines for the user about checkpoints that cannot be used.
 
     Raises:
       UsageError: model, data and experiment do not fit together, or a callback cannot be used.
@@ -149,6 +161,22 @@ class Search:
         self.pruner = Pruner(experiment, criterion, self.network, dataset, self.trainer.predict)
         self.rewind = self._parse_rewind()
         self._check_levels()
+        self.resumed, self.notes = self._usable_checkpoint()
+        self._waiting: Checkpoint | None = None  # not written yet
+        self._written = time.monotonic()  # when the training was last stored
+
+    def _usable_checkpoint(self) -> tuple[Checkpoint | None, Sequence[str]]:
+        """The checkpoint to go on from, and lines about those that cannot be used."""
+        missing = self.store.missing(self.experiment.levels)
+        found, notes = self.store.checkpoint(missing[0]) if missing else (None, ())
+        if found is None or not resume_within_level(self.callbacks, found.state.callbacks):
+            return None, notes
+        if not self.trainer.accepts(found.state):
+            return None, [
+                *notes,
+                f"level {found.level} begins again: its checkpoint has other variables",
+            ]
+        return found, notes
 
     def _parse_rewind(self) -> Rewind:
         """The field `rewind`, checked against the length of level 0.
@@ -194,7 +222,8 @@ class Search:
         levels = self.store.missing(self.experiment.levels)
         before: Ticket | None = None
         for observer in self.observers:
-            observer.on_start(self._steps(levels), self.store.records())
+            epochs = self.resumed.state.epochs if self.resumed else 0
+            observer.on_start(self._steps(levels), self.store.records(), epochs)
         try:
             self._report_time_estimate(levels)
             for level in levels:
@@ -202,6 +231,10 @@ class Search:
                     before = self.store.read(level - 1)
                     restore(self.callbacks, before.callbacks)
                 before = self._level(level, before)
+        except KeyboardInterrupt:
+            if self._waiting is not None:
+                self.store.save_checkpoint(self._waiting)
+            raise
         finally:
             for observer in self.observers:
                 observer.on_end()
@@ -209,12 +242,18 @@ class Search:
     def _report_time_estimate(self, levels: Sequence[int]) -> None:
         step_time = estimate_step_time(self.trainer) if self.estimate_time and levels else None
         if step_time is not None:
-            steps = sum(self.trainer.level_steps(self._first_step(level)) for level in levels)
+            steps = sum(self.trainer.level_steps(self._steps_done(level)) for level in levels)
             for observer in self.observers:
                 observer.on_time_estimate(steps * step_time)
 
     def _steps(self, levels: Sequence[int]) -> int:
-        return sum(self.trainer.total_steps - self._first_step(level) for level in levels)
+        return sum(self.trainer.total_steps - self._steps_done(level) for level in levels)
+
+    def _steps_done(self, level: int) -> int:
+        """The step of the schedule at which the training of a level begins here."""
+        if self.resumed is not None and level == self.resumed.level:
+            return self.resumed.state.epochs * self.trainer.steps_per_epoch
+        return self._first_step(level)
 
     def _first_step(self, level: int) -> int:
         """The first step of a level in the schedule; with late rewinding, it is not 0."""
@@ -263,6 +302,7 @@ class Search:
             callbacks=states(self.callbacks),
         )
         self.store.save(ticket)
+        self._waiting, self._written = None, time.monotonic()
         for observer in self.observers:
             observer.on_level(ticket, predictions)
         return ticket
@@ -283,13 +323,18 @@ class Search:
           FieldError: a callback stopped level 0 before the step to rewind to.
         """
         rewind_step = self.rewind.steps if level == 0 else 0
-        epochs: list[Epoch] = []
-        weights: Arrays | None = None
+        resumed = self._take_resumed(level)
+        epochs = list(resumed.epochs) if resumed else []
+        weights = resumed.late_weights if resumed else None
+        for epoch in epochs:
+            self.store.append_epoch(epoch.row)
+        begun = time.monotonic()  # of the epoch
         for progress in self.trainer.train(
             level,
             first_step=self._first_step(level),
             pause_at=(rewind_step,),
             callbacks=self.callbacks,
+            state=resumed.state if resumed else None,
         ):
             if progress.step == rewind_step and weights is None:
                 self.trainer.fetch()
@@ -297,12 +342,29 @@ class Search:
             if progress.epoch is not None:
                 epochs.append(progress.epoch)
                 self.store.append_epoch(progress.epoch.row)
+            if progress.state is not None:
+                self._waiting = Checkpoint(level, tuple(epochs), progress.state, weights)
+                self._write_checkpoint(time.monotonic() - begun)
+                begun = time.monotonic()
             for observer in self.observers:
                 observer.on_progress(progress)
         if rewind_step and weights is None:
             problem = f"a callback stopped level 0 at step {progress.step}, before that step"
             raise FieldError("rewind", self.experiment.rewind, problem)
         return epochs, weights
+
+    def _take_resumed(self, level: int) -> Checkpoint | None:
+        """The checkpoint from which a level goes on; it is needed once."""
+        found = self.resumed if self.resumed and self.resumed.level == level else None
+        self.resumed = None
+        return found
+
+    def _write_checkpoint(self, epoch_seconds: float) -> None:
+        """Writes the waiting checkpoint, if after another epoch too much could be lost."""
+        most = 60 * self.experiment.checkpoint_minutes
+        if self._waiting is not None and time.monotonic() - self._written + epoch_seconds >= most:
+            self.store.save_checkpoint(self._waiting)
+            self._waiting, self._written = None, time.monotonic()
 
     def _start(self, level: int, before: Ticket | None) -> Start:
         """The start of a level: a given ticket, or else the pruned and rewound level before."""

@@ -27,6 +27,7 @@ from lotcal_tf.config.run_directory import (
 from lotcal_tf.config.sealed import seal
 from lotcal_tf.errors import DamagedTicket, FieldError, NewerFormat, UsageError
 from lotcal_tf.files import flush, temporary, write_atomically, write_new
+from lotcal_tf.lottery.checkpoints import Checkpoint, Checkpoints
 from lotcal_tf.lottery.lock import WriterLock
 from lotcal_tf.lottery.run_tables import as_csv
 from lotcal_tf.lottery.ticket import Record, Ticket
@@ -59,6 +60,7 @@ class RunStore:
     def __init__(self, directory: Path, writes: bool = True) -> None:
         self.directory, self.writes = directory, writes
         self.tickets = directory / "tickets"
+        self._checkpoints = Checkpoints(directory)
         self._lock: WriterLock | None = None
         self._rows: dict[int, tuple[Record, Sequence[Record]]] = {}
         self._epochs = _Epochs()
@@ -223,7 +225,7 @@ class RunStore:
             raise FieldError("out", self.directory, f"{error.strerror}; choose another") from error
         self._rows.clear()
         self._epochs = _Epochs()
-        self.write_tables()
+        self.repair()
 
     def experiment(self) -> dict[str, Any]:
         """The content of `experiment.json`; see `read_experiment`."""
@@ -278,18 +280,36 @@ class RunStore:
             self._check_lock()
             directory.rename(target)
         flush(self.tickets)
-        self.write_tables()
+        self.repair()
         if (self.tickets / level_name(ticket.level + 1)).is_dir():
             self._check_origin(ticket.level + 1)
         return target
 
-    def _header(self, ticket: Ticket, sums: Mapping[str, str]) -> dict[str, Any]:
-        """The content of `ticket.json`."""
-        before = self.tickets / level_name(ticket.level - 1)
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Stores the state of the level in progress."""
+        if self.writes:
+            self._check_lock()
+            self._checkpoints.write(checkpoint, self._origin(checkpoint.level))
+
+    def checkpoint(self, level: int) -> tuple[Checkpoint | None, Sequence[str]]:
+        """The newest checkpoint of a level, see `Checkpoints.newest`; only for the first missing level."""
+        if not self.recorded:
+            return None, ()
+        return self._checkpoints.newest(level, self._origin(level))
+
+    def _origin(self, level: int) -> dict[str, Any]:
+        """What a level belongs to: the run, and the tensors of the level before that it depends on."""
+        before = self.tickets / level_name(level - 1)
         return {
             "run": self.experiment().get("run_id"),
-            "level": ticket.level,
+            "level": level,
             "before": _inherited(read_header(before)) if before.is_dir() else None,
+        }
+
+    def _header(self, ticket: Ticket, sums: Mapping[str, str]) -> dict[str, Any]:
+        """The content of `ticket.json`."""
+        return {
+            **self._origin(ticket.level),
             "density": ticket.density,
             "sha256": dict(sums),
             "record": ticket.record,
@@ -316,10 +336,11 @@ class RunStore:
             ended = time.monotonic()
             self._epochs.due = ended + (ended - begun) / _HISTORY_SHARE
 
-    def write_tables(self) -> None:
-        """Derives `metrics.csv` and `history.csv` from the tickets; writes them if they have changed."""
+    def repair(self) -> None:
+        """Makes the tables those of the tickets, and removes the checkpoints of finished levels."""
         if not self.writes:
             return
+        self._checkpoints.remove(self.finished())
         history = self._history()
         self._write_table("metrics.csv", [record for record, _ in self._rows.values()])
         self._write_table("history.csv", history)

@@ -36,7 +36,7 @@ class TensorBoardLog:
         self._executor = ThreadPoolExecutor(1)
         self._pending: list[Future[None]] = []
 
-    def on_start(self, total_steps: int, done: Sequence[Record]) -> None:
+    def on_start(self, total_steps: int, done: Sequence[Record], epochs: int) -> None:
         """Opens the log."""
         from tensorboard.plugins.hparams import api as hparams_api
 

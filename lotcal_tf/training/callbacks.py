@@ -114,7 +114,7 @@ def check_resumable(
             "same callbacks, or choose another out"
         )
     for callback in callbacks:
-        acts = sorted({name for _, name in _names(callback) if name in _ACTING})
+        acts = _acts(callback)
         if acts and not has_state(callback):
             raise UsageError(
                 f"callbacks: {type(callback).__name__} uses {', '.join(acts)}, and what it counted in "
@@ -123,15 +123,40 @@ def check_resumable(
             )
 
 
+def resume_within_level(callbacks: Sequence[Any], stored: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a level can be continued after some of its epochs with these callbacks.
+
+    Keras's own callbacks that change the training, such as `ReduceLROnPlateau`, count within a level and
+    have no state that could be restored: with them a level begins again.
+
+    Args:
+      callbacks: the user's callbacks.
+      stored: what `states` returned after the last of those epochs.
+    """
+    same = [s["class"] for s in stored] == [_name(c) for c in callbacks if has_state(c)]
+    return same and all(has_state(c) or not _acts(c, keras_too=True) for c in callbacks)
+
+
 # What a callback does that changes the training: sets this attribute, or calls one of these.
 _STOP = "stop_training"
 _ACTING = (_STOP, "assign", "assign_add", "assign_sub", "load_weights", "set_value", "set_weights")
 _RATE_AS_ATTRIBUTE = (("optimizer", "lr"), ("optimizer", "learning_rate"))
 
 
-def _names(callback: Any) -> Iterator[tuple[str, str]]:
-    """The attributes that a callback's own code sets or calls, each with the name before it."""
-    own = [vars(c) for c in type(callback).__mro__ if c.__module__.partition(".")[0] != "tf_keras"]
+def _acts(callback: Any, keras_too: bool = False) -> list[str]:
+    """The names of what a callback does that changes the training."""
+    return sorted({name for _, name in _names(callback, keras_too) if name in _ACTING})
+
+
+def _names(callback: Any, keras_too: bool = False) -> Iterator[tuple[str, str]]:
+    """The attributes that a callback's code sets or calls, each with the name before it.
+
+    Args:
+      callback: the callback.
+      keras_too: whether to read the code of its classes that are Keras's, too.
+    """
+    classes = [c for c in type(callback).__mro__ if c is not keras.callbacks.Callback]
+    own = [vars(c) for c in classes if keras_too or c.__module__.partition(".")[0] != "tf_keras"]
     for values in (*own, vars(callback)):  # A LambdaCallback has its functions as attributes.
         for value in values.values():
             code = getattr(value, "__code__", None)

@@ -254,11 +254,11 @@ def restart(
       variables: the trainable variables.
     """
     fresh.build(variables)
-    for own, new in zip(_state(optimizer), _state(fresh), strict=True):
+    for own, new in zip(state_of(optimizer), state_of(fresh), strict=True):
         own.assign(new.numpy())
 
 
-def _state(optimizer: "keras.optimizers.Optimizer") -> list["tf.Variable"]:
+def state_of(optimizer: "keras.optimizers.Optimizer") -> list["tf.Variable"]:
     """All variables of an optimizer; `optimizer.variables` lacks some, e.g. of Nadam."""
     parts = tf.train.TrackableView(optimizer).descendants()
     return [part for part in parts if isinstance(part, tf.Variable)]

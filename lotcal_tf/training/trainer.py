@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,14 @@ from lotcal_tf.inputs import image_shape
 from lotcal_tf.models import random_layers
 from lotcal_tf.models.precision import uses_float16
 from lotcal_tf.pruning import masking
+from lotcal_tf.training import callbacks as user_callbacks
+from lotcal_tf.training import state as training_state
 from lotcal_tf.training.compiled_loop import CompiledLoop, LoopProgress, choose_plan
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 from lotcal_tf.training.given_optimizer import GivenOptimizer
 from lotcal_tf.training.optimizer import level_rate, make_optimizer, restart
 from lotcal_tf.training.predictor import Predictor
+from lotcal_tf.training.state import TrainingState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,14 @@ class Epoch:
     val_loss: float
     val_accuracy: float
     logged: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Epoch":
+        """An epoch from its row of `history.csv`."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        own = {name: value for name, value in row.items() if name in names}
+        logged = {n.removeprefix("train_"): v for n, v in row.items() if n not in names}
+        return cls(**own, logged=logged)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -76,10 +88,12 @@ class Progress:
 
     Attributes:
       level: number of the level.
-      first_step: the step of the schedule that the level began with.
+      first_step: the step of the schedule that the training began with, or went on with.
       step: how many steps of the schedule are done.
       last_step: how many steps the schedule has; a level that stops early does fewer.
       epoch: the results of the epoch that has just ended; None within an epoch.
+      state: from which the training goes on after the epoch that has just ended; None elsewhere, and
+        after the last epoch.
     """
 
     level: int
@@ -87,6 +101,7 @@ class Progress:
     step: int
     last_step: int
     epoch: Epoch | None = None
+    state: TrainingState | None = None
 
 
 # A step runs forward and backward, and backward takes about twice as long. Measuring runs forward.
@@ -163,6 +178,9 @@ class Trainer:
             distribution,
             experiment.class_weight,
         )
+        own = {id(variable) for variable in self.replicas.variables}
+        # A level must not depend on whether the levels before it ran in the same process.
+        self._initial = [(v, v.numpy()) for v in self.strategy.variables if id(v) not in own]
         self._predict = Predictor(network, self.plan, experiment.mc_eval, experiment.seed)
 
     @property
@@ -200,6 +218,7 @@ class Trainer:
         first_step: int = 0,
         pause_at: Sequence[int] = (),
         callbacks: Sequence["keras.callbacks.Callback"] = (),
+        state: TrainingState | None = None,
     ) -> Iterator[Progress]:
         """Trains the level from `first_step` of the schedule to its end.
 
@@ -216,30 +235,38 @@ class Trainer:
             level ends after the epoch. If one sets the optimizer's learning rate, that replaces the
             schedule until the level ends. With moving averages, `on_epoch_end` finds these as the
             weights; weights that it sets are kept only if the level ends with that epoch.
+          state: of the same level after some epochs, see `accepts`. The training goes on from there,
+            with the results of one that was not interrupted.
 
         Yields:
-          The progress after some steps, and at the end of each epoch with its results. On several
-          devices `network` has the current weights at the end of each epoch, and after `fetch`.
-          With moving averages, the weights at the end of an epoch are these.
+          The progress after some steps, and at the end of each epoch first with its results, and then
+          with the state. On several devices `network` has the current weights at the end of each
+          epoch, and after `fetch`. With moving averages, the weights at the end of an epoch are these.
 
         Raises:
           TrainingDiverged: a loss was not finite.
         """
-        self._begin(first_step)
+        stopping = self._early_stopping()
         hooks = keras.callbacks.CallbackList(
-            [*self._early_stopping(), *callbacks],
+            [*([stopping] if stopping else []), *callbacks],
             model=self.strategy,
             epochs=self.experiment.epochs,
             steps=self.steps_per_epoch,
             verbose=0,
         )
-        progress = functools.partial(Progress, level, first_step, last_step=self.total_steps)
+        self._begin(first_step)
         hooks.on_train_begin()
-        for epoch in range(first_step // self.steps_per_epoch, self.experiment.epochs):
+        if state is not None:
+            with self.distribution.scope():
+                training_state.give(state, self.strategy, self.rate, stopping)
+            user_callbacks.restore(callbacks, state.callbacks)
+        done = first_step if state is None else state.epochs * self.steps_per_epoch
+        progress = functools.partial(Progress, level, done, last_step=self.total_steps)
+        for epoch in range(done // self.steps_per_epoch, self.experiment.epochs):
             start = epoch * self.steps_per_epoch
             with self._rate_may_be_set():
                 hooks.on_epoch_begin(epoch)
-            for part in self._run_epoch(level, epoch, max(0, first_step - start), pause_at):
+            for part in self._run_epoch(level, epoch, max(0, done - start), pause_at):
                 yield progress(step=start + part.step)
             with self._averaged() as keep:
                 ended = self._measure_epoch(level, epoch, part.means)
@@ -249,6 +276,16 @@ class Trainer:
                 if self.strategy.stop_training or epoch + 1 == self.experiment.epochs:
                     keep()
                     break
+            yield progress(
+                step=start + self.steps_per_epoch,
+                state=training_state.take(
+                    epoch + 1,
+                    self.strategy,
+                    self.rate,
+                    stopping,
+                    user_callbacks.states(callbacks),
+                ),
+            )
         hooks.on_train_end(ended.logs)
         self.fetch()  # A callback may have changed the weights.
 
@@ -256,17 +293,24 @@ class Trainer:
         """Prepares replicas and optimizer for a level that begins at a step of the schedule."""
         self.distribution.copy(self.network, self.replicas)
         with self.distribution.scope():
+            for variable, value in self._initial:
+                variable.assign(value)
             self.rate.begin(first_step)
             variables = self.replicas.trainable_variables
             restart(self.strategy.optimizer, self._new_optimizer(), variables)
         self.strategy.stop_training = False
 
-    def _early_stopping(self) -> list["keras.callbacks.Callback"]:
+    def _early_stopping(self) -> "keras.callbacks.EarlyStopping | None":
         """Keras's callback, before those of the user, which then see the weights that are kept."""
         patience = self.experiment.early_stopping
         kind = keras.callbacks.EarlyStopping
         settings = {"monitor": "val_loss", "mode": "min", "restore_best_weights": True}
-        return [kind(patience=patience, **settings)] if patience else []
+        return kind(patience=patience, **settings) if patience else None
+
+    def accepts(self, state: TrainingState) -> bool:
+        """Whether `train` can go on from a state: it has the variables of this trainer."""
+        stopping = bool(self.experiment.early_stopping)
+        return training_state.fits(state, self.strategy, self.rate, stopping)
 
     @contextlib.contextmanager
     def _rate_may_be_set(self) -> Iterator[None]:

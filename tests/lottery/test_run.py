@@ -10,6 +10,7 @@ import pytest
 
 from lotcal_tf import metrics
 from lotcal_tf.compat import keras
+from lotcal_tf.config import registry
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.errors import DamagedTicket, FieldError, TakenOver, UsageError
 from lotcal_tf.lottery.lock import WriterLock
@@ -92,6 +93,38 @@ def test_a_criterion_prunes_the_same_counts_and_resumes_to_the_bit(criterion, di
     run_experiment(first, progress=False)
     run_experiment(dataclasses.replace(first, levels=2), progress=False)
     assert RunStore(tmp_path / "parts").read(2).digest == whole.ticket(2).digest
+
+
+class Interrupting(keras.callbacks.Callback):
+    """Interrupts the training when its second epoch begins."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "calib",
+    [
+        pytest.param(name, marks=[] if name == "lwcc_si" else pytest.mark.full)
+        for name in registry.STRATEGIES
+    ],
+)
+def test_every_strategy_resumes_within_a_level_to_the_bit(calib, tmp_path):
+    flags = {"epochs": 3, "levels": 0, "calib": calib, "augment": "crop_flip", "model": "lenet_10"}
+    try:
+        whole = run_experiment(resolve(flags | {"out": str(tmp_path / "whole")}), progress=False)
+    except UsageError:  # It needs a network with BatchNorm.
+        flags |= {"model": "resnet8_4"}
+        whole = run_experiment(resolve(flags | {"out": str(tmp_path / "whole")}), progress=False)
+    parts = resolve(flags | {"out": str(tmp_path / "parts")})
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(parts, callbacks=[Interrupting()], progress=False)
+    (checkpoint,) = (tmp_path / "parts" / "checkpoints").iterdir()
+    assert checkpoint.name == "level_00_epoch_0001"
+    resumed = run_experiment(parts, progress=False)
+    assert resumed.ticket(0).digest == whole.ticket(0).digest
+    assert resumed.ticket(0).history == whole.ticket(0).history
 
 
 CUSTOM = """

@@ -17,10 +17,13 @@ from lotcal_tf.config import sealed
 from lotcal_tf.config.run_directory import level_name
 from lotcal_tf.errors import DamagedTicket, FieldError, TakenOver, UsageError
 from lotcal_tf.files import parts
+from lotcal_tf.lottery.checkpoints import Checkpoint
 from lotcal_tf.lottery.run_tables import read_metrics
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.lottery.ticket_files import TENSORS, read_header, read_predictions
+from lotcal_tf.training.state import TrainingState
+from lotcal_tf.training.trainer import Epoch
 
 FILES = ("ticket.json", *(f"{name}.safetensors" for name in TENSORS))
 RECORD = {"level": 0, "density": 0.1, "seconds": 1 / 3, "val_nll": 1e-17, "protected": "a, b"}
@@ -329,7 +332,7 @@ def test_a_directory_has_one_writer(store):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("write", ["begin", "save", "append_epoch", "write_tables"])
+@pytest.mark.parametrize("write", ["begin", "save", "append_epoch", "repair"])
 def test_a_store_that_was_taken_over_writes_nothing_more(store, tree, write):
     store.save(make_ticket())
     store.lock()
@@ -341,7 +344,7 @@ def test_a_store_that_was_taken_over_writes_nothing_more(store, tree, write):
         "begin": lambda: store.begin({"run_id": "theirs"}),
         "save": lambda: store.save(make_ticket(1)),
         "append_epoch": lambda: store.append_epoch({"level": 1, "epoch": 0}),
-        "write_tables": store.write_tables,
+        "repair": store.repair,
     }
     with pytest.raises(TakenOver, match="finished levels are kept"):
         calls[write]()
@@ -382,8 +385,13 @@ def carried_out(store):
     store.verify()
     store.begin({"run_id": "mine"})
     for level in store.missing(1):
-        for row in make_ticket(level).history:
+        found, _ = store.checkpoint(level)
+        done = list(found.epochs) if found else []
+        for row in make_ticket(level).history[len(done) :]:
             store.append_epoch(row)
+            done.append(Epoch(**row, train_loss=1.0, train_accuracy=0.5, val_accuracy=0.5))
+            tensors = {"weights/00000": np.full(3, len(done), "float32")}
+            store.save_checkpoint(Checkpoint(level, tuple(done), TrainingState(len(done), tensors)))
         store.save(make_ticket(level))
     store.close()
 

@@ -46,7 +46,7 @@ class Kept:
     def __init__(self):
         self.predictions = []
 
-    def on_start(self, total_steps, done): ...
+    def on_start(self, total_steps, done, epochs): ...
     def on_time_estimate(self, seconds): ...
     def on_progress(self, progress): ...
     def on_end(self): ...
@@ -64,7 +64,7 @@ def test_an_epochs_scalars_stand_at_epochs_counted_over_the_chain(log):
 
 def test_what_else_a_strategy_logs_stands_with_an_epochs_scalars(tmp_path):
     board = TensorBoardLog(tmp_path, HPARAMS, bins=5)
-    board.on_start(1, [])
+    board.on_start(1, [], 0)
     board.on_progress(Progress(1, 0, 1, 2, Epoch(1, 1, 0.5, 0.25, 0.75, 0.0, {"cost": 0.125})))
     board.on_end()
     assert Log(None, tmp_path).series("epoch/train_cost") == [(3, 0.125)]
@@ -114,7 +114,7 @@ def test_the_reliability_diagram_is_an_image_of_the_test_split(log):
 
 def test_without_a_test_split_the_diagram_is_of_validation(log, tmp_path):
     board = TensorBoardLog(tmp_path / "tensorboard", HPARAMS, bins=5)
-    board.on_start(1, [])
+    board.on_start(1, [], 0)
     board.on_level(log.chain.store.read(0), {"val": log.chain.predictions[0]["val"]})
     board.on_end()
     assert Log(None, tmp_path / "tensorboard").tags("images") == {"reliability/val"}

@@ -170,10 +170,17 @@ def test_progress_is_yielded_after_every_call_and_at_every_epochs_end(trainer, m
     monkeypatch.setitem(MAX_STEPS_PER_CALL, "graph", 4)
     found = list(trainer.train(3, first_step=5))
     assert {(progress.level, progress.first_step) for progress in found} == {(3, 5)}
-    steps = [(progress.step, progress.epoch and progress.epoch.epoch) for progress in found]
+    steps = [
+        (progress.step, progress.epoch and progress.epoch.epoch)
+        for progress in found
+        if not progress.state
+    ]
     assert steps == [
         (6, None), (6, 0), (10, None), (12, None), (12, 1), (16, None), (18, None), (18, 2),
     ]  # fmt: skip
+    # The state follows the results of every epoch but the last.
+    states = [(n, p.step, p.state.epochs) for n, p in enumerate(found) if p.state is not None]
+    assert states == [(2, 6, 1), (6, 12, 2)]
 
 
 def test_nothing_happens_before_the_iteration(trainer):
@@ -213,7 +220,7 @@ def test_what_a_level_takes_counts_its_measuring(fields, first, steps):
 
 def test_training_pauses_at_any_step_of_the_level(trainer, monkeypatch):
     monkeypatch.setitem(MAX_STEPS_PER_CALL, "graph", 4)
-    steps = [p.step for p in trainer.train(0, pause_at=[1, 6, 9, 99]) if p.epoch is None]
+    steps = [p.step for p in trainer.train(0, pause_at=[1, 6, 9, 99]) if p.epoch is p.state is None]
     assert steps == [1, 4, 6, 9, 10, 12, 16, 18]
     assert_weights(trainer.network, by_hand()[0], 1e-6)
 
@@ -351,7 +358,8 @@ def test_pruned_weights_are_zero_after_every_step(fields, monkeypatch):
         for name, mask in masks.items():
             assert (masking.values(network)[name] != rewound[name])[mask].any(), name
         masks = {name: mask & (rng.random(mask.shape) < 0.6) for name, mask in masks.items()}
-    assert len(seen) == 3 * EPOCHS * (STEPS + 1)  # every step, and every epoch's end
+    # Every step, every epoch's end, and the state after every epoch but the last.
+    assert len(seen) == 3 * (EPOCHS * (STEPS + 2) - 1)
     assert trainer.loop.compilations == 1
 
 
@@ -389,7 +397,7 @@ def test_averages_are_measured_and_stay_and_the_training_goes_on_without_them(pl
     start = {name: v.numpy() for name, v in masking.weight_variables(plain.network).items()}
     every, average, averages = range(1, EPOCHS * STEPS), dict(start), []
     for progress in plain.train(0, pause_at=every):
-        if progress.epoch is None:
+        if progress.epoch is progress.state is None:
             weights = masking.values(plain.network)
             average = {n: 0.75 * average[n] + 0.25 * w for n, w in weights.items()}
             if progress.step % STEPS == 0:
