@@ -472,7 +472,6 @@ def hostile_run(directory, ticket_of, **fields):
               "train_accuracy": 0.5, "val_accuracy": 0.5, "test_accuracy": 0.5}  # fmt: skip
     store.save(type(ticket_of)(0, ticket_of.architecture, ticket_of.masks, ticket_of.rewind,
                                ticket_of.trained, record))  # fmt: skip
-    store.write_tables()
     return directory
 
 
