@@ -23,7 +23,7 @@ _TEMPLATE = "model_card.md.j2"
 
 # Realised values of a run, by section; those not listed here are about the data.
 _REALISED = {
-    "Training": ("steps_per_epoch", "plan", "replicas"),
+    "Training": ("steps_per_epoch", "plan", "threads", "replicas"),
     "Density": ("parameters", "kernels", "prunable", "remaining_at_start"),
     "Classes": ("class_names",),
 }

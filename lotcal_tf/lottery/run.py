@@ -27,6 +27,7 @@ from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.lottery.transfer import Transfer
 from lotcal_tf.models.checks import check_outputs
 from lotcal_tf.pruning.criteria import Criterion
+from lotcal_tf.training import threads
 from lotcal_tf.training.distributed import cluster, distribution
 from lotcal_tf.training.given_optimizer import GivenOptimizer
 from lotcal_tf.training.optimizer import optimizer_class
@@ -117,6 +118,8 @@ def run_experiment(
     experiment = experiment.with_methods(trained_by.Hyperparameters, pruned_by.Hyperparameters)
     experiment = experiment if optimizer is None else optimizer.describe(experiment)
     check_together(experiment, {})  # settings of custom methods are known only now
+    if experiment.threads is not None:
+        threads.require(experiment.threads)  # before a model is loaded
     workers = cluster.of(experiment.distribute)
     if task_of is None:
         in_file = registry.is_model_file(experiment.model)
@@ -141,6 +144,9 @@ def run_experiment(
         found = store.finished()
         task.check(store.records())
         if store.missing(experiment.levels) or not store.recorded:
+            notes = threads.resume(experiment.threads, store.realised().get("threads"))
+            for note in notes if progress and chief else ():
+                print(note, file=tolerant(sys.stderr))
             with deterministic():
                 devices = distribution.start(experiment.distribute, workers)
                 _search(
@@ -188,7 +194,7 @@ def _search(
         observers += [ProgressBar(levels=experiment.levels + 1)] if progress else []
     with devices.watch():
         search = Search(
-            experiment,
+            _with_recorded_plan(experiment, store),
             start,
             dataset,
             strategy,
@@ -214,6 +220,13 @@ def _search(
         search.run()
         # No process ends while others still need it.
         devices.agree(end=experiment.levels)
+
+
+def _with_recorded_plan(experiment: Experiment, store: RunStore) -> Experiment:
+    """The experiment with the plan that the run began with, where it leaves the plan open."""
+    if experiment.plan == "auto" and experiment.distribute == "none":
+        return dataclasses.replace(experiment, plan=store.realised().get("plan", "auto"))
+    return experiment
 
 
 def _optimizer_content(experiment: Experiment, given: GivenOptimizer | None) -> Mapping[str, str]:
