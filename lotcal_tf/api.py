@@ -22,7 +22,7 @@ from lotcal_tf.config.experiment import (
     recorded,
     setting_fields,
 )
-from lotcal_tf.config.recipes import resolve
+from lotcal_tf.config.recipes import check_own_choice, resolve
 from lotcal_tf.config.run_data import (
     DATA_FIELDS,
     data_experiment,
@@ -126,6 +126,7 @@ def find_tickets(
     values, methods, optimizer = _objects(fields)
     data = {"train": train, "test": test, "validation": validation}
     experiment, task_of = _task(model, data, values, _text(config), custom_objects)
+    check_own_choice(experiment, values)
     _refuse_workers(experiment)
     run = run_experiment(
         experiment,
@@ -310,6 +311,7 @@ def measure_model(
     unseen: Sequence[str] | Mapping[str, Any] = (),
     input_range: float = 1.0,
     custom_objects: Mapping[str, Any] | None = None,
+    trust_saved_model: bool = False,
     progress: bool = True,
     config: str | Path | None = None,
     **fields: Any,
@@ -327,6 +329,8 @@ def measure_model(
       unseen: names of other data sets; if `test` is given, a dictionary of names and inputs `(M, …)`.
       input_range: the largest possible value of the inputs of `test`.
       custom_objects: see `find_tickets`.
+      trust_saved_model: whether to load a SavedModel, which can run any code. One that you exported on
+        this machine needs no such permission while it lies unchanged in its export directory.
       progress: whether to show a progress bar, if standard error is a terminal.
       config: a recipe file that names the data.
       **fields: fields of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …
@@ -336,11 +340,11 @@ def measure_model(
     """
     common = arguments.for_measure(
         split=split, scaled=scaled, shifts=shifts, severities=severities, progress=progress,
-        input_range=input_range,
+        input_range=input_range, trust_saved_model=trust_saved_model,
     )  # fmt: skip
-    input_range = common.pop("input_range")
+    input_range, trusted = common.pop("input_range"), common.pop("trust_saved_model")
     values = _data_fields(fields, config, named=test is None)
-    opened = _opened(model, test)
+    opened = _opened(model, test, trusted)
     for note in opened.notes if common["progress"] else ():
         print(note, file=sys.stderr)
     if test is None:
@@ -351,14 +355,14 @@ def measure_model(
     return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
 
 
-def _opened(model: Any, test: Any) -> Opened:
+def _opened(model: Any, test: Any, trusted: bool) -> Opened:
     """A model to measure: read from its path, or in memory.
 
     Raises:
       UsageError: there is no such model, or one in memory is not a classifier or comes without data.
     """
     if isinstance(model, Run | str | Path):
-        return open_model(_directory_of("model", model))
+        return open_model(_directory_of("model", model), trusted)
     given = GivenModel.of(model)
     if test is None:
         raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
@@ -474,7 +478,7 @@ class _ExportRequest:
         if level != SELECTED and not (whole and 0 <= int(level) < store.finished()):
             levels = f"0 … {store.finished() - 1}"
             raise FieldError("level", level, f"give a level's number, {levels}, or {SELECTED}")
-        number = selected_level(store.complete_records()) if level == SELECTED else int(level)
+        number = _selected(store) if level == SELECTED else int(level)
         ticket = _read(store, number)
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if target is None else target, store)
@@ -566,14 +570,23 @@ class _ExportRequest:
                 sources.check_unchanged(experiment, self.store.experiment().get("content", {}))
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)
-        return Examples.of(dataset, self.store.experiment()["experiment"]["seed"])
+        fields = self.store.experiment().get("experiment", {})
+        return Examples.of(dataset, int(fields.get("seed", 0)))
 
     def _settings(self, given: Mapping[str, Any]) -> Experiment:
         """An experiment with the given `ece_bins` and `export_logits`, or else with those of the run."""
-        known = {} if self.store is None else self.store.experiment()["experiment"]
+        known = {} if self.store is None else self.store.experiment().get("experiment", {})
         known = {"ece_bins": self.ticket.record.get("ece_bins"), **known, **given}
         kept = {name: known.get(name) for name in ("ece_bins", "export_logits")}
         return Experiment(**{name: value for name, value in kept.items() if value is not None})
+
+
+def _selected(store: RunStore) -> int:
+    """The selected level of a run; a damaged ticket raises UsageError, as in `_read`."""
+    try:
+        return selected_level(store.complete_records())
+    except DamagedTicket as error:
+        raise UsageError(str(error)) from error
 
 
 def _read(store: RunStore, level: int) -> Ticket:

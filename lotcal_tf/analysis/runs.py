@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.analysis.descent import Descent, find_descent
-from lotcal_tf.config.experiment import FIELDS
+from lotcal_tf.config.experiment import FIELDS, recorded
 from lotcal_tf.config.sealed import unseal
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.run_tables import read_metrics
 
 # The difficulty of a task: the only field of the data in which runs of one study may differ.
@@ -191,13 +191,16 @@ def _experiment(directory: Path) -> dict[str, Any]:
     try:
         whole = unseal(path)
         int(whole["experiment"]["levels"])
+        recorded(whole["experiment"])  # checks the types of all fields
+    except FieldError as error:
+        raise UsageError(f"{path} is not a run's experiment.json: {error}") from error
     except UsageError:
         raise
     except FileNotFoundError as error:
         raise UsageError(
             f"{directory} is not a run directory: it has no experiment.json"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UsageError(f"{path} is not a run's experiment.json: {error!r}") from error
     return dict(whole)
 

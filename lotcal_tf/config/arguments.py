@@ -45,6 +45,7 @@ class MeasureArguments:
     shifts: tuple[str, ...] = declared((), "")
     severities: tuple[int, ...] = declared(SEVERITIES, "", check=_severities)
     input_range: float = declared(1.0, "", check=positive)
+    trust_saved_model: bool = declared(False, "")
     progress: bool = declared(True, "")
 
 

@@ -139,6 +139,29 @@ def resolve(
     return experiment
 
 
+def check_own_choice(experiment: Experiment, given: Mapping[str, Any]) -> None:
+    """Checks, before a training, that no recipe alone names code to import or a place to write to.
+
+    Args:
+      experiment: see `resolve`.
+      given: the fields that the user gave beside the recipe.
+
+    Raises:
+      FieldError: a recipe names a class as `module:Class`, or a directory outside the working one.
+    """
+    for name in ("calib", "criterion", "optimizer"):
+        value = getattr(experiment, name)
+        if ":" in value and name not in given:
+            problem = f"a recipe cannot import code; if you trust it, add --{name}={value}"
+            raise FieldError(name, value, problem)
+    out = experiment.out
+    if out is not None and "out" not in given:
+        place = Path(out)
+        if place.is_absolute() or ".." in place.parts or out.startswith("~"):
+            problem = f"a recipe cannot write outside the working directory; add --out={out}"
+            raise FieldError("out", out, problem)
+
+
 def _for_own_model(experiment: Experiment, given: Mapping[str, Any]) -> Experiment:
     """The experiment without the fields of built-in networks, which a recipe may set.
 

@@ -95,7 +95,7 @@ def _data_experiment(path: Path, given: Mapping[str, Any], config: str | None) -
     named = {"dataset", "source"} & given.keys()
     own = not named or (named == {"dataset"} and given["dataset"] == record.get("dataset"))
     if config is None and own and record:
-        if _is_fingerprint(record["source"]):
+        if _is_fingerprint(str(record.get("source"))):
             raise UsageError(
                 f"dataset is missing: {path} was trained on data that was passed as objects; name a data set "
                 "with --dataset, or pass the data to lotcal_tf.measure_model or export_ticket"

@@ -123,7 +123,8 @@ def export(
     """
     origin = origin or {}
     if class_names is None:
-        class_names = origin.get("realised", {}).get("class_names", ())
+        recorded = origin.get("realised", {}).get("class_names", ())
+        class_names = recorded if isinstance(recorded, list | tuple) else ()
     job = Job(
         ticket, examples, tuple(formats), encoding, prefer, output, scaled, tolerance, bins, dense,
         origin, tuple(class_names), license, seconds, progress,

@@ -1,5 +1,6 @@
 """The model card of an export: what the files are, how accurate and calibrated, and how to run them."""
 
+import html
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -252,7 +253,8 @@ def _text_of(value: Any) -> str:
         return ", ".join(map(_text_of, value))
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    # Names come from files: in the page they are one line of text, never HTML.
+    return " ".join(html.escape(str(value), quote=False).split())
 
 
 def _statistics(bins: Sequence[Mapping[str, Any]]) -> BinStatistics:

@@ -13,6 +13,7 @@ from lotcal_tf.config import custom, registry
 from lotcal_tf.config.experiment import Experiment, check_together
 from lotcal_tf.config.optimizers import is_custom
 from lotcal_tf.config.process import tolerant
+from lotcal_tf.config.run_directory import default_directory
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.progress import ProgressBar, table
@@ -133,7 +134,7 @@ def run_experiment(
     content = {**task.content, **{name: digest for name, digest in sources.items() if digest}}
     run_id = experiment.run_id(**content)
     chief = workers is None or workers.is_chief
-    store = RunStore(Path(experiment.out or Path("runs") / run_id), writes=chief)
+    store = RunStore(Path(experiment.out or default_directory(run_id)), writes=chief)
     store.check(run_id, experiment.identity(**content))
     with contextlib.closing(store):
         if store.directory.is_dir():
