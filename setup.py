@@ -28,6 +28,7 @@ REQUIRED = [
     "absl-py>=1.4,<2",  # tensorflow-model-optimization wants 1.x
     "ai-edge-litert>=2.3,<3",
     "flatbuffers>=25.9,<26",
+    "h5py>=3.11,<4",  # checks the weights of Keras files before Keras reads them
     "importlib-resources>=6",  # tensorflow-datasets uses it but does not require it
     "jinja2>=3.1,<4",
     "matplotlib>=3.9,<4",

@@ -14,6 +14,7 @@ import numpy as np
 
 from lotcal_tf.compat import keras
 from lotcal_tf.config import arguments, custom, registry
+from lotcal_tf.config.arguments import ExportArguments
 from lotcal_tf.config.experiment import (
     FIELDS,
     Experiment,
@@ -22,7 +23,7 @@ from lotcal_tf.config.experiment import (
     setting_fields,
 )
 from lotcal_tf.config.fields import checked
-from lotcal_tf.config.recipes import resolve
+from lotcal_tf.config.recipes import check_own_choice, resolve
 from lotcal_tf.config.run_data import (
     DATA_FIELDS,
     data_experiment,
@@ -40,15 +41,15 @@ from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
 from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
 from lotcal_tf.files import creation_problem
-from lotcal_tf.inputs import Specs, arranged, flat, specs_of
+from lotcal_tf.inputs import arranged, flat, specs_of
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
-from lotcal_tf.lottery.task import GivenTask, as_stored
+from lotcal_tf.lottery.task import GivenModelTask, GivenTask, Task
 from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.metrics import DEFAULT_BINS
 from lotcal_tf.models.checks import classes_of
 from lotcal_tf.models.given import GivenModel
-from lotcal_tf.training.given_optimizer import take_objects
+from lotcal_tf.training.given_optimizer import GivenOptimizer, take_objects
 
 SELECTED = "selected"
 
@@ -88,36 +89,31 @@ def find_tickets(
     takeover: bool = False,
     **fields: Any,
 ) -> Run:
-    """Finds lottery tickets in a Keras model, or in the built-in network and data that fields name.
+    """Finds lottery tickets in a Keras model or a built-in network, on data as objects or by name.
 
     Args:
-      model: a classifier of tf_keras or Keras 3: functional or sequential, nested models allowed; or
+      model: a classifier of tf_keras or Keras 3, functional or sequential, nested models allowed; or
         the path of a `.keras` file of either. Its weights are the initial weights; it is not changed.
-        A softmax or sigmoid at its end is removed, with a notice; a single logit becomes two. Without
-        data: also the name of a built-in network, or None for that of the recipe.
+        A softmax or sigmoid at its end is removed, with a notice; a single logit becomes two.
+        On named data: also the name of a built-in network, or None for that of the recipe.
       train, test, validation: `(inputs, labels)` arrays or pandas objects, Hugging Face data sets, or
-        `tf.data` pipelines of pairs, single or in batches. Labels are class numbers from 0, `(N,)` or
-        `(N, 1)`, or one-hot `(N, K)`.
-        Inputs of a model with several inputs are a dictionary by the names of the inputs, or a tuple
-        in the order of `model.inputs`. `train` may be `(inputs, labels, weights)`: the loss is the
-        mean of weight · loss over a batch; metrics are not weighted.
-        Test data is never used for selection; without it, tables show validation metrics.
-        validation=None: split from train (field `validation_size`).
-      config: a recipe file, only without a model; as `--config` of the command.
-      callbacks: Keras callbacks; each level is one training run for them. Callbacks that work per
-        batch are refused, since many steps run in one program. They are not part of the identity.
-        One that stops or changes the training can continue a run only if it has `state_dict()` and
-        `load_state_dict(state)`; its state is stored with each level.
-      custom_objects: custom classes and functions of the model, by name, unless they are registered with
-        `keras.saving.register_keras_serializable`. They are not part of the identity.
+        `tf.data` pipelines, see docs/data.md; `train` may be `(inputs, labels, weights)`. Test data is
+        never used for selection; without it, tables show validation metrics. validation=None: split
+        from train (field `validation_size`). None of the three: the data that fields name.
+      config: a recipe file, for named data only; as `--config` of the command.
+      callbacks: Keras callbacks; each level is one training run for them. Those that work per batch
+        are refused. They are not part of the identity. One that stops or changes the training needs
+        `state_dict()` and `load_state_dict(state)` to continue a run; its state is stored with each level.
+      custom_objects: custom classes and functions of the model by name, unless they are registered
+        with `keras.saving.register_keras_serializable`. They are not part of the identity.
       progress: whether to show a bar or lines on standard error.
       takeover: whether to continue a run whose process on another machine is dead, although it was
         alive less than five minutes ago.
-      **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, out, …) and
+      **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, dataset, out, …) and
         hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes,
-        `optimizer` an instance of a Keras optimizer, `lr` a Keras schedule, whose steps count from the
-        beginning of a level (copies are trained), and `class_weight` Keras's dictionary
-        {class: weight}. The same call continues a run.
+        `optimizer` a Keras optimizer and `lr` a Keras schedule, whose steps count from the beginning
+        of a level (copies are trained), and `class_weight` a dictionary {class: weight}. The same
+        call continues a run.
 
     Raises:
       UsageError: data, model or a field is not valid, or another process writes the run directory.
@@ -126,43 +122,70 @@ def find_tickets(
       DamagedTicket: a file of a finished level is damaged.
     """
     checked(arguments.FindArguments, {"progress": progress, "takeover": takeover})
-    values, optimizer = take_objects(_texts(fields))
-    model = str(model) if isinstance(model, Path) else model
-    if isinstance(values.get("class_weight"), Mapping):
-        values["class_weight"] = _by_class(values["class_weight"])
-    classes = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
-    values |= {name: custom.name_of(found) for name, found in classes.items()}
-    given = any(data is not None for data in (train, test, validation))
-    if not given and (model is None or isinstance(model, str)):
-        named = {} if model is None else {"model": model}
-        experiment, task_of = resolve(values | named, _text(config)), None
-    else:
-        if model is None:
-            raise UsageError("model is missing: pass a Keras model beside the data")
-        if train is None or config is not None:
-            raise UsageError("a model needs train=(inputs, labels) beside it, and takes no config")
-        if isinstance(model, str) and not registry.is_model_file(model):
-            raise FieldError("model", model, "beside data, pass a Keras model or a .keras file")
-        given_model = GivenModel.of(model, custom_objects)
-        number = classes_of(given_model.model)
-        experiment = _experiment(values)
-        takes = specs_of(as_stored(given_model.model))
-        dataset = given_data.dataset(
-            train, test, validation, experiment, classes=number, takes=takes
-        )
-        task_of = functools.partial(GivenTask, model=given_model, dataset=dataset)
+    values, methods, optimizer = _objects(fields)
+    data = {"train": train, "test": test, "validation": validation}
+    experiment, task_of = _task(model, data, values, _text(config), custom_objects)
+    check_own_choice(experiment, values)
     _refuse_workers(experiment)
     run = run_experiment(
         experiment,
         task_of,
-        strategy=classes.get("calib"),
-        criterion=classes.get("criterion"),
+        strategy=methods.get("calib"),
+        criterion=methods.get("criterion"),
         optimizer=optimizer,
         callbacks=callbacks,
         progress=progress,
         takeover=takeover,
     )
     return dataclasses.replace(run, custom_objects=dict(custom_objects or {}))
+
+
+def _objects(
+    fields: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, type], GivenOptimizer | None]:
+    """Fields as an experiment takes them, and the objects among them: classes by field, the optimizer.
+
+    Raises:
+      FieldError: an object cannot be used.
+    """
+    values, optimizer = take_objects(_texts(fields))
+    if isinstance(values.get("class_weight"), Mapping):
+        values["class_weight"] = _by_class(values["class_weight"])
+    methods = {n: values[n] for n in ("calib", "criterion") if isinstance(values.get(n), type)}
+    return values | {n: custom.name_of(found) for n, found in methods.items()}, methods, optimizer
+
+
+def _task(
+    model: Any,
+    data: Mapping[str, Any],
+    values: Mapping[str, Any],
+    config: str | None,
+    custom_objects: Mapping[str, Any] | None,
+) -> tuple[Experiment, Callable[[Experiment], Task] | None]:
+    """The experiment, and what makes its task from model and data; None: the experiment names both.
+
+    Raises:
+      UsageError: model, data and fields do not fit together, or the model is not a classifier.
+    """
+    named = all(part is None for part in data.values())
+    model = str(model) if isinstance(model, Path) else model
+    if named and (model is None or isinstance(model, str)):
+        return resolve({**values, **({} if model is None else {"model": model})}, config), None
+    if model is None:
+        raise UsageError("model is missing: pass a Keras model beside the data")
+    if isinstance(model, str) and not registry.is_model_file(model):
+        raise FieldError("model", model, "beside data, pass a Keras model or a .keras file")
+    if named and config is None and not values.keys() & {"dataset", "source", "ticket"}:
+        problem = "pass train=(inputs, labels), or name data by dataset=… or config=…"
+        raise UsageError(f"train is missing: a model needs data; {problem}")
+    if not named and (data["train"] is None or config is not None):
+        raise UsageError("data needs train=(inputs, labels), and takes no config beside it")
+    own = GivenModel.of(model, custom_objects)
+    classes_of(own.model)
+    if named:
+        experiment = resolve({**values, "model": own.name}, config, own_model=True)
+        return experiment, functools.partial(GivenModelTask, model=own)
+    return _experiment(values), functools.partial(GivenTask, model=own, **data)
 
 
 def _refuse_workers(experiment: Experiment) -> None:
@@ -244,68 +267,39 @@ def export_ticket(
 
     Args:
       ticket: a ticket or its directory; or a run or its directory, whose level `level` is exported.
-      directory: the directory for the files; None: `export/` in the run, or `export_level_NN/` for a
-        numbered level or a ticket of a run.
+      directory: for the files; None: `export/` in the run, or `export_level_NN/` for a numbered level
+        or a ticket of a run.
       test, validation, train: as for `find_tickets`. Files are compared with the ticket on test. int8
         formats take value ranges and temperature from validation (see `Run.validation`), int8_qat
         trains on train. test=None, for a run on named data: that data.
       level: the number of a level of the run, or `selected`.
       scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
-      formats … progress: see `deploy.export.export`.
       reuse: whether to return an earlier export of the ticket to these formats, if there is one.
-      custom_objects: custom classes and functions of the model, by name, unless they are registered with
-        `keras.saving.register_keras_serializable`.
+      formats … progress: the others: see `deploy.export.export`. custom_objects: see `find_tickets`.
       config, **fields: other data or fields than those recorded in the run.
 
     Raises:
       UsageError, ExportMismatch: see `deploy.export.export`. No file is left.
     """
     options = arguments.for_export(
-        {
-            "formats": formats,
-            "encoding": encoding,
-            "prefer": prefer,
-            "output": output,
-            "license": license,
-            "scaled": scaled,
-            "seconds": seconds,
-            "reuse": reuse,
-        },
-        tolerance,
-        progress,
-    )
+        {"formats": formats, "encoding": encoding, "prefer": prefer, "output": output,
+         "scaled": scaled, "license": license, "seconds": seconds, "reuse": reuse},
+        tolerance, progress,
+    )  # fmt: skip
     values = _data_fields(fields, config, "export_logits", named=test is None)
     for name, data in {"validation": validation, "train": train}.items():
         if test is None and data is not None:
             raise FieldError(name, type(data).__name__, "needs test beside it: pass test, too")
     request = _ExportRequest.of(ticket, level, directory)
-    settings = request.settings(values)
-    scaled = settings.export_logits == "scaled" if options.scaled is None else options.scaled
-    if options.reuse and (found := request.earlier(options.formats, scaled)) is not None:
+    options = request.settled(options, values)
+    if options.reuse and (found := request.earlier(options)) is not None:
         return found
-    if test is None:
-        examples = request.examples(ticket, _text(config), values, progress)
-    else:
-        examples = Examples.given(
-            test, validation, train, classes=request.classes, takes=request.takes
-        )
-    return export(
-        request.ticket,
-        request.directory,
-        examples,
-        formats=options.formats,
-        encoding=options.encoding,
-        prefer=options.prefer,
-        output=options.output,
-        scaled=scaled,
-        tolerance=tolerance,
-        bins=settings.ece_bins,
-        **request.origin(),
-        class_names=class_names,
-        license=options.license,
-        seconds=options.seconds,
-        progress=progress,
+    examples = (
+        request.named_examples(ticket, _text(config), values, progress)
+        if test is None
+        else request.given_examples(test, validation, train)
     )
+    return request.export(options, examples, values, tolerance, class_names, progress)
 
 
 @_in_custom_object_scope
@@ -320,6 +314,7 @@ def measure_model(
     unseen: Sequence[str] | Mapping[str, Any] = (),
     input_range: float = 1.0,
     custom_objects: Mapping[str, Any] | None = None,
+    trust_saved_model: bool = False,
     progress: bool = True,
     config: str | Path | None = None,
     **fields: Any,
@@ -329,16 +324,16 @@ def measure_model(
     Args:
       model: a file, a SavedModel directory, `RUN/tickets/level_NN`, a run (its selected ticket), or a
         classifier of tf_keras or Keras 3 in memory, for which `test` is needed.
-      test: data as for `find_tickets`. None: the data of
-        the model's run, or of `fields` or `config`. On the data of its run, a ticket is measured by
-        its stored predictions.
+      test: data as for `find_tickets`. None: the data of the model's run, or of `fields` or `config`.
+        On the data of its run, a ticket is measured by its stored predictions.
       split: for named data, `test`, or `val`: the validation split of the run with its label noise.
       scaled: whether to divide the logits of a ticket by its temperature.
       shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
       unseen: names of other data sets; if `test` is given, a dictionary of names and inputs `(M, …)`.
       input_range: the largest possible value of the inputs of `test`.
-      custom_objects: custom classes and functions of the model, by name, unless they are registered with
-        `keras.saving.register_keras_serializable`.
+      custom_objects: see `find_tickets`.
+      trust_saved_model: whether to load a SavedModel, which can run any code. One that you exported on
+        this machine needs no such permission while it lies unchanged in its export directory.
       progress: whether to show a progress bar, if standard error is a terminal.
       config: a recipe file that names the data.
       **fields: fields of `Experiment`: `ece_bins`, and for named data `dataset`, `data_dir`, …
@@ -346,50 +341,64 @@ def measure_model(
     Raises:
       UsageError, LotcalError: see `evaluation.measure.measure_opened`.
     """
-    own_fields: dict[str, Any] = {
-        "split": split,
-        "scaled": scaled,
-        "shifts": shifts,
-        "severities": severities,
-        "input_range": input_range,
-        "progress": progress,
-    }
-    common = vars(checked(arguments.MeasureArguments, own_fields))
-    input_range = common.pop("input_range")
+    common = arguments.for_measure(
+        split=split, scaled=scaled, shifts=shifts, severities=severities, progress=progress,
+        input_range=input_range, trust_saved_model=trust_saved_model,
+    )  # fmt: skip
+    input_range, trusted = common.pop("input_range"), common.pop("trust_saved_model")
     names = _names(unseen) if test is None else ()
     values = _data_fields(fields, config, named=test is None)
-    given = None if isinstance(model, Run | str | Path) else GivenModel.of(model)
-    if given is None:
-        opened = open_model(_directory_of("model", model))
-    elif test is None:
-        raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
-    else:
-        classes_of(given.model)
-        opened = open_given(given)
+    opened = _opened(model, test, trusted)
     for note in opened.notes if common["progress"] else ():
         print(note, file=sys.stderr)
-    record = {} if given is not None else recorded_fields(opened.path)
-    if test is not None:
-        bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
-        part, others = _given_parts(opened, test, unseen, input_range)
-        return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
-    if common["scaled"]:
+    if test is None:
+        return _measured_on_named(opened, values, _text(config), names, common)
+    record = recorded_fields(opened.path) if isinstance(model, Run | str | Path) else {}
+    bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
+    part, others = _given_parts(opened, test, unseen, input_range)
+    return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
+
+
+def _opened(model: Any, test: Any, trusted: bool) -> Opened:
+    """A model to measure: read from its path, or in memory.
+
+    Raises:
+      UsageError: there is no such model, or one in memory is not a classifier or comes without data.
+    """
+    if isinstance(model, Run | str | Path):
+        return open_model(_directory_of("model", model), trusted)
+    given = GivenModel.of(model)
+    if test is None:
+        raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
+    classes_of(given.model)
+    return open_given(given)
+
+
+def _measured_on_named(
+    opened: Opened,
+    values: Mapping[str, Any],
+    config: str | None,
+    unseen: Sequence[str],
+    options: Mapping[str, Any],
+) -> Measurement:
+    """Measures a stored model on named data: that of its run, unless fields or a recipe name other data.
+
+    Raises:
+      UsageError, LotcalError: see `measure_model`.
+    """
+    if options["scaled"]:
         opened.temperature()  # That there is none is reported before data is loaded.
-    other = common["shifts"] or names or config or values.keys() - {"ece_bins"}
+    record = recorded_fields(opened.path)
+    other = options["shifts"] or unseen or config or values.keys() - {"ece_bins"}
     if opened.ticket is not None and record and not other:
         own = recorded(record, **values)
-        return measure_stored(
-            opened,
-            data=own.dataset,
-            split=common["split"],
-            bins=own.ece_bins,
-            scaled=common["scaled"],
-        )
-    experiment = data_experiment(opened.path, values, _text(config), unseen=bool(names))
-    part = sources.load_part(experiment, common["split"])
-    others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in names}
+        chosen = {"split": options["split"], "scaled": options["scaled"]}
+        return measure_stored(opened, data=own.dataset, bins=own.ece_bins, **chosen)
+    experiment = data_experiment(opened.path, values, config, unseen=bool(unseen))
+    part = sources.load_part(experiment, options["split"])
+    others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in unseen}
     data, bins = experiment.dataset, experiment.ece_bins
-    return measure_opened(opened, part, data=data, bins=bins, unseen=others, **common)
+    return measure_opened(opened, part, data=data, bins=bins, unseen=others, **options)
 
 
 def _given_parts(
@@ -487,7 +496,7 @@ class _ExportRequest:
         if level != SELECTED and not (whole and 0 <= int(level) < store.finished()):
             levels = f"0 … {store.finished() - 1}"
             raise FieldError("level", level, f"give a level's number, {levels}, or {SELECTED}")
-        number = selected_level(store.complete_records()) if level == SELECTED else int(level)
+        number = _selected(store) if level == SELECTED else int(level)
         ticket = _read(store, number)
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if target is None else target, store)
@@ -506,27 +515,55 @@ class _ExportRequest:
             raise UsageError("directory is missing: name where the ticket is exported to")
         return cls(ticket, target, store)
 
-    @property
-    def classes(self) -> int:
-        """The number of classes."""
-        return classes_of(self.ticket.dense())
+    def settled(self, options: ExportArguments, fields: Mapping[str, Any]) -> ExportArguments:
+        """The options, with `scaled` from the fields or the run where it is None."""
+        scaled = self._settings(fields).export_logits == "scaled"
+        return dataclasses.replace(
+            options, scaled=scaled if options.scaled is None else options.scaled
+        )
 
-    @property
-    def takes(self) -> Specs:
-        """The inputs of the ticket's model."""
-        return specs_of(self.ticket.dense())
-
-    def origin(self) -> dict[str, Any]:
-        """The dense network and the record of the run; empty if the run is unknown."""
-        if self.store is None:
-            return {}
-        return {"dense": _read(self.store, 0).model(), "origin": self.store.experiment()}
-
-    def earlier(self, formats: Sequence[str], scaled: bool) -> Exported | None:
+    def earlier(self, options: ExportArguments) -> Exported | None:
         """An earlier export of the ticket to these formats; None if there is none."""
-        return exported(self.ticket, self.directory, formats=formats, scaled=scaled)
+        return exported(
+            self.ticket, self.directory, formats=options.formats, scaled=bool(options.scaled)
+        )
 
-    def examples(
+    def export(
+        self,
+        options: ExportArguments,
+        examples: Examples,
+        fields: Mapping[str, Any],
+        tolerance: Tolerance,
+        class_names: Sequence[str] | None,
+        progress: Callable[[str], None],
+    ) -> Exported:
+        """Exports the ticket, see `export_ticket`."""
+        chosen = {name: value for name, value in vars(options).items() if name != "reuse"}
+        if self.store is not None:
+            chosen |= {"dense": _read(self.store, 0).model(), "origin": self.store.experiment()}
+        return export(
+            self.ticket,
+            self.directory,
+            examples,
+            tolerance=tolerance,
+            bins=self._settings(fields).ece_bins,
+            class_names=class_names,
+            progress=progress,
+            **chosen,
+        )
+
+    def given_examples(self, test: Any, validation: Any, train: Any) -> Examples:
+        """The data that the caller passes.
+
+        Raises:
+          UsageError: it is not valid.
+        """
+        network = self.ticket.dense()
+        return Examples.given(
+            test, validation, train, classes=classes_of(network), takes=specs_of(network)
+        )
+
+    def named_examples(
         self,
         given: Ticket | Run | str | Path,
         config: str | None,
@@ -551,14 +588,23 @@ class _ExportRequest:
                 sources.check_unchanged(experiment, self.store.experiment().get("content", {}))
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)
-        return Examples.of(dataset, self.store.experiment()["experiment"]["seed"])
+        fields = self.store.experiment().get("experiment", {})
+        return Examples.of(dataset, int(fields.get("seed", 0)))
 
-    def settings(self, given: Mapping[str, Any]) -> Experiment:
+    def _settings(self, given: Mapping[str, Any]) -> Experiment:
         """An experiment with the given `ece_bins` and `export_logits`, or else with those of the run."""
-        known = {} if self.store is None else self.store.experiment()["experiment"]
+        known = {} if self.store is None else self.store.experiment().get("experiment", {})
         known = {"ece_bins": self.ticket.record.get("ece_bins"), **known, **given}
         kept = {name: known.get(name) for name in ("ece_bins", "export_logits")}
         return Experiment(**{name: value for name, value in kept.items() if value is not None})
+
+
+def _selected(store: RunStore) -> int:
+    """The selected level of a run; a damaged ticket raises UsageError, as in `_read`."""
+    try:
+        return selected_level(store.complete_records())
+    except DamagedTicket as error:
+        raise UsageError(str(error)) from error
 
 
 def _read(store: RunStore, level: int) -> Ticket:

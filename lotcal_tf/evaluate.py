@@ -22,6 +22,11 @@ FLAGS = (
     flags.Flag("unseen", "other data of the same input shape: recipes, or TFDS data sets"),
     flags.Flag("scaled", "divide a ticket's logits by its temperature", switch=True),
     flags.CUSTOM_OBJECTS,
+    flags.Flag(
+        "trust_saved_model",
+        "load a SavedModel of others, which can run any code on this machine",
+        switch=True,
+    ),
     flags.Flag("json", "print JSON instead of a table", switch=True),
 )
 FIELDS = (
@@ -70,6 +75,7 @@ def main(request: flags.Request) -> None:
         severities=severities,
         unseen=unseen,
         custom_objects=custom.load_custom_objects(own["custom_objects"]),
+        trust_saved_model=own["trust_saved_model"],
         config=request.config,
         **request.given,
     )

@@ -43,8 +43,14 @@ FLAGS = (
     ),
     flags.Flag(
         "ece_tolerance",
-        "for quantised files: how much the ECE may rise; compared with the lower end of a 99 % interval",
+        "for quantised files: how much the ECE may rise, and the confidence may move away from the "
+        "accuracy; compared with the lower end of a 99 % interval",
         "0.005",
+    ),
+    flags.Flag(
+        "logit_tolerance",
+        "for quantised files: the error of the logits, as a share of the ticket's logits",
+        "0.3",
     ),
     flags.Flag("license", "the licence of the files, for the model card, e.g. apache-2.0"),
     flags.CUSTOM_OBJECTS,
@@ -74,10 +80,9 @@ def main(request: flags.Request) -> None:
     level = _level(own["level"], run)
     custom.check_custom_objects(own["custom_objects"])
     formats = _formats(own["formats"])
-    exact, accuracy, ece, seconds = (
-        _number(name, own[name])
-        for name in ("float_tolerance", "accuracy_tolerance", "ece_tolerance", "seconds")
-    )
+    names = ("float_tolerance", "accuracy_tolerance", "ece_tolerance", "logit_tolerance")
+    tolerances = [_number(name, own[name]) for name in names]
+    seconds = _number("seconds", own["seconds"])
     if own["out"] and (problem := creation_problem(Path(own["out"]))):
         raise FieldError("out", own["out"], problem)
     data_path(data_experiment(run, given, request.config))
@@ -94,7 +99,7 @@ def main(request: flags.Request) -> None:
         encoding=None if own["encoding"] == BY_PREFERENCE else own["encoding"],
         prefer=own["prefer"],
         output=own["output"],
-        tolerance=Tolerance(exact, accuracy, ece),
+        tolerance=Tolerance(*tolerances),
         license=own["license"],
         seconds=seconds,
         progress=lambda line: print(line, file=sys.stderr),

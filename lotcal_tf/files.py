@@ -31,6 +31,10 @@ _OLD_SECONDS = 24 * 3600.0
 _own: set[str] = set()  # the temporary paths that this process uses
 
 
+class DiskFull(OSError):
+    """There is no space for a file; the message names its size and what to do."""
+
+
 def flush(path: Path) -> None:
     """Flushes a file or directory to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
@@ -48,7 +52,8 @@ def write_new(path: Path, content: bytes) -> None:
     """Writes and flushes a new file, in a directory that is renamed later.
 
     Raises:
-      OSError: it cannot be written; on a full disk the message names the file and its size.
+      DiskFull: there is no space.
+      OSError: it cannot be written.
     """
     with naming_size(path, len(content)):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -68,12 +73,14 @@ def naming_size(path: Path, size: int | None = None) -> Iterator[None]:
     """
     try:
         yield
+    except DiskFull:
+        raise  # The innermost knows the file.
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
         needs = "" if size is None else f": it needs {size:,} bytes"
         problem = f"{error.strerror}{needs}; free some space and run the same command again"
-        raise OSError(error.errno, problem, str(_final(path))) from error
+        raise DiskFull(error.errno, problem, str(_final(path))) from error
 
 
 def _final(path: Path) -> Path:
@@ -176,7 +183,7 @@ def replacing(directory: Path) -> Iterator[tuple[Path, Path]]:
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(directory)
-    with temporary(directory) as work:
+    with temporary(directory) as work, naming_size(directory):
         content, scratch = work / "content", work / "scratch"
         for new in (work, content, scratch):
             new.mkdir()
@@ -253,6 +260,12 @@ def size_of(path: Path) -> int:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """The SHA-256 of a file, in hexadecimal digits.
+
+    Raises:
+      OSError: it cannot be read, or is a device or a pipe, which may never end.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

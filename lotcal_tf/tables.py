@@ -18,8 +18,12 @@ def plain(rows: Rows, words: Collection[str] = ()) -> str:
 
 
 def markdown(rows: Rows, words: Collection[str] = ()) -> str:
-    """A Markdown table; arguments as for `plain`."""
-    return _table([[cell.replace("|", "\\|") for cell in row] for row in rows], words, "pipe")
+    """A Markdown table; arguments as for `plain`. Cells are text, never HTML."""
+
+    def text(cell: str) -> str:
+        return " ".join(cell.replace("|", "\\|").replace("<", "&lt;").splitlines())
+
+    return _table([[text(cell) for cell in row] for row in rows], words, "pipe")
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -8,7 +8,7 @@ interrupted run; more --levels extend a finished one.
 from pathlib import Path
 
 from lotcal_tf.config import custom, flags
-from lotcal_tf.config.recipes import recipe_names, resolve
+from lotcal_tf.config.recipes import check_own_choice, recipe_names, resolve
 from lotcal_tf.config.run_data import data_path
 from lotcal_tf.config.run_directory import check_ticket
 from lotcal_tf.errors import FieldError
@@ -36,6 +36,7 @@ def main(request: flags.Request) -> None:
       LotcalError: with a message of one line.
     """
     experiment = resolve(request.given, request.config)
+    check_own_choice(experiment, request.given)
     custom.check_custom_objects(request.own["custom_objects"])
     data_path(experiment)
     cluster.of(experiment.distribute)

@@ -26,6 +26,14 @@ def pytest_sessionfinish(session):
         manager.read_global_capture()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory):
+    """The directory for the user's key; tests leave the home directory alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def tree():
     """tree(directory) → the content of every file below it, by path; None for a directory."""

@@ -30,7 +30,7 @@ from lotcal_tf.lottery.run import run_experiment
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.compaction import compact
-from lotcal_tf.pruning.criteria import Criterion
+from lotcal_tf.pruning.criteria import Criterion, State
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -397,8 +397,12 @@ REFUSED = {
         "model=lenet: .*Keras model or a .keras file",
     ),
     "missing model": ({"model": lambda: None}, "model is missing"),
-    "missing data": ({"train": None}, "a model needs train="),
-    "recipe": ({"config": "a.toml"}, "a model .*takes no config"),
+    "missing training data": ({"train": None}, "data needs train=.inputs, labels."),
+    "missing data": (
+        {"train": None, "test": None},
+        "train is missing: .*train=.inputs, labels.*dataset=.*config=",
+    ),
+    "recipe": ({"config": "a.toml"}, "data .*takes no config"),
     "input shape": ({"model": lambda: dense(3, inputs=5)}, r"cannot take inputs of shape \(8,\)"),
     "NaN": ({"train": (BROKEN, TRAIN[1])}, "train inputs hold NaN or infinity, first in example 0"),
     "NaN in test": ({"test": (BROKEN, TRAIN[1])}, "test inputs hold NaN or infinity"),
@@ -895,3 +899,21 @@ def test_random_layers_that_the_seed_does_not_determine_are_refused(tmp_path):
             **QUICK,
         )
     assert not list(tmp_path.iterdir())
+
+
+# Printing
+
+
+def test_results_print_what_identifies_them_and_not_their_content(finished, tmp_path):
+    exported = api.export_ticket(
+        finished, tmp_path / "files", TEST, formats=["float32"], encoding="dense", seconds=0
+    )
+    ticket = finished.ticket(1)
+    state = State(ticket.trained, ticket.masks, ticket.rewind, ticket.network, dict, 0, 1, 0)
+    measured = api.measure_model(ticket.model(), TEST, unseen={"noise": TEST[0]}, progress=False)
+    results = [finished, ticket, exported, compact(ticket.model()), state, measured]
+    for result in results:
+        assert len(repr(result)) < 1500, type(result)
+    assert str(finished.directory) in repr(finished)
+    assert "level=1" in repr(ticket) and str(tmp_path / "files") in repr(exported)
+    assert "'accuracy': " in repr(measured)

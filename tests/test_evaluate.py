@@ -422,7 +422,7 @@ def test_a_model_that_gives_nan_fails(call, tmp_path):
     model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10)])
     model.layers[-1].bias.assign(tf.fill([10], np.nan))
     SavedModel().write(model, tmp_path / "nan")
-    done = call(f"--model={tmp_path / 'nan'}", "--dataset=digits")
+    done = call(f"--model={tmp_path / 'nan'}", "--dataset=digits", "--trust_saved_model")
     assert (done.code, done.out) == (1, "")
     assert "gives NaN or infinity, first for example 0" in done.err[0]
 

@@ -2,7 +2,9 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -44,6 +46,7 @@ def test_page_runs(page, tmp_path, monkeypatch, call_command):
     for module in NEEDS.get(page.stem, []):
         pytest.importorskip(module, reason=f"needs pip install 'lotcal-tf[{page.stem}]'")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", mock.Mock())  # logging needs an account
     if page.stem == "images":
         photos(tmp_path / "photos")
     names = {"__name__": "__main__"}
@@ -95,3 +98,11 @@ def check_mlflow(names, directory):
     client = names["mlflow"].MlflowClient("sqlite:///mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'digits'")
     assert len(client.search_runs([experiment.experiment_id])) == 3
+    calls = [name for name, _, _ in names["wandb"].mock_calls]
+    assert calls == 3 * ["init", *(5 * ["log"]), "finish"]
+    started = [call.kwargs["name"] for call in names["wandb"].init.call_args_list]
+    assert started == ["level_00", "level_01", "level_02"]
+    logged = [call.args[0]["val_loss"] for call in names["wandb"].log.call_args_list]
+    assert logged == [
+        row["val_loss"] for level in range(3) for row in names["run"].ticket(level).history
+    ]

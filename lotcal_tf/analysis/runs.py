@@ -194,14 +194,14 @@ def _experiment(directory: Path) -> dict[str, Any]:
         recorded(whole["experiment"])
         int(whole["experiment"]["levels"])
     except FieldError as error:
-        raise UsageError(f"{path} is damaged: {error}") from error
+        raise UsageError(f"{path} is not a run's experiment.json: {error}") from error
     except UsageError:
         raise
     except FileNotFoundError as error:
         raise UsageError(
             f"{directory} is not a run directory: it has no experiment.json"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UsageError(
             f"{path} is not a run's experiment.json: it is damaged ({error})"
         ) from error

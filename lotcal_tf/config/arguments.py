@@ -45,6 +45,7 @@ class MeasureArguments:
     shifts: tuple[str, ...] = declared((), "")
     severities: tuple[int, ...] = declared(SEVERITIES, "", check=_severities)
     input_range: float = declared(1.0, "", check=positive)
+    trust_saved_model: bool = declared(False, "")
     progress: bool = declared(True, "")
 
 
@@ -86,6 +87,15 @@ def for_export(given: Mapping[str, Any], tolerance: Any, progress: Any) -> Expor
     if not callable(progress):
         raise FieldError("progress", progress, "must be a function that takes a line of text")
     return checked(ExportArguments, given)
+
+
+def for_measure(**given: Any) -> dict[str, Any]:
+    """Checks arguments of `measure_model`, those of `MeasureArguments`, and returns them by name.
+
+    Raises:
+      FieldError: a value is of the wrong kind or outside its range.
+    """
+    return vars(checked(MeasureArguments, given))
 
 
 def path_of(name: str, value: Any, others: str = "") -> Path:

@@ -375,8 +375,13 @@ class Experiment:
     )
     plan: str = _run(
         "auto",
-        "how steps run: compiled by XLA or as a graph; auto: by network and device",
+        "how steps run: compiled by XLA or as a graph; auto: as the run began, of a new run by network and device",
         choices=("auto", "xla", "graph"),
+    )
+    threads: int | None = _run(
+        None,
+        "CPU threads of an operation; default: those that the run began with, of a new run one per CPU",
+        check=fields.threads,
     )
     distribute: str = _run(
         "none",

@@ -1,10 +1,11 @@
 """The record of an export, `parity.json`, with the checksums of all files beside it. No TensorFlow here."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lotcal_tf.config.sealed import seal, unseal
+from lotcal_tf.config.signature import is_signed, signature
 from lotcal_tf.errors import NewerFormat, UsageError
 from lotcal_tf.files import parts, sha256_of, size_of
 
@@ -17,7 +18,9 @@ def seal_export(directory: Path) -> None:
     record = json.loads(path.read_bytes())
     others = [part for part in parts(directory) if part != path]
     sums = {part.relative_to(directory).as_posix(): sha256_of(part) for part in others}
-    path.write_bytes(seal({**record, "sha256": sums}))
+    signed = signature(sums)
+    own = {} if signed is None else {"signature": signed}
+    path.write_bytes(seal({**record, "sha256": sums, **own}))
 
 
 def read_export(directory: Path) -> dict[str, Any]:
@@ -41,6 +44,9 @@ def damaged_file(directory: Path, record: dict[str, Any], below: str = "") -> st
       record: see `read_export`.
       below: only this file, or the files of this directory.
     """
+    named = [*record.get("sha256", ()), *(row["file"] for row in record["files"].values())]
+    if outside := next((name for name in named if not _is_inside(name)), None):
+        raise ValueError(f"it names {outside!r}, a file outside the directory")
     if "sha256" not in record:
         sizes = {row["file"]: row["bytes"] for row in record["files"].values()}
         return next(
@@ -59,16 +65,21 @@ def damaged_file(directory: Path, record: dict[str, Any], below: str = "") -> st
     return next((n for n, digest in sums.items() if _digest(directory / n) != digest), None)
 
 
-def check_exported(path: Path) -> None:
+def check_exported(path: Path) -> bool:
     """Verifies the checksum of a file, or of a directory of files, that lies in an export.
+
+    Returns:
+      Whether this user exported it on this machine, and nothing was changed or added since.
 
     Raises:
       UsageError: it is damaged, or the record of the export is.
     """
+    path = path.absolute()
     if not (path.parent / PARITY).is_file():
-        return
+        return False
     try:
-        damaged = damaged_file(path.parent, read_export(path.parent), path.name)
+        record = read_export(path.parent)
+        damaged = damaged_file(path.parent, record, path.name)
     except NewerFormat:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -80,6 +91,15 @@ def check_exported(path: Path) -> None:
             f"{path.parent / damaged} is damaged: it does not match its checksum in {PARITY}; export "
             "the ticket again"
         )
+    sums = record.get("sha256")
+    if not isinstance(sums, dict) or not is_signed(sums, record.get("signature")):
+        return False
+    return all(part.relative_to(path.parent).as_posix() in sums for part in parts(path))
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name from a record is that of a file in the directory of the record."""
+    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
 
 
 def _size(path: Path) -> int | None:

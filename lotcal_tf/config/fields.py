@@ -209,6 +209,11 @@ def dimensions(value: int) -> str | None:
     return None if 1 <= value <= 60 else "must be 1 to 60"
 
 
+def threads(value: int) -> str | None:
+    """Threads of an operation."""
+    return None if 1 <= value <= 1024 else "must be 1 to 1024"
+
+
 def mc_eval(value: int) -> str | None:
     """No stochastic passes, or several."""
     if value > 10_000:

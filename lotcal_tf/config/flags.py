@@ -12,6 +12,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from absl import flags as absl_flags
@@ -288,9 +289,20 @@ def run(
     sys.exit(code)
 
 
+def _search_working_directory_last() -> None:
+    """Lets no module in the working directory take the place of an installed one.
+
+    `python -m` searches the working directory first, which may be a directory of strangers' files.
+    """
+    here = [place for place in sys.path if place in ("", str(Path.cwd()))]
+    sys.path[:] = [place for place in sys.path if place not in here] + here[:1]
+
+
 def _attempt(command: Command, main: Callable[[Request], None], argv: Sequence[str] | None) -> int:
     """Runs a command, reports an error, and returns the exit code."""
     code = DONE
+    if not command.takes_experiment:
+        _search_working_directory_last()
     try:
         main(command.read(sys.argv[1:] if argv is None else argv))
     except SystemExit as ended:  # after --help
@@ -336,6 +348,7 @@ def start_tensorflow() -> None:
 
 
 def _report(command: Command, line: str, code: int) -> int:
-    # A message may quote several lines of another library.
-    print(f"{command.name}: {' '.join(line.splitlines())}", file=sys.stderr)
+    # A message may quote several lines of another library, and names from files with any characters.
+    text = "".join(sign if sign.isprintable() else " " for sign in " ".join(line.splitlines()))
+    print(f"{command.name}: {text}", file=sys.stderr)
     return code

@@ -23,6 +23,10 @@ from lotcal_tf.errors import FieldError, UsageError, shown
 
 _LARGEST = 1 << 20  # Bytes of a recipe file.
 
+# Fields and settings that describe how a built-in network is made.
+_OF_BUILT_IN = ("initializer", "input_mean", "input_std", "precision")
+_SETTINGS_OF_BUILT_IN = ("dropout_rate", "dropout_at")
+
 
 def recipe_directory() -> Path:
     """The directory of the recipes: `configs` of a checkout, or the copy inside an installed package."""
@@ -127,7 +131,9 @@ def _string(field: str, value: Any) -> str:
     return value
 
 
-def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
+def resolve(
+    given: Mapping[str, Any], config: str | None = None, *, own_model: bool = False
+) -> Experiment:
     """The experiment on named data that results from explicit fields, a recipe and the defaults.
 
     An explicit field overrides the recipe, and the recipe overrides the default.
@@ -135,6 +141,8 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
     Args:
       given: fields and hyperparameters given explicitly, by name; values may still be strings.
       config: a recipe file.
+      own_model: whether the field `model` is only the name of a model that the caller passes as an
+        object. A `.keras` file is recognised.
 
     Raises:
       UsageError: a field, a name or their combination is not valid; the message is one line.
@@ -153,18 +161,18 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
     experiment = Experiment.of(**({**custom, **merged} if None in rows else merged))
     experiment = dataclasses.replace(experiment, source=experiment.source or experiment.dataset)
     _check_ticket_fields(experiment, given)
-    in_file = registry.is_model_file(experiment.model)
-    if in_file:
-        experiment = _for_model_file(experiment, given)
+    own_model = own_model or registry.is_model_file(experiment.model)
+    if own_model:
+        experiment = _for_own_model(experiment, given)
     check_together(experiment, given)
     if experiment.schedule == "custom":
         raise FieldError("schedule", "custom", CUSTOM_SCHEDULE)
-    _check_stochastic_passes(experiment, given_model=in_file)
-    if experiment.rewind == "pretrained" and not in_file:
+    _check_stochastic_passes(experiment, given_model=own_model)
+    if experiment.rewind == "pretrained" and not own_model:
         problem = "is for a model that comes with weights, a file or an object; choose init"
         raise FieldError("rewind", experiment.rewind, problem)
     if not experiment.ticket:
-        if not in_file:
+        if not own_model:
             registry.model(experiment.model)
     elif "levels" not in given:
         last = finished_levels(Path(experiment.ticket)) - 1 if _is_run(experiment) else 0
@@ -172,21 +180,41 @@ def resolve(given: Mapping[str, Any], config: str | None = None) -> Experiment:
     return experiment
 
 
-def _for_model_file(experiment: Experiment, given: Mapping[str, Any]) -> Experiment:
+def check_own_choice(experiment: Experiment, given: Mapping[str, Any]) -> None:
+    """Checks, before a training, that no recipe alone names code to import or a place to write to.
+
+    Args:
+      experiment: see `resolve`.
+      given: the fields that the user gave beside the recipe.
+
+    Raises:
+      FieldError: a recipe names a class as `module:Class`, or a directory outside the working one.
+    """
+    for name in ("calib", "criterion", "optimizer"):
+        value = getattr(experiment, name)
+        if ":" in value and name not in given:
+            problem = f"a recipe cannot import code; if you trust it, add --{name}={value}"
+            raise FieldError(name, value, problem)
+    out = experiment.out
+    if out is not None and "out" not in given:
+        place = Path(out)
+        if place.is_absolute() or ".." in place.parts or out.startswith("~"):
+            problem = f"a recipe cannot write outside the working directory; add --out={out}"
+            raise FieldError("out", out, problem)
+
+
+def _for_own_model(experiment: Experiment, given: Mapping[str, Any]) -> Experiment:
     """The experiment without the fields of built-in networks, which a recipe may set.
 
     Raises:
       FieldError: such a field is given explicitly.
     """
-    own: dict[str, Any] = {
-        name: FIELDS[name].default for name in ("initializer", "input_mean", "input_std")
-    }
-    for name in own.keys() & given.keys():
-        problem = (
-            f"is for built-in networks, and model={experiment.model} is a file: leave this out"
-        )
-        raise FieldError(name, given[name], problem)
-    return dataclasses.replace(experiment, **own)
+    for name in (*_OF_BUILT_IN, *_SETTINGS_OF_BUILT_IN):
+        if name in given:
+            problem = "is for built-in networks, and this model has its own layers: leave this out"
+            raise FieldError(name, given[name], problem)
+    defaults: dict[str, Any] = {name: FIELDS[name].default for name in _OF_BUILT_IN}
+    return dataclasses.replace(experiment, **defaults)
 
 
 def _is_run(experiment: Experiment) -> bool:

@@ -110,6 +110,7 @@ class FormatRow:
         `encode_blocks`, too.
       needs: the data needed for writing, of `validation` and `training`.
       runtime: the library that runs the file, e.g. `TensorFlow` or `LITERT`.
+      read: other suffixes of files that are read by the same code.
     """
 
     path: str
@@ -121,6 +122,7 @@ class FormatRow:
     blocks: bool = False
     needs: tuple[str, ...] = ()
     runtime: str = "TensorFlow"
+    read: tuple[str, ...] = ()
 
     @property
     def encodings(self) -> tuple[str, ...]:
@@ -145,7 +147,7 @@ class FormatRow:
         """Whether a path is a file or directory of this format, by its name or marker file."""
         if self.marker:
             return (path / self.marker).is_file()
-        return path.is_file() and path.suffix == f".{self.kind}"
+        return path.is_file() and path.suffix in (f".{self.kind}", *self.read)
 
     def load(self) -> Any:
         """Imports the class and makes its instance, a `formats.format.Format`."""
@@ -261,6 +263,7 @@ MODELS: Mapping[str, Family] = {
 
 # The field `model` may also be the path of a Keras file.
 MODEL_FILE = ".keras"
+_MODEL_FILES = (MODEL_FILE, ".h5")
 
 # Every other source is the name of a TFDS data set.
 SOURCES: Mapping[str, Source] = {
@@ -321,6 +324,7 @@ FORMATS: Mapping[str, FormatRow] = {
         "lotcal_tf.formats.keras:KerasFile",
         "a Keras file, for further work in tf_keras",
         "ticket.keras",
+        read=(".h5",),
     ),
     "keras3": FormatRow(
         "lotcal_tf.formats.keras3:Keras3File",
@@ -437,7 +441,7 @@ def is_model_file(name: str) -> bool:
     Raises:
       FieldError: there is no such file.
     """
-    if not name.endswith(MODEL_FILE):
+    if not name.endswith(_MODEL_FILES):
         return False
     if not Path(name).is_file():
         raise FieldError("model", name, "there is no such file")

@@ -8,6 +8,17 @@ from lotcal_tf.config.sealed import unseal
 from lotcal_tf.errors import FieldError, NewerFormat, UsageError
 
 
+def default_directory(run_id: str) -> Path:
+    """The directory of a run without `out`: `runs/ID`.
+
+    The id has the names of data set and model, which files can give. Only the slash of a TFDS data
+    set with a configuration makes a directory of its own.
+    """
+    outside = any(part in ("", ".", "..") for part in run_id.split("/"))
+    name = run_id.replace("/", "_").lstrip(".") if outside else run_id
+    return Path("runs") / (name.replace("\0", "_") or "run")
+
+
 def level_name(level: int) -> str:
     """The name of a level's directory."""
     return f"level_{level:02d}"

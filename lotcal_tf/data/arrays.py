@@ -302,12 +302,26 @@ def _example_shape(data: "tf.data.Dataset", takes: Specs | None) -> Any:
 
 
 def _check_shapes(shapes: dict[str, Any]) -> None:
-    """Raises UsageError if the inputs of a split differ in shape from those of train."""
+    """Raises UsageError if the inputs of a split differ in form or shape from those of train."""
     for split, shape in shapes.items():
+        form, needed = _form(shape), _form(shapes["train"])
+        if form != needed:
+            raise UsageError(
+                f"{split} inputs are {form}, and train inputs {needed}: pass both in the same form"
+            )
         if shape != shapes["train"]:
             raise UsageError(
                 f"{split} inputs have shape {shape} per example: {shapes['train']} is needed, as in train"
             )
+
+
+def _form(shape: Any) -> str:
+    """Whether inputs were given by name or in order, from their `shape_of`."""
+    if not isinstance(shape, dict):
+        return "an array"
+    names = ", ".join(map(repr, shape))
+    in_order = list(shape) == list(map(str, range(len(shape))))
+    return f"a tuple of {len(shape)}" if in_order else f"a dictionary with the names {names}"
 
 
 def _read(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 # Examples that are decoded in parallel: more than processors, so that none of them is idle.
 _DECODED = 16
+# Without a namespace, such as `huggingface:`, whose data sets may be programs.
+_NAME = re.compile(r"[A-Za-z_]\w*(/[\w.+-]*\w)?(:(\d+|\*)(\.(\d+|\*)){0,2})?")
+_FEATURE = re.compile(r"tensorflow_datasets\.core\.features\.[\w.]+")
 
 
 def load(experiment: Experiment) -> Dataset:
@@ -135,6 +139,9 @@ def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":
     import tensorflow_datasets as tfds
 
     name, given = experiment.source, experiment.data_dir
+    if not _NAME.fullmatch(name):
+        problem = "is not the name of a TFDS data set: write NAME, NAME/CONFIG or NAME/CONFIG:1.0.0"
+        raise FieldError("source", name, problem)
     if given is None:
         try:
             builder = tfds.builder(name)
@@ -169,6 +176,7 @@ def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":
             given,
             f"{name} has the configurations {', '.join(configs)} in it; name one: --source={name}/{configs[0]}",
         )
+    _check_features(versions[-1])
     try:
         # From its files: the code of a data set is slow to import and not needed for reading.
         return tfds.builder_from_directory(versions[-1])
@@ -176,6 +184,32 @@ def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":
         raise UsageError(
             f"{versions[-1]} does not hold a readable TFDS data set: {_first_line(error)}"
         ) from error
+
+
+def _check_features(directory: Path) -> None:
+    """Checks that a prepared data set has features of TFDS only: it imports what `features.json` names.
+
+    Raises:
+      UsageError: it names another class, or cannot be read.
+    """
+    path = directory / "features.json"
+    try:
+        waiting = [json.loads(path.read_bytes())] if path.is_file() else []
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read: {_first_line(error)}") from error
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            waiting += part.values()
+            for key in ("pythonClassName", "python_class_name", "type"):
+                name = part.get(key)
+                if isinstance(name, str) and "." in name and not _FEATURE.fullmatch(name):
+                    raise UsageError(
+                        f"{path} names the feature {name}, whose module is not imported: features of "
+                        "tensorflow_datasets are needed"
+                    )
 
 
 def _versions(directory: Path, name: str) -> list[Path]:
@@ -203,5 +237,5 @@ def _numbers(version: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", version)]
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

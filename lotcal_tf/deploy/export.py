@@ -38,8 +38,8 @@ class Exported:
 
     directory: Path
     files: Mapping[str, Path]
-    parity: Mapping[str, Any]
-    sparsity_report: Mapping[str, Any]
+    parity: Mapping[str, Any] = dataclasses.field(repr=False)
+    sparsity_report: Mapping[str, Any] = dataclasses.field(repr=False)
 
     @property
     def examples(self) -> int:
@@ -125,7 +125,8 @@ def export(
     if not isinstance(class_names, list | tuple | None):
         raise FieldError("class_names", class_names, "must be a list of strings")
     if class_names is None:
-        class_names = origin.get("realised", {}).get("class_names", ())
+        recorded = origin.get("realised", {}).get("class_names", ())
+        class_names = recorded if isinstance(recorded, list | tuple) else ()
     job = Job(
         ticket, examples, tuple(formats), encoding, prefer, output, scaled, tolerance, bins, dense,
         origin, tuple(class_names), license, seconds, progress,

@@ -1,5 +1,6 @@
 """The model card of an export: what the files are, how accurate and calibrated, and how to run them."""
 
+import html
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ _TEMPLATE = "model_card.md.j2"
 
 # Realised values of a run, by section; those not listed here are about the data.
 _REALISED = {
-    "Training": ("steps_per_epoch", "plan", "replicas"),
+    "Training": ("steps_per_epoch", "plan", "threads", "replicas"),
     "Density": ("parameters", "kernels", "prunable", "remaining_at_start"),
     "Classes": ("class_names",),
 }
@@ -252,7 +253,8 @@ def _text_of(value: Any) -> str:
         return ", ".join(map(_text_of, value))
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    # Names come from files: in the page they are one line of text, never HTML.
+    return " ".join(html.escape(str(value), quote=False).split())
 
 
 def _statistics(bins: Sequence[Mapping[str, Any]]) -> BinStatistics:

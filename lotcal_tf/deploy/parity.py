@@ -4,6 +4,9 @@ A file that is not quantised computes what the ticket computes, apart from round
 compared as they are. Quantisation changes predictions, and on few examples a metric then changes by
 chance. A quantised file is therefore refused only if the examples show that it is worse by more than
 the tolerance: if the lower end of the 99 % interval of the paired difference lies above it.
+
+Metrics of few examples do not show every fault. So the file must also have the confidence of the
+ticket, and its logits, apart from the noise of quantisation.
 """
 
 import dataclasses
@@ -23,6 +26,13 @@ from lotcal_tf.metrics.intervals import LEVEL, Interval
 # The metrics that are compared: their names in `metrics.measure`, and in messages.
 COMPARED = {"accuracy": "accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier score"}
 
+# Quantisation adds noise of similar size to all examples: of Gaussian noise, no example in 10,000 is
+# off by five times the median. Logits that are off by more than this many medians, and by more than
+# this share of the ticket's, have another cause.
+_OUTLYING_MEDIANS, _OUTLYING_SHARE = 10, 0.25
+# Logarithms of probabilities below this say nothing about a file.
+_LEAST_PROBABILITY = 1e-6
+
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
@@ -36,13 +46,18 @@ class Tolerance:
         of all moved examples, are allowed in addition.
       accuracy: for quantised files: how much lower the accuracy may be, as a fraction. A file is
         refused if the whole 99 % interval of the decrease lies above it, see
-        `metrics.paired_intervals`: on few examples, only large decreases are.
-      ece: for quantised files: how much higher the ECE may be, likewise.
+        `metrics.paired_intervals`: on few examples, only large decreases are. Also the share of
+        examples whose logits may be off by far more than those of the others.
+      ece: for quantised files: how much higher the ECE may be, likewise; and how much further the mean
+        confidence may be from the accuracy in either direction, unless the NLL falls.
+      logits: for quantised files: the error of logits, as a share of the ticket's; both are root mean
+        squares of logits minus their mean. One common factor, the temperature, is not an error.
     """
 
     exact: float = 1e-4
     accuracy: float = 0.01
     ece: float = 0.005
+    logits: float = 0.3
 
     def __post_init__(self) -> None:
         """Raises FieldError if one of them is not a number, 0 or more."""
@@ -120,10 +135,48 @@ def compare(
         return Parity(largest, ticket, measured, {})
     intervals = metrics.paired_intervals(labels, expected, given, bins=bins)
     accuracy, ece = intervals["accuracy"], intervals["ece"]
-    fall = Interval(-accuracy.difference, -accuracy.high, -accuracy.low)
+    fall = _negative(accuracy)
     _check_interval(name, "accuracy", fall, tolerance.accuracy, "accuracy_tolerance")
     _check_interval(name, "ECE", ece, tolerance.ece, "ece_tolerance")
+    if intervals["nll"].difference > 0:
+        shift, what = _size(intervals["overconfidence"]), "confidence minus accuracy"
+        _check_interval(name, what, shift, tolerance.ece, "ece_tolerance")
+    if probabilities:
+        least = np.log(_LEAST_PROBABILITY)
+        expected, given = np.maximum(expected, least), np.maximum(given, least)
+    _check_logits(name, expected, given, tolerance)
     return Parity(largest, ticket, measured, intervals)
+
+
+def _check_logits(name: str, truth: NDArray, found: NDArray, tolerance: Tolerance) -> None:
+    """Compares the logits of a quantised file with those of its ticket, `(N, K)` each.
+
+    Raises:
+      ExportMismatch: they differ by more than the noise of quantisation.
+    """
+    expected, given = (np.asarray(z, np.float64) for z in (truth, found))
+    expected, given = (z - z.mean(axis=1, keepdims=True) for z in (expected, given))
+    size, given_size = (float(np.sqrt(np.mean(z**2))) for z in (expected, given))
+    if not size:
+        return  # the same logits for all classes: there is nothing to compare with
+    # A file has a temperature of its own. A factor below 0 would exchange the classes.
+    factor = max(0.0, float(np.mean(expected * given))) / given_size**2 if given_size else 0.0
+    errors = np.abs(factor * given - expected)
+    error = float(np.sqrt(np.mean(errors**2))) / size
+    _check(name, "logits, relative to the ticket's", error, tolerance.logits, "logit_tolerance")
+    worst = errors.max(axis=1)
+    least = max(_OUTLYING_MEDIANS * float(np.median(worst)), _OUTLYING_SHARE * size)
+    outlying, limit = float(np.mean(worst > least)), max(tolerance.accuracy, 1 / len(worst))
+    _check(name, "the share of examples with wrong logits", outlying, limit, "accuracy_tolerance")
+
+
+def _size(found: Interval) -> Interval:
+    """The interval of the size of a difference in either direction."""
+    return found if found.difference >= 0 else _negative(found)
+
+
+def _negative(found: Interval) -> Interval:
+    return Interval(-found.difference, -found.high, -found.low)
 
 
 def _measured(labels: NDArray, logits: NDArray, bins: int) -> dict[str, float]:

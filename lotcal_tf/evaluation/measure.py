@@ -86,8 +86,8 @@ class Measurement:
     ece_bins: int
     temperature: float
     metrics: Mapping[str, float]
-    shifts: Sequence[Shifted]
-    unseen: Sequence[Unseen]
+    shifts: Sequence[Shifted] = dataclasses.field(repr=False)
+    unseen: Sequence[Unseen] = dataclasses.field(repr=False)
     stored: bool = False
 
     def as_dict(self) -> dict[str, Any]:

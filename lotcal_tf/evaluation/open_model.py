@@ -83,8 +83,13 @@ def _shape_text(shape: Any) -> str:
     return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
 
 
-def open_model(path: Path) -> Opened:
+def open_model(path: Path, trust_saved_model: bool = False) -> Opened:
     """Opens a ticket, a run (its selected ticket), or a file of a registered format.
+
+    Args:
+      path: the ticket, run or file.
+      trust_saved_model: whether to load a SavedModel although this user did not export it on this
+        machine.
 
     Raises:
       UsageError: it is none of these, or damaged.
@@ -92,8 +97,8 @@ def open_model(path: Path) -> Opened:
     check_model(path)
     row = registry.format_of(path)
     if row is not None:
-        check_exported(path)
-        return Opened(path, row.kind, row.load().runner(path))
+        trusted = check_exported(path) or (trust_saved_model and row.kind == "saved_model")
+        return Opened(path, row.kind, row.load().runner(path, trusted))
     try:
         if (path / "experiment.json").is_file():
             store = RunStore(path)

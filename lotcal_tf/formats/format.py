@@ -151,8 +151,13 @@ class Format(abc.ABC):
         """
 
     @abc.abstractmethod
-    def runner(self, path: Path) -> Runner:
+    def runner(self, path: Path, trusted: bool = True) -> Runner:
         """Opens a file for inference.
+
+        Args:
+          path: the file.
+          trusted: whether this package wrote the file, or the user trusts who did. A format whose
+            files can hold code refuses others, or runs them where they do no harm.
 
         Raises:
           UsageError: the file cannot be read, or has more than one input or output.

@@ -34,7 +34,7 @@ class KerasFile(Format):
             line = str(error).strip().splitlines()[0]
             raise UsageError(f"the model cannot be saved as a .keras file: {line}") from error
 
-    def runner(self, path: Path) -> "KerasRunner":
+    def runner(self, path: Path, trusted: bool = True) -> "KerasRunner":
         """Loads the model; in the Keras that wrote the file, unless it has to be made to give logits."""
         model = read_model(path)
         shape = getattr(model, "output_shape", None)

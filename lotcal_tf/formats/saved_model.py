@@ -49,8 +49,18 @@ class SavedModel(Format):
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UsageError(f"the model cannot be saved as a SavedModel: {line}") from error
 
-    def runner(self, path: Path) -> "SavedModelRunner":
-        """Loads the signature."""
+    def runner(self, path: Path, trusted: bool = True) -> "SavedModelRunner":
+        """Loads the signature.
+
+        Raises:
+          UsageError: the directory is not trusted: it is a program, which can read and write files.
+        """
+        if not trusted:
+            raise UsageError(
+                f"{path} is a SavedModel, a program that can do anything: if you trust who made it, give "
+                "--trust_saved_model (library: trust_saved_model=True); one that you exported on this "
+                "machine needs no flag while it lies unchanged in its export directory"
+            )
         return SavedModelRunner(path)
 
     def stored_tensors(self, path: Path) -> list[StoredTensor]:

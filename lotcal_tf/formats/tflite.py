@@ -1,5 +1,6 @@
 """TFLite: `.tflite` files in float32, float16 and 8-bit integers, run by LiteRT."""
 
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -17,18 +18,20 @@ from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES, output_name, without_softmax
 from lotcal_tf.formats.tflite_file import flatbuffer, sparsity, stored
 from lotcal_tf.formats.tflite_file.converter import convert
+from lotcal_tf.formats.tflite_file.isolated import IsolatedInterpreter
 from lotcal_tf.inputs import Specs, by_name, count, fixed_batch, select
 
 _CALIBRATION = 500  # examples from which quantisation takes the ranges of activations
+_LARGEST_EXAMPLE = 1 << 26  # values of an input of a file that is not trusted
 _COMPARED = 16  # examples on which two encodings are compared
 
 
 class TFLite(Format):
     """Base of the formats that share the suffix `.tflite`; they differ in how they write."""
 
-    def runner(self, path: Path) -> "TFLiteRunner":
-        """Opens the file with LiteRT."""
-        return TFLiteRunner(path)
+    def runner(self, path: Path, trusted: bool = True) -> "TFLiteRunner":
+        """Opens the file with LiteRT; one that is not trusted in a child process."""
+        return TFLiteRunner(path, trusted=trusted)
 
     def stored_tensors(self, path: Path) -> list[StoredTensor]:
         """See `tflite_file.stored`."""
@@ -145,6 +148,7 @@ class TFLiteRunner:
     Args:
       path: the file.
       threads: of LiteRT; None: one per processor.
+      trusted: whether this package wrote the file; others are run in a child process.
 
     Raises:
       UsageError: it cannot be read, has several outputs, or several inputs without names.
@@ -152,14 +156,9 @@ class TFLiteRunner:
 
     ordered = False
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        try:
-            self._interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
-        except (ValueError, RuntimeError) as error:
-            line = str(error).strip().splitlines()[0]
-            raise UsageError(f"{path} cannot be read as a TFLite file: {line}") from error
+    def __init__(self, path: Path, threads: int | None = None, *, trusted: bool = True) -> None:
+        self._path, self._trusted = path, trusted
+        self._interpreter: Any = _interpreter(path, threads or os.cpu_count() or 1, trusted)
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
         signatures = self._interpreter.get_signature_list()
@@ -170,15 +169,36 @@ class TFLiteRunner:
                 "output is needed, and one signature that names the inputs if there are several"
             )
         self._tensors, (self._output,) = {inputs[0]["name"]: inputs[0]}, outputs
-        if len(inputs) > 1:
+        if len(inputs) > 1 and trusted:
             self._tensors = self._interpreter.get_signature_runner().get_input_details()
+        elif len(inputs) > 1:
+            self._tensors = self._interpreter.get_named_inputs()
         self.inputs: Specs = {name: _spec(tensor) for name, tensor in self._tensors.items()}
+        if not all(spec.shape.rank for spec in self.inputs.values()):
+            raise UsageError(f"{path} has an input without a batch axis")
         # A file with a fixed batch size must be run with that size: other shapes may depend on it.
         self._batch = fixed_batch(self.inputs)
         last = [int(size) for size in self._output["shape_signature"]][-1:]
         self.classes = last[0] if last and last[0] > 0 else None
         self.output = names[0] if len(names) == 1 else ""
         self.step = float(self._output["quantization"][0])
+        if not trusted:
+            self._try(path)
+
+    def _try(self, path: Path) -> None:
+        """Runs a file that is not trusted on zeros, unless its inputs may have several shapes.
+
+        Raises:
+          UsageError: it cannot be run, or an example is too large.
+        """
+        shapes = [spec.shape for spec in self.inputs.values()]
+        known = all(shape[1:].is_fully_defined() for shape in shapes)
+        sizes = [math.prod(size or 1 for size in shape) for shape in shapes]
+        if max(self._batch or 1, *sizes) > _LARGEST_EXAMPLE:
+            raise UsageError(f"{path} takes inputs of shape {', '.join(map(str, shapes))}")
+        if known:
+            zeros = [np.zeros([n or 1 for n in shape]) for shape in shapes]
+            self(dict(zip(self.inputs, zeros, strict=True)) if len(zeros) > 1 else zeros[0])
 
     def __call__(self, inputs: Any, batch_size: int = 1000) -> NDArray[np.float32]:
         """The outputs `(N, K)` for inputs `(N, …)`."""
@@ -211,7 +231,27 @@ class TFLiteRunner:
     def _run(self, inputs: dict[str, NDArray]) -> NDArray[np.float32]:
         self._set(inputs)
         self._interpreter.invoke()
-        return _dequantised(self._interpreter.get_tensor(self._output["index"]), self._output)
+        found = self._interpreter.get_tensor(self._output["index"])
+        if not self._trusted and (found.ndim != 2 or found.shape[1] != (self.classes or 0)):
+            raise UsageError(f"{self._path} gives outputs of shape {found.shape}, not (N, classes)")
+        return _dequantised(found, self._output)
+
+
+def _interpreter(path: Path, threads: int, trusted: bool) -> Any:
+    """An interpreter of LiteRT.
+
+    Raises:
+      UsageError: the file cannot be read.
+    """
+    if not trusted:
+        return IsolatedInterpreter(path, threads)
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        return Interpreter(str(path), num_threads=threads)
+    except (ValueError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise UsageError(f"{path} cannot be read as a TFLite file: {line}") from error
 
 
 def _spec(tensor: dict[str, Any]) -> "tf.TensorSpec":

@@ -14,6 +14,7 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.lottery.search import Search
 from lotcal_tf.pruning.masked import is_kernel
+from lotcal_tf.training import threads
 
 _PACKAGES = (
     "tensorflow",
@@ -58,6 +59,7 @@ def describe(
             "prunable": sum(int(mask.size) for mask in search.initial_masks.values()),
             "remaining_at_start": sum(int(np.sum(m)) for m in search.initial_masks.values()),
             "plan": search.trainer.plan,
+            "threads": threads.in_effect(),
             "replicas": search.trainer.distribution.replicas,
         },
         "software": {

@@ -13,6 +13,7 @@ from lotcal_tf.config import custom, registry
 from lotcal_tf.config.experiment import Experiment, check_together
 from lotcal_tf.config.optimizers import is_custom
 from lotcal_tf.config.process import tolerant
+from lotcal_tf.config.run_directory import default_directory
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery import health
@@ -21,12 +22,13 @@ from lotcal_tf.lottery.provenance import describe
 from lotcal_tf.lottery.round_trip import check_round_trip
 from lotcal_tf.lottery.search import Observer, Search
 from lotcal_tf.lottery.store import RunStore
-from lotcal_tf.lottery.task import FileTask, GivenTask, NamedTask, Task, TicketTask
+from lotcal_tf.lottery.task import GivenModelTask, GivenTask, NamedTask, Task, TicketTask
 from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.lottery.transfer import Transfer
 from lotcal_tf.models.checks import check_outputs
 from lotcal_tf.pruning.criteria import Criterion
+from lotcal_tf.training import threads
 from lotcal_tf.training.distributed import cluster, distribution
 from lotcal_tf.training.given_optimizer import GivenOptimizer
 from lotcal_tf.training.optimizer import optimizer_class
@@ -46,7 +48,7 @@ class Run:
     """
 
     directory: Path
-    records: list[Record]
+    records: list[Record] = dataclasses.field(repr=False)
     found: int
     load: Callable[[], Dataset] = dataclasses.field(repr=False)
     chief: bool = True
@@ -118,10 +120,12 @@ def run_experiment(
     experiment = experiment.with_methods(trained_by.Hyperparameters, pruned_by.Hyperparameters)
     experiment = experiment if optimizer is None else optimizer.describe(experiment)
     check_together(experiment, {})  # settings of custom methods are known only now
+    if experiment.threads is not None:
+        threads.require(experiment.threads)  # before a model is loaded
     workers = cluster.of(experiment.distribute)
     if task_of is None:
         in_file = registry.is_model_file(experiment.model)
-        task_of = TicketTask if experiment.ticket else FileTask if in_file else NamedTask
+        task_of = TicketTask if experiment.ticket else GivenModelTask if in_file else NamedTask
     task = task_of(experiment)
     experiment = task.experiment
     sources = {
@@ -132,7 +136,7 @@ def run_experiment(
     content = {**task.content, **{name: digest for name, digest in sources.items() if digest}}
     run_id = experiment.run_id(**content)
     chief = workers is None or workers.is_chief
-    store = RunStore(Path(experiment.out or Path("runs") / run_id), writes=chief)
+    store = RunStore(Path(experiment.out or default_directory(run_id)), writes=chief)
     store.check(run_id, experiment.identity(**content))
     with contextlib.closing(store):
         if store.directory.is_dir():
@@ -143,6 +147,9 @@ def run_experiment(
         health.check(experiment.on_unhealthy, store.records())
         task.check(store.records())
         if store.missing(experiment.levels) or not store.recorded:
+            notes = threads.resume(experiment.threads, store.realised().get("threads"))
+            for note in notes if progress and chief else ():
+                print(note, file=tolerant(sys.stderr))
             with deterministic():
                 devices = distribution.start(experiment.distribute, workers)
                 _search(
@@ -179,7 +186,7 @@ def _search(
     check_outputs(
         start[0].model() if isinstance(start, Sequence) else start, examples, dataset.classes
     )
-    if isinstance(task, FileTask | GivenTask) and isinstance(start, keras.Model):
+    if isinstance(task, GivenModelTask | GivenTask) and isinstance(start, keras.Model):
         check_round_trip(task.given, start, examples)
     observers: list[Observer] = []
     if devices.chief:
@@ -190,7 +197,7 @@ def _search(
         observers += [ProgressBar(levels=experiment.levels + 1)] if progress else []
     with devices.watch():
         search = Search(
-            experiment,
+            _with_recorded_plan(experiment, store),
             start,
             dataset,
             strategy,
@@ -216,6 +223,13 @@ def _search(
         search.run()
         # No process ends while others still need it.
         devices.agree(end=experiment.levels)
+
+
+def _with_recorded_plan(experiment: Experiment, store: RunStore) -> Experiment:
+    """The experiment with the plan that the run began with, where it leaves the plan open."""
+    if experiment.plan == "auto" and experiment.distribute == "none":
+        return dataclasses.replace(experiment, plan=store.realised().get("plan", "auto"))
+    return experiment
 
 
 def _optimizer_content(experiment: Experiment, given: GivenOptimizer | None) -> Mapping[str, str]:

@@ -143,6 +143,11 @@ class RunStore:
             return False
         return True
 
+    def realised(self) -> Mapping[str, Any]:
+        """The realised values in `experiment.json`, such as the plan; empty for a new run."""
+        found = self.experiment().get("realised", {}) if self.recorded else {}
+        return found if isinstance(found, Mapping) else {}
+
     def verify(self) -> None:
         """Verifies the checksums of all levels, and that each was pruned from the level before.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import FIELDS, Experiment
-from lotcal_tf.data import arrays, sources
+from lotcal_tf.data import arrays, given, sources
 from lotcal_tf.data.noise import with_label_noise
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
@@ -18,6 +18,7 @@ from lotcal_tf.inputs import by_name, specs_of
 from lotcal_tf.lottery.ticket import Record, Ticket, architecture_of
 from lotcal_tf.lottery.transfer import Sources, Transfer, with_dropout
 from lotcal_tf.models.build import build_model
+from lotcal_tf.models.checks import classes_of
 from lotcal_tf.models.given import GivenModel
 from lotcal_tf.models.keras_graph import with_free_batch, with_stable_names
 from lotcal_tf.models.safe_config import check_config
@@ -90,20 +91,24 @@ class NamedTask:
         )
 
 
-class FileTask(NamedTask):
-    """A model in a `.keras` file, on the data that an experiment names.
+class GivenModelTask(NamedTask):
+    """The caller's model, as an object or in a `.keras` file, on the data that an experiment names.
 
-    The identity depends on the architecture and the weights in the file, not on its path.
+    The identity depends on the architecture and the weights, not on the path of a file.
 
     Attributes:
-      given: the model in the file; `start` returns it with stable names.
+      given: the caller's model; `start` returns it with stable names.
+
+    Args:
+      experiment: the experiment.
+      model: the model; None: the file that `experiment.model` names.
 
     Raises:
       UsageError: the file cannot be read, see `models.given.GivenModel`.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
-        self._given = GivenModel.of(experiment.model)
+    def __init__(self, experiment: Experiment, model: GivenModel | None = None) -> None:
+        self._given = GivenModel.of(experiment.model) if model is None else model
         self.notes = self._given.notes
         self.given = self._given.model
         experiment, self._model = _identified(experiment, self.given)
@@ -166,17 +171,38 @@ class GivenTask:
 
     Attributes:
       given: the caller's model; `start` returns it with stable names.
+
+    Args:
+      experiment: the experiment.
+      model: the model.
+      train, test, validation: the data, see `data.given.dataset`.
+
+    Raises:
+      UsageError: the data is invalid.
     """
 
     content: Mapping[str, str] = {}
 
     def __init__(
-        self, experiment: Experiment, model: "keras.Model | GivenModel", dataset: Dataset
+        self,
+        experiment: Experiment,
+        model: GivenModel,
+        train: Any,
+        test: Any = None,
+        validation: Any = None,
     ) -> None:
-        self._given = GivenModel.of(model)
-        self.notes: Sequence[str] = self._given.notes
-        self.given = self._given.model
+        self._given = model
+        self.notes: Sequence[str] = model.notes
+        self.given = model.model
         experiment, self._model = _identified(experiment, self.given)
+        dataset = given.dataset(
+            train,
+            test,
+            validation,
+            experiment,
+            classes=classes_of(self._model),
+            takes=specs_of(self._model),
+        )
         # The range that values of given arrays can have is not known.
         dataset = dataclasses.replace(dataset, input_range=None)
         self.experiment = dataclasses.replace(
@@ -203,20 +229,17 @@ def _examples(dataset: Dataset, model: "keras.Model") -> list[NDArray]:
     return list(by_name(inputs, specs_of(model)).values())
 
 
-def as_stored(model: "keras.Model") -> "keras.Model":
-    """A caller's model as tickets store it: with stable names, for batches of any size.
+def _identified(experiment: Experiment, model: "keras.Model") -> tuple[Experiment, "keras.Model"]:
+    """The experiment with the name and digest of a model, and the model as tickets store it.
+
+    That is a copy with stable names, for batches of any size.
 
     Raises:
       UsageError: a layer cannot be copied, or needs a fixed batch size.
     """
     # Before layers are copied, whose own errors do not name what is not registered.
     check_config(json.loads(architecture_of(model)))
-    return with_stable_names(with_free_batch(model))
-
-
-def _identified(experiment: Experiment, model: "keras.Model") -> tuple[Experiment, "keras.Model"]:
-    """The experiment with the name and digest of a model, and the model with stable names."""
-    named = as_stored(model)
+    named = with_stable_names(with_free_batch(model))
     digest = hashlib.sha256(architecture_of(named).encode())
     for value in masking.values(named).values():
         digest.update(value.tobytes())

@@ -14,6 +14,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.models.keras3 import to_keras3
 from lotcal_tf.models.keras_graph import with_free_batch
+from lotcal_tf.models.safe_build import no_more_variables_than
 from lotcal_tf.models.safe_config import FIX, check_config
 from lotcal_tf.models.stateless_dropout import replace_dropout
 from lotcal_tf.pruning import masking
@@ -47,16 +48,16 @@ class Ticket:
     """
 
     level: int
-    architecture: str
-    masks: dict[str, NDArray[np.bool_]]
-    rewind: Arrays
-    trained: Arrays
-    record: Record
-    history: Sequence[Record] = ()
+    architecture: str = dataclasses.field(repr=False)
+    masks: dict[str, NDArray[np.bool_]] = dataclasses.field(repr=False)
+    rewind: Arrays = dataclasses.field(repr=False)
+    trained: Arrays = dataclasses.field(repr=False)
+    record: Record = dataclasses.field(repr=False)
+    history: Sequence[Record] = dataclasses.field(default=(), repr=False)
     input_range: float | None = None
-    source: Record = dataclasses.field(default_factory=dict)
-    predictions: Arrays = dataclasses.field(default_factory=dict)
-    callbacks: Sequence[Record] = ()
+    source: Record = dataclasses.field(default_factory=dict, repr=False)
+    predictions: Arrays = dataclasses.field(default_factory=dict, repr=False)
+    callbacks: Sequence[Record] = dataclasses.field(default=(), repr=False)
     class_names: Sequence[str] = ()
     directory: Path | None = dataclasses.field(default=None, compare=False)
     custom_objects: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
@@ -66,6 +67,12 @@ class Ticket:
         """Remaining / prunable weights, of the original network."""
         remaining = sum(int(mask.sum()) for mask in self.masks.values())
         return remaining / sum(mask.size for mask in self.masks.values())
+
+    @property
+    def stored_bytes(self) -> int:
+        """The size of the network's weights, in bytes."""
+        sizes = (sum(x.nbytes for x in found.values()) for found in (self.trained, self.rewind))
+        return max(sizes)
 
     @property
     def digest(self) -> str:
@@ -125,7 +132,7 @@ class Ticket:
         return network
 
     def _plain(self, custom_objects: Mapping[str, Any] | None) -> "keras.Model":
-        return from_architecture(self.architecture, self._known(custom_objects))
+        return from_architecture(self.architecture, self._known(custom_objects), self.stored_bytes)
 
     def _known(self, custom_objects: Mapping[str, Any] | None) -> dict[str, Any]:
         return {**self.custom_objects, **(custom_objects or {})}
@@ -167,15 +174,27 @@ def architecture_of(model: "keras.Model") -> str:
 
 
 def from_architecture(
-    architecture: str, custom_objects: Mapping[str, Any] | None = None
+    architecture: str,
+    custom_objects: Mapping[str, Any] | None = None,
+    stored: int | None = None,
 ) -> "keras.Model":
-    """The plain model of a configuration, with fresh weights; see `Ticket.model`."""
+    """The plain model of a configuration, with fresh weights; see `Ticket.model`.
+
+    Args:
+      architecture: see `Ticket`.
+      custom_objects: see `Ticket.model`.
+      stored: the size of the weights that are stored with it; a larger model is refused.
+    """
     with keras.utils.custom_object_scope(dict(custom_objects or {})):
-        check_config(json.loads(architecture))
+        config = check_config(json.loads(architecture))
         try:
-            return with_free_batch(keras.models.model_from_json(architecture))
-        except (TypeError, ValueError) as error:
-            line = str(error).strip().splitlines()[0]
+            with no_more_variables_than(stored, "the ticket"):
+                return with_free_batch(keras.models.model_from_json(json.dumps(config)))
+        except UsageError:
+            raise
+        except Exception as error:
+            # A changed configuration can raise any exception in Keras.
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UsageError(
                 f"the ticket's model cannot be built: {line} (a custom class or function: {FIX})"
             ) from error

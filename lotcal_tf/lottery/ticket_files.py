@@ -1,7 +1,7 @@
 """The files of a stored ticket, read and verified. No TensorFlow here."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,26 @@ from lotcal_tf.files import sha256_of
 
 # One safetensors file each.
 TENSORS = ("masks", "rewind", "trained", "predictions")
+
+
+def _is_row(value: object) -> bool:
+    """Whether a value is a row of a table: texts, numbers or nothing by name."""
+    return isinstance(value, dict) and all(
+        isinstance(cell, str | int | float | None) for cell in value.values()
+    )
+
+
+# The entries of `ticket.json`, each with a check of its value; None: it is missing.
+_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "level": lambda value: type(value) is int and value >= 0,
+    "sha256": lambda value: isinstance(value, dict),
+    "record": _is_row,
+    "history": lambda value: isinstance(value, list) and all(map(_is_row, value)),
+    "architecture": lambda value: isinstance(value, dict) and isinstance(value.get("config"), dict),
+    "input_range": lambda value: isinstance(value, int | float | None),
+    "callbacks": lambda value: isinstance(value, list | None),
+    "class_names": lambda value: value is None or all(isinstance(name, str) for name in value),
+}
 
 
 def read_header(directory: Path) -> dict[str, Any]:
@@ -34,8 +54,9 @@ def read_header(directory: Path) -> dict[str, Any]:
         raise
     except (OSError, ValueError) as error:
         raise DamagedTicket(_damaged(path)) from error
-    if "sha256" not in header:
-        raise DamagedTicket(_damaged(path))
+    wrong = next((name for name, holds in _FIELDS.items() if not holds(header.get(name))), None)
+    if wrong is not None:
+        raise DamagedTicket(_damaged(path, f"has no valid entry {wrong}"))
     if level_of(directory) not in (None, header["level"]):
         raise DamagedTicket(_damaged(path, f"is that of level {header['level']}"))
     if "run" in header and header["run"] != _run_id(directory, header["run"]):
@@ -92,13 +113,29 @@ def read_tensors(
     for name in names:
         path = directory / f"{name}.safetensors"
         try:
-            content = path.read_bytes()
+            content = path.read_bytes() if path.is_file() else b""
         except OSError as error:
             raise DamagedTicket(_damaged(path)) from error
         if hashlib.sha256(content).hexdigest() != header["sha256"].get(name):
             raise DamagedTicket(_damaged(path))
-        tensors[name] = safetensors.numpy.load(content)
+        try:
+            tensors[name] = safetensors.numpy.load(content)
+        except Exception as error:
+            # The library has an exception class of its own, and raises others for unknown types.
+            raise DamagedTicket(_damaged(path, "is not a valid safetensors file")) from error
+    _check_masks(directory, tensors)
     return tensors
+
+
+def _check_masks(directory: Path, tensors: Mapping[str, Mapping[str, NDArray]]) -> None:
+    """Checks that masks are booleans of the shapes of their weights: others would be broadcast."""
+    for path, mask in tensors.get("masks", {}).items():
+        weights = [tensors.get(kind, {}).get(path) for kind in ("rewind", "trained")]
+        if mask.dtype != bool or any(x is not None and x.shape != mask.shape for x in weights):
+            problem = (
+                f"has a mask of shape {mask.shape} for {path!r}, which does not fit its weight"
+            )
+            raise DamagedTicket(_damaged(directory / "masks.safetensors", problem))
 
 
 def read_predictions(directory: Path, split: str) -> tuple[NDArray, NDArray]:

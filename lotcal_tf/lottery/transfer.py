@@ -227,7 +227,9 @@ def with_classes(ticket: Ticket, classes: int, seed: int) -> Ticket:
     """
     if _classes(ticket) == classes:
         return ticket
-    output = masking.output_layer(from_architecture(ticket.architecture))
+    output = masking.output_layer(
+        from_architecture(ticket.architecture, stored=ticket.stored_bytes)
+    )
     config = json.loads(ticket.architecture)
     layer = dict(_layers(config))[output]
     width = next((key for key in ("units", "filters") if key in layer["config"]), None)
@@ -273,7 +275,7 @@ def with_redrawn_weights(ticket: Ticket, seed: int) -> Ticket:
 
     Frozen layers keep their weights.
     """
-    model = from_architecture(ticket.architecture)
+    model = from_architecture(ticket.architecture, stored=ticket.stored_bytes)
     drawn = masking.values(redraw(model, seed, "redrawn_weights", ticket.level))
     kept = {name: ticket.rewind[name] for name in masking.frozen_weights(model)}
     return dataclasses.replace(ticket, rewind=drawn | kept)
@@ -281,7 +283,7 @@ def with_redrawn_weights(ticket: Ticket, seed: int) -> Ticket:
 
 def check_shape(ticket: Ticket, shape: Sequence[int]) -> None:
     """Raises UsageError if the ticket's model takes inputs of another shape; lists the differences."""
-    takes = specs_of(from_architecture(ticket.architecture))
+    takes = specs_of(from_architecture(ticket.architecture, stored=ticket.stored_bytes))
     if not misfit(takes, shape):
         return
     if len(takes) > 1:
@@ -325,7 +327,7 @@ def _rates(ticket: Ticket) -> list[float]:
 
 
 def _classes(ticket: Ticket) -> int:
-    return int(from_architecture(ticket.architecture).output_shape[-1])
+    return int(from_architecture(ticket.architecture, stored=ticket.stored_bytes).output_shape[-1])
 
 
 def _text(config: dict[str, Any]) -> str:

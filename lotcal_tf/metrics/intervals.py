@@ -10,7 +10,7 @@ from lotcal_tf.metrics.bins import bin_index, checked_bins
 from lotcal_tf.metrics.classification import DEFAULT_BINS, checked, log_softmax
 
 LEVEL = 0.99
-_MEANS = ("accuracy", "nll", "brier")  # metrics that are means over examples
+_MEANS = ("accuracy", "nll", "brier", "overconfidence")  # metrics that are means over examples
 _DRAWS = 1000
 _AT_ONCE = 50  # draws in one matrix product
 
@@ -32,10 +32,14 @@ class Interval:
 def paired_intervals(
     labels: ArrayLike, first: ArrayLike, second: ArrayLike, *, bins: int = DEFAULT_BINS
 ) -> dict[str, Interval]:
-    """By how much the second classifier's accuracy, NLL, Brier score and ECE exceed the first's.
+    """By how much the second classifier's metrics exceed the first's.
+
+    They are accuracy, NLL, Brier score, ECE, and over-confidence: mean confidence minus accuracy.
+    That one is much more precise than the ECE, since chance in the labels cancels: if both predict the
+    same classes, only confidences count.
 
     The 99 % intervals are d ± 2.576 s, where d is the difference on the N examples and s its standard
-    error. For accuracy, NLL and Brier score, d is a mean of differences per example, and s is their
+    error. For all but the ECE, d is a mean of differences per example, and s is their
     standard deviation / sqrt(N). The ECE is not a mean: s is the standard deviation of the difference
     over 1,000 bootstrap draws of N examples, on each of which both classifiers are measured (Efron &
     Tibshirani 1993, chapters 6 and 13). Only what differs between the classifiers counts in both
@@ -51,7 +55,7 @@ def paired_intervals(
         bins: number of bins of the ECE.
 
     Returns:
-        The intervals by `accuracy`, `nll`, `brier` and `ece`, in units of the metric.
+        The intervals by `accuracy`, `nll`, `brier`, `overconfidence` and `ece`, in units of the metric.
     """
     (y, _), _ = checked(labels, first), checked(labels, second)
     bins = checked_bins(bins)
@@ -75,7 +79,7 @@ def paired_intervals(
 def _terms(
     labels: NDArray, logits: ArrayLike, bins: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What each example adds to the metrics: `(N, 3)` values of `_MEANS`, and `(N, bins)` gaps.
+    """What each example adds to the metrics: `(N, 4)` values of `_MEANS`, and `(N, bins)` gaps.
 
     A gap is confidence minus correctness, and stands in the column of the example's bin.
     """
@@ -87,7 +91,7 @@ def _terms(
     sure = p.max(axis=1)
     gaps = np.zeros((len(z), bins))
     gaps[rows, bin_index(sure, bins)] = sure - correct
-    return np.stack([correct, -log_p[rows, labels], brier], axis=1), gaps
+    return np.stack([correct, -log_p[rows, labels], brier, sure - correct], axis=1), gaps
 
 
 def _resampled_sums(terms: NDArray[np.float64]) -> NDArray[np.float32]:

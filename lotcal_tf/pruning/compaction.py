@@ -40,8 +40,8 @@ class Compaction:
     """
 
     model: "keras.Model"
-    before: dict[str, tuple[int, ...]]
-    after: dict[str, tuple[int, ...]]
+    before: dict[str, tuple[int, ...]] = dataclasses.field(repr=False)
+    after: dict[str, tuple[int, ...]] = dataclasses.field(repr=False)
     inputs_kept: int | None
 
 

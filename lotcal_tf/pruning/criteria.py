@@ -37,11 +37,11 @@ class State:
       round: number of the round, from 0.
     """
 
-    weights: Mapping[str, NDArray]
-    masks: Masks
-    rewind: Mapping[str, NDArray]
-    network: Callable[[], "keras.Model"]
-    gradient: Callable[[str], Mapping[str, NDArray]]
+    weights: Mapping[str, NDArray] = dataclasses.field(repr=False)
+    masks: Masks = dataclasses.field(repr=False)
+    rewind: Mapping[str, NDArray] = dataclasses.field(repr=False)
+    network: Callable[[], "keras.Model"] = dataclasses.field(repr=False)
+    gradient: Callable[[str], Mapping[str, NDArray]] = dataclasses.field(repr=False)
     seed: int
     level: int
     round: int = 0

@@ -18,6 +18,7 @@ from lotcal_tf.data.splits import Split, share
 from lotcal_tf.errors import FieldError
 from lotcal_tf.inputs import cast, padded, specs_of
 from lotcal_tf.seeds import draw_seed, step_seed
+from lotcal_tf.training import programs
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 
 # After this many steps control returns to Python, which updates progress and handles Ctrl-C. That
@@ -110,7 +111,7 @@ class CompiledLoop:
 
     Attributes:
       run_steps: the compiled function. It runs steps of a block.
-      compilations: how many times `run_steps` was traced, and so compiled.
+      compilations: how many times `run_steps` was traced, and so compiled; see `programs` for when not.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class CompiledLoop:
             block = padded(block, rows - block[1].shape[0])
             for begin, stop in step_ranges(max(start, first), end, most, pause_at):
                 bounds = tf.constant([begin - start, stop - start, start], tf.int32)
-                added, place, failed = self.run_steps(block, bounds, epoch_seed)
+                added, place, failed = programs.call(self.run_steps, block, bounds, epoch_seed)
                 sums = {name: total + float(added[name]) for name, total in sums.items()}
                 step = start + int(place)
                 means = {name: total / (step - first) for name, total in sums.items()}

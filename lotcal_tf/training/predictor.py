@@ -11,6 +11,7 @@ from lotcal_tf.data.splits import Split
 from lotcal_tf.inputs import cast, padded, specs_of
 from lotcal_tf.models.stateless_dropout import Passes
 from lotcal_tf.seeds import named_seed, step_seed
+from lotcal_tf.training import programs
 
 # How many examples are predicted at once: many for dense networks, fewer for convolutional ones,
 # whose feature maps need more memory.
@@ -64,5 +65,6 @@ class Predictor:
             # A smaller batch is padded to the next power of 2: few shapes, so few compilations.
             size = min(self.batch_size, 1 << (count - 1).bit_length())
             all_labels.append(labels.numpy())
-            all_logits.append(self.logits(padded(inputs, size - count))[:count])
+            logits = programs.call(self.logits, padded(inputs, size - count))
+            all_logits.append(logits[:count])
         return np.concatenate(all_labels), np.concatenate([logits.numpy() for logits in all_logits])

@@ -299,6 +299,7 @@ BAD = {
         "severities": [None, [0], [6], [1.5], ["x"], [], {}, 10**5000, [True], b"1"],
         "unseen": [None, 1, ["../x"], [1], {"a": X}, b"x", [""], "a\0", [None]],
         "input_range": [*NOT_NUMBERS, 0],
+        "trust_saved_model": NOT_FLAGS,
         "custom_objects": NOT_OBJECTS,
         "progress": NOT_FLAGS,
         "config": [1, b"x", {}, "nowhere", LONG_NAME, ""],
@@ -329,7 +330,7 @@ BAD = {
         "shared_axes": [1, "x", [1.5], ["a"], None, {}],
     },
     "Strategy": {"network": [None, 1, "x", object(), keras.Model], "given": [{"nonsense": 1}]},
-    "Tolerance": {n: [*NOT_NUMBERS, float("inf")] for n in ("exact", "accuracy", "ece")},
+    "Tolerance": {n: [*NOT_NUMBERS, float("inf")] for n in ("exact", "accuracy", "ece", "logits")},
     "draw_seed": {"use": [None, 1, b"x", [], {}]},
     "hyperparameter": {
         "default": [{}, [], object(), len, b"x", 1j],

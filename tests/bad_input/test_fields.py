@@ -124,6 +124,7 @@ BAD = {
     "plan": ["jit"],
     "distribute": ["cluster"],
     "checkpoint_minutes": ["-1", "1e39"],
+    "threads": ["-1", "1000000000000"],
     "out": [
         *(LONG_NAME, LONG_PATH, WithData("/dev/null"), WithData("/dev/null/x"), WithData("/proc")),
         *(

@@ -38,6 +38,7 @@ BAD = {
         "scaled": SWITCH,
         "custom_objects": CUSTOM,
         "json": SWITCH,
+        "trust_saved_model": SWITCH,
     },
     "export": {
         "run": [*PATHS, "nowhere", "/dev/null", "/proc", ".", "*?[\\"],
@@ -49,6 +50,7 @@ BAD = {
         "float_tolerance": NUMBERS,
         "accuracy_tolerance": NUMBERS,
         "ece_tolerance": NUMBERS,
+        "logit_tolerance": NUMBERS,
         "license": TEXTS,
         "custom_objects": CUSTOM,
         "seconds": [*NUMBERS, "1e9"],

@@ -105,6 +105,8 @@ VARIABLES = {
     ),
     # TensorFlow's own: a bad value counts as 0.
     "TF_CPP_MIN_LOG_LEVEL": (["--epochs=0"], ["", "x", "-1", "9" * 100], False),
+    "TF_NUM_INTRAOP_THREADS": (["--epochs=0"], ["", "x", "-1", "9" * 100], False),
+    "XDG_STATE_HOME": (["--epochs=0"], ["", "nowhere", "/dev/null"], False),
 }
 
 

@@ -52,8 +52,18 @@ CANDIDATES = {
     str: ("step:3", "lenet_10", "own_module:Class", "digits"),
 }
 # No result depends on them; of a ticket, it depends on what is in it, not on where it lies.
-NO_RESULT = {"data_dir", "distribute", "levels", "ticket", "export_logits", "plan", "out"}
-NO_RESULT |= {"on_unhealthy", "checkpoint_minutes"}
+NO_RESULT = {
+    "checkpoint_minutes",
+    "data_dir",
+    "distribute",
+    "levels",
+    "on_unhealthy",
+    "ticket",
+    "export_logits",
+    "plan",
+    "out",
+    "threads",
+}
 METHODS = [("calib", name) for name in STRATEGIES] + [("criterion", name) for name in CRITERIA]
 DEPENDENT = [name for name, field in FIELDS.items() if field.metadata["only_with"]]
 

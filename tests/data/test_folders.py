@@ -143,6 +143,28 @@ def test_images_are_resized_once_without_aliasing(tmp_path):
             assert min(np.abs(image - other).max() for other in expected) <= 1
 
 
+def test_resized_values_are_rounded_and_not_cut_off(tmp_path):
+    for number, name in enumerate("abab"):
+        row = [10, 11, 11, 12] if number % 2 else [7, 8, 200, 203]
+        image = Image.fromarray(np.uint8([row, row]))
+        (tmp_path / name).mkdir(exist_ok=True)
+        image.save(tmp_path / name / f"{number}.png")
+    dataset = load(tmp_path, image_size=(2, 2), test_size=1, validation_size=1)
+    found = [x for split in dataset.named_splits().values() for x, _ in [next(split.in_order(2))]]
+    values = np.concatenate([x.numpy() for x in found]).astype(int)[..., 0]
+    # The bilinear filter is twice as wide: three pixels count, 3 : 3 : 1 from the border.
+    wanted = {
+        round((3 * 7 + 3 * 8 + 200) / 7): round((8 + 3 * 200 + 3 * 203) / 7),  # 35, 173.86
+        round((3 * 10 + 3 * 11 + 11) / 7): round((11 + 3 * 11 + 3 * 12) / 7),  # 10.57, 11.43
+    }
+    assert wanted == {35: 174, 11: 11}
+    assert len(values) == 4
+    for image in values:
+        np.testing.assert_array_equal(
+            image, [list(pair) for pair in wanted.items() if pair[0] == image[0, 0]] * 2
+        )
+
+
 def test_a_size_that_images_have_changes_no_pixel(images):
     assert numbers(load(images, image_size=SIZE).train) == numbers(load(images).train)
 

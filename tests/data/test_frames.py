@@ -191,3 +191,12 @@ def test_a_missing_package_is_named_with_its_extra(path, monkeypatch):
         UsageError, match=r"pandas cannot be imported.*pip install 'lotcal-tf\[tables\]'"
     ):
         load(path)
+
+
+def test_bytes_stay_bytes_only_where_every_column_holds_them():
+    bytes_only = pandas.DataFrame({"a": np.uint8([1, 2]), "b": np.uint8([3, 255])})
+    assert frames.features(bytes_only, "x").dtype == np.uint8
+    mixed = bytes_only.assign(c=[0.5, 1.5])
+    found = frames.features(mixed, "x")
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, [[1, 3, 0.5], [2, 255, 1.5]])

@@ -373,3 +373,33 @@ def test_static_batches_are_ambiguous_without_the_models_shape():
         with pytest.raises(UsageError, match="can be a batch of [13] or one example") as error:
             dataset(data, shape=None)
         assert "drop_remainder" in str(error.value)
+
+
+TWO = {"a": tf.TensorSpec((None, *SHAPE)), "b": tf.TensorSpec((None, 4))}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_splits_have_several_inputs_in_one_form(streamed):
+    """By name or in order: a mixture is refused, by the forms of both."""
+    named, ordered = {"a": X, "b": FLAT}, (X, FLAT)
+    for train, test, words in (
+        (named, ordered, ("test inputs are a tuple of 2", "dictionary with the names 'a', 'b'")),
+        (ordered, named, ("test inputs are a dictionary with the names 'a', 'b'", "tuple of 2")),
+    ):
+        pairs = [slices(part, Y) if streamed else (part, Y) for part in (train, test)]
+        experiment = Experiment(validation_size=3)
+        with pytest.raises(UsageError) as refused:
+            given.dataset(*pairs, None, experiment, classes=CLASSES, takes=TWO)
+        assert all(word in str(refused.value) for word in words)
+        assert "\n" not in str(refused.value)
+        for part in pairs:
+            given.dataset(part, part, None, experiment, classes=CLASSES, takes=TWO)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"), [(["a", "b", "c"], ("a", "b", "c")), (["a", "b"], ()), (None, ())]
+)
+def test_class_names_of_a_pipeline_are_taken_if_there_is_one_per_class(names, wanted):
+    data = slices(X, Y)
+    data.class_names = names
+    assert given.class_names(data, CLASSES) == wanted

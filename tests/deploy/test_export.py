@@ -15,6 +15,7 @@ import pytest
 from lotcal_tf import metrics
 from lotcal_tf.compat import keras
 from lotcal_tf.config.sealed import seal, unseal
+from lotcal_tf.config.signature import is_signed
 from lotcal_tf.deploy import steps
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import export, exported
@@ -88,6 +89,7 @@ def test_the_comparison_is_recorded(done, ticket, examples, logits):
         if path.is_file() and path.name != "parity.json"
     }
     assert parity.pop("sha256") == sums
+    assert is_signed(sums, parity.pop("signature"))
     files = parity.pop("files")
     assert parity == {
         "ticket": ticket.digest,

@@ -39,7 +39,7 @@ def run(ticket, make_ticket, tmp_path_factory):
     [("export/saved_model", "saved_model"), ("export/ticket.tflite", "tflite")],
 )
 def test_a_file_is_run_by_its_own_runtime(run, place, kind, inputs, logits):
-    opened = open_model(run / place)
+    opened = open_model(run / place, trust_saved_model=True)
     assert (opened.path, opened.kind, opened.ticket) == (run / place, kind, None)
     (spec,) = opened.runner.inputs.values()
     assert (spec.shape[1:], spec.dtype, opened.runner.classes) == ((4, 2), "float32", 3)
@@ -47,6 +47,11 @@ def test_a_file_is_run_by_its_own_runtime(run, place, kind, inputs, logits):
     np.testing.assert_allclose(opened.runner(inputs, 10), logits, rtol=1e-5, atol=1e-5)
     with pytest.raises(UsageError, match="only tickets have one"):
         opened.temperature()
+
+
+def test_a_saved_model_of_others_is_not_loaded(run):
+    with pytest.raises(UsageError, match=r"a program .*--trust_saved_model"):
+        open_model(run / "export" / "saved_model")
 
 
 def test_a_ticket_is_its_trained_network(run, make_ticket, inputs):

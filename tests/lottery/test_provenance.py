@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -47,6 +48,7 @@ def test_realised_figures_by_hand(chain):
         "prunable": 48 + 18,
         "remaining_at_start": 48 + 18,
         "plan": "graph",
+        "threads": len(os.sched_getaffinity(0)),
         "replicas": 1,
     }
 

@@ -6,12 +6,14 @@ import keras as keras3
 import numpy as np
 import pytest
 
+from lotcal_tf import api
 from lotcal_tf.compat import keras
-from lotcal_tf.config.recipes import resolve
-from lotcal_tf.data.arrays import from_arrays
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.recipes import recipe_directory, resolve
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.run import run_experiment
-from lotcal_tf.lottery.task import FileTask, GivenTask
+from lotcal_tf.lottery.task import GivenModelTask, GivenTask
+from lotcal_tf.models.given import GivenModel
 
 DRAW = np.random.default_rng(0)
 DATA = DRAW.normal(size=(40, 4)).astype("float32"), DRAW.integers(0, 3, 40)
@@ -26,7 +28,7 @@ def network(found, units=10, **names):
 
 
 def task_of(path, **fields):
-    return FileTask(resolve({"dataset": "digits", "model": str(path)} | fields))
+    return GivenModelTask(resolve({"dataset": "digits", "model": str(path)} | fields))
 
 
 @pytest.mark.parametrize("found", [keras, keras3])
@@ -50,8 +52,7 @@ def test_a_keras3_model_built_again_is_the_same(tmp_path):
         given = keras3.Input((4,))
         trunk = keras3.Sequential([keras3.layers.Dense(5, activation="relu")])
         model = keras3.Model(given, keras3.layers.Dense(3)(trunk(given + 1.0)))
-        dataset = from_arrays(DATA, DATA, classes=3, validation_size=None, seed=0)
-        return GivenTask(resolve({}), model, dataset).experiment.model
+        return GivenTask(Experiment(), GivenModel.of(model), DATA, DATA).experiment.model
 
     assert experiment() == experiment()
 
@@ -69,9 +70,82 @@ def test_the_outputs_of_a_file_are_the_classes_of_the_data(units, words, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_fields_of_built_in_networks_are_refused_beside_a_file(tmp_path):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"initializer": "kaiming_normal"},
+        {"input_mean": (0.5,), "input_std": (1.0,)},
+        {"precision": "mixed_bfloat16"},
+        {"calib": "vwcc", "dropout_rate": 0.2},
+        {"calib": "vwcc", "dropout_at": "head"},
+    ],
+    ids=lambda fields: list(fields)[-1],
+)
+def test_fields_of_built_in_networks_are_refused_beside_a_model(fields, tmp_path):
     network(keras3).save(tmp_path / "a.keras")
-    with pytest.raises(FieldError, match="initializer=.*built-in"):
-        task_of(tmp_path / "a.keras", initializer="kaiming_normal")
+    with pytest.raises(FieldError, match="built-in") as refused:
+        task_of(tmp_path / "a.keras", **fields)
+    assert refused.value.field in fields
+    with pytest.raises(FieldError, match="built-in"):
+        api.find_tickets(network(keras), dataset="digits", out=tmp_path / "run", **fields)
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipes_may_set_fields_of_built_in_networks():
+    fields = resolve({"dataset": "folder"}), resolve({"dataset": "folder"}, own_model=True)
+    assert [f.initializer for f in fields] == ["kaiming_normal", "glorot_normal"]
+
+
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(FieldError, match="missing.keras: there is no such file"):
         task_of(tmp_path / "missing.keras")
+
+
+@pytest.mark.parametrize("found", [keras, keras3])
+def test_a_model_on_named_data_is_the_experiment_of_its_file(found, tmp_path):
+    model = network(found, name="mine")
+    model.save(tmp_path / "a.keras")
+    fields = {"dataset": "digits", "epochs": 1, "levels": 1, "plan": "graph", "progress": False}
+    run = api.find_tickets(model, out=tmp_path / "run", **fields)
+    assert run.ticket(1).density < 1
+    again = api.find_tickets(tmp_path / "a.keras", out=tmp_path / "run", **fields)
+    assert again.found == 2
+    recipe = api.find_tickets(
+        model, out=tmp_path / "run", config=recipe_directory() / "digits.toml",
+        **{name: value for name, value in fields.items() if name != "dataset"},
+    )  # fmt: skip
+    assert recipe.found == 2
+    # What is measured is the test split of the named data.
+    assert api.measure_model(run).metrics["accuracy"] == pytest.approx(
+        run.selected.record["test_accuracy"]
+    )
+
+
+def test_a_model_on_images_in_folders(tmp_path):
+    for number, name in enumerate(("cat", "dog")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for place in range(10):
+            image = np.full((8, 8, 1), 100 * number + place, "uint8")
+            keras.utils.save_img(tmp_path / "photos" / name / f"{place}.png", image, scale=False)
+    fields = {"epochs": 1, "levels": 1, "plan": "graph", "progress": False, "batch_size": 4}
+    fields["exclude_output"] = False  # the recipe's True would leave nothing to prune
+    run = api.find_tickets(
+        network(keras, 2),
+        dataset="folder",
+        data_dir=tmp_path / "photos",
+        out=tmp_path / "run",
+        **fields,
+    )
+    done = api.export_ticket(run, formats=["float32"], seconds=0)
+    assert (done.directory / "labels.txt").read_text().split() == ["cat", "dog"]
+    with pytest.raises(UsageError, match="10 outputs.*2 classes"):
+        api.find_tickets(
+            network(keras, 10), dataset="folder", data_dir=tmp_path / "photos", out=tmp_path / "b"
+        )
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_ticket_brings_its_model(tmp_path):
+    with pytest.raises(FieldError, match="determined by the ticket") as refused:
+        api.find_tickets(network(keras), dataset="digits", ticket=tmp_path)
+    assert refused.value.field == "model"

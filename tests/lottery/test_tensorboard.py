@@ -1,5 +1,9 @@
 """The TensorBoard log, read back as TensorBoard reads it."""
 
+import dataclasses
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -112,6 +116,49 @@ def test_the_reliability_diagram_is_an_image_of_the_test_split(log):
     np.testing.assert_array_equal(tf.io.decode_png(png).numpy(), expected)
 
 
+def test_each_level_has_a_file_of_its_own(log):
+    files = sorted((log.chain.store.directory / "tensorboard").iterdir())
+    assert [path.suffix for path in files] == [".level_00", ".level_01", ".level_02"]
+    for level, path in enumerate(files):
+        events = EventAccumulator(str(path), size_guidance={"tensors": 0})
+        events.Reload()
+        assert [event.step for event in events.Tensors("level/density")] == [level]
+        epochs = [event.step for event in events.Tensors("epoch/val_loss")]
+        assert epochs == [2 * level, 2 * level + 1]
+
+
+def test_the_file_of_a_level_of_mnists_size_has_at_most_two_megabytes(log, tmp_path):
+    draw = np.random.default_rng(0)
+    shapes = {"a/kernel": (784, 300), "b/kernel": (300, 100), "c/kernel": (100, 10)}
+    trained = {name: draw.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+    masks = {name: draw.random(shape) < 0.8 for name, shape in shapes.items()}
+    ticket = dataclasses.replace(log.chain.store.read(1), trained=trained, masks=masks)
+    logits = draw.normal(size=(10_000, 10)).astype("float32")
+    board = TensorBoardLog(tmp_path / "tensorboard", HPARAMS, bins=15)
+    board.on_start(1, [], 0)
+    for epoch in range(160):
+        board.on_progress(Progress(1, 0, 1, 2, Epoch(1, epoch, 0.5, 0.25, 0.75, 0.0)))
+    board.on_level(ticket, {"test": (draw.integers(0, 10, 10_000), logits)})
+    board.on_end()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    assert file.stat().st_size < 2_000_000
+
+
+def test_a_log_leaves_no_file_open(log, tmp_path):
+    def opened():
+        links = Path("/proc/self/fd").iterdir()
+        return [path for path in map(os.path.realpath, links) if str(tmp_path) in path]
+
+    board = TensorBoardLog(tmp_path, HPARAMS, bins=5)
+    board.on_start(1, [], 0)
+    board.on_progress(Progress(0, 0, 1, 2, Epoch(0, 1, 0.5, 0.25, 0.75, 0.0)))
+    board.on_level(log.chain.store.read(0), {"val": log.chain.predictions[0]["val"]})
+    board.on_progress(Progress(1, 0, 1, 2, Epoch(1, 1, 0.5, 0.25, 0.75, 0.0)))
+    board.on_end()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert opened() == []
+
+
 def test_without_a_test_split_the_diagram_is_of_validation(log, tmp_path):
     board = TensorBoardLog(tmp_path / "tensorboard", HPARAMS, bins=5)
     board.on_start(1, [], 0)
@@ -128,3 +175,11 @@ def test_the_hparams_plugin_has_every_field(log):
     found = {n: getattr(v, v.WhichOneof("kind")) for n, v in session.hparams.items()}
     assert found == HPARAMS | {"lr_drops": "[]", "out": "None"}
     assert session.group_name == "run7"
+
+
+def test_a_run_goes_on_without_a_log_that_cannot_be_written(begin, tmp_path, capfd):
+    (tmp_path / "tensorboard").write_text("a file where the directory should be")
+    board = TensorBoardLog(tmp_path / "tensorboard" / "log", HPARAMS, bins=5)
+    assert len(begin(tmp_path / "run", observers=[board], levels=1).run().tickets()) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if "TensorBoard" in line]
+    assert len(lines) == 1 and str(tmp_path / "tensorboard") in lines[0]

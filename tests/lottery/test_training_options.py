@@ -48,6 +48,23 @@ class Counting(keras.callbacks.Callback):
         self.levels = state["levels"]
 
 
+class Patient(keras.callbacks.Callback):
+    """Stops every level after two epochs: what it counts within a level is its state."""
+
+    def on_train_begin(self, logs=None):
+        self.epochs = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs += 1
+        self.model.stop_training = self.epochs == 2
+
+    def state_dict(self):
+        return {"epochs": getattr(self, "epochs", 0)}
+
+    def load_state_dict(self, state):
+        self.epochs = state["epochs"]
+
+
 class Halving(keras.callbacks.Callback):
     """Sets the learning rate after each epoch; it carries nothing over levels."""
 
@@ -92,6 +109,7 @@ OPTIONS = {
     "instance, late": {"optimizer": averaging_adamw, "rewind": "step:5"},
     "schedule": {"lr": lambda: keras.optimizers.schedules.CosineDecay(0.1, 9)},
     "callback": {"callbacks": lambda: [Counting()]},
+    "callback, within": {"callbacks": lambda: [Patient()]},
     "rate": {"callbacks": lambda: [Halving()], "lr": 0.05},
     "plateau": {"callbacks": lambda: [keras.callbacks.ReduceLROnPlateau(patience=1)], "lr": 0.5},
     "stream": {"memory_limit_mb": 0, "shuffle_buffer": 7},

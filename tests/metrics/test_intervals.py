@@ -12,12 +12,18 @@ LABELS = np.where(DRAW.random(300) < 0.7, LOGITS.argmax(1), DRAW.integers(0, 5, 
 OTHERS = LOGITS * 1.1 + DRAW.normal(size=LOGITS.shape) * 0.3
 
 
+def overconfidence(labels, logits):
+    predicted, confidence = metrics.confidence(logits)
+    return confidence.mean() - (predicted == labels).mean()
+
+
 def test_differences_are_those_of_the_metrics():
     found = metrics.paired_intervals(LABELS, LOGITS, OTHERS, bins=7)
-    assert list(found) == ["accuracy", "nll", "brier", "ece"]
+    assert list(found) == ["accuracy", "nll", "brier", "overconfidence", "ece"]
     for name, interval in found.items():
         options = {"bins": 7} if name == "ece" else {}
-        before, after = (getattr(metrics, name)(LABELS, z, **options) for z in (LOGITS, OTHERS))
+        metric = overconfidence if name == "overconfidence" else getattr(metrics, name)
+        before, after = (metric(LABELS, z, **options) for z in (LOGITS, OTHERS))
         assert interval.difference == pytest.approx(after - before, abs=1e-12)
         middle = (interval.low + interval.high) / 2
         assert middle == pytest.approx(interval.difference, abs=1e-12)
@@ -31,6 +37,7 @@ def test_means_have_the_interval_of_paired_differences():
             "accuracy": logits.argmax(1) == LABELS,
             "nll": -np.log((p * truth).sum(1)),
             "brier": ((p - truth) ** 2).sum(1),
+            "overconfidence": p.max(1) - (logits.argmax(1) == LABELS),
         }
 
     found = metrics.paired_intervals(LABELS, LOGITS, OTHERS)

@@ -321,6 +321,12 @@ def test_other_outputs_are_refused():
         from_keras3(custom_model(), ROWS, {"Scale": Doubled})
 
 
+def test_outputs_that_are_not_finite_are_refused():
+    model = keras3.Sequential([keras3.Input((4,)), keras3.layers.Dense(3)])
+    with pytest.raises(UsageError, match="differ by nan"):
+        from_keras3(model, np.full((2, 4), np.nan, "float32"))
+
+
 def test_a_registered_class_is_found():
     keras3.saving.register_keras_serializable("tests_keras3")(Scale)
     keras.saving.register_keras_serializable("tests_keras3", "Scale")(LegacyScale)

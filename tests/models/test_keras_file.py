@@ -40,6 +40,20 @@ def test_the_model_comes_back_in_its_keras(found, version, tmp_path):
     np.testing.assert_array_equal(np.asarray(back(ROWS)), np.asarray(model(ROWS)))
 
 
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("found", [keras, keras3])
+def test_an_h5_file_comes_back_in_its_keras(found, tmp_path):
+    given = found.Input((4,))
+    inner = found.Sequential([found.Input((3,)), found.layers.Dense(3)], name="inner")
+    inner.compile("adam", "mse")
+    model = found.Model(given, inner(found.layers.Dense(3, "relu")(given)))
+    model.compile("adam", "mse")
+    model.save(tmp_path / "a.h5")
+    back = read_model(tmp_path / "a.h5")
+    assert isinstance(back, found.Model)
+    np.testing.assert_array_equal(np.asarray(back(ROWS)), np.asarray(model(ROWS)))
+
+
 @pytest.mark.parametrize("found", [keras, keras3])
 def test_code_is_refused(found, tmp_path):
     model = found.Sequential([found.Input((4,)), found.layers.Lambda(lambda x: x, name="odd")])
@@ -60,7 +74,7 @@ def test_a_class_that_is_not_registered_is_refused_until_it_is_passed(found, tmp
     kind = custom(found)
     model = found.Sequential([found.Input((4,)), kind(name="odd"), found.layers.Dense(2)])
     model.save(tmp_path / "a.keras")
-    with pytest.raises(UsageError, match=r"layer 'odd' \(Odd\) is not registered.*custom_objects"):
+    with pytest.raises(UsageError, match=r"layer 'odd' \(Odd\).*not registered.*custom_objects"):
         read_model(tmp_path / "a.keras")
     both = {"Odd": kind}
     assert type(read_model(tmp_path / "a.keras", both).get_layer("odd")) is kind
@@ -82,7 +96,6 @@ def operation(tmp_path):
         ('"math.abs"', '"io.read_file"', "tf.io.read_file"),
         ('"math.abs"', '"numpy_function"', "tf.numpy_function"),
         ('"TFOpLambda"', '"ClassMethod"', "ClassMethod.*code"),
-        ('"registered_name": "TFOpLambda"', '"__passive_serialization__": true', "code"),
         ('"keras.layers", "class_name": "InputLayer"', '"os", "class_name": "system"', "registered"),
         ('"keras.layers", "class_name": "InputLayer"',
          '"keras.utils", "class_name": "get_file"', "get_file.*registered"),

@@ -1,5 +1,6 @@
 import json
 
+import keras as keras3
 import pytest
 import tensorflow as tf
 
@@ -97,3 +98,64 @@ def test_a_connection_of_attention_is_not_a_function():
     given = keras.Input((4, 6))
     attended = keras.layers.MultiHeadAttention(2, 3)(given, value=given)
     check_config(json.loads(keras.Model(given, attended).to_json()))
+
+
+MADE_WITH = [(), (2,), (2, 2), ((2, 2),), (0.5,), ("relu",), ("ab,bc->ac", 4), (8, 4, 2)]
+HOLDING_CODE = {
+    "Lambda",
+    "DenseFeatures",
+    "TFSMLayer",
+    "TorchModuleWrapper",
+    "JaxLayer",
+    "FlaxLayer",
+}
+
+
+@pytest.mark.parametrize("found", [keras, keras3])
+def test_every_other_layer_of_keras_passes(found):
+    inside = [(found.layers.Dense(2),), (found.layers.LSTM(2),), ([found.layers.LSTMCell(2)],)]
+    checked = set()
+    for name, kind in vars(found.layers).items():
+        if not (isinstance(kind, type) and issubclass(kind, found.layers.Layer)):
+            continue
+        for arguments in (*MADE_WITH, *inside):
+            try:
+                config = found.saving.serialize_keras_object(kind(*arguments))
+            except Exception:
+                continue  # other arguments are needed
+            if name not in HOLDING_CODE:
+                check_config(json.loads(json.dumps(config)), of=found)
+                checked.add(name)
+            break
+    assert len(checked) > 120
+
+
+def test_layers_and_operations_of_keras_3_with_one_name_pass():
+    given = keras3.Input((4,))
+    x = keras3.layers.Softmax()(keras3.ops.softmax(given) + 1.0)
+    model = keras3.Model(given, keras3.ops.relu(keras3.layers.Dense(2)(x)[:, :1]))
+    config = json.loads(json.dumps(keras3.saving.serialize_keras_object(model)))
+    check_config(config, of=keras3)
+
+
+@pytest.mark.parametrize("name", ["Map", "WhileLoop", "Cond", "Scan"])
+def test_operations_that_call_functions_are_refused(name):
+    config = {"class_name": name, "module": "keras.src.ops.core", "config": {"name": "odd"}}
+    with pytest.raises(UsageError, match=f"'odd'.*{name}.*not registered"):
+        check_config([config], of=keras3)
+
+
+def test_a_registered_name_does_not_hide_another_class():
+    with keras.utils.custom_object_scope({"mine>Twice": Twice}):
+        config = {"class_name": "Twice", "registered_name": "mine>Twice", "config": {}}
+        check_config(config)
+        for kind in ("Lambda", "DropoutWrapper", "WideDeepModel"):
+            with pytest.raises(UsageError):
+                check_config({**config, "class_name": kind})
+
+
+def test_the_configuration_of_the_training_is_left_out():
+    config = {"class_name": "Dense", "config": {"compile_config": 1}, "compile_config": {"a": 1}}
+    assert check_config({"layers": [config]}) == {
+        "layers": [{"class_name": "Dense", "config": {"compile_config": 1}}]
+    }

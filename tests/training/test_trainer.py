@@ -417,6 +417,27 @@ def test_averages_are_measured_and_stay_and_the_training_goes_on_without_them(pl
         assert row.val_loss == pytest.approx(measured["val_loss"], rel=1e-4)
 
 
+def test_from_the_state_after_any_epoch_early_stopping_ends_at_the_same_one():
+    fields = {"lr": 0.5, "lr_drops": (), "epochs": 12, "momentum": 0.0, "early_stopping": 2}
+    whole, states = make_trainer(**fields), []
+    for progress in whole.train(0):
+        states += [progress.state] if progress.state else []
+    assert any(state.stopping["wait"] == 1 for state in states)
+    resumed = make_trainer(**fields)
+    for state in states:
+        assert resumed.accepts(state)
+        steps = [p.step for p in resumed.train(0, state=state)]
+        assert (steps[0] > state.epochs * STEPS, steps[-1]) == (True, progress.step)
+        assert_weights(resumed.network, masking.values(whole.network))
+
+
+def test_a_state_of_another_trainer_is_not_accepted():
+    state = next(p.state for p in make_trainer(momentum=0.9).train(0) if p.state)
+    assert make_trainer(momentum=0.9).accepts(state)
+    for other in ({"optimizer": "adam"}, {"early_stopping": 1}, {"ema": 0.5}):
+        assert not make_trainer(**other).accepts(state)
+
+
 def test_early_stopping_keeps_the_epoch_with_the_lowest_validation_nll():
     fields = {"lr": 0.5, "lr_drops": (), "epochs": 12, "momentum": 0.0}
     plain = [p.epoch.val_loss for p in make_trainer(**fields).train(0) if p.epoch is not None]
