@@ -283,6 +283,7 @@ ALLOWED = {
     "class_weight": {"dict"},
     "validation_size": {"None"},
     "test_size": {"None"},
+    "threads": {"None"},
     "data_dir": {"None"},
     "model": {"None"},
     "out": {"None"},
