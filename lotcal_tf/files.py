@@ -19,6 +19,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from lotcal_tf.errors import FieldError
+
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
 _TEMPORARY = re.compile(r"\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]{8}")  # after `.NAME`
 _TEMPORARY_NAME = re.compile(r"\.(?P<name>.+)" + _TEMPORARY.pattern)
@@ -228,6 +230,23 @@ def _one_at_a_time(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def usable_out(directory: Path) -> Iterator[None]:
+    """Inside it, an error of the file system says that another `out` should be chosen.
+
+    Raises:
+      DiskFull: there is no space.
+      FieldError: of `out`, for all other errors.
+    """
+    try:
+        with naming_size(directory):
+            yield
+    except DiskFull:
+        raise
+    except OSError as error:
+        raise FieldError("out", directory, f"{error.strerror}; choose another") from error
 
 
 def creation_problem(directory: Path) -> str | None:

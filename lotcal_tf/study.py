@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lotcal_tf.config import fields, flags
 from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
-from lotcal_tf.files import creation_problem, write_atomically
+from lotcal_tf.files import creation_problem, usable_out, write_atomically
 
 if TYPE_CHECKING:
     from lotcal_tf.analysis.runs import RecordedRun
@@ -62,12 +62,10 @@ def main(request: flags.Request) -> None:
     files["study.md"] = f"# Study\n\n{text}\n{pictures}".encode()
     content = json.dumps(study.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)
     files["study.json"] = content.encode() + b"\n"
-    try:
+    with usable_out(out):
         out.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             write_atomically(out / name, data)
-    except OSError as error:
-        raise FieldError("out", out, f"{error.strerror}; choose another") from error
     print(text)
     print("files written:", *(str(out / name) for name in sorted(files)), sep="\n  ")
 

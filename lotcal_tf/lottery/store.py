@@ -6,6 +6,7 @@ Tensors are stored as safetensors, everything else as JSON and CSV. The tables a
 tickets.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -25,7 +26,14 @@ from lotcal_tf.config.run_directory import (
 )
 from lotcal_tf.config.sealed import seal
 from lotcal_tf.errors import DamagedTicket, FieldError, NewerFormat, UsageError
-from lotcal_tf.files import creation_problem, flush, temporary, write_atomically, write_new
+from lotcal_tf.files import (
+    creation_problem,
+    flush,
+    temporary,
+    usable_out,
+    write_atomically,
+    write_new,
+)
 from lotcal_tf.lottery.checkpoints import Checkpoint, Checkpoints
 from lotcal_tf.lottery.lock import WriterLock
 from lotcal_tf.lottery.run_tables import as_csv
@@ -75,11 +83,9 @@ class RunStore:
         """
         if not self.writes or self._lock is not None:
             return
-        try:
+        with usable_out(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = WriterLock(self.directory, takeover)
-        except OSError as error:
-            raise FieldError("out", self.directory, f"{error.strerror}; choose another") from error
 
     def close(self) -> None:
         """Lets other processes write the directory."""
@@ -98,12 +104,9 @@ class RunStore:
           FieldError: the directory holds another run (the message names the fields that differ) or
             other files, or cannot be written to.
         """
-        try:
+        found: list[str] = []
+        with usable_out(self.directory), contextlib.suppress(FileNotFoundError):
             found = sorted(path.name for path in self.directory.iterdir() if not _is_empty(path))
-        except FileNotFoundError:
-            found = []
-        except OSError as error:
-            raise FieldError("out", self.directory, f"{error.strerror}; choose another") from error
         if "experiment.json" in found:
             self._check_record(run_id, identity)
         elif any(not name.startswith(".") for name in found) and not self._belongs_to(run_id):
@@ -214,7 +217,7 @@ class RunStore:
         if not self.writes:
             return
         self._check_lock()
-        try:
+        with usable_out(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             # First of all, so that tickets never lie under the record of another experiment.
             write_atomically(self.directory / "experiment.json", seal(experiment))
@@ -222,8 +225,6 @@ class RunStore:
             flush(self.directory)
             for left in self.tickets.glob(".level_*"):
                 shutil.rmtree(left)
-        except OSError as error:
-            raise FieldError("out", self.directory, f"{error.strerror}; choose another") from error
         self._rows.clear()
         self._epochs = _Epochs()
         self.repair()
