@@ -22,7 +22,7 @@ SLOW |= {"numpy", "scipy", "sklearn", "matplotlib"}
 def pytest_sessionfinish(session):
     """Drops TensorFlow's notices, which pytest-xdist would print after pytest's closing line."""
     manager = session.config.pluginmanager.getplugin("capturemanager")
-    if manager.is_globally_capturing():  # not with -s, nor after an error of collection
+    if manager._global_capturing is not None:  # None with -s, and after an error of collection
         manager.read_global_capture()
 
 

@@ -16,7 +16,7 @@ import pytest
 from lotcal_tf.config import sealed
 from lotcal_tf.config.run_directory import level_name
 from lotcal_tf.errors import DamagedTicket, FieldError, TakenOver, UsageError
-from lotcal_tf.files import parts
+from lotcal_tf.files import DiskFull, parts
 from lotcal_tf.lottery.checkpoints import Checkpoint
 from lotcal_tf.lottery.run_tables import read_metrics
 from lotcal_tf.lottery.store import RunStore, read_ticket
@@ -366,7 +366,7 @@ def test_a_directory_whose_first_write_failed_is_usable(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fails)
-        with pytest.raises(FieldError, match="No space left on device"):
+        with pytest.raises(DiskFull, match="No space left on device"):
             store.begin({"run_id": "mine"})
     (tmp_path / "run" / "tickets").mkdir(exist_ok=True)  # as version 0.2 left it
     (tmp_path / "run" / ".writer").touch()
