@@ -344,7 +344,7 @@ def faults(campaign: Campaign, seed: int) -> list[Callable[[], None]]:
             found.append(functools.partial(method, draw, *given))
 
     for calib in strategies:
-        add(6, campaign.kill_training, calib)
+        add(5, campaign.kill_training, calib)
         add(2, campaign.kill_training, calib, signal.SIGTERM)
     add(10, campaign.kill_command, "export", ("--formats=float32,int8,keras", "--seconds=0.01"))
     add(3, campaign.kill_command, "evaluate", ())
@@ -361,7 +361,7 @@ def faults(campaign: Campaign, seed: int) -> list[Callable[[], None]]:
         add(1, campaign.swap, levels[1] / name, levels[2] / name)
     for level in levels:
         add(1, campaign.transplant, level.name)
-    for call in range(0, 60, 2):
+    for call in range(0, 60, 3):
         add(1, campaign.disk_full, call)
     for step in range(50):
         add(1, campaign.two_writers, 0.01 * step)
