@@ -77,12 +77,18 @@ def naming_size(path: Path, size: int | None = None) -> Iterator[None]:
         yield
     except DiskFull:
         raise  # The innermost knows the file.
-    except OSError as error:
-        if error.errno not in NO_SPACE:
+    except Exception as error:
+        code, text = getattr(error, "errno", None), str(error)
+        code = code if code in NO_SPACE else errno.ENOSPC
+        reason = os.strerror(code)
+        # Libraries in C have errors of their own, without a number: `PATH; No space left on device`.
+        if reason not in text and getattr(error, "errno", None) != code:
             raise
+        named = re.search(r"(/\S+); " + re.escape(reason), text)
+        where = named[1] if named else str(_final(path))
         needs = "" if size is None else f": it needs {size:,} bytes"
-        problem = f"{error.strerror}{needs}; free some space and run the same command again"
-        raise DiskFull(error.errno, problem, str(_final(path))) from error
+        problem = f"{reason}{needs}; free some space and run the same command again"
+        raise DiskFull(code, problem, where) from error
 
 
 def _final(path: Path) -> Path:

@@ -214,3 +214,30 @@ def test_a_full_disk_is_named_with_the_file_and_the_space_it_needs(tmp_path, mon
         assert caught.value.filename == str(tmp_path / name)
         assert size in caught.value.strerror
     assert list(tmp_path.iterdir()) == []
+
+
+class FromC(Exception):
+    """An error of a library in C."""
+
+
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (FromC("{{node}} /tmp/x/part-0.tempstate1; No space left on device [Op:SaveV2]"), "/tmp/x/part-0.tempstate1"),
+        (OSError("file write failed: errno = 28, error message = 'No space left on device'"), None),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), None),
+    ],
+)  # fmt: skip
+def test_a_full_disk_is_recognised_in_the_errors_of_libraries(tmp_path, error, where):
+    with pytest.raises(files.DiskFull) as caught, files.naming_size(tmp_path / "export"):
+        raise error
+    assert caught.value.filename == (where or str(tmp_path / "export"))
+
+
+@pytest.mark.parametrize(
+    "error", [FromC("other"), FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "x")]
+)
+def test_other_errors_stay_as_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as caught, files.naming_size(tmp_path):
+        raise error
+    assert caught.value is error

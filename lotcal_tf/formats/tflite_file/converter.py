@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
+from lotcal_tf.files import DiskFull, naming_size
 from lotcal_tf.formats.saved_model import SavedModel
 from lotcal_tf.formats.zeros import owner
 from lotcal_tf.inputs import by_name, count, select, specs_of
@@ -146,7 +147,11 @@ def _with_unroll(config: Any) -> Any:
 
 def _converted(converter: Any, model: "keras.Model") -> bytes:
     try:
-        return bytes(converter.convert())
+        # The converter writes the model to a temporary directory first.
+        with naming_size(Path(tempfile.gettempdir())):
+            return bytes(converter.convert())
+    except DiskFull:
+        raise
     except Exception as error:
         # The converter raises its own error, and several others while it quantises.
         raise UsageError(_first_cause(str(error), model)) from error
