@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
+from lotcal_tf.files import DiskFull, naming_size
 from lotcal_tf.inputs import by_name, specs_of
 from lotcal_tf.lottery.ticket import architecture_of, from_architecture
 from lotcal_tf.models.keras_graph import is_nested, reason, replay
@@ -45,8 +46,11 @@ def check_round_trip(given: "keras.Model", model: "keras.Model", examples: Any) 
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.keras"
         try:
-            model.save(path, save_format="keras")
-            rebuilt.load_weights(path)
+            with naming_size(path):
+                model.save(path, save_format="keras")
+                rebuilt.load_weights(path)
+        except DiskFull:
+            raise
         except Exception as error:  # Layers of the caller save and load their own variables.
             raise UsageError(
                 f"model {given.name!r} cannot be saved as a .keras file and loaded again: {reason(error)}"
