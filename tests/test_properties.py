@@ -128,7 +128,7 @@ def test_a_likely_recipe_runs_or_is_refused(numbered, drawn):
 
 
 @pytest.mark.full
-@settings(max_examples=250)
+@settings(max_examples=60)
 @given(recipe(likely))
 def test_many_likely_recipes_run_or_are_refused(numbered, drawn):
     check_that_it_runs(drawn, numbered())
@@ -153,7 +153,7 @@ def test_any_value_is_accepted_and_recorded_or_refused(drawn):
 
 
 @pytest.mark.full
-@settings(max_examples=10_000)
+@settings(max_examples=3_000)
 @given(recipe(lambda name: st.one_of(likely(name), ODD)))
 def test_any_of_many_values_is_accepted_and_recorded_or_refused(drawn):
     resolves_or_is_refused(drawn)
@@ -203,7 +203,7 @@ def test_any_bytes_are_a_recipe_or_refused(tmp_path_factory, content):
 
 
 @pytest.mark.full
-@settings(max_examples=10_000)
+@settings(max_examples=3_000)
 @given(st.lists(LINES, max_size=6))
 def test_any_of_many_texts_is_a_recipe_or_refused(tmp_path_factory, lines):
     is_read_or_refused(lines, tmp_path_factory.getbasetemp() / "own.toml")
