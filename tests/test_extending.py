@@ -235,21 +235,21 @@ def test_the_file_format(add, tmp_path):
         done, tmp_path / "export", formats=asked["formats"].split(","), seconds=0
     )
     path = exported.files["hdf5"]
-    assert path.name == "ticket.h5" and path.read_bytes().startswith(b"\x89HDF")
+    assert path.name == "ticket.hdf5" and path.read_bytes().startswith(b"\x89HDF")
     ticket = done.selected
     inputs, labels = done.load().test.data()
     logits = ticket.model()(inputs).numpy() / ticket.record["temperature"]
     opened = lotcal_tf.measure_model(path, (inputs, labels))
-    assert (opened.kind, opened.output) == ("h5", "logits")
+    assert (opened.kind, opened.output) == ("hdf5", "logits")
     assert opened.metrics["nll"] == pytest.approx(metrics.nll(labels, logits), rel=1e-5)
     tensors = registry.FORMATS["hdf5"].load().stored_tensors(path)
     values = masking.values(ticket.model())
     assert {t.name: t.zeros for t in tensors} == {
         name: int((values[name] == 0).sum()) for name in ticket.masks
     }
-    lone = tmp_path / "lone.h5"
+    lone = tmp_path / "lone.hdf5"
     lone.write_bytes(b"not HDF5")
-    with pytest.raises(UsageError, match="lone.h5 cannot be loaded"):
+    with pytest.raises(UsageError, match="lone.hdf5 cannot be loaded"):
         lotcal_tf.measure_model(lone, (inputs, labels))
     probabilities = lotcal_tf.export_ticket(
         done, tmp_path / "softmax", formats=["hdf5"], output="probabilities", seconds=0

@@ -186,7 +186,8 @@ def test_standard_error_holds_a_line_a_level_and_no_start_up_notices(finished):
 
 def test_a_run_directory_has_the_files_that_the_readme_lists(finished):
     found = set(files(finished.directory))
-    (board,) = [name for name in found if re.fullmatch(r"tensorboard/events\.out\..*", name)]
+    boards = {name for name in found if re.fullmatch(r"tensorboard/events\.out\..*", name)}
+    assert len(boards) == len(REMAINING)  # one per level
     model = {name for name in found if name.startswith("export/saved_model/")}
     assert {"export/saved_model/saved_model.pb"} <= model
     tickets = {
@@ -198,7 +199,7 @@ def test_a_run_directory_has_the_files_that_the_readme_lists(finished):
     card = ("model_card.json", "README.md", "reliability.png")
     shown = ("ticket_float32.tflite", "parity.json", "sparsity_report.json", "labels.txt", *card)
     export = {f"export/{name}" for name in shown}
-    assert found == tickets | rest | export | model | {board}
+    assert found == tickets | rest | export | model | boards
     # Nothing beside the run, where the command stood.
     assert [path.name for path in finished.directory.parent.iterdir()] == ["run"]
 
@@ -346,7 +347,7 @@ def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(
     assert first, "it ended before its first level did"
     assert (process.returncode, out) == (code, "")
     *levels, last = err.splitlines()
-    assert last.startswith(f"train: {how}; the same command continues")
+    assert last.startswith(f"train: {how}; the same command")
     assert all(line.startswith("level ") for line in levels)
     kept = state(run / "tickets")
     assert 1 <= len({name.partition("/")[0] for name in kept}) < len(REMAINING)

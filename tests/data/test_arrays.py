@@ -93,7 +93,7 @@ BAD_PAIRS = {
     ),
     "labels of a generator": ((X, (y for y in Y)), "train labels are of type generator: an array"),
     "objects": (([None, None], [0, 1]), "inputs are of type object: numbers are needed"),
-    "ragged": (([[1.0], [1.0, 2.0]], [0, 1]), "train inputs do not form an array: .*inhomogeneous"),
+    "ragged": (([[1.0], [1.0, 2.0]], [0, 1]), "train inputs do not form an array.*inhomogeneous"),
 }
 
 

@@ -126,7 +126,8 @@ def test_an_epoch_is_reported_after_its_callbacks(trainer):
     for progress in trainer.train(0, callbacks=[recorder]):
         last = recorder.calls[-1]
         number = (progress.step - 1) // STEPS
-        assert last[:2] == (("epoch end" if progress.epoch else "epoch begin"), number)
+        ended = progress.epoch is not None or progress.state is not None
+        assert last[:2] == (("epoch end" if ended else "epoch begin"), number)
 
 
 def test_callbacks_that_only_watch_change_nothing(trainer):
