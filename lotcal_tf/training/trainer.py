@@ -247,13 +247,7 @@ class Trainer:
           TrainingDiverged: a loss was not finite.
         """
         stopping = self._early_stopping()
-        hooks = keras.callbacks.CallbackList(
-            [*([stopping] if stopping else []), *callbacks],
-            model=self.strategy,
-            epochs=self.experiment.epochs,
-            steps=self.steps_per_epoch,
-            verbose=0,
-        )
+        hooks = self._hooks([*([stopping] if stopping else []), *callbacks])
         self._begin(first_step)
         hooks.on_train_begin()
         if state is not None:
@@ -276,16 +270,9 @@ class Trainer:
                 if self.strategy.stop_training or epoch + 1 == self.experiment.epochs:
                     keep()
                     break
-            yield progress(
-                step=start + self.steps_per_epoch,
-                state=training_state.take(
-                    epoch + 1,
-                    self.strategy,
-                    self.rate,
-                    stopping,
-                    user_callbacks.states(callbacks),
-                ),
-            )
+            states = user_callbacks.states(callbacks)
+            after = training_state.take(epoch + 1, self.strategy, self.rate, stopping, states)
+            yield progress(step=start + self.steps_per_epoch, state=after)
         hooks.on_train_end(ended.logs)
         self.fetch()  # A callback may have changed the weights.
 
@@ -299,6 +286,18 @@ class Trainer:
             variables = self.replicas.trainable_variables
             restart(self.strategy.optimizer, self._new_optimizer(), variables)
         self.strategy.stop_training = False
+
+    def _hooks(
+        self, callbacks: Sequence["keras.callbacks.Callback"]
+    ) -> "keras.callbacks.CallbackList":
+        """Keras's list, which calls callbacks as `fit` does."""
+        return keras.callbacks.CallbackList(
+            callbacks,
+            model=self.strategy,
+            epochs=self.experiment.epochs,
+            steps=self.steps_per_epoch,
+            verbose=0,
+        )
 
     def _early_stopping(self) -> "keras.callbacks.EarlyStopping | None":
         """Keras's callback, before those of the user, which then see the weights that are kept."""
