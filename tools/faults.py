@@ -1,7 +1,8 @@
 """A campaign of faults: kills, damaged files, full disks, signals, two writers. Prints a table.
 
     python tools/faults.py --out=DIR                the whole campaign
-    python tools/faults.py --out=DIR --short        a tenth of it, at most three minutes
+    python tools/faults.py --out=DIR --short        a tenth of it
+    python tools/faults.py --out=DIR --minutes=30   as many as begin in this time, in random order
 
 Each fault hits a run of its own. Then the same command is given again. A fault is survived if the run
 ends as one that was not disturbed: tickets, metrics.csv, history.csv and exported files are the same to
@@ -376,6 +377,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a new directory")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="faults at a time")
+    parser.add_argument("--minutes", type=float, default=1e6, help="begin no fault after this time")
     parser.add_argument("--short", action="store_true", help="every tenth fault")
     given = parser.parse_args()
     given.out.mkdir(parents=True)
@@ -384,8 +386,15 @@ def main() -> None:
     )
     campaign = Campaign(given.out)
     chosen = faults(campaign, given.seed)[:: 10 if given.short else 1]
+    random.Random(given.seed).shuffle(chosen)
+    until = time.monotonic() + 60 * given.minutes
+
+    def carry_out(fault: Callable[[], None]) -> None:
+        if time.monotonic() < until:
+            fault()
+
     with ThreadPoolExecutor(given.workers) as pool:
-        running = [pool.submit(fault) for fault in chosen]
+        running = [pool.submit(carry_out, fault) for fault in chosen]
         for _ in tqdm(as_completed(running), total=len(running), unit="fault"):
             pass
     for fault in running:
