@@ -419,17 +419,18 @@ def test_goes_all_the_way(name, tmp_path):
     assert measured.metrics["accuracy"] == pytest.approx(
         np.mean(predicted(ticket, row) == row.labels)
     )
+    # After one step on noise, int8 moves the confidence of some models by a hundredth. What counts here is
+    # whether the logits are the ticket's; tests/deploy/test_parity.py is about the other tolerances.
+    extra |= {"seconds": 0, "tolerance": lotcal_tf.Tolerance(ece=0.05)}
     exported = lotcal_tf.export_ticket(
-        ticket, tmp_path / "files", data, data, formats=row.formats, seconds=0, **extra
+        ticket, tmp_path / "files", data, data, formats=row.formats, **extra
     )
     assert set(exported.files) == set(row.formats)
     for other in set(FORMATS) - set(row.formats):
         if row.inputs is PHOTO:  # int8 and SavedModel of deep networks take too long here
             continue
         with pytest.raises(LotcalError) as refused:
-            lotcal_tf.export_ticket(
-                ticket, tmp_path / other, data, data, formats=[other], seconds=0, **extra
-            )
+            lotcal_tf.export_ticket(ticket, tmp_path / other, data, data, formats=[other], **extra)
         assert "\n" not in str(refused.value)
 
 
