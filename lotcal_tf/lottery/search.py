@@ -13,7 +13,7 @@ from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, TrainingDiverged, UsageError
 from lotcal_tf.lottery import health
 from lotcal_tf.lottery.checkpoints import Checkpoint
 from lotcal_tf.lottery.pruner import Pruner
@@ -237,6 +237,9 @@ class Search:
         except KeyboardInterrupt:
             if self._waiting is not None:
                 self.store.save_checkpoint(self._waiting)
+            raise
+        except TrainingDiverged as error:
+            self.store.note_failure(str(error))
             raise
         finally:
             for observer in self.observers:

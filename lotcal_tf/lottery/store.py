@@ -229,6 +229,13 @@ class RunStore:
         self._epochs = _Epochs()
         self.repair()
 
+    def note_failure(self, problem: str) -> None:
+        """Adds to `experiment.json` why the run ended, as `failed`. The next `begin` removes it."""
+        if self.writes:
+            self._check_lock()
+            record = self.experiment() | {"failed": problem}
+            write_atomically(self.directory / "experiment.json", seal(record))
+
     def experiment(self) -> dict[str, Any]:
         """The content of `experiment.json`; see `read_experiment`."""
         return read_experiment(self.directory)

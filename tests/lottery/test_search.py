@@ -529,6 +529,9 @@ def test_a_run_that_diverges_keeps_its_finished_levels(begin, tmp_path):
     assert watching.events[-1] == ("end",)
     assert [ticket.level for ticket in chain.tickets()] == [0, 1]
     assert {path.name for path in chain.store.tickets.iterdir()} == {"level_00", "level_01"}
+    assert chain.store.experiment()["failed"] == str(caught.value)
+    again = begin(tmp_path, strategy=DivergesWhenSparse, plan="graph")
+    assert "failed" not in again.store.experiment()
 
 
 def test_rewinding_past_the_end_of_a_level_is_refused_before_anything_is_written(begin, tmp_path):
