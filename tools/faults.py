@@ -193,15 +193,17 @@ class Campaign:
 
     def kill_command(self, draw: random.Random, command: str, flags: Sequence[str]) -> None:
         """Kills a command on a finished run at a random moment, and runs it again."""
-        victim = self.copy()
-        given = [f"--{'run' if command == 'export' else 'model'}={victim}", *flags]
-        whole = self.run(command, given)
-        expected = {p.relative_to(victim): p.read_bytes() for p in parts(victim)}
-        victim = self.copy()
-        when = draw.uniform(0, whole.seconds)
+        whole, victim = self.copy(), self.copy()
+        name = "run" if command == "export" else "model"
+        undisturbed = self.run(command, [f"--{name}={whole}", *flags])
+        given = [f"--{name}={victim}", *flags]
+        when = draw.uniform(0, undisturbed.seconds)
         self.run(command, given, stop=(when, signal.SIGKILL))
         again = self.run(command, given)
-        found = {p.relative_to(victim): p.read_bytes() for p in parts(victim)}
+        expected, found = (
+            {p.relative_to(run): p.read_bytes() for p in parts(run)} for run in (whole, victim)
+        )
+        shutil.rmtree(whole)
         # Latencies differ, so do the files that hold them.
         same = found.keys() == expected.keys() and all(
             found[name] == content for name, content in expected.items() if name.suffix == ".tflite"
@@ -334,10 +336,10 @@ class ClockOff:
         time.time = lambda: real() + off
 
 
-def faults(campaign: Campaign, seed: int) -> list[Callable[[], None]]:
+def faults(campaign: Campaign, seed: int) -> list[functools.partial[None]]:
     """The faults of the campaign."""
     strategies = list(registry.STRATEGIES)
-    found: list[Callable[[], None]] = []
+    found: list[functools.partial[None]] = []
 
     def add(times: int, method: Callable[..., None], *given: Any) -> None:
         for _ in range(times):
@@ -377,6 +379,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a new directory")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="faults at a time")
+    parser.add_argument("--only", default="", help="one kind of fault: a method of Campaign")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no fault after this time")
     parser.add_argument("--short", action="store_true", help="every tenth fault")
     given = parser.parse_args()
@@ -385,7 +388,11 @@ def main() -> None:
         ["lotcal_tf.train", "lotcal_tf.export", "lotcal_tf.evaluate", "lotcal_tf.api"]
     )
     campaign = Campaign(given.out)
-    chosen = faults(campaign, given.seed)[:: 10 if given.short else 1]
+    chosen = [
+        fault
+        for fault in faults(campaign, given.seed)[:: 10 if given.short else 1]
+        if given.only in ("", fault.func.__name__)
+    ]
     random.Random(given.seed).shuffle(chosen)
     until = time.monotonic() + 60 * given.minutes
 
