@@ -275,9 +275,12 @@ class Campaign:
         both[loser].join()
         lines = logs[loser].read_text().splitlines()
         refused = both[loser].exitcode == 2 and "Traceback" not in "".join(lines)
-        both[1 - loser].terminate()
-        both[1 - loser].join()
-        seed = json.loads((directory / "experiment.json").read_text())["experiment"]["seed"]
+        record, winner = directory / "experiment.json", both[1 - loser]
+        while winner.is_alive() and not record.exists():
+            time.sleep(0.01)
+        winner.terminate()
+        winner.join()
+        seed = json.loads(record.read_text())["experiment"]["seed"]
         good = refused and seed == 1 - loser
         case = f"{delay:.2f} s apart: {lines[-1:]}, record of seed {seed}"
         self.note(kind, SURVIVED if good else LOST, case, directory)
@@ -396,16 +399,17 @@ def main() -> None:
     random.Random(given.seed).shuffle(chosen)
     until = time.monotonic() + 60 * given.minutes
 
-    def carry_out(fault: Callable[[], None]) -> None:
-        if time.monotonic() < until:
-            fault()
+    def carry_out(fault: functools.partial[None]) -> None:
+        try:
+            if time.monotonic() < until:
+                fault()
+        except Exception as error:  # Of the campaign itself; the table still counts it.
+            campaign.note("not carried out", LOST, f"{fault}: {error!r}")
 
     with ThreadPoolExecutor(given.workers) as pool:
         running = [pool.submit(carry_out, fault) for fault in chosen]
         for _ in tqdm(as_completed(running), total=len(running), unit="fault"):
             pass
-    for fault in running:
-        fault.result()
     print("\n" + campaign.table())
     print(*campaign.lost, sep="\n", file=sys.stderr)
     sys.exit(bool(campaign.lost))
