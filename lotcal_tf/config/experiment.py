@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import operator
-import re
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -511,8 +510,7 @@ class Experiment:
         text = json.dumps(self.identity(**content), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         calib = self.calib.rpartition(":")[2]
-        # It is the name of a directory.
-        return re.sub(r"[/\\]", "_", f"{self.dataset}-{self.model}-{calib}-{digest}").lstrip(".")
+        return f"{self.dataset}-{self.model}-{calib}-{digest}"
 
 
 FIELDS: Mapping[str, "dataclasses.Field[Any]"] = {

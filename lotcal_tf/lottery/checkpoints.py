@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.numpy
 
 from lotcal_tf.config.run_directory import level_name
 from lotcal_tf.config.sealed import seal, unseal
-from lotcal_tf.errors import NewerFormat
+from lotcal_tf.errors import DamagedTicket, NewerFormat
 from lotcal_tf.files import flush, remove_leftovers, temporary, write_new
 from lotcal_tf.lottery.ticket import Arrays
+from lotcal_tf.lottery.ticket_files import load_tensors
 from lotcal_tf.training.state import TrainingState
 from lotcal_tf.training.trainer import Epoch
 
@@ -111,7 +111,7 @@ class Checkpoints:
                     return _read(directory, level, header), damaged
             except NewerFormat:
                 raise
-            except (OSError, ValueError, KeyError, safetensors.SafetensorError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedTicket):
                 damaged.append(f"{directory} is damaged; the training goes on from before it")
         return None, damaged
 
@@ -139,13 +139,11 @@ def _read(directory: Path, level: int, header: Mapping[str, Any]) -> Checkpoint:
     """Reads a checkpoint whose header is verified.
 
     Raises:
-      OSError, ValueError, KeyError, SafetensorError: it is damaged.
+      DamagedTicket, KeyError, TypeError, AttributeError: it is damaged.
     """
-    content = (directory / "tensors.safetensors").read_bytes()
-    if hashlib.sha256(content).hexdigest() != header["sha256"]:
-        raise ValueError("does not match its checksum")
-    tensors = safetensors.numpy.load(content)
+    tensors = load_tensors(directory / "tensors.safetensors", header["sha256"])
     late = {n.removeprefix(_LATE): tensors.pop(n) for n in list(tensors) if n.startswith(_LATE)}
     epochs = [Epoch.of(row) for row in header["epochs"]]
-    state = TrainingState(len(epochs), tensors, header["stopping"], header["callbacks"])
+    stopping, callbacks = dict(header["stopping"]), [dict(own) for own in header["callbacks"]]
+    state = TrainingState(len(epochs), tensors, stopping, callbacks)
     return Checkpoint(level, epochs, state, late or None)

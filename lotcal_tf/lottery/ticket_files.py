@@ -109,22 +109,35 @@ def read_tensors(
     Raises:
       DamagedTicket: a file is missing or does not match its checksum.
     """
-    tensors = {}
-    for name in names:
-        path = directory / f"{name}.safetensors"
-        try:
-            content = path.read_bytes() if path.is_file() else b""
-        except OSError as error:
-            raise DamagedTicket(_damaged(path)) from error
-        if hashlib.sha256(content).hexdigest() != header["sha256"].get(name):
-            raise DamagedTicket(_damaged(path))
-        try:
-            tensors[name] = safetensors.numpy.load(content)
-        except Exception as error:
-            # The library has an exception class of its own, and raises others for unknown types.
-            raise DamagedTicket(_damaged(path, "is not a valid safetensors file")) from error
+    tensors = {
+        name: load_tensors(directory / f"{name}.safetensors", header["sha256"].get(name))
+        for name in names
+    }
     _check_masks(directory, tensors)
     return tensors
+
+
+def load_tensors(path: Path, digest: Any) -> dict[str, NDArray]:
+    """The arrays of a safetensors file, by name.
+
+    Args:
+      path: the file.
+      digest: its SHA-256, in hexadecimal digits.
+
+    Raises:
+      DamagedTicket: it is missing, does not match its checksum, or is not a valid file.
+    """
+    try:
+        content = path.read_bytes() if path.is_file() else b""
+    except OSError as error:
+        raise DamagedTicket(_damaged(path)) from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise DamagedTicket(_damaged(path))
+    try:
+        return dict(safetensors.numpy.load(content))
+    except Exception as error:
+        # The library has an exception class of its own, and raises others for unknown types.
+        raise DamagedTicket(_damaged(path, "is not a valid safetensors file")) from error
 
 
 def _check_masks(directory: Path, tensors: Mapping[str, Mapping[str, NDArray]]) -> None:

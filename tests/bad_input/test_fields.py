@@ -192,38 +192,10 @@ def kind_of(name):
 
 
 # Values of the wrong kind: texts of flags, values of TOML, objects of Python.
+_NO_NUMBER = ["", "x", "nan", "inf", "-inf", "٣", DIGITS, "1e999", "None", "\0", "[1]", "0x10"]
 TEXTS = {
-    int: [
-        "",
-        "x",
-        "1.5",
-        "nan",
-        "inf",
-        "-inf",
-        "٣",
-        DIGITS,
-        "1e999",
-        "None",
-        "\0",
-        "[1]",
-        "0x10",
-        "\ud800",
-    ],
-    float: [
-        "",
-        "x",
-        "nan",
-        "inf",
-        "-inf",
-        "٣",
-        DIGITS,
-        "1e999",
-        "None",
-        "\0",
-        "[1]",
-        "0x10",
-        "1+2j",
-    ],
+    int: [*_NO_NUMBER, "1.5", "\ud800"],
+    float: [*_NO_NUMBER, "1+2j"],
     bool: ["", "maybe", "2", "None", "٣", "\0"],
     str: ["", "\0", "a\nb", "a\0b", "\x1b[2J", "\ud800", "a\u2028b"],
 }

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lotcal_tf.config.sealed import seal, unseal
 from lotcal_tf.lottery.checkpoints import Checkpoint, Checkpoints
 from lotcal_tf.training.state import TrainingState
 from lotcal_tf.training.trainer import Epoch
@@ -75,6 +76,26 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(checkpoints, file, da
     assert len(damaged) == 1 and str(path.parent) in damaged[0]
     checkpoints.write(make(2), ORIGIN)  # The damaged one is in the way.
     assert checkpoints.newest(3, ORIGIN)[0].state.epochs == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"epochs": 5},
+        {"epochs": [{"no": 1}]},
+        {"epochs": [None]},
+        {"stopping": None},
+        {"callbacks": [3]},
+        {"sha256": None},
+    ],
+)
+def test_one_with_a_checksum_but_other_content_is_damaged(checkpoints, content):
+    for epochs in (1, 2):
+        checkpoints.write(make(epochs), ORIGIN)
+    path = checkpoints.directory / "level_03_epoch_0002" / "checkpoint.json"
+    path.write_bytes(seal(unseal(path, always=True) | content))
+    found, damaged = checkpoints.newest(3, ORIGIN)
+    assert (found.state.epochs, len(damaged)) == (1, 1)
 
 
 @pytest.mark.parametrize(
