@@ -9,7 +9,7 @@ COMMANDS = {
     "train": "find lottery tickets",
     "evaluate": "measure a ticket or an exported file",
     "export": "export a ticket as small, verified files",
-    "study": "compare finished runs under label noise",
+    "report": "compare runs: one page with tables and figures",
 }
 
 

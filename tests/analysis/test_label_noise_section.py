@@ -1,8 +1,9 @@
 """The text of a study: every claim, or why there is none."""
 
 from lotcal_tf.analysis.page import page
-from lotcal_tf.analysis.runs import DIFFICULTY
 from lotcal_tf.analysis.study import Study
+
+from lotcal_tf.analysis.runs import DIFFICULTY
 
 
 def test_a_bound_is_marked(recorded_run):

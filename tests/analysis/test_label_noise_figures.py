@@ -4,11 +4,11 @@ import io
 
 import numpy as np
 import pytest
+from lotcal_tf.analysis.study import Study
 from matplotlib.image import imread
 
 from lotcal_tf.analysis import figures
 from lotcal_tf.analysis.runs import DIFFICULTY, read_runs
-from lotcal_tf.analysis.study import Study
 
 
 def shape(png):

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-
 from lotcal_tf.analysis.study import Study, best_size, compare, describe, with_predictions
 
 
