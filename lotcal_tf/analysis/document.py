@@ -5,7 +5,7 @@ Everything that stands in it is text. Each form escapes it in its own way.
 
 import base64
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import jinja2
@@ -63,13 +63,14 @@ class Picture:
 
     Attributes:
       name: of its files, without suffix.
-      svg, pdf: their content.
+      svg: its content.
+      draw_pdf: draws the same as PDF.
       caption: below it.
     """
 
     name: str
     svg: bytes
-    pdf: bytes
+    draw_pdf: Callable[[], bytes]
     caption: str
 
     @property

@@ -8,7 +8,7 @@ import contextlib
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -27,6 +27,7 @@ COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E6
 _DASHES = ("--", "-", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST = len(COLORS)  # settings in one figure
+_TICKS = (0, 0.5, 1)  # of a reliability diagram; each tick takes time
 _LETTERS = 60  # of a label
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "lotcal_tf",
@@ -42,21 +43,23 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@contextlib.contextmanager
-def styled() -> Iterator[None]:
+def styled() -> contextlib.AbstractContextManager[None]:
     """The style of all figures of a report."""
-    with matplotlib.rc_context(_STYLE):
-        yield
+    return matplotlib.rc_context(_STYLE)
 
 
 def picture(name: str, figure: Figure, caption: str) -> Picture:
-    """A figure as SVG and PDF, without dates; to be called in `styled()`."""
-    svg, pdf = io.BytesIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    figure.savefig(
-        pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None}
-    )
-    return Picture(name, svg.getvalue(), pdf.getvalue(), caption)
+    """A figure as SVG and PDF, without dates."""
+
+    def drawn(form: str, *dates: str) -> bytes:
+        content = io.BytesIO()
+        with styled():
+            figure.savefig(content, format=form, metadata=dict.fromkeys(dates))
+        figure.set_layout_engine("none")  # the layout is found once
+        return content.getvalue()
+
+    svg = drawn("svg", "Date", "Creator")
+    return Picture(name, svg, lambda: drawn("pdf", "CreationDate", "Creator", "Producer"), caption)
 
 
 def curves(settings: Sequence[Setting], columns: Mapping[str, str]) -> Figure:
@@ -128,7 +131,7 @@ def reliability(
             _reliability_lines(diagram, counts, name, bins, number)
         words = f"{textwrap.fill(short(title), 38)}\nECE {eces}"
         diagram.set_title(words, loc="left", fontsize=8.5, parse_math=False)
-        diagram.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+        diagram.set(xlim=(0, 1), ylim=(0, 1), xticks=_TICKS, yticks=_TICKS, ylabel="accuracy")
         counts.tick_params(labelbottom=True)
         counts.set(xlabel="confidence", ylabel="examples, %", ylim=(0, None))
     handles, names = grid[0, 0].get_legend_handles_labels()
@@ -152,8 +155,8 @@ def _limit(axes: Axes, highest: float) -> None:
 
     The interval of two seeds can be many times as wide as the differences that the figure is about.
     """
-    means = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines] or [[0.0]])
-    least, most = float(means.min()), float(means.max())
+    means = [float(value) for line in axes.lines for value in np.asarray(line.get_ydata())]
+    least, most = min(means, default=0.0), max(means, default=1.0)
     extent = max(most - least, 0.1 * most, 1e-6)
     low, high = axes.get_ylim()
     axes.set_ylim(max(0.0, low, least - extent), min(highest + 0.02 * extent, high, most + extent))

@@ -146,15 +146,16 @@ class Group:
 
 
 def group(runs: Sequence[RecordedRun]) -> list[Group]:
-    """The groups of runs, in the order of their first runs."""
+    """The groups of runs, large ones first."""
     found: dict[str, list[RecordedRun]] = {}
     for run in runs:
         found.setdefault(json.dumps(_common(run), sort_keys=True, default=str), []).append(run)
     commons = [_common(own[0]) for own in found.values()]
-    return [
+    groups = [
         Group(_title(common, commons), own, common, _data_key(common))
         for common, own in zip(commons, found.values(), strict=True)
     ]
+    return sorted(groups, key=lambda one: (-len(one.runs), one.title))
 
 
 def _settings(run: RecordedRun) -> list[tuple[str, str, Mapping[str, Any]]]:

@@ -81,7 +81,7 @@ def write_report(
     if given.figures:
         for one in document.pictures():
             files[Path(given.figures) / f"{one.name}.svg"] = one.svg
-            files[Path(given.figures) / f"{one.name}.pdf"] = one.pdf
+            files[Path(given.figures) / f"{one.name}.pdf"] = one.draw_pdf()
     if given.csv:
         files[Path(given.csv)] = _csv(rows)
     if given.markdown:

@@ -231,10 +231,11 @@ def read_run(directory: Path) -> RecordedRun:
     for name in ("train_accuracy", "val_accuracy", "test_accuracy"):
         if not ((columns[name] >= 0) & (columns[name] <= 1)).all():
             raise UsageError(f"{directory}/metrics.csv: column {name} has values outside [0, 1]")
-    if not ((columns["weights"] > 0) & (columns["density"] > 0)).all():
-        raise UsageError(
-            f"{directory}/metrics.csv: column weights or density has values that are not above 0"
-        )
+    for name in ("weights", "density"):
+        if not (columns[name] > 0).all():
+            raise UsageError(
+                f"{directory}/metrics.csv: column {name} has values that are not above 0"
+            )
     try:
         examples = int(realised["examples"]["val"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:

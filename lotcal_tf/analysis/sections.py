@@ -44,6 +44,10 @@ _AFTER = {
 }
 _OF_PREDICTIONS = ("debiased_ece", "debiased_ece_scaled", "brier_scaled")
 _NAME = "setting"
+_TRANSFER = (
+    "These runs start from tickets of other runs. In the name of a setting, tickets is the strategy that found them, "
+    "and calib the one that trains them. A seed of tickets is that of the run that found them."
+)
 Parts = list[Text | Table | Picture]
 
 
@@ -76,6 +80,8 @@ class GroupChapter:
         """The chapter. `rows` then holds its numbers."""
         warnings = worse_on_validation(self.group, self.places)
         about = [Text([line], warns=True) for line in warnings]
+        if self.group.is_transfer:
+            about.insert(0, Text([_TRANSFER]))
         sections: list[tuple[str, Parts]] = []
         if self.group.settings:
             sections = [

@@ -146,7 +146,11 @@ def measure(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -
 
 def log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
     """Log-probabilities `(N, K)` in (-inf, 0] of logits `(N, K)`; finite for logits of ±1e4."""
-    z = _checked_logits(logits)
+    return unchecked_log_softmax(_checked_logits(logits))
+
+
+def unchecked_log_softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`log_softmax` of logits that have been checked."""
     shifted: NDArray[np.float64] = z - z.max(axis=1, keepdims=True)
     log_sum: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return shifted - log_sum

@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.stats import norm
 
 from lotcal_tf.metrics.bins import bin_index, checked_bins, debiased_squares
-from lotcal_tf.metrics.classification import DEFAULT_BINS, checked, log_softmax
+from lotcal_tf.metrics.classification import DEFAULT_BINS, checked, unchecked_log_softmax
 
 LEVEL = 0.99
 _MEANS = ("accuracy", "nll", "brier", "overconfidence")  # metrics that are means over examples
@@ -71,9 +71,9 @@ def metric_intervals(
     Returns:
         The estimates by `accuracy`, `nll`, `brier`, `overconfidence`, `ece` and `debiased_ece`.
     """
-    y, _ = checked(labels, logits)
+    y, z = checked(labels, logits)
     bins = checked_bins(bins)
-    scores, index = _terms(y, logits, bins)
+    scores, index = _terms(y, z, bins)
     hits, gaps = scores[:, _MEANS.index("accuracy")], scores[:, _MEANS.index("overconfidence")]
     # One row for each bin of ones, hits and gaps; an example is in one bin, so the matrix is sparse.
     rows = np.concatenate([index, index + bins, index + 2 * bins])
@@ -122,9 +122,9 @@ def paired_intervals(
     Returns:
         The intervals by `accuracy`, `nll`, `brier`, `overconfidence` and `ece`, in units of the metric.
     """
-    (y, _), _ = checked(labels, first), checked(labels, second)
+    (y, one), (_, two) = checked(labels, first), checked(labels, second)
     bins = checked_bins(bins)
-    (scores, index), (others, other_index) = (_terms(y, z, bins) for z in (first, second))
+    (scores, index), (others, other_index) = (_terms(y, z, bins) for z in (one, two))
     changes, place = others - scores, _MEANS.index("overconfidence")
     both = np.concatenate(
         [_in_bins(scores[:, place], index, bins), _in_bins(others[:, place], other_index, bins)],
@@ -146,11 +146,10 @@ def paired_intervals(
 
 
 def _terms(
-    labels: NDArray, logits: ArrayLike, bins: int
+    labels: NDArray, z: NDArray[np.float64], bins: int
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """What each example adds to the metrics: `(N, 4)` values of `_MEANS`; and its bin, `(N,)`."""
-    z = np.asarray(logits)
-    rows, log_p = np.arange(len(z)), log_softmax(z)
+    rows, log_p = np.arange(len(z)), unchecked_log_softmax(z)
     p = np.exp(log_p)
     correct = (z.argmax(axis=1) == labels).astype(np.float64)
     brier = np.einsum("ij,ij->i", p, p) - 2 * p[rows, labels] + 1
