@@ -187,8 +187,8 @@ def test_runs_that_cannot_be_compared_have_a_chapter_each(call, sweep, tmp_path)
     assert call(sweep, "-o", tmp_path / "a.html", "--rank=val_ece").code == 0
     page = (tmp_path / "a.html").read_text()
     titles = re.findall(r"<h2 [^>]*>(.*?)</h2>", page)
-    assert titles == ["Ranking by val_ece", "tiny, lenet_5, epochs=10", "tiny, lenet_5, epochs=20",
-                      "other, lenet_5, epochs=10"]  # fmt: skip
+    assert titles == ["Ranking by val_ece", "tiny, lenet_5, epochs=10", "other, lenet_5, epochs=10",
+                      "tiny, lenet_5, epochs=20"]  # fmt: skip
     # Runs on the same data are ranked together.
     text = text_of(tmp_path / "a.html")
     assert "calib=none (tiny, lenet_5, epochs=20)" in text
