@@ -9,11 +9,15 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from lotcal_tf.config.arguments import for_report, path_of
+from lotcal_tf.config.arguments import ReportArguments, for_report, path_of
 from lotcal_tf.errors import UsageError
 from lotcal_tf.files import usable_out, write_atomically
+
+if TYPE_CHECKING:
+    from lotcal_tf.analysis.comparison import Row
+    from lotcal_tf.analysis.document import Document
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,17 +81,7 @@ def write_report(
     from lotcal_tf.analysis.assembly import assemble
 
     document, rows, problems = assemble(places, given)
-    files: dict[Path, bytes] = {Path(given.out): document.html().encode()}
-    if given.figures:
-        for one in document.pictures():
-            files[Path(given.figures) / f"{one.name}.svg"] = one.svg
-            files[Path(given.figures) / f"{one.name}.pdf"] = one.draw_pdf()
-    if given.csv:
-        files[Path(given.csv)] = _csv(rows)
-    if given.markdown:
-        files[Path(given.markdown)] = document.markdown().encode()
-    if given.latex:
-        files[Path(given.latex)] = document.latex().encode()
+    files = _files(document, rows, given)
     for path, content in files.items():
         with usable_out(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +90,24 @@ def write_report(
     return Report(tuple(files), tuple(problems), ranking)
 
 
-def _csv(rows: Sequence[Any]) -> bytes:
+def _files(
+    document: "Document", rows: Sequence["Row"], given: ReportArguments
+) -> dict[Path, bytes]:
+    """The content of the files that are asked for, by path; the page first."""
+    files = {Path(given.out): document.html().encode()}
+    for one in document.pictures() if given.figures else ():
+        stem = Path(given.figures or "") / one.name
+        files |= {stem.with_suffix(".svg"): one.svg, stem.with_suffix(".pdf"): one.draw_pdf()}
+    if given.csv:
+        files[Path(given.csv)] = _csv(rows)
+    if given.markdown:
+        files[Path(given.markdown)] = document.markdown().encode()
+    if given.latex:
+        files[Path(given.latex)] = document.latex().encode()
+    return files
+
+
+def _csv(rows: Sequence["Row"]) -> bytes:
     """Rows as CSV; the names of their attributes are the header."""
     text = io.StringIO()
     writer = csv_format.writer(text, lineterminator="\n")
