@@ -92,6 +92,7 @@ def run_experiment(
     optimizer: GivenOptimizer | None = None,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
     progress: bool = True,
+    estimate_time: bool = True,
     takeover: bool = False,
 ) -> Run:
     """Runs or continues an experiment. If the run is finished, nothing is trained.
@@ -103,6 +104,7 @@ def run_experiment(
       optimizer: the optimizer or schedule as objects; None: those that the experiment names.
       callbacks: Keras callbacks; each level is one training run for them.
       progress: whether to show a progress bar, or lines, on standard error.
+      estimate_time: whether to predict the time of the run, if progress is shown.
       takeover: whether to take over the directory from a process on another machine. Without it, that
         process must have shown no sign of life for five minutes.
 
@@ -162,6 +164,7 @@ def run_experiment(
                     devices,
                     callbacks,
                     progress,
+                    estimate_time,
                 )
         else:
             store.repair()
@@ -178,6 +181,7 @@ def _search(
     devices: distribution.Distribution,
     callbacks: Sequence["keras.callbacks.Callback"],
     progress: bool,
+    estimate_time: bool,
 ) -> None:
     """Checks that everything fits together, then creates the run directory and runs the levels."""
     experiment, dataset = task.experiment, task.load()
@@ -205,7 +209,7 @@ def _search(
             store,
             observers,
             devices,
-            estimate_time=progress,
+            estimate_time=progress and estimate_time,
             callbacks=callbacks,
             optimizer=optimizer,
         )

@@ -1,0 +1,82 @@
+"""Runs a sweep: one pruning run for each combination of the values of some fields.
+
+A comma list (--calib=none,vwcc) or a range (--seed=0..4) makes a field an axis; --grid=FILE.toml describes
+larger designs. Every run has its own directory in --out, named after its axes. The same command skips
+finished runs and resumes the others; several sweeps may share a directory. All flags of train can be used.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lotcal_tf.config import custom, flags
+from lotcal_tf.config.fields import whole_number
+from lotcal_tf.config.recipes import recipe_names
+from lotcal_tf.errors import FieldError, RunsFailed, UsageError
+from lotcal_tf.files import creation_problem
+from lotcal_tf.sweeps.grid import Grid, read_grid
+from lotcal_tf.sweeps.jobs import LOGS, Job, jobs_of
+from lotcal_tf.sweeps.perform import DONE
+from lotcal_tf.sweeps.runner import run_jobs
+
+FLAGS = (
+    flags.Flag("grid", "a grid file (TOML): axes, combinations to leave out, dependent fields"),
+    flags.Flag(
+        "workers",
+        "runs at the same time, each in its own process; default: one per CPU, or one if there is a GPU",
+        check=whole_number(1, 1024),
+    ),
+    flags.Flag(
+        "dry_run", "print the train commands and the predicted time, and train nothing", switch=True
+    ),
+    flags.CUSTOM_OBJECTS,
+)
+COMMAND = flags.Command("sweep", f"{__doc__ or ''}\nRecipes: {', '.join(recipe_names())}.", FLAGS)
+
+
+def main(request: flags.Request) -> None:
+    """Runs all runs of the sweep that are not finished.
+
+    Raises:
+      LotcalError: with a message of one line; a run failed.
+    """
+    own, given = request.own, dict(request.given)
+    if not given.get("out"):
+        raise UsageError("--out is missing: name the directory of the sweep")
+    out = Path(given.pop("out"))
+    if problem := creation_problem(out):
+        raise FieldError("out", out, problem)
+    custom.check_custom_objects(own["custom_objects"])
+    grid = Grid() if own["grid"] is None else read_grid(Path(own["grid"]))
+    jobs = jobs_of(grid.with_flags(given), out, request.config)
+    workers = None if own["workers"] is None else int(own["workers"])
+    if own["dry_run"]:
+        _predict(jobs, workers)
+        return
+    results = run_jobs(jobs, out, workers=workers, custom_objects=own["custom_objects"])
+    failed = [result for result in results if result.how != DONE]
+    if failed:
+        raise RunsFailed(
+            f"{len(failed)} of {len(results)} runs failed, first {failed[0].name}: {failed[0].line}; "
+            f"what it printed is in {out / LOGS}; the same command tries them again"
+        )
+    print(f"{out}: all {len(results)} runs are finished")
+    print(f"report: python -m lotcal_tf.report {out} -o report.html")
+    print(f"TensorBoard: tensorboard --logdir {out}")
+
+
+def _predict(jobs: Sequence[Job], workers: int | None) -> None:
+    """Prints the commands of the unfinished runs, and on standard error the predicted time."""
+    left = [job for job in jobs if not job.is_finished]
+    for job in left:
+        print(job.command)
+    print(f"{len(left)} of {len(jobs)} runs are not finished", file=sys.stderr)
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Runs the command and exits with its exit code."""
+    flags.run(COMMAND, main, argv, interrupted="the same command goes on from there")
+
+
+if __name__ == "__main__":
+    run()
