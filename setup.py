@@ -27,6 +27,7 @@ def read_readme() -> str:
 REQUIRED = [
     "absl-py>=1.4,<2",  # tensorflow-model-optimization wants 1.x
     "ai-edge-litert>=2.3,<3",
+    "cloudpickle>=3,<4",  # hands functions of a notebook to the worker processes of a sweep
     "flatbuffers>=25.9,<26",
     "h5py>=3.11,<4",  # checks the weights of Keras files before Keras reads them
     "importlib-resources>=6",  # tensorflow-datasets uses it but does not require it

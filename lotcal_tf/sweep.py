@@ -14,10 +14,19 @@ from lotcal_tf.config.fields import whole_number
 from lotcal_tf.config.recipes import recipe_names
 from lotcal_tf.errors import FieldError, RunsFailed, UsageError
 from lotcal_tf.files import creation_problem
-from lotcal_tf.sweeps.grid import Grid, read_grid
+from lotcal_tf.sweeps.grid import Grid, flag_values, read_grid
 from lotcal_tf.sweeps.jobs import LOGS, Job, jobs_of
 from lotcal_tf.sweeps.perform import DONE
 from lotcal_tf.sweeps.runner import run_jobs
+
+
+def _share(value: str) -> str | None:
+    """A check of a text: a number from 0 to 64."""
+    try:
+        return None if 0 <= float(value) <= 64 else "must be 0 to 64"
+    except ValueError:
+        return "must be a number, e.g. 0.25"
+
 
 FLAGS = (
     flags.Flag("grid", "a grid file (TOML): axes, combinations to leave out, dependent fields"),
@@ -26,6 +35,8 @@ FLAGS = (
         "runs at the same time, each in its own process; default: one per CPU, or one if there is a GPU",
         check=whole_number(1, 1024),
     ),
+    flags.Flag("ray", "run on a Ray cluster: its address, or auto for that of this machine"),
+    flags.Flag("gpus", "share of a GPU for each run, on a Ray cluster", default="0", check=_share),
     flags.Flag(
         "dry_run", "print the train commands and the predicted time, and train nothing", switch=True
     ),
@@ -48,12 +59,19 @@ def main(request: flags.Request) -> None:
         raise FieldError("out", out, problem)
     custom.check_custom_objects(own["custom_objects"])
     grid = Grid() if own["grid"] is None else read_grid(Path(own["grid"]))
-    jobs = jobs_of(grid.with_flags(given), out, request.config)
+    jobs = jobs_of(grid.with_values({}, flag_values(given)), out, request.config)
     workers = None if own["workers"] is None else int(own["workers"])
     if own["dry_run"]:
         _predict(jobs, workers)
         return
-    results = run_jobs(jobs, out, workers=workers, custom_objects=own["custom_objects"])
+    results = run_jobs(
+        jobs,
+        out,
+        workers=workers,
+        ray=own["ray"],
+        gpus=float(own["gpus"]),
+        custom_objects=own["custom_objects"],
+    )
     failed = [result for result in results if result.how != DONE]
     if failed:
         raise RunsFailed(

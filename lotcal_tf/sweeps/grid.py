@@ -4,15 +4,18 @@ import dataclasses
 import itertools
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lotcal_tf.config.custom import name_of
 from lotcal_tf.config.experiment import FIELDS, Experiment, setting_fields
+from lotcal_tf.config.fields import typed
 from lotcal_tf.config.recipes import read_toml
 from lotcal_tf.errors import FieldError, UsageError, shown
 
 MOST_RUNS = 100_000
+_NO_AXIS = "does not change results, so it cannot be an axis: give one value"
 _RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 _TABLES = ("fields", "axes", "exclude", "set")
 # Fields without an effect on results have one value in a sweep.
@@ -66,26 +69,62 @@ class Grid:
                 own |= fields if matches(point, description) else {}
             yield {**self.fields, **point, **own}
 
-    def with_flags(self, given: Mapping[str, Any]) -> "Grid":
-        """The grid with fields that were given as flags, which override its own.
+    def with_values(self, fields: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> "Grid":
+        """The grid with other values of some fields; those of an axis are several."""
+        new = {**fields, **axes}
+        kept_fields = {name: value for name, value in self.fields.items() if name not in new}
+        kept_axes = {name: values for name, values in self.axes.items() if name not in new}
+        single = {name: values[0] for name, values in axes.items() if len(values) == 1}
+        several = {name: values for name, values in axes.items() if len(values) > 1}
+        return dataclasses.replace(
+            self, fields={**kept_fields, **fields, **single}, axes={**kept_axes, **several}
+        )
 
-        Args:
-          given: values as strings, by name. `a,b` or `0..4` of a scalar field is an axis.
 
-        Raises:
-          FieldError: a range is empty or too long, or a field has several values that has no effect on
-            results.
-        """
-        axes, fields = dict(self.axes), dict(self.fields)
-        for name, value in given.items():
-            values = values_of(name, value)
-            axes.pop(name, None)
-            fields.pop(name, None)
-            if len(values) == 1:
-                fields[name] = values[0]
-            else:
-                axes[name] = values
-        return dataclasses.replace(self, axes=axes, fields=fields)
+def flag_values(given: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The values that flags give to fields: several for `a,b`, or `0..4`, of a scalar field.
+
+    Raises:
+      FieldError: a range is empty or too long, an axis has a value twice, or the field cannot be an axis.
+    """
+    return {name: values_of(name, value) for name, value in given.items()}
+
+
+def sweep_values(
+    fields: Mapping[str, Any], axes: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The fields and axes that a caller of the library gives, with classes by their names.
+
+    Raises:
+      FieldError: an axis is not a list of different values, or a value cannot be sent to a worker.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, values in axes.items():
+        if name in fields:
+            raise FieldError(name, fields[name], "is an axis, too: give one of them")
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise FieldError(name, values, "an axis must be a list of values")
+        found[name] = [_plain(name, value) for value in itertools.islice(values, MOST_RUNS + 1)]
+        if not found[name] or any(found[name].count(value) > 1 for value in found[name][:1000]):
+            raise FieldError(name, values, "an axis must have different values, at least one")
+        if name in FIELDS and name not in _AXES:
+            raise FieldError(name, values, _NO_AXIS)
+    return {name: _plain(name, value) for name, value in fields.items()}, found
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value as an experiment takes it."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, type):
+        if value.__module__ == "__main__":
+            problem = "must be in a module of its own, which worker processes can import"
+            raise FieldError(name, value.__qualname__, problem)
+        return name_of(value)
+    if not isinstance(value, str | int | float | bool | tuple | list | None):
+        problem = "objects cannot be given to a sweep: give a name or a number"
+        raise FieldError(name, type(value).__name__, problem)
+    return value
 
 
 def matches(point: Point, description: Mapping[str, Any]) -> bool:
@@ -100,10 +139,10 @@ def values_of(name: str, value: Any) -> list[Any]:
     """The values that a flag gives to a field: several for a comma list or a range of a scalar field.
 
     Raises:
-      FieldError: see `Grid.with_flags`.
+      FieldError: see `flag_values`.
     """
-    kind = _kind(name)
-    if not isinstance(value, str) or kind is tuple:
+    kind = _hint(name)
+    if not isinstance(value, str) or tuple in (kind, typing.get_origin(kind)):
         return [value]
     found = _RANGE.fullmatch(value)
     if found and kind is not str:
@@ -111,33 +150,30 @@ def values_of(name: str, value: Any) -> list[Any]:
         if not 0 <= last - first < MOST_RUNS:
             problem = f"a range FIRST..LAST rises and has at most {MOST_RUNS:,} values"
             raise FieldError(name, value, problem)
-        return [str(number) for number in range(first, last + 1)]
+        return list(range(first, last + 1))
     if "," not in value or name in ("out", "data_dir"):
         return [value]
     if name in FIELDS and name not in _AXES:
         raise FieldError(
             name,
             value,
-            "does not change results, so it cannot be an axis: give one value",
+            _NO_AXIS,
         )
     parts = [part.strip() for part in value.split(",")]
     for part in parts:
         if not part or parts.count(part) > 1:
             problem = "an axis has different values, none of them empty: VALUE,VALUE,…"
             raise FieldError(name, value, problem)
-    return parts
+    field = FIELDS.get(name) or setting_fields()[name]
+    return [typed(field, kind, part) for part in parts]
 
 
-def _kind(name: str) -> type:
-    """The type of a field or hyperparameter: tuple for lists; str if it is not known."""
+def _hint(name: str) -> Any:
+    """The type of a field or hyperparameter; tuple if it is not known, and may be a list."""
     hint = typing.get_type_hints(Experiment).get(name)
     if hint is None and name in setting_fields():
         hint = type(setting_fields()[name].default)
-    if hint is None:
-        return tuple  # A custom hyperparameter: it may be a list.
-    if hint is tuple or typing.get_origin(hint) is tuple:
-        return tuple
-    return str if str in (hint, *typing.get_args(hint)) else int
+    return tuple if hint is None else hint
 
 
 def read_grid(path: Path) -> Grid:

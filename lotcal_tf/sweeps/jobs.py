@@ -1,12 +1,13 @@
 """The pruning runs of a sweep, each with its directory and its command. No TensorFlow here."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
 import shlex
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,28 @@ class Job:
         return json.dumps([plain.identity(), bool(self.experiment.ticket), plain.levels])
 
 
-def jobs_of(grid: Grid, out: Path, config: str | None = None) -> list[Job]:
+def named(given: Mapping[str, Any], config: str | None = None) -> Experiment:
+    """The experiment of a run on named data, checked as the `train` command does before it starts.
+
+    Raises:
+      UsageError: it cannot run.
+    """
+    experiment = resolve(given, config)
+    check_own_choice(experiment, given)
+    data_path(experiment)
+    if experiment.ticket:
+        check_ticket(experiment.ticket)
+    return experiment
+
+
+def jobs_of(
+    grid: Grid,
+    out: Path,
+    config: str | None = None,
+    *,
+    experiment_of: Callable[[Mapping[str, Any]], Experiment] | None = None,
+    content: Mapping[str, str] | None = None,
+) -> list[Job]:
     """The runs of a sweep, without those that are the same experiment as one before.
 
     Each run has a directory in `out`, named after the values of the axes and a digest of all that
@@ -80,48 +102,35 @@ def jobs_of(grid: Grid, out: Path, config: str | None = None) -> list[Job]:
       grid: the fields.
       out: the sweep's directory.
       config: a recipe file for all runs.
+      experiment_of: makes a checked experiment from given fields; None: `named`.
+      content: digests of model and data that are passed as objects.
 
     Raises:
-      UsageError: a run is refused; see `resolve`.
+      UsageError: a run cannot run.
     """
+    experiment_of = experiment_of or functools.partial(named, config=config)
     known = _known_directories(out)
-    points = [own for point in grid.points() for own in _with_sources(point)]
-    axes = [*grid.axes]
-    if any(str(point.get("ticket", "")).startswith(FROM_SWEEP) for point in grid.points()):
-        axes = [*dict.fromkeys([*axes, "ticket"])]
+    described = grid.points()
+    points = [own for point in described for own in _with_sources(point)]
+    by_source = any(str(p.get("ticket", "")).startswith(FROM_SWEEP) for p in described)
+    axes = dict.fromkeys([*grid.axes, *(["ticket"] if by_source else [])])
     found: dict[str, Job] = {}
     used: set[str] = set()
     for point in points:
         given = _applicable(point)
         used |= given.keys()
-        experiment = resolve(given, config)
-        _check(experiment, given)
-        digest = _digest(experiment)
-        name = known.get(digest) or f"{_title(experiment, given, axes)}-{digest}"
-        flags = _flags(given, config, out / name)
+        experiment = experiment_of(given)
+        if experiment.distribute == "multi_worker":
+            problem = "several processes cannot share a run of a sweep; choose none or mirrored"
+            raise FieldError("distribute", experiment.distribute, problem)
+        digest = _digest(experiment, content or {})
+        name = known.get(digest) or f"{_title(experiment, given, list(axes))}-{digest}"
         placed = dataclasses.replace(experiment, out=str(out / name))
-        found.setdefault(digest, Job(name, placed, flags))
+        found.setdefault(digest, Job(name, placed, _flags(given, config, out / name)))
     for name in {name for point in points for name in point} - used:
         value = next(point[name] for point in points if name in point)
-        raise FieldError(
-            name, value, "is a hyperparameter of no strategy or criterion of the sweep"
-        )
+        raise FieldError(name, value, "no strategy or criterion of the sweep has it: leave it out")
     return list(found.values())
-
-
-def _check(experiment: Experiment, given: Mapping[str, Any]) -> None:
-    """Checks a run as the `train` command does before it starts.
-
-    Raises:
-      FieldError: it cannot run, or not in a sweep.
-    """
-    check_own_choice(experiment, given)
-    data_path(experiment)
-    if experiment.distribute == "multi_worker":
-        problem = "several processes cannot share a run of a sweep; choose none or mirrored"
-        raise FieldError("distribute", experiment.distribute, problem)
-    if experiment.ticket:
-        check_ticket(experiment.ticket)
 
 
 def _applicable(point: Point) -> dict[str, Any]:
@@ -175,10 +184,10 @@ def _of_source(point: Point, ticket: Any) -> dict[str, Any]:
     return {**point, **taken, **{name: recorded.get(name, settings.get(name)) for name in names}}
 
 
-def _digest(experiment: Experiment) -> str:
+def _digest(experiment: Experiment, content: Mapping[str, str]) -> str:
     """Ten digits of a hash of everything that a run's result depends on, as far as it is known now."""
-    content = {"ticket": _source_of(experiment.ticket)} if experiment.ticket else {}
-    text = json.dumps(experiment.identity(**content), sort_keys=True)
+    ticket = {"ticket": _source_of(experiment.ticket)} if experiment.ticket else {}
+    text = json.dumps(experiment.identity(**ticket, **content), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

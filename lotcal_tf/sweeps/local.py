@@ -1,8 +1,6 @@
-"""Runs jobs in worker processes of this machine.
+"""Runs jobs in worker processes of this machine, see `worker`.
 
-A worker keeps TensorFlow loaded, data in memory and compiled programs, so that a further run of the same
-kind begins at once. TensorFlow sets its threads once per process, so a worker takes jobs of one number
-of threads only.
+TensorFlow sets its threads once per process, so a worker takes jobs of one number of threads only.
 """
 
 import contextlib
@@ -10,18 +8,19 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import cloudpickle
 
 from lotcal_tf.config import registry
 from lotcal_tf.config.process import cpus
 from lotcal_tf.config.run_directory import recorded_threads
 from lotcal_tf.sweeps.jobs import Job
 
-_spawn = multiprocessing.get_context("spawn")
 Work = Callable[[Job], Any]
 
 
@@ -52,28 +51,36 @@ class Worker:
     """One worker process; it does one job at a time.
 
     Args:
-      work: what it does with a job, a function that can be pickled.
+      work: what it does with a job.
       threads: of TensorFlow.
       logs: the directory for what jobs print, each in NAME.log.
 
     Attributes:
       job: the job it is doing; None: it is idle.
-      waited: what becomes ready when the job ends, for `multiprocessing.connection.wait`.
+      pipe: what becomes ready when the job ends, for `multiprocessing.connection.wait`.
     """
 
     def __init__(self, work: Work, threads: int, logs: Path) -> None:
         self.threads = threads
         self.job: Job | None = None
-        self.waited, there = _spawn.Pipe()
-        self._process = _spawn.Process(target=_serve, args=(there, work, threads, str(logs)))
-        self._process.start()
+        self.pipe, there = multiprocessing.Pipe()
+        environment = {
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            **os.environ,
+            "TF_NUM_INTRAOP_THREADS": str(threads),
+            "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+        }
+        call = [sys.executable, "-m", "lotcal_tf.sweeps.worker", str(there.fileno()), str(logs)]
+        self._process = subprocess.Popen(call, env=environment, pass_fds=[there.fileno()])
         there.close()
+        with contextlib.suppress(OSError):  # It died at once: `result` says so.
+            self.pipe.send_bytes(cloudpickle.dumps(work))
 
     def begin(self, job: Job) -> None:
         """Starts a job."""
         self.job = job
         with contextlib.suppress(OSError):  # It died meanwhile: `result` says so.
-            self.waited.send(job)
+            self.pipe.send(job)
 
     def result(self) -> Any:
         """The result of the job, which has ended.
@@ -83,31 +90,29 @@ class Worker:
         """
         self.job = None
         try:
-            return self.waited.recv()
+            return self.pipe.recv()
         except (EOFError, OSError) as error:
-            self._process.join()
-            code = self._process.exitcode or 0
+            code = self._process.wait()
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             raise Died(f"its worker process ended with {how}") from error
 
     def stop(self) -> None:
         """Asks a job to stop after a checkpoint."""
-        if self._process.is_alive():
-            self._process.terminate()
+        self._process.terminate()
 
     def close(self) -> None:
         """Ends an idle process, and waits for its end."""
         with contextlib.suppress(OSError):
-            self.waited.send(None)
-        self.waited.close()
-        self._process.join()
+            self.pipe.send(None)
+        self.pipe.close()
+        self._process.wait()
 
 
 class LocalWorkers:
     """Worker processes on this machine.
 
     Args:
-      work: what a worker does with a job, a function that can be pickled.
+      work: what a worker does with a job, a function that cloudpickle can pickle.
       count: the number of workers.
       threads_of: the number of threads of a job.
       logs: the directory for what jobs print.
@@ -149,10 +154,10 @@ class LocalWorkers:
           The jobs that have ended, each with its result, or with `Died` if its worker did.
         """
         busy = [(worker, worker.job) for worker in self._workers if worker.job is not None]
-        ready = multiprocessing.connection.wait([worker.waited for worker, _ in busy], seconds)
+        ready = multiprocessing.connection.wait([worker.pipe for worker, _ in busy], seconds)
         found: list[tuple[Job, Any]] = []
         for worker, job in busy:
-            if worker.waited not in ready:
+            if worker.pipe not in ready:
                 continue
             try:
                 found.append((job, worker.result()))
@@ -172,46 +177,3 @@ class LocalWorkers:
         for worker in self._workers:
             worker.close()
         self._workers = []
-
-
-def _serve(pipe: Any, work: Work, threads: int, logs: str) -> None:
-    """Does the jobs that come through a pipe, until it is closed."""
-    # Ctrl-C reaches all processes of a terminal; the sweep alone decides, and sends SIGTERM.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    while (job := _received(pipe)) is not None:
-        with _output_in(Path(logs) / f"{job.name}.log"):
-            result = work(job)
-        with contextlib.suppress(OSError):
-            pipe.send(result)
-
-
-def _received(pipe: Any) -> Job | None:
-    try:
-        return pipe.recv()
-    except (EOFError, OSError):
-        return None
-
-
-def _end_with_parent() -> None:
-    """Stops this process, after a checkpoint, when the process of the sweep ends."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _output_in(path: Path) -> Any:
-    """Appends everything that this process prints to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        for number in (1, 2):
-            os.dup2(file.fileno(), number)
-        yield
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()

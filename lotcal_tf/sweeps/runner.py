@@ -23,6 +23,7 @@ from lotcal_tf.sweeps.perform import (
     TaskOf,
     perform,
 )
+from lotcal_tf.sweeps.ray_cluster import RayWorkers
 
 ATTEMPTS = 2  # of a job whose worker dies
 WAIT_SECONDS = 1.0
@@ -57,7 +58,7 @@ class Workers(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class SweepRun:
     """A run of a sweep and how it ended.
 
     Attributes:
@@ -88,13 +89,13 @@ class Runner:
 
     def __init__(self, jobs: Sequence[Job], workers: Workers, out: Path, display: Display) -> None:
         self.workers, self.out, self.display = workers, out, display
-        self.jobs, self.results = jobs, dict[str, Result]()
+        self.jobs, self.results = jobs, dict[str, SweepRun]()
         self._waiting = deque(jobs)
         self._later: list[tuple[float, Job]] = []
         self._attempts: dict[str, int] = {}
         self._full = False
 
-    def run(self) -> list[Result]:
+    def run(self) -> list[SweepRun]:
         """Runs all jobs; finished ones are not run again.
 
         Returns:
@@ -174,7 +175,7 @@ class Runner:
             self._end(job, result)
 
     def _end(self, job: Job, outcome: Outcome, *, found: bool = False) -> None:
-        result = Result(job.name, job.directory, outcome.how, outcome.line)
+        result = SweepRun(job.name, job.directory, outcome.how, outcome.line)
         self.results[job.name] = result
         self.display.ended(job, outcome, found=found)
 
@@ -187,27 +188,36 @@ def run_jobs(
     out: Path,
     *,
     workers: int | None = None,
+    ray: str | None = None,
+    gpus: float = 0.0,
     task_of: TaskOf | None = None,
     custom_objects: str | None = None,
     progress: bool = True,
-) -> list[Result]:
-    """Runs the jobs of a sweep in processes of this machine.
+) -> list[SweepRun]:
+    """Runs the jobs of a sweep in processes of this machine, or on a Ray cluster.
 
     Args:
       jobs: the jobs.
       out: the directory of the sweep.
-      workers: the number of processes; None: `default_workers`.
+      workers: how many jobs run at the same time; None: `default_workers`, or all CPUs of the cluster.
+      ray: the address of a Ray cluster, or `auto`; None: this machine.
+      gpus: the share of a GPU for each job, on a cluster.
       task_of, custom_objects: see `perform`.
       progress: whether to show progress on standard error.
 
     Returns:
       How each run ended, in the order of the jobs.
     """
-    count = min(workers or default_workers(), len(jobs))
+    if all(job.is_finished for job in jobs):
+        return [SweepRun(job.name, job.directory, DONE) for job in jobs]
     work = functools.partial(perform, task_of=task_of, custom_objects=custom_objects)
-    ordered = sorted(jobs, key=lambda job: threads_of(job, count))
     with usable_out(out):
         out.mkdir(parents=True, exist_ok=True)
-    pool = LocalWorkers(work, count, functools.partial(threads_of, workers=count), out / LOGS)
+    count = min(workers or default_workers(), len(jobs))
+    threads = functools.partial(threads_of, workers=count)
+    pool: Workers = LocalWorkers(work, count, threads, out / LOGS)
+    if ray is not None:
+        pool = RayWorkers(work, ray, workers, threads, gpus, out / LOGS)
+    ordered = sorted(jobs, key=threads)
     found = {r.name: r for r in Runner(ordered, pool, out, Display(jobs, progress)).run()}
     return [found[job.name] for job in jobs]
