@@ -5,6 +5,7 @@ larger designs. Every run has its own directory in --out, named after its axes. 
 finished runs and resumes the others; several sweeps may share a directory. All flags of train can be used.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,15 +18,15 @@ from lotcal_tf.files import creation_problem
 from lotcal_tf.sweeps.grid import Grid, flag_values, read_grid
 from lotcal_tf.sweeps.jobs import LOGS, Job, jobs_of
 from lotcal_tf.sweeps.perform import DONE
-from lotcal_tf.sweeps.runner import run_jobs
+from lotcal_tf.sweeps.ray_cluster import ray_address
+from lotcal_tf.sweeps.runner import predict_jobs, run_jobs
+from lotcal_tf.tables import duration
 
 
 def _share(value: str) -> str | None:
     """A check of a text: a number from 0 to 64."""
-    try:
-        return None if 0 <= float(value) <= 64 else "must be 0 to 64"
-    except ValueError:
-        return "must be a number, e.g. 0.25"
+    number = re.fullmatch(r"\d{1,2}(\.\d{1,6})?|\.\d{1,6}", value, re.ASCII)
+    return None if number and float(value) <= 64 else "must be a number from 0 to 64, e.g. 0.25"
 
 
 FLAGS = (
@@ -35,7 +36,11 @@ FLAGS = (
         "runs at the same time, each in its own process; default: one per CPU, or one if there is a GPU",
         check=whole_number(1, 1024),
     ),
-    flags.Flag("ray", "run on a Ray cluster: its address, or auto for that of this machine"),
+    flags.Flag(
+        "ray",
+        "run on a Ray cluster: its address, or auto for the one of this machine",
+        check=ray_address,
+    ),
     flags.Flag("gpus", "share of a GPU for each run, on a Ray cluster", default="0", check=_share),
     flags.Flag(
         "dry_run", "print the train commands and the predicted time, and train nothing", switch=True
@@ -78,7 +83,7 @@ def main(request: flags.Request) -> None:
             f"{len(failed)} of {len(results)} runs failed, first {failed[0].name}: {failed[0].line}; "
             f"what it printed is in {out / LOGS}; the same command tries them again"
         )
-    print(f"{out}: all {len(results)} runs are finished")
+    print(f"{out}: {len(results)} of {len(results)} runs are finished")
     print(f"report: python -m lotcal_tf.report {out} -o report.html")
     print(f"TensorBoard: tensorboard --logdir {out}")
 
@@ -87,8 +92,12 @@ def _predict(jobs: Sequence[Job], workers: int | None) -> None:
     """Prints the commands of the unfinished runs, and on standard error the predicted time."""
     left = [job for job in jobs if not job.is_finished]
     for job in left:
-        print(job.command)
-    print(f"{len(left)} of {len(jobs)} runs are not finished", file=sys.stderr)
+        print(job.command, flush=True)
+    if not left:
+        print(f"all {len(jobs)} runs are finished", file=sys.stderr)
+        return
+    seconds = predict_jobs(left, workers)
+    print(f"{len(left)} of {len(jobs)} runs left: about {duration(seconds)}", file=sys.stderr)
 
 
 def run(argv: list[str] | None = None) -> None:

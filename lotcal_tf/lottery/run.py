@@ -184,14 +184,8 @@ def _search(
     estimate_time: bool,
 ) -> None:
     """Checks that everything fits together, then creates the run directory and runs the levels."""
-    experiment, dataset = task.experiment, task.load()
-    start = task.start(dataset)
-    examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
-    check_outputs(
-        start[0].model() if isinstance(start, Sequence) else start, examples, dataset.classes
-    )
-    if isinstance(task, GivenModelTask | GivenTask) and isinstance(start, keras.Model):
-        check_round_trip(task.given, start, examples)
+    experiment = task.experiment
+    dataset, start = checked_start(task)
     observers: list[Observer] = []
     if devices.chief:
         log = store.directory / "tensorboard"
@@ -227,6 +221,22 @@ def _search(
         search.run()
         # No process ends while others still need it.
         devices.agree(end=experiment.levels)
+
+
+def checked_start(task: Task) -> tuple[Dataset, "keras.Model | Sequence[Ticket]"]:
+    """The data of a task and its start, checked against each other.
+
+    Raises:
+      UsageError: the model cannot take the data, or cannot be stored.
+    """
+    dataset = task.load()
+    start = task.start(dataset)
+    examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
+    model = start[0].model() if isinstance(start, Sequence) else start
+    check_outputs(model, examples, dataset.classes)
+    if isinstance(task, GivenModelTask | GivenTask) and isinstance(start, keras.Model):
+        check_round_trip(task.given, start, examples)
+    return dataset, start
 
 
 def _with_recorded_plan(experiment: Experiment, store: RunStore) -> Experiment:

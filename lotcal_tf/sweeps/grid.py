@@ -91,7 +91,7 @@ def flag_values(given: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def sweep_values(
-    fields: Mapping[str, Any], axes: Mapping[str, Any]
+    fields: Mapping[str, Any], axes: Any
 ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """The fields and axes that a caller of the library gives, with classes by their names.
 
@@ -99,6 +99,8 @@ def sweep_values(
       FieldError: an axis is not a list of different values, or a value cannot be sent to a worker.
     """
     found: dict[str, list[Any]] = {}
+    if not isinstance(axes, Mapping) or not all(isinstance(name, str) for name in axes):
+        raise UsageError("axes must be a dictionary of names and lists of values")
     for name, values in axes.items():
         if name in fields:
             raise FieldError(name, fields[name], "is an axis, too: give one of them")

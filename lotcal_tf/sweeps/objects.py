@@ -11,8 +11,10 @@ import numpy as np
 from lotcal_tf.compat import keras
 from lotcal_tf.config import arguments, registry
 from lotcal_tf.config.experiment import Experiment
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, LotcalError, UsageError
+from lotcal_tf.lottery.run import checked_start
 from lotcal_tf.lottery.task import GivenModelTask, GivenTask, Task
+from lotcal_tf.models.checks import classes_of
 from lotcal_tf.models.given import GivenModel
 
 
@@ -58,11 +60,22 @@ class GivenObjects:
     def __call__(self, experiment: Experiment) -> Task:
         """The task of a run. The initial weights of its model depend on its seed only."""
         keras.utils.set_random_seed(experiment.seed % 2**32)
-        made = self.model if isinstance(self.model, str) else self.model()
-        model = GivenModel.of(made, self.custom_objects)
+        return self._task(experiment)
+
+    def check(self, experiment: Experiment) -> None:
+        """Checks model and data in this process.
+
+        Raises:
+          UsageError: a function raises an error, or model and data are invalid.
+        """
+        checked_start(self._task(experiment))
+
+    def _task(self, experiment: Experiment) -> Task:
+        model = GivenModel.of(_made("model", self.model), self.custom_objects)
+        classes_of(model.model)
         if not self.data:
             return GivenModelTask(experiment, model=model)
-        data = {name: part() if callable(part) else part for name, part in self.data.items()}
+        data = {name: _made(name, part) for name, part in self.data.items()}
         return GivenTask(experiment, model=model, **data)
 
     def content(self) -> dict[str, str]:
@@ -71,6 +84,24 @@ class GivenObjects:
         for name, part in sorted(self.data.items()):
             digest.update(name.encode() + _digest(name, part))
         return {"own_model": _name(self.model), "own_data": digest.hexdigest()}
+
+
+def _made(name: str, given: Any) -> Any:
+    """What a function returns; other arguments as they are.
+
+    Raises:
+      UsageError: the function raises an error.
+    """
+    if not callable(given):
+        return given
+    try:
+        return given()
+    except LotcalError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{name}: the function {_name(given)} must return it, and raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _name(given: Any) -> str:

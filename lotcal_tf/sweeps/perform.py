@@ -54,6 +54,17 @@ def perform(job: Job, task_of: TaskOf | None = None, custom_objects: str | None 
     return Outcome(how, " ".join(line.split()), time.perf_counter() - begun)
 
 
+def predict(job: Job) -> float | str:
+    """The seconds that a run will take; or why they cannot be predicted."""
+    try:
+        with stoppable():
+            from lotcal_tf.lottery.run import predicted_seconds
+
+            return float(predicted_seconds(job.experiment))
+    except BaseException as error:
+        return _described(error)[1]
+
+
 def _run(job: Job, task_of: TaskOf | None, custom_objects: str | None) -> None:
     from lotcal_tf.compat import keras
     from lotcal_tf.lottery.run import run_experiment

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import itertools
+import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lotcal_tf.config.run_directory import finished_levels
+from lotcal_tf.errors import RunsFailed
 from lotcal_tf.files import temporary, usable_out, write_new
 from lotcal_tf.sweeps.display import Display
 from lotcal_tf.sweeps.jobs import LOGS, Job
@@ -22,6 +25,7 @@ from lotcal_tf.sweeps.perform import (
     Outcome,
     TaskOf,
     perform,
+    predict,
 )
 from lotcal_tf.sweeps.ray_cluster import RayWorkers
 
@@ -221,3 +225,46 @@ def run_jobs(
     ordered = sorted(jobs, key=threads)
     found = {r.name: r for r in Runner(ordered, pool, out, Display(jobs, progress)).run()}
     return [found[job.name] for job in jobs]
+
+
+def predict_jobs(jobs: Sequence[Job], workers: int | None = None) -> float:
+    """Predicts how long jobs take on this machine, by timing a few steps of each kind.
+
+    As many are timed at the same time as will run, since they slow each other down.
+
+    Args:
+      jobs: the jobs, at least one; their finished levels do not count.
+      workers: how many jobs run at the same time; None: `default_workers`.
+
+    Returns:
+      Seconds.
+
+    Raises:
+      RunsFailed: a run could not be timed.
+    """
+    count = min(workers or default_workers(), len(jobs))
+    kinds = {job.kind: job for job in jobs}
+    timed = deque(itertools.islice(itertools.cycle(kinds.values()), max(count, len(kinds))))
+    measured: dict[str, list[float]] = {kind: [] for kind in kinds}
+    with tempfile.TemporaryDirectory() as logs:
+        threads = functools.partial(threads_of, workers=count)
+        pool = LocalWorkers(predict, count, threads, Path(logs))
+        try:
+            while timed or pool.active:
+                while timed and pool.has_room():
+                    pool.begin(timed.popleft())
+                for job, result in pool.wait(WAIT_SECONDS):
+                    if not isinstance(result, float):
+                        raise RunsFailed(f"{job.name} cannot be timed: {result}")
+                    measured[job.kind].append(result)
+        finally:
+            pool.stop()
+            while pool.active:
+                pool.wait(WAIT_SECONDS)
+            pool.close()
+    seconds = []
+    for job in jobs:
+        levels = job.experiment.levels + 1
+        left = max(0, levels - finished_levels(job.directory)) / levels
+        seconds.append(left * sum(measured[job.kind]) / len(measured[job.kind]))
+    return max(sum(seconds) / count, *seconds)
