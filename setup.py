@@ -60,12 +60,15 @@ DOCS = [
 TABLES = ["pandas>=2.2,<4", "pyarrow>=18,<27"]
 HF = ["datasets>=4,<6"]
 
+RAY = ["ray>=2.50,<3"]
+
 # The client of MLflow, and what its SQLite store needs.
 MLFLOW = ["alembic>=1.10,<2", "mlflow-skinny>=3.17,<4", "sqlalchemy>=2,<3"]
 
 EXTRAS = {
     "hf": HF,
     "mlflow": MLFLOW,
+    "ray": RAY,
     "tables": TABLES,
     "test": [
         "hypothesis>=6,<7",
@@ -80,6 +83,7 @@ EXTRAS = {
         *DOCS,  # the tests build the site
         *HF,
         *MLFLOW,
+        *RAY,
         *TABLES,
     ],
     "docs": DOCS,
