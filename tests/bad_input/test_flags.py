@@ -4,10 +4,10 @@ import types
 
 import pytest
 
-from lotcal_tf import evaluate, export, report, train
+from lotcal_tf import evaluate, export, report, sweep, train
 from lotcal_tf.config import flags
 
-COMMANDS = (train, evaluate, export, report)
+COMMANDS = (train, sweep, evaluate, export, report)
 LONG_NAME = "a" * 300
 LONG_PATH = "/".join(["a" * 200] * 30)
 DIGITS = "9" * 4000
@@ -22,6 +22,14 @@ CUSTOM = [*TEXTS, "x", "a:b:c", ":b", "a:", "a:b,", "../x:y", "1:2", LONG_NAME]
 # Bad values of each flag, by command.
 BAD = {
     "train": {"custom_objects": CUSTOM, "takeover": SWITCH},
+    "sweep": {
+        "grid": [*PATHS, "nowhere", "/dev/null", "/proc", ".", "/dev/zero", "../file/x"],
+        "workers": [*NUMBERS, "0", "1025", "1.5", "1e2"],
+        "ray": [*TEXTS, "nowhere:x:y"],
+        "gpus": [*(n for n in NUMBERS if n != "1,2"), "65", "1,2"],
+        "dry_run": SWITCH,
+        "custom_objects": CUSTOM,
+    },
     "evaluate": {
         "model": [*PATHS, "nowhere", "/dev/null", "/proc", ".", "/dev/null/x", "*?[\\"],
         "split": [*TEXTS, "train", "TEST"],
@@ -72,7 +80,8 @@ SHARED = {
 
 def beside(module, name, run):
     """Flags that make the rest of the command line right."""
-    needed = {"evaluate": {"model": run}, "export": {"run": run}, "report": {"out": "a.html"}}
+    needed = {"evaluate": {"model": run}, "export": {"run": run}, "sweep": {"out": "sweep"}}
+    needed |= {"report": {"out": "a.html"}}
     model = needed.get(module.COMMAND.name, {})
     custom = {"calib": "nowhere:Class"} if name == "set" else {}
     return [f"--{n}={v}" for n, v in {**model, **custom}.items() if n != name]
@@ -118,9 +127,9 @@ def test_a_bad_flag_is_refused(refused_command, each, exported_run, operands, mo
     ("module", "name"),
     [
         pytest.param(module, name, id=f"{module.COMMAND.name}-{name}")
-        for module in (train, evaluate, export)
+        for module in (train, sweep, evaluate, export)
         for name in SHARED
-        if module is train or name == "config"
+        if module in (train, sweep) or name == "config"
     ],
 )
 def test_a_bad_recipe_or_setting_is_refused(
