@@ -161,8 +161,10 @@ def test_unfinished_and_failed_runs_are_listed_only(call, sweep, tmp_path):
     assert "5 of 10" in text and "failed: out of memory" in text
     assert {row["seed"] for row in rows_of(tmp_path / "a.csv", kind="run")} == {"0", "1", "2"}
     alone = write_run(tmp_path / "alone", levels=7)
-    assert call(alone, "-o", tmp_path / "b.html").code == 0
-    assert "No run is finished" in text_of(tmp_path / "b.html")
+    (write_run(tmp_path / "begun", 1, levels=7) / "metrics.csv").unlink()
+    assert call(alone, tmp_path / "begun", "-o", tmp_path / "b.html").code == 0
+    text = text_of(tmp_path / "b.html")
+    assert "No run is finished" in text and "0 of 8" in text and "5 of 8" in text
 
 
 def test_damaged_runs_and_tickets_are_named_and_left_out(call, sweep, tmp_path):

@@ -120,8 +120,8 @@ class RecordedRun:
 
     @property
     def start(self) -> int:
-        """Number of prunable weights of the dense network."""
-        return int(self.weights[0])
+        """Number of prunable weights of the dense network; 0 before its level is finished."""
+        return int(self.weights[0]) if len(self.weights) else 0
 
     @functools.cached_property
     def descent(self) -> Descent:

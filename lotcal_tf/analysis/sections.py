@@ -43,6 +43,7 @@ _AFTER = {
     "brier_scaled": "Brier score",
 }
 _OF_PREDICTIONS = ("debiased_ece", "debiased_ece_scaled", "brier_scaled")
+_DENSE = Place(1.0)
 _NAME = "setting"
 _TRANSFER = (
     "These runs start from tickets of other runs. In the name of a setting, tickets is the strategy that found them, "
@@ -72,7 +73,7 @@ class GroupChapter:
     ) -> None:
         self.group, self.number, self.link = group, number, link
         self.places = places(group, densities)
-        found = measure(group, self.places, problems)
+        found = measure(group, [_DENSE, *self.places], problems)
         self.measured = {(id(one.run), one.level): one for one in found}
         self.rows: list[Row] = []
 
@@ -120,7 +121,7 @@ class GroupChapter:
         panels = []
         for setting in self.group.settings:
             lines = []
-            for name, place in (("dense", Place(1.0)), ("selected", SELECTED)):
+            for name, place in (("dense", _DENSE), ("selected", SELECTED)):
                 levels = [(run, place.level(run)) for run in setting.runs.values()]
                 keys = [(id(run), level) for run, level in levels if level is not None]
                 bins = [self.measured[key].bins for key in keys if key in self.measured]
