@@ -185,6 +185,8 @@ class GroupChapter:
             f"A setting minus the one with the strategy {BASELINE} that is otherwise the same, paired by seed: "
             "mean and 95 % interval (Student's t). One seed has no interval, so its difference may be chance."
         )
+        if not parts and metrics is _RAW and len(self.group.settings) > 1:
+            return [Text([f"No setting has a counterpart with the strategy {BASELINE}."])]
         return [Text([note]), *parts] if parts else []
 
     def _after_scaling(self) -> Parts:
