@@ -17,7 +17,7 @@ FLAGS = (
     flags.Flag("out", "the page, an HTML file", short="o", check=fields.path),
     flags.Flag("figures", "directory for each figure as SVG and PDF", check=fields.path),
     flags.Flag("csv", "file for all numbers, one per row", check=fields.path),
-    flags.Flag("markdown", "file for the tables as Markdown", check=fields.path),
+    flags.Flag("markdown", "file for the page without its figures, as Markdown", check=fields.path),
     flags.Flag("latex", "file for the tables as LaTeX, with booktabs", check=fields.path),
     flags.Flag("rank", "rank settings by this validation metric", choices=RANKED),
     flags.Flag(

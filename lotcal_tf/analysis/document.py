@@ -132,42 +132,48 @@ class Document:
         return environment.get_template(_TEMPLATE).render(document=self)
 
     def markdown(self) -> str:
-        """Headings and tables as Markdown."""
+        """Headings, text and tables as Markdown."""
         return f"# {_line(self.title)}\n\n" + self._markdown(self.chapters)
 
     def markdown_of(self, chapter: Chapter) -> str:
-        """The headings and tables of one chapter."""
+        """The headings, text and tables of one chapter."""
         return self._markdown([chapter])
 
     def _markdown(self, chapters: Sequence[Chapter]) -> str:
         lines = []
-        for headings, table in _tables(chapters):
+        for headings, part in _parts(chapters):
             lines += [f"{'#' * depth} {_line(title)}" for depth, title in headings]
-            lines += [_line(table.title)] if table.title else []
-            lines.append(markdown_table(table.rows, table.words))
-            lines += [_line(table.note)] if table.note else []
+            if isinstance(part, Table):
+                texts = [part.title, markdown_table(part.rows, part.words), part.note]
+                lines += [text if text is texts[1] else _line(text) for text in texts if text]
+            elif isinstance(part, Text):
+                sign = "- " if len(part.lines) > 1 else ""
+                lines.append("\n".join(f"{sign}{_line(line)}" for line in part.lines))
         return "\n\n".join(lines) + "\n"
 
     def latex(self) -> str:
         r"""Tables as LaTeX, with the rules of the package booktabs, for `\input`."""
         lines = ["% Tables of lotcal_tf.report; they need \\usepackage{booktabs}."]
-        for headings, table in _tables(self.chapters):
+        for headings, part in _parts(self.chapters):
             lines += [f"% {' '.join(title.split())}" for _, title in headings]
-            lines.append(_latex_table(table))
+            lines += [_latex_table(part)] if isinstance(part, Table) else []
         return "\n\n".join(lines) + "\n"
 
 
-def _tables(chapters: Sequence[Chapter]) -> Iterator[tuple[list[tuple[int, str]], Table]]:
-    """Every table, and the headings above it that no table before had: their depth and text."""
+def _parts(
+    chapters: Sequence[Chapter],
+) -> Iterator[tuple[list[tuple[int, str]], Text | Table | Picture]]:
+    """Every part, and the headings directly above it: their depth and text."""
     for chapter in chapters:
         headings = [(2, chapter.title)]
+        for part in chapter.about:
+            yield headings, part
+            headings = []
         for section in chapter.sections:
             headings.append((3, section.title))
             for part in section.parts:
-                if isinstance(part, Table):
-                    yield headings, part
-                    headings = []
-            headings = [one for one in headings if one[0] == 2]
+                yield headings, part
+                headings = []
 
 
 def _line(text: str) -> str:

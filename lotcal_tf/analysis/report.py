@@ -56,7 +56,8 @@ def write_report(
       out: the page, an HTML file.
       figures: a directory for each figure as SVG and PDF.
       csv: a file for all numbers, one per row.
-      markdown, latex: files for the tables; those for LaTeX need the package booktabs.
+      markdown: a file for the page without its figures.
+      latex: a file for the tables, which need the package booktabs.
       rank: a validation metric such as `val_nll`, by which settings are ranked at `densities`.
       densities: of the tables, in (0, 1]; the nearest level within 10 % stands for each. Default: 1, 0.21,
         0.135 and 0.036, where a run has them.

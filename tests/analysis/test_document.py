@@ -65,11 +65,12 @@ def test_the_page_asks_for_nothing():
 
 def test_markdown_by_hand():
     table = Table("A", [["setting", "NLL"], ["a|b<i>", "0.5 ± 0.1"]], note="Note.")
-    sections = [Section("S", [Text(["not a table"]), table, table]), Section("None", [])]
-    found = Document("T", [], [Chapter("C", [], sections)]).markdown()
+    sections = [Section("S", [Text(["one", "two"]), table, table]), Section("R", [Text(["x"])])]
+    found = Document("T", [], [Chapter("C", [Text(["about"])], sections)]).markdown()
     rows = "| setting    |       NLL |\n|:-----------|----------:|\n| a\\|b&lt;i> | 0.5 ± 0.1 |"
     block = f"A\n\n{rows}\n\nNote.\n"
-    assert found == f"# T\n\n## C\n\n### S\n\n{block}\n{block}"
+    head = "# T\n\n## C\n\nabout\n\n### S\n\n- one\n- two\n\n"
+    assert found == f"{head}{block}\n{block}\n### R\n\nx\n"
 
 
 def test_hostile_names_are_text_in_markdown():
