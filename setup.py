@@ -74,6 +74,7 @@ EXTRAS = {
         "hypothesis>=6,<7",
         "import-linter>=2.17,<3",
         "mypy>=2.4,<3",
+        "playwright>=1.50,<2",  # drives the system's Chromium; tests/browser.py
         "pytest>=9,<10",
         "pytest-xdist>=3.8,<4",
         "ruff>=0.17.6,<0.18",  # a new minor brings new rules
@@ -107,6 +108,7 @@ setup(
     package_dir={"lotcal_tf.configs": "configs"},
     package_data={
         "lotcal_tf": ["py.typed"],
+        "lotcal_tf.analysis": ["*.j2"],
         "lotcal_tf.deploy": ["*.j2"],
         "lotcal_tf.configs": ["*.toml"],
     },

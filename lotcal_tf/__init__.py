@@ -28,6 +28,7 @@ _PUBLIC = {
     "losses": "lotcal_tf.calibration.losses",
     "metrics": "lotcal_tf.metrics",
     "step_seed": "lotcal_tf.seeds:step_seed",
+    "write_report": "lotcal_tf.analysis.report:write_report",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -11,13 +11,16 @@ import tensorflow as tf
 
 import lotcal_tf
 from lotcal_tf.compat import keras
-from lotcal_tf.metrics import Interval
+from lotcal_tf.metrics import Estimate, Interval
 
 DRAW = np.random.default_rng(0)
 X, Y = DRAW.normal(size=(60, 4)).astype("float32"), np.arange(60) % 3
 PAIR = (X, Y)
 LONG_NAME = "a" * 300
 NOT_PATHS = [1, b"x", {}, [], 1.5, object(), "", "a\0", LONG_NAME, "nowhere", "/dev/null", "/proc"]
+# Of files and directories that are to be written; None: no such file is wanted.
+NOT_DIRECTORIES = [*(p for p in NOT_PATHS if p != "nowhere"), "/dev/null/x", "/proc/x"]
+NOT_FILES = [*NOT_DIRECTORIES, "."]
 NOT_FLAGS = [None, 1, "yes please", b"", [], {}, 0.5]
 NOT_NUMBERS = [None, "x", b"1", {}, [1], 1j, True, float("nan"), -1, 10**5000, object()]
 NOT_OBJECTS = [1, "x", b"x", [1], {1: len}, {"a", "b"}]
@@ -342,6 +345,24 @@ BAD = {
         "config": [1, b"x", {}, "nowhere", LONG_NAME, ""],
         "fields": [{"nonsense": 1}, {"epochs": 1}, {"ece_bins": 0}, {"dataset": "nonsense"}],
     },
+    "write_report": {
+        "directories": [p for p in NOT_PATHS if not isinstance(p, list)] + [[], [1], ["nowhere"]],
+        "out": [p for p in NOT_FILES if p is not None] + [None],
+        "figures": NOT_DIRECTORIES,
+        "csv": NOT_FILES,
+        "markdown": NOT_FILES,
+        "latex": NOT_FILES,
+        "rank": [1, "test_nll", "nll", "", b"val_nll", [], True, "val_temperature"],
+        "densities": [
+            None,
+            *(n for n in NOT_NUMBERS[1:] if n != [1]),
+            0,
+            [0.5, 0.5],
+            [1.5],
+            [0.5, "x"],
+            ["a"],
+        ],
+    },
     "from_keras3": {
         "model": [None, *NOT_MODELS, "x"],
         "examples": [
@@ -401,6 +422,7 @@ BAD = {
     **{f"metrics.{n}": METRIC for n in ("accuracy", "aurc", "brier", "nll", "nll_standard_error")},
     **{f"metrics.{n}": METRIC for n in ("overconfidence", "wrong_confident")},
     **{f"metrics.{n}": BINNED for n in ("adaptive_ece", "classwise_ece", "ece", "mce", "measure")},
+    **{f"metrics.{n}": BINNED for n in ("debiased_ece", "metric_intervals")},
     "metrics.prediction_bins": BINNED,
     "metrics.confidence": {"logits": BAD_LOGITS[:-2]},
     "metrics.log_softmax": {"logits": BAD_LOGITS[:-2]},
@@ -411,7 +433,7 @@ BAD = {
         "bins": BAD_BINS,
     },
 }
-RECORDS = {Interval}  # results, which no caller makes
+RECORDS = {Estimate, Interval}  # results, which no caller makes
 
 
 def public():
@@ -502,6 +524,8 @@ def valid(name, run):
         return special[name]
     if name in ("load_ticket", "export_ticket", "measure_model"):
         return of_run(run, name)
+    if name == "write_report":
+        return functools.partial(lotcal_tf.write_report, **{"directories": run, "out": "a.html"})
     function = public()[name]
     arguments = {"labels": LABELS_3, "logits": LOGITS_3, "first": LOGITS_3, "second": LOGITS_3}
     if name in ("losses.vwcc", "losses.lwcc_si"):

@@ -4,15 +4,16 @@ import types
 
 import pytest
 
-from lotcal_tf import evaluate, export, study, sweep, train
+from lotcal_tf import evaluate, export, report, sweep, train
 from lotcal_tf.config import flags
 
-COMMANDS = (train, sweep, evaluate, export, study)
+COMMANDS = (train, sweep, evaluate, export, report)
 LONG_NAME = "a" * 300
 LONG_PATH = "/".join(["a" * 200] * 30)
 DIGITS = "9" * 4000
 TEXTS = ["", "\0", "a\nb", "\ud800", "\x1b[2J"]
 PATHS = [*TEXTS, LONG_NAME, LONG_PATH]
+FILES = [*PATHS, "/dev/null", "/dev/null/x", "/proc/x", "../file/x"]  # to be written
 NUMBERS = [*TEXTS, "x", "nan", "inf", "-1", "-inf", "1e999", "٣", DIGITS, "1,2", "[1]"]
 SWITCH = ["", "maybe", "2", "\0", "٣"]
 NAMES = [*TEXTS, "nonsense", ",", "a,,b", LONG_NAME]
@@ -64,9 +65,11 @@ BAD = {
         "seconds": [*NUMBERS, "1e9"],
         "out": [*PATHS, "/dev/null", "/dev/null/x", "/proc/x", "../file", "../file/x"],
     },
-    "study": {
-        "out": [*PATHS, "/dev/null", "/dev/null/x", "/proc/x", "../file", "../file/x"],
-        "histograms": SWITCH,
+    "report": {
+        **{n: [*FILES, ".", "../run"] for n in ("out", "csv", "markdown", "latex")},
+        "figures": [*FILES, "../file"],
+        "rank": [*TEXTS, "nll", "test_nll", "val_temperature", "val_nll,val_ece"],
+        "densities": [*NUMBERS[:-2], "0", "1.5", "0.5,0.5", "1,,0.5", "1;0.5", "21 %"],
     },
 }
 SHARED = {
@@ -78,6 +81,7 @@ SHARED = {
 def beside(module, name, run):
     """Flags that make the rest of the command line right."""
     needed = {"evaluate": {"model": run}, "export": {"run": run}, "sweep": {"out": "sweep"}}
+    needed |= {"report": {"out": "a.html"}}
     model = needed.get(module.COMMAND.name, {})
     custom = {"calib": "nowhere:Class"} if name == "set" else {}
     return [f"--{n}={v}" for n, v in {**model, **custom}.items() if n != name]
@@ -87,7 +91,7 @@ def beside(module, name, run):
 def operands(here):
     (here.parent / "file").write_text("")
     (here.parent / "run").mkdir()
-    return {study: ["../run"]}
+    return {report: ["../run"]}
 
 
 def test_every_flag_has_bad_cases():
@@ -222,7 +226,7 @@ def test_a_recipe_file_that_cannot_be_read_is_refused(refused_command, here):
 def test_no_operand_is_a_run(refused_command, here, each):
     (here.parent / "file").write_text("")
     values = [*PATHS, "nowhere", "/dev/null", "/proc", "../file", "."]
-    each(values, lambda value: refused_command([], study, "--out=study", value))
+    each(values, lambda value: refused_command([], report, "--out=a.html", value))
 
 
 def test_memory_that_is_not_there_is_an_error_in_one_line(here, call_command):

@@ -1,11 +1,9 @@
 """The claims against hand calculation on runs with made-up metrics."""
 
-import json
-
 import numpy as np
 import pytest
 
-from lotcal_tf.analysis.study import Study, best_size, compare, describe, with_predictions
+from lotcal_tf.analysis.label_noise import Study, best_size, compare, with_predictions
 
 
 def test_spread_over_starting_sizes_by_hand(recorded_run, sized):
@@ -107,14 +105,3 @@ def test_a_bound_is_no_best_size(recorded_run):
     bound = recorded_run([1000, 800, 600, 100])
     assert bound.descent.best == 3 and bound.descent.best_is_bound
     assert best_size(bound) is None
-    assert describe(bound)["best"] == {"level": 3, "weights": 100, "density": 0.1}
-
-
-def test_everything_is_json(sized):
-    study = Study([sized(100), sized(200, model="b", start=2000)])
-    whole = json.loads(json.dumps(study.as_dict(), allow_nan=False))
-    assert whole["difficulty_field"] is None
-    assert [row["best"]["weights"] for row in whole["runs"]] == [100, 200]
-    assert whole["runs"][0]["best_metrics"]["test_error"] == pytest.approx(0.1)
-    assert whole["runs"][0]["best_metrics"]["test_kl_true"] is None
-    assert whole["claims"]["spread"][0]["of_means"] == 2

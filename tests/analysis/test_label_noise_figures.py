@@ -1,4 +1,4 @@
-"""That every figure is drawn, of every kind of study, and alike each time."""
+"""That every figure is drawn, for every kind of runs, and alike each time."""
 
 import io
 
@@ -6,20 +6,29 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from lotcal_tf.analysis import figures
+from lotcal_tf.analysis import label_noise_figures as figures
+from lotcal_tf.analysis.figures import picture
+from lotcal_tf.analysis.label_noise import Study
 from lotcal_tf.analysis.runs import DIFFICULTY, read_runs
-from lotcal_tf.analysis.study import Study
 
 
-def shape(png):
-    pixels = imread(io.BytesIO(png), format="png")
+def runs_of(directories):
+    found, problems = read_runs(directories)
+    assert not problems
+    return found
+
+
+def shape(figure):
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=50)
+    pixels = imread(io.BytesIO(png.getvalue()), format="png")
     assert pixels[..., :3].std() > 0.02, "nothing is drawn"
     return pixels.shape[:2]
 
 
 def test_figures_of_one_task(written_run):
     study = Study(
-        read_runs(
+        runs_of(
             [
                 written_run("a"),
                 written_run("b", start=90_000),
@@ -28,10 +37,11 @@ def test_figures_of_one_task(written_run):
         )
     )
     drawn = figures.draw(study)
-    assert list(drawn) == ["descent.png", "best_size.png", "truth.png"]
-    for png in drawn.values():
-        shape(png)
-    assert figures.draw(study) == drawn
+    assert list(drawn) == ["descent", "best_size", "truth"]
+    for figure in drawn.values():
+        shape(figure)
+    first, again = (picture("x", figures.descent(study), "").svg for _ in range(2))
+    assert first == again and b"<dc:date>" not in first
 
 
 def test_each_difficulty_has_a_row_of_panels(written_run):
@@ -39,7 +49,7 @@ def test_each_difficulty_has_a_row_of_panels(written_run):
         written_run(f"d{d}", fields={"source": "mixture", DIFFICULTY: d}, levels=20)
         for d in (1, 2, 3)
     ]
-    one, three = Study(read_runs(runs[:1])), Study(read_runs(runs))
+    one, three = Study(runs_of(runs[:1])), Study(runs_of(runs))
     assert shape(figures.descent(three))[0] > 2 * shape(figures.descent(one))[0]
     assert shape(figures.best_size(three))[1] > 1.5 * shape(figures.best_size(one))[1]
 
@@ -52,16 +62,16 @@ def test_the_axis_of_sizes_is_widened_alike_on_both_sides():
 @pytest.mark.parametrize("levels", [0, 1, 5])
 def test_runs_without_a_best_ticket_are_drawn_too(written_run, levels):
     left_out = ("test_kl_true", "test_overconfidence")
-    study = Study(read_runs([written_run("a", levels=levels, columns=left_out)]))
+    study = Study(runs_of([written_run("a", levels=levels, columns=left_out)]))
     assert study.runs[0].descent.best is None
     drawn = figures.draw(study)
-    assert list(drawn) == ["descent.png", "best_size.png"]
-    for png in drawn.values():
-        shape(png)
+    assert list(drawn) == ["descent", "best_size"]
+    for figure in drawn.values():
+        shape(figure)
 
 
 def test_dense_networks_are_joined_by_their_means(written_run):
-    runs = read_runs(
+    runs = runs_of(
         [
             written_run("a"),
             written_run("b", fields={"seed": 1}, shift=2.0),

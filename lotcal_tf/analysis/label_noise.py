@@ -1,4 +1,4 @@
-"""A study: the claims that several runs support together, as numbers."""
+"""Runs under label noise: the claims that several of them support together, as numbers."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
+from lotcal_tf.analysis.runs import RecordedRun
 from lotcal_tf.analysis.statistics import (
     RankCorrelation,
     Summary,
@@ -112,7 +112,7 @@ class Correlation:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Runs that can be compared, as `runs.read_runs` returns them, and their claims."""
+    """Finished runs of one group and one strategy, and their claims."""
 
     runs: Sequence[RecordedRun]
 
@@ -181,21 +181,6 @@ class Study:
             missing = "all difficulties have the same best size"
         return Correlation(count, len(whole), found, summarise(rhos), missing)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The content of `study.json`."""
-        return {
-            "difficulty_field": DIFFICULTY if self.has_difficulty else None,
-            "runs": [describe(run) for run in self.runs],
-            "cells": [dataclasses.asdict(cell) for cell in self.cells()],
-            "claims": {
-                "spread": [dataclasses.asdict(found) for found in self.spreads()],
-                "rank_correlation": dataclasses.asdict(self.correlation()),
-                "full_against_best": {
-                    name: dataclasses.asdict(found) for name, found in compare(self.runs).items()
-                },
-            },
-        }
-
     @property
     def has_difficulty(self) -> bool:
         """Whether the runs' data has a difficulty."""
@@ -262,43 +247,6 @@ def compare(runs: Sequence[RecordedRun]) -> dict[str, Comparison]:
         ratio = summarise([best[key] / full[key] for key in full]) if positive else None
         found[name] = Comparison(before, after, difference, ratio)
     return found
-
-
-def describe(run: RecordedRun) -> dict[str, Any]:
-    """The entry of one run in `study.json`."""
-    found = run.descent
-    shown = {"threshold": found.threshold, "peak": found.peak, "best": found.best}
-    shown |= {"collapse": found.collapse, "lowest": found.lowest}
-    compared = ("train_error", "val_error", *COMPARED)
-    return {
-        "run": str(run.directory),
-        "dataset": run.field("dataset"),
-        "label_noise": run.field("label_noise"),
-        "noise_kind": run.field("noise_kind"),
-        "wrong_labels": dict(run.wrong_labels),
-        "difficulty": run.difficulty,
-        "model": run.model,
-        "seed": run.seed,
-        "levels": len(run.weights) - 1,
-        "weights": run.start,
-        "verdict": found.verdict,
-        "threshold_is_bound": found.threshold_is_bound,
-        "best_is_bound": found.best_is_bound,
-        "sweet_spot": [_place(run, level) for level in found.sweet_spot or ()],
-        **{name: _place(run, level) for name, level in shown.items()},
-        "full": {name: metric(run, name, 0) for name in compared},
-        "best_metrics": {name: metric(run, name, found.best) for name in compared},
-    }
-
-
-def _place(run: RecordedRun, level: int | None) -> dict[str, Any] | None:
-    if level is None:
-        return None
-    return {
-        "level": level,
-        "weights": int(run.weights[level]),
-        "density": float(run.columns["density"][level]),
-    }
 
 
 def _grouped(
