@@ -70,6 +70,7 @@ EXTRAS = {
         "hypothesis>=6,<7",
         "import-linter>=2.17,<3",
         "mypy>=2.4,<3",
+        "playwright>=1.50,<2",  # drives the system's Chromium; tests/browser.py
         "pytest>=9,<10",
         "pytest-xdist>=3.8,<4",
         "ruff>=0.17.6,<0.18",  # a new minor brings new rules

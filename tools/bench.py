@@ -264,9 +264,7 @@ def pruning_run(experiment: Experiment, dataset: Dataset) -> None:
     with tempfile.TemporaryDirectory() as directory:
         store = RunStore(Path(directory))
         watch = Watch()
-        log = TensorBoardLog(
-            Path(directory) / "tensorboard", experiment.as_dict(), experiment.ece_bins
-        )
+        log = TensorBoardLog(Path(directory), experiment)
         search = Search(experiment, model, dataset, strategy, Magnitude, store, [log, watch])
         call = programs.call
 

@@ -190,10 +190,7 @@ def _search(
         check_round_trip(task.given, start, examples)
     observers: list[Observer] = []
     if devices.chief:
-        log = store.directory / "tensorboard"
-        hparams = experiment.as_dict()
-        hparams |= hparams.pop("settings")
-        observers.append(TensorBoardLog(log, hparams, experiment.ece_bins))
+        observers.append(TensorBoardLog(store.directory, experiment))
         observers += [ProgressBar(levels=experiment.levels + 1)] if progress else []
     with devices.watch():
         search = Search(
