@@ -16,6 +16,8 @@ from lotcal_tf.training import programs
 # How many examples are predicted at once: many for dense networks, fewer for convolutional ones,
 # whose feature maps need more memory.
 PREDICT_EXAMPLES = {"xla": 5000, "graph": 500}
+# How many of them a program of XLA computes at once: their activations stay in the processor's cache.
+_BLOCK_EXAMPLES = 1000
 
 
 class Predictor:
@@ -46,10 +48,23 @@ class Predictor:
         specs = specs_of(network)
         pass_seed = tf.constant(named_seed(seed, "mc_eval"), tf.int32)
 
+        def forward(inputs: Any) -> "tf.Tensor":
+            return tf.cast(network(inputs, training=False), tf.float32)
+
+        def in_blocks(inputs: Any) -> "tf.Tensor":
+            count = tf.nest.flatten(inputs)[0].shape[0]
+            if count is None or count % _BLOCK_EXAMPLES or count == _BLOCK_EXAMPLES:
+                return forward(inputs)
+            blocks = tf.nest.map_structure(
+                lambda x: tf.reshape(x, [-1, _BLOCK_EXAMPLES, *x.shape[1:]]), inputs
+            )
+            found = tf.map_fn(forward, blocks, fn_output_signature=tf.float32)
+            return tf.reshape(found, [count, found.shape[-1]])
+
         def logits(inputs: Any) -> "tf.Tensor":
             inputs = cast(inputs, specs)
             if stochastic is None:
-                return tf.cast(network(inputs, training=False), tf.float32)
+                return in_blocks(inputs) if plan == "xla" else forward(inputs)
             with step_seed(pass_seed):
                 each = tf.cast(stochastic(inputs, training=False), tf.float32)
             log_p = tf.nn.log_softmax(each)

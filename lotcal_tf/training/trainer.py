@@ -182,6 +182,8 @@ class Trainer:
         # A level must not depend on whether the levels before it ran in the same process.
         self._initial = [(v, v.numpy()) for v in self.strategy.variables if id(v) not in own]
         self._predict = Predictor(network, self.plan, experiment.mc_eval, experiment.seed)
+        # The weights with which the validation split was predicted last, and labels and logits.
+        self._validated: tuple[list[NDArray], tuple[NDArray, NDArray]] | None = None
 
     @property
     def total_steps(self) -> int:
@@ -343,6 +345,7 @@ class Trainer:
     ) -> Iterator[LoopProgress]:
         """Runs the steps of an epoch from its step `first`; `pause_at` are steps of the schedule."""
         seed, start = self.experiment.seed, epoch * self.steps_per_epoch
+        self._validated = None  # The weights change, and need not be kept.
         shuffle = shuffle_seed(seed, level, epoch)
         draws = seeds.named_seed(seed, "steps", level, epoch)
         pauses = [step - start for step in pause_at]
@@ -388,8 +391,22 @@ class Trainer:
         self.distribution.copy(self.replicas, self.network)
 
     def predict(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Returns labels and logits of a split, with the current weights of `network`."""
-        return self._predict(split)
+        """Returns labels and logits of a split, with the current weights of `network`.
+
+        Those of the validation split are not computed again if the weights are those of the end of the
+        last epoch.
+        """
+        if split is not self.dataset.validation:
+            return self._predict(split)
+        weights = [variable.numpy() for variable in self.network.variables]
+        if self._validated is None or not _equal(weights, self._validated[0]):
+            self._validated = weights, self._predict(split)
+        return self._validated[1]
+
+
+def _equal(some: Sequence[NDArray], others: Sequence[NDArray]) -> bool:
+    """Whether arrays have the same values; those that hold NaN have not."""
+    return all(map(np.array_equal, some, others))
 
 
 def _check_weights(experiment: Experiment, strategy: type[Strategy], dataset: Dataset) -> None:
