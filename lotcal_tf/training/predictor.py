@@ -1,6 +1,7 @@
 """Computes the logits of whole splits with a compiled function."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -74,12 +75,14 @@ class Predictor:
 
     def __call__(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Returns labels `(N,)` and logits `(N, K)` of all examples of the split, in its order."""
-        all_labels, all_logits = [], []
+        labels, logits = zip(*self.batches(split), strict=True)
+        return np.concatenate(labels), np.concatenate(logits)
+
+    def batches(self, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Gives labels and logits of a split in batches."""
         for inputs, labels in split.in_order(self.batch_size):
             count = labels.shape[0]
             # A smaller batch is padded to the next power of 2: few shapes, so few compilations.
             size = min(self.batch_size, 1 << (count - 1).bit_length())
-            all_labels.append(labels.numpy())
             logits = programs.call(self.logits, padded(inputs, size - count))
-            all_logits.append(logits[:count])
-        return np.concatenate(all_labels), np.concatenate([logits.numpy() for logits in all_logits])
+            yield labels.numpy(), logits.numpy()[:count]

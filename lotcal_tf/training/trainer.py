@@ -104,10 +104,6 @@ class Progress:
     state: TrainingState | None = None
 
 
-# A step runs forward and backward, and backward takes about twice as long. Measuring runs forward.
-_FORWARD_SHARE = 1 / 3
-
-
 class Trainer:
     """Trains a wrapped network in place by an experiment's schedule.
 
@@ -189,29 +185,6 @@ class Trainer:
     def total_steps(self) -> int:
         """Steps of a whole level."""
         return self.steps_per_epoch * self.experiment.epochs
-
-    @property
-    def validation_steps(self) -> float:
-        """The approximate time of measuring the validation split, in training steps."""
-        return self._measuring_steps(self.dataset.validation)
-
-    def level_steps(self, first_step: int = 0) -> float:
-        """Returns the approximate time of a level, in training steps.
-
-        It counts the steps themselves, the validation after each epoch and the measuring of all
-        splits at the end.
-
-        Args:
-          first_step: after late rewinding, the step rewound to.
-        """
-        steps = self.total_steps - first_step
-        epochs = self.experiment.epochs - first_step // self.steps_per_epoch
-        at_end = sum(map(self._measuring_steps, self.dataset.named_splits().values()))
-        return steps + epochs * self.validation_steps + at_end
-
-    def _measuring_steps(self, split: Split) -> float:
-        passes = max(1, self.experiment.mc_eval)
-        return _FORWARD_SHARE * passes * split.count / self.experiment.batch_size
 
     def train(
         self,
@@ -402,6 +375,10 @@ class Trainer:
         if self._validated is None or not _equal(weights, self._validated[0]):
             self._validated = weights, self._predict(split)
         return self._validated[1]
+
+    def predict_batch(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Returns labels and logits of the first batch of a split, see `predict`."""
+        return next(self._predict.batches(split))
 
 
 def _equal(some: Sequence[NDArray], others: Sequence[NDArray]) -> bool:
