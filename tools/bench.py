@@ -5,7 +5,7 @@
     python tools/bench.py --resnet            ResNet-20 on CIFAR-10 (or noise of its shape), compared with Keras `fit`
     python tools/bench.py --head              a convolutional network with dropout before the classifier only
     python tools/bench.py --memory            memory of T passes, with dropout at the head or in blocks
-    python tools/bench.py --run               a pruning run of 16 levels with 5 epochs: time outside steps, memory
+    python tools/bench.py --run --threads=1   a pruning run of 16 levels with 5 epochs: time outside steps, memory
 
 By default, all contenders train LeNet-300-100 with batches of 60 and Adam. They are timed in turn, over
 several rounds, so that a slow phase of the machine affects all of them. Compare ratios of medians. The
@@ -21,8 +21,9 @@ import os
 import resource
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import wrap_for_training
 from lotcal_tf.models.build import build_model
 from lotcal_tf.pruning.criteria import Magnitude
-from lotcal_tf.training import programs, state
+from lotcal_tf.training import programs, state, threads
 from lotcal_tf.training.trainer import Trainer
 
 import tensorflow as tf  # isort: skip  (after compat, which picks Keras)
@@ -257,80 +258,121 @@ def torch_eager(dataset: Dataset) -> Contender:
 
 
 def pruning_run(experiment: Experiment, dataset: Dataset) -> None:
-    """Carries out a pruning run; prints its time, the time of its steps alone, and its memory."""
+    """Carries out a pruning run; prints where its time goes, and its memory.
+
+    Shares are of the CPU time of the process, since other processes disturb the wall time.
+    """
     experiment = dataclasses.replace(experiment, levels=15, epochs=5, checkpoint_minutes=0)
     model = build_model("lenet_300_100", (28, 28, 1), 10, seed=0, input_range=255.0)
     strategy = registry.STRATEGIES[experiment.calib].load()
     with tempfile.TemporaryDirectory() as directory:
-        store = RunStore(Path(directory))
-        watch = Watch()
-        log = TensorBoardLog(
-            Path(directory) / "tensorboard", experiment.as_dict(), experiment.ece_bins
-        )
-        search = Search(experiment, model, dataset, strategy, Magnitude, store, [log, watch])
-        call = programs.call
-
-        def timed(function: Any, *arguments: Any) -> Any:
-            if function is not search.trainer.loop.run_steps:
-                return call(function, *arguments)
-            begun = time.perf_counter()
-            watch.gaps.append(begun - watch.last)
-            result = call(function, *arguments)
-            result[1].numpy()  # Waits for the steps.
-            watch.last = time.perf_counter()
-            watch.in_steps += watch.last - begun
-            return result
-
-        programs.call = timed
-        copies, writes = Stopwatch(state.take), Stopwatch(store.save_checkpoint)
-        state.take, store.save_checkpoint = copies, writes  # type: ignore[method-assign]
+        store, memory = RunStore(Path(directory)), MemoryWatch()
+        log = TensorBoardLog(Path(directory), experiment)
+        search = Search(experiment, model, dataset, strategy, Magnitude, store, [log, memory])
+        parts = watch_parts(search)
         store.begin({})
-        begun = watch.last = time.perf_counter()
-        search.run()
-        wall = time.perf_counter() - begun
-    level_gaps = sorted(watch.gaps, reverse=True)[: experiment.levels]
-    print(
-        f"run of {experiment.levels + 1} levels: {wall:.1f} s; steps alone {watch.in_steps:.1f} s"
-    )
-    print(f"run / steps {wall / watch.in_steps:.2f}")
+        whole = Stopwatch(search.run)
+        drawn = writer_seconds()
+        whole()
+        drawn = writer_seconds() - drawn
+    compilation, steps = parts["compilation"].cpu, parts["steps"].cpu
+    total = whole.cpu + drawn - compilation
+    print(f"run of {experiment.levels + 1} levels, without {compilation:.1f} s of compilation")
+    print("| part | CPU s | share |\n|---|---|---|")
+    rows = {name: part.cpu for name, part in parts.items() if name != "compilation"}
+    rows |= {"TensorBoard": drawn}
+    for name, seconds in (rows | {"other": total - sum(rows.values()), "all": total}).items():
+        print(f"| {name} | {seconds:.2f} | {100 * seconds / total:.1f} % |")
+    print(f"not in steps: {100 * (1 - steps / total):.1f} %")
+    wall = whole.wall - parts["compilation"].wall
+    print(f"wall time: run / steps {wall / parts['steps'].wall:.2f}")
     print(f"compilations: {search.trainer.loop.compilations}")
-    print(f"longest pauses between steps (evaluate, prune, rewind, save): {level_gaps[0]:.2f} s,")
-    print(f"  median of the {len(level_gaps)} longest {statistics.median(level_gaps):.2f} s")
     print(
-        f"memory after level 2: {watch.memory[2]:.0f} MB, after level 15: {watch.memory[15]:.0f} MB"
+        f"memory after level 2: {memory.after[2]:.0f} MB, after level 15: {memory.after[15]:.0f} MB"
     )
-    print(
-        f"checkpoints: copying the state {copies.milliseconds:.1f} ms per epoch, writing {writes.milliseconds:.1f} ms"
-    )
+    for name in ("copying the state", "writing checkpoints"):
+        print(f"{name}: {1e3 * parts[name].wall / parts[name].calls:.1f} ms")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
+def watch_parts(search: Search) -> dict[str, "Stopwatch"]:
+    """Replaces functions that a search calls by ones that measure their time; none is inside another."""
+    trainer, call = search.trainer, programs.call
+    steps, compilation = Stopwatch(finished(call)), Stopwatch(finished(call))
+
+    def timed(function: Any, *given: Any) -> Any:
+        if function is not trainer.loop.run_steps:
+            return call(function, *given)
+        return (steps if trainer.loop.compilations else compilation)(function, *given)
+
+    programs.call = timed
+    parts = {"compilation": compilation, "steps": steps}
+
+    def watch(name: str, owner: Any, method: str) -> None:
+        parts[name] = Stopwatch(getattr(owner, method))
+        setattr(owner, method, parts[name])
+
+    watch("predictions", trainer, "_predict")
+    watch("metrics", search, "_measure")
+    watch("pruning", search.pruner, "prune")
+    watch("saving tickets", search.store, "save")
+    watch("beginning levels", trainer, "_begin")
+    watch("copying the state", state, "take")
+    watch("writing checkpoints", search.store, "save_checkpoint")
+    parts["shuffling"] = shuffling = Stopwatch(next)
+    shuffled = ResidentSplit.shuffled
+
+    def blocks(*given: Any) -> Iterator[Any]:
+        yield shuffling(shuffled(*given))
+
+    ResidentSplit.shuffled = blocks  # type: ignore[method-assign, assignment]
+    return parts
+
+
+def finished(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that waits for the results of steps."""
+
+    def waiting(*given: Any) -> Any:
+        result = call(*given)
+        result[1].numpy()
+        return result
+
+    return waiting
+
+
+def writer_seconds() -> float:
+    """The CPU time of the thread that writes TensorBoard logs."""
+    writers = [t for t in threading.enumerate() if t.name.startswith("lotcal_tf tensorboard")]
+    return sum(time.clock_gettime(time.pthread_getcpuclockid(t.ident)) for t in writers if t.ident)
+
+
 class Stopwatch:
-    """A function that measures the time of its calls."""
+    """A function that measures the time of its calls.
+
+    Attributes:
+      wall: seconds.
+      cpu: seconds of the process, without the thread that writes TensorBoard logs.
+      calls: the number of calls.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.seconds = function, list[float]()
+        self.function, self.wall, self.cpu, self.calls = function, 0.0, 0.0, 0
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         """Calls the function."""
-        begun = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time() - writer_seconds()
         result = self.function(*given, **named)
-        self.seconds.append(time.perf_counter() - begun)
+        self.wall += time.perf_counter() - wall
+        self.cpu += time.process_time() - writer_seconds() - cpu
+        self.calls += 1
         return result
 
-    @property
-    def milliseconds(self) -> float:
-        """The mean time of a call."""
-        return 1e3 * statistics.mean(self.seconds)
 
-
-class Watch:
+class MemoryWatch:
     """An observer that records the memory after each level, in units of 2**20 bytes."""
 
     def __init__(self) -> None:
-        self.memory: list[float] = []
-        self.gaps: list[float] = []
-        self.last, self.in_steps = 0.0, 0.0
+        self.after: list[float] = []
 
     def on_start(self, total_steps: int, done: Any, epochs: int) -> None:
         """Does nothing."""
@@ -344,7 +386,7 @@ class Watch:
     def on_level(self, ticket: Any, predictions: Any) -> None:
         """Records the memory in use."""
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        self.memory.append(pages * resource.getpagesize() / (1 << 20))
+        self.after.append(pages * resource.getpagesize() / (1 << 20))
 
     def on_end(self) -> None:
         """Does nothing."""
@@ -369,7 +411,10 @@ def main() -> None:
         help="steps per epoch for --resnet, --head and --memory",
     )
     parser.add_argument("--memory", action="store_true", help="compare the memory of T passes")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: one per CPU")
     arguments = parser.parse_args()
+    if arguments.threads is not None:
+        threads.require(arguments.threads)
     if arguments.memory:
         memory(arguments.model, arguments.steps)
         return

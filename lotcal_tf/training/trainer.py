@@ -104,10 +104,6 @@ class Progress:
     state: TrainingState | None = None
 
 
-# A step runs forward and backward, and backward takes about twice as long. Measuring runs forward.
-_FORWARD_SHARE = 1 / 3
-
-
 class Trainer:
     """Trains a wrapped network in place by an experiment's schedule.
 
@@ -182,34 +178,13 @@ class Trainer:
         # A level must not depend on whether the levels before it ran in the same process.
         self._initial = [(v, v.numpy()) for v in self.strategy.variables if id(v) not in own]
         self._predict = Predictor(network, self.plan, experiment.mc_eval, experiment.seed)
+        # The weights with which the validation split was predicted last, and labels and logits.
+        self._validated: tuple[list[NDArray], tuple[NDArray, NDArray]] | None = None
 
     @property
     def total_steps(self) -> int:
         """Steps of a whole level."""
         return self.steps_per_epoch * self.experiment.epochs
-
-    @property
-    def validation_steps(self) -> float:
-        """The approximate time of measuring the validation split, in training steps."""
-        return self._measuring_steps(self.dataset.validation)
-
-    def level_steps(self, first_step: int = 0) -> float:
-        """Returns the approximate time of a level, in training steps.
-
-        It counts the steps themselves, the validation after each epoch and the measuring of all
-        splits at the end.
-
-        Args:
-          first_step: after late rewinding, the step rewound to.
-        """
-        steps = self.total_steps - first_step
-        epochs = self.experiment.epochs - first_step // self.steps_per_epoch
-        at_end = sum(map(self._measuring_steps, self.dataset.named_splits().values()))
-        return steps + epochs * self.validation_steps + at_end
-
-    def _measuring_steps(self, split: Split) -> float:
-        passes = max(1, self.experiment.mc_eval)
-        return _FORWARD_SHARE * passes * split.count / self.experiment.batch_size
 
     def train(
         self,
@@ -343,6 +318,7 @@ class Trainer:
     ) -> Iterator[LoopProgress]:
         """Runs the steps of an epoch from its step `first`; `pause_at` are steps of the schedule."""
         seed, start = self.experiment.seed, epoch * self.steps_per_epoch
+        self._validated = None  # The weights change, and need not be kept.
         shuffle = shuffle_seed(seed, level, epoch)
         draws = seeds.named_seed(seed, "steps", level, epoch)
         pauses = [step - start for step in pause_at]
@@ -388,8 +364,26 @@ class Trainer:
         self.distribution.copy(self.replicas, self.network)
 
     def predict(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Returns labels and logits of a split, with the current weights of `network`."""
-        return self._predict(split)
+        """Returns labels and logits of a split, with the current weights of `network`.
+
+        Those of the validation split are not computed again if the weights are those of the end of the
+        last epoch.
+        """
+        if split is not self.dataset.validation:
+            return self._predict(split)
+        weights = [variable.numpy() for variable in self.network.variables]
+        if self._validated is None or not _equal(weights, self._validated[0]):
+            self._validated = weights, self._predict(split)
+        return self._validated[1]
+
+    def predict_batch(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Returns labels and logits of the first batch of a split, see `predict`."""
+        return next(self._predict.batches(split))
+
+
+def _equal(some: Sequence[NDArray], others: Sequence[NDArray]) -> bool:
+    """Whether arrays have the same values; those that hold NaN have not."""
+    return all(map(np.array_equal, some, others))
 
 
 def _check_weights(experiment: Experiment, strategy: type[Strategy], dataset: Dataset) -> None:

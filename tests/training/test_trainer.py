@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lotcal_tf import metrics
 from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
@@ -205,17 +206,22 @@ def test_an_abandoned_level_has_no_effect_on_the_next(trainer, stop, monkeypatch
     assert_weights(trainer.network, found[0][1])  # to the bit
 
 
-@pytest.mark.parametrize(
-    ("fields", "first", "steps"),
-    [
-        # 50, 20 and no test examples in batches of 8, measured in a third of the time.
-        ({}, 0, 18 + 3 * 20 / 24 + 70 / 24),
-        ({}, 8, 10 + 2 * 20 / 24 + 70 / 24),
-        ({"mc_eval": 5}, 0, 18 + 5 * (3 * 20 / 24 + 70 / 24)),
-    ],
-)
-def test_what_a_level_takes_counts_its_measuring(fields, first, steps):
-    assert make_trainer(**fields).level_steps(first) == pytest.approx(steps)
+def test_the_last_validation_is_not_computed_again_until_weights_change(monkeypatch):
+    trainer = make_trainer()
+    predicted, batches = [], trainer._predict.batches
+    monkeypatch.setattr(
+        trainer._predict, "batches", lambda split: predicted.append(split) or batches(split)
+    )
+    ended = [p.epoch for p in trainer.train(2) if p.epoch is not None][-1]
+    done = len(predicted)
+    labels, logits = trainer.predict(trainer.dataset.validation)
+    assert len(predicted) == done
+    assert metrics.nll(labels, logits) == ended.val_loss
+    variable = next(iter(masking.mask_variables(trainer.network).values()))
+    variable.assign(tf.zeros_like(variable))
+    assert not np.array_equal(trainer.predict(trainer.dataset.validation)[1], logits)
+    trainer.predict(trainer.dataset.train)
+    assert len(predicted) == done + 2
 
 
 def test_training_pauses_at_any_step_of_the_level(trainer, monkeypatch):

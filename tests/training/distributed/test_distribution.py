@@ -26,7 +26,7 @@ from lotcal_tf.seeds import draw_seed, step_seed
 from lotcal_tf.training.distributed import distribution
 from lotcal_tf.training.distributed.cluster import Cluster
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
-from lotcal_tf.training.time_estimate import estimate_step_time
+from lotcal_tf.training.time_estimate import estimate_time
 from lotcal_tf.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -100,7 +100,7 @@ def estimated(trainer):
         return [copy.numpy().tobytes() for copy in copies]
 
     before = bits()
-    return estimate_step_time(trainer) > 0 and bits() == before
+    return estimate_time(trainer, len).step > 0 and bits() == before
 
 
 class SetsBiases(keras.callbacks.Callback):
