@@ -181,7 +181,7 @@ class Experiment:
     )
     model: str = _network(
         "lenet_300_100",
-        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; with a width: resnet20_8; "
+        "the network: lenet_300_100, resnet18, resnet20, vgg16, vgg19, …; with a width: resnet20_8; "
         "or FILE.keras, a file of Keras 3 or tf_keras",
         check=fields.path,
         main=True,
@@ -199,6 +199,24 @@ class Experiment:
         "glorot_normal",
         "distribution of the initial weights",
         choices=("glorot_normal", "glorot_uniform", "kaiming_normal", "kaiming_uniform"),
+        named_only=True,
+        from_ticket=True,
+    )
+    use_bias: bool = _network(
+        True, "whether the layers have biases", named_only=True, from_ticket=True
+    )
+    bias_initializer: str = _network(
+        "zeros",
+        "initial biases: zeros, or as in PyTorch uniform in ±1/sqrt(number of inputs of a unit)",
+        choices=("zeros", "fan_in_uniform"),
+        only_with=OnlyWith("use_bias", bool, "--use_bias=true"),
+        named_only=True,
+        from_ticket=True,
+    )
+    norm_initializer: str = _network(
+        "ones",
+        "initial scales of BatchNorm: ones, or uniform in (0, 1)",
+        choices=("ones", "uniform"),
         named_only=True,
         from_ticket=True,
     )
