@@ -2,7 +2,7 @@
 
 Finds the peak, the sweet spot and the best ticket of each run from its training and validation errors.
 Then prints tables and claims over all runs, and writes them with figures to the directory --out, as
-study.md and study.json. Runs may differ in network, seed and difficulty (mixture_clusters) only.
+study.md and study.json. Runs may differ in network, seed and difficulty (nu) only.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Runs the train command over a grid, i.e. for every combination of the values of some flags.
 
-python tools/grid.py --over=model=lenet_50_20,lenet_100_20 --over=seed=0,1,2 --dataset=mixture --out=DIR
+python tools/grid.py --over=model=lenet_50_20,lenet_100_20 --over=seed=0,1,2 --dataset=mixture_linear --out=DIR
 
 Other flags are passed to every command. Run directories are named after the values. Finished runs are
 not trained again.

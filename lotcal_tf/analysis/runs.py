@@ -18,7 +18,7 @@ from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.run_tables import read_metrics
 
 # The difficulty of a task: the only field of the data in which runs of one study may differ.
-DIFFICULTY = "mixture_clusters"
+DIFFICULTY = "nu"
 # The fields in which runs of one study may differ.
 VARIED = ("model", "seed", DIFFICULTY)
 

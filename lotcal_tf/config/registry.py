@@ -271,8 +271,11 @@ SOURCES: Mapping[str, Source] = {
     "digits": Source(
         "lotcal_tf.data.digits:load", "1,797 handwritten digits of 8x8, part of scikit-learn"
     ),
-    "mixture": Source(
-        "lotcal_tf.data.mixtures:load", "Gaussians on a cube's corners, with true conditionals"
+    "mixture_linear": Source(
+        "lotcal_tf.data.mixtures:load", "two Gaussians, with true conditionals"
+    ),
+    "mixture_xor": Source(
+        "lotcal_tf.data.mixtures:load", "four Gaussians in two classes, with true conditionals"
     ),
     "folder": Source(
         "lotcal_tf.data.folders:load",

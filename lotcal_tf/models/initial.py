@@ -1,7 +1,6 @@
 """The initial weights of a model: their distributions, and new draws by a named seed."""
 
 import math
-
 from typing import Any
 
 from lotcal_tf.compat import keras

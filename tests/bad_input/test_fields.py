@@ -16,7 +16,7 @@ from lotcal_tf.config.experiment import FIELDS, Experiment, setting_fields
 from lotcal_tf.config.fields import fields_of
 
 # Fields that another one contradicts: the message names that one.
-ANOTHER_NAME = {"mixture_clusters"}
+ANOTHER_NAME: set[str] = set()
 LONG_NAME = "a" * 300
 LONG_PATH = "/".join(["a" * 200] * 30)
 DIGITS = "9" * 4000
@@ -48,9 +48,9 @@ BAD = {
     "color_mode": ["rgba", "GRAYSCALE"],
     "label_column": [WithData("nowhere")],
     "half": ["c", "A"],
-    "mixture_classes": ["1", "0", "-1", "1000000000", WithData(1000)],
-    "mixture_clusters": ["0", "-1", "1000000000", WithData(1000)],
-    "mixture_dimensions": ["0", "61", "-1", "1000000000000"],
+    "nu": ["0", "-0.2", "1e39", "1e-300"],
+    "dimensions": ["0", "-1", "1000000000000", WithData(7)],
+    "classes": ["3", "-1,2", "1,1", "0,1,0", WithData("0,99"), WithData("10,11")],
     "label_noise": ["-0.1", "1", "1.5", "1e300"],
     "noise_kind": ["asymetric"],
     "noise_map": ["-1,0", WithData("1,2"), WithData("0,1,2,3,4,5,6,7,8,99")],
@@ -72,6 +72,9 @@ BAD = {
     ],
     "precision": ["float64", "float16"],
     "initializer": ["zeros"],
+    "use_bias": [],
+    "bias_initializer": ["ones", "uniform"],
+    "norm_initializer": ["zeros"],
     "calib": [
         "nonsense",
         "a:b:c",
@@ -152,9 +155,8 @@ BESIDE = {
     "image_size": {"dataset": "folder"},
     "color_mode": {"dataset": "folder"},
     "label_column": {"dataset": "table", "data_dir": "../table.csv"},
-    "mixture_classes": {"dataset": "mixture", "mixture_dimensions": 8},
-    "mixture_clusters": {"dataset": "mixture", "mixture_dimensions": 8},
-    "mixture_dimensions": {"dataset": "mixture"},
+    "nu": {"dataset": "mixture_linear"},
+    "dimensions": {"dataset": "mixture_xor"},
     "noise_kind": {"label_noise": 0.2},
     "noise_map": {"label_noise": 0.2, "noise_kind": "asymmetric"},
     "momentum": {"optimizer": "sgd"},
@@ -166,8 +168,8 @@ BESIDE = {
     "control": {"ticket": "../run"},
     "input_mean": {"input_std": "1"},
     "input_std": {"input_mean": "1"},
-    "augment": {"dataset": "mixture"},
-    "model": {"dataset": "mixture"},
+    "augment": {"dataset": "mixture_linear"},
+    "model": {"dataset": "mixture_linear"},
 }
 TINY = {"dataset": "digits", "model": "lenet_4", "epochs": 1, "levels": 1, "plan": "graph"}
 ENTRIES = {**FIELDS, **setting_fields()}

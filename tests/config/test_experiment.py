@@ -44,7 +44,9 @@ ALSO = {
     "image_size": {"source": "folder"},
     "color_mode": {"source": "folder"},
     "label_column": {"source": "table"},
-} | {name: {"source": "mixture"} for name in FIELDS if name.startswith("mixture_")}
+    "nu": {"source": "mixture_linear"},
+    "dimensions": {"source": "mixture_xor"},
+}
 CANDIDATES = {
     bool: (True, False),
     int: (7, 3),
@@ -313,9 +315,9 @@ def test_identity_holds_digests_of_what_fields_point_to():
         ({"nba_width": 0}, "nba_width=0: must be a finite number above 0"),
         ({"mc_eval": 1}, "mc_eval=1: must be 0, or at least 2"),
         ({"mc_eval": -3}, "mc_eval=-3: must be 0, or at least 2"),
-        ({"mixture_classes": 1}, "mixture_classes=1: must be at least 2"),
-        ({"mixture_clusters": 0}, "mixture_clusters=0: must be at least 1"),
-        ({"mixture_dimensions": 61}, "mixture_dimensions=61: must be 1 to 60"),
+        ({"nu": 0}, "nu=0: must be a finite number above 0"),
+        ({"nu": -0.2}, "nu=-0.2: must be a finite number above 0"),
+        ({"dimensions": 0}, "dimensions=0: must be at least 1"),
         ({"label_noise": 1}, "label_noise=1: must lie in [0, 1)"),
         ({"label_noise": "-0.2"}, "label_noise=-0.2: must lie in [0, 1)"),
         ({"noise_kind": "all"}, "noise_kind=all: choose one of symmetric, uniform, asymmetric"),

@@ -9,9 +9,13 @@ def tool(load):
 
 
 def test_every_combination_is_a_command_of_its_own_name(tool):
-    commands = tool.grid(["model=lenet_5,lenet_6", "seed=0,1"], ["--dataset=mixture"])
+    commands = tool.grid(["model=lenet_5,lenet_6", "seed=0,1"], ["--dataset=mixture_linear"])
     assert {command.name: command.flags for command in commands} == {
-        f"model_{model}-seed_{seed}": ["--dataset=mixture", f"--model={model}", f"--seed={seed}"]
+        f"model_{model}-seed_{seed}": [
+            "--dataset=mixture_linear",
+            f"--model={model}",
+            f"--seed={seed}",
+        ]
         for model in ("lenet_5", "lenet_6")
         for seed in (0, 1)
     }
