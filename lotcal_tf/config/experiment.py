@@ -303,6 +303,9 @@ class Experiment:
     )
     epochs: int = _training(10, "epochs per level", check=fields.between(1, 10**6), main=True)
     batch_size: int = _training(60, "examples per step", check=fields.at_least(1), main=True)
+    drop_remainder: bool = _training(
+        True, "drop the last batch of an epoch if it is smaller; another one in each epoch"
+    )
     levels: int = _pruning(
         10,
         "number of prunings; level 0 is dense",

@@ -122,7 +122,7 @@ class Trainer:
 
     Attributes:
       steps_per_epoch: steps of an epoch. A step takes a whole batch; the examples that are left
-        over differ from epoch to epoch.
+        over differ from epoch to epoch. Without `drop_remainder` they are a last, smaller batch.
       plan: how the steps are executed, see `choose_plan`.
       replicas: the network that the steps train. On several devices it is a copy of `network`.
       strategy: the calibration strategy, around `replicas`.
@@ -155,7 +155,9 @@ class Trainer:
             problem = f"needs images, (height, width, channels): the inputs have shape {shape}"
             raise FieldError("augment", experiment.augment, problem)
         _check_weights(experiment, strategy, dataset)
-        self.steps_per_epoch = count // experiment.batch_size
+        self.steps_per_epoch, remainder = divmod(count, experiment.batch_size)
+        if remainder and not experiment.drop_remainder:
+            self.steps_per_epoch += 1
         self.plan = distribution.plan(choose_plan(experiment.plan, network))
         random_layers.seed_layers(masking.leaf_layers(network))
         random_layers.check_draws(network, masking.leaf_layers(network))
@@ -177,6 +179,7 @@ class Trainer:
             augmentation,
             distribution,
             experiment.class_weight,
+            experiment.drop_remainder,
         )
         own = {id(variable) for variable in self.replicas.variables}
         # A level must not depend on whether the levels before it ran in the same process.

@@ -99,6 +99,7 @@ BAD = {
     "early_stopping": ["-1"],
     "epochs": ["0", "-1", "1000000000000"],
     "batch_size": ["0", "-1", WithData(10**9), WithData(2**63 - 1)],
+    "drop_remainder": [],
     "levels": ["-1", "1000000000000", WithData(10_000)],
     "prune_rate": ["0", "1", "-0.2", "1.2", WithData(1e-12)],
     "criterion": ["nonsense", "magnitude,random", WithData("nowhere:Class"), WithData("os:path")],
