@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lotcal_tf.config.fields import checked, declared, path, positive, seconds
+from lotcal_tf.config.fields import between, checked, declared, path, positive, seconds
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SEVERITIES, SIZE, SPEED
 from lotcal_tf.errors import FieldError, UsageError
 
@@ -55,6 +55,15 @@ class FindArguments:
 
     progress: bool = declared(True, "")
     takeover: bool = declared(False, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepArguments:
+    """Arguments of `run_sweep`; see there."""
+
+    workers: int | None = declared(None, "", check=between(1, 1024))
+    ray: str | None = declared(None, "")
+    progress: bool = declared(True, "")
 
 
 def custom_objects_of(given: Any) -> dict[str, Any]:

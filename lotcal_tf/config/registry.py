@@ -439,6 +439,12 @@ def model(name: str) -> tuple[Family, dict[str, Any]]:
     raise FieldError("model", name, f"choose one of {known}, or give a {MODEL_FILE} file")
 
 
+def is_dense(name: str) -> bool:
+    """Whether a name is that of a network without convolutions, which takes inputs of any shape."""
+    rows = (row for row in MODELS.values() if row.arguments(name) is not None)
+    return any(row.smallest == 0 for row in rows)
+
+
 def is_model_file(name: str) -> bool:
     """Whether a network is named by the path of a Keras file.
 

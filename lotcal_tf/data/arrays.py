@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,9 @@ from lotcal_tf.inputs import Specs, arranged, concatenated, flat, select, shape_
 
 _MB = 1 << 20
 _CHECK = 1000  # Examples of a stream that are checked at once.
+# The splits that were read last, by the key of their data: a further run in this process needs them again.
+_last_read: dict[str, dict[str, Any]] = {}
+_KEPT_MB = 512  # larger data is read again
 
 
 # TensorFlow quotes a broken record in its message, which then is not valid UTF-8.
@@ -182,6 +185,7 @@ def from_pipelines(
     input_range: float = 1.0,
     takes: Specs | None = None,
     repeats: bool = True,
+    key: str | None = None,
 ) -> Dataset:
     """Builds a dataset from `tf.data` pipelines of `(input, label)` pairs, single or in batches.
 
@@ -198,6 +202,8 @@ def from_pipelines(
       classes, validation_size, seed, half, subset, input_range, takes: see `from_arrays`.
       repeats: whether the pipelines are known to give the same at every reading. Otherwise they are
         read twice to compare; of data that fits into memory, the second reading ends after one block.
+      key: identifies the data. What was read last stays in memory, and a call with the same key does
+        not read it again. None: it does not stay.
 
     Raises:
       UsageError: the data is invalid, or a pipeline raised an error (UnreadableExample).
@@ -208,6 +214,18 @@ def from_pipelines(
         for name, data in (("train", train), ("validation", validation), ("test", test))
     )
     given = {"train": train, "validation": validation, "test": test}
+    in_memory = functools.partial(
+        from_arrays,
+        classes=classes,
+        validation_size=validation_size,
+        seed=seed,
+        half=half,
+        subset=subset,
+        input_range=input_range,
+        takes=takes,
+    )
+    if key in _last_read and _bytes(_last_read[key]) <= memory_limit_mb * _MB:
+        return in_memory(**_last_read[key])
     counts, pairs, room = dict[str, int](), dict[str, Any](), memory_limit_mb * _MB
     readings = {} if repeats else {n: Readings() for n, data in given.items() if data is not None}
     for name, data in given.items():
@@ -219,18 +237,10 @@ def from_pipelines(
         _check_repeats(given[name], name, first, whole=room < 0)
     _check_shapes({name: _example_shape(given[name], takes) for name in counts})
     if room >= 0:
-        return from_arrays(
-            pairs["train"],
-            pairs["test"],
-            pairs["validation"],
-            classes=classes,
-            validation_size=validation_size,
-            seed=seed,
-            half=half,
-            subset=subset,
-            input_range=input_range,
-            takes=takes,
-        )
+        _last_read.clear()
+        if key is not None and _bytes(pairs) <= _KEPT_MB * _MB:
+            _last_read[key] = pairs
+        return in_memory(**pairs)
     pairs.clear()
     if subset:
         for name in counts:
@@ -253,6 +263,11 @@ def from_pipelines(
     if weights is not None:
         check_some(weights, "train")
     return Dataset(len(subset) or classes, kept, cut, tested, input_range)
+
+
+def _bytes(pairs: Mapping[str, Any]) -> int:
+    """The size of the inputs of all splits."""
+    return sum(x.nbytes for pair in pairs.values() if pair for _, x in flat(pair[0]))
 
 
 def part_of_test(

@@ -92,6 +92,7 @@ def run_experiment(
     optimizer: GivenOptimizer | None = None,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
     progress: bool = True,
+    estimate_time: bool = True,
     takeover: bool = False,
 ) -> Run:
     """Runs or continues an experiment. If the run is finished, nothing is trained.
@@ -103,6 +104,7 @@ def run_experiment(
       optimizer: the optimizer or schedule as objects; None: those that the experiment names.
       callbacks: Keras callbacks; each level is one training run for them.
       progress: whether to show a progress bar, or lines, on standard error.
+      estimate_time: whether to predict the time of the run, if progress is shown.
       takeover: whether to take over the directory from a process on another machine. Without it, that
         process must have shown no sign of life for five minutes.
 
@@ -162,6 +164,7 @@ def run_experiment(
                     devices,
                     callbacks,
                     progress,
+                    estimate_time,
                 )
         else:
             store.repair()
@@ -178,16 +181,11 @@ def _search(
     devices: distribution.Distribution,
     callbacks: Sequence["keras.callbacks.Callback"],
     progress: bool,
+    estimate_time: bool,
 ) -> None:
     """Checks that everything fits together, then creates the run directory and runs the levels."""
-    experiment, dataset = task.experiment, task.load()
-    start = task.start(dataset)
-    examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
-    check_outputs(
-        start[0].model() if isinstance(start, Sequence) else start, examples, dataset.classes
-    )
-    if isinstance(task, GivenModelTask | GivenTask) and isinstance(start, keras.Model):
-        check_round_trip(task.given, start, examples)
+    experiment = task.experiment
+    dataset, start = checked_start(task)
     observers: list[Observer] = []
     if devices.chief:
         log = store.directory / "tensorboard"
@@ -205,7 +203,7 @@ def _search(
             store,
             observers,
             devices,
-            estimate_time=progress,
+            estimate_time=progress and estimate_time,
             callbacks=callbacks,
             optimizer=optimizer,
         )
@@ -223,6 +221,22 @@ def _search(
         search.run()
         # No process ends while others still need it.
         devices.agree(end=experiment.levels)
+
+
+def checked_start(task: Task) -> tuple[Dataset, "keras.Model | Sequence[Ticket]"]:
+    """The data of a task and its start, checked against each other.
+
+    Raises:
+      UsageError: the model cannot take the data, or cannot be stored.
+    """
+    dataset = task.load()
+    start = task.start(dataset)
+    examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
+    model = start[0].model() if isinstance(start, Sequence) else start
+    check_outputs(model, examples, dataset.classes)
+    if isinstance(task, GivenModelTask | GivenTask) and isinstance(start, keras.Model):
+        check_round_trip(task.given, start, examples)
+    return dataset, start
 
 
 def _with_recorded_plan(experiment: Experiment, store: RunStore) -> Experiment:

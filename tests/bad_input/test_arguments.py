@@ -238,6 +238,41 @@ BAD = {
             {"model_": 1},
         ],
     },
+    "run_sweep": {
+        "model": [1, b"x", {}, [], object(), "nonsense", "nowhere.keras", keras.Sequential()],
+        "train": [*DATA, *((X, Y, w) for w in WEIGHTS.values())],
+        "test": [*DATA, (X, Y, np.ones(60))],
+        "validation": [*DATA, (X, Y, np.ones(60))],
+        "out": [1, b"x", {}, [], object(), "", "a\0", LONG_NAME, "/dev/null", "/proc/x"],
+        "axes": [
+            *(
+                {"nonsense": [1, 2]},
+                {"seed": 1},
+                {"seed": []},
+                {"seed": [0, 0]},
+                {"levels": [1, 2]},
+            ),
+            *(
+                {"calib": "none"},
+                {"epochs": [1, 0]},
+                {"seed": [object()]},
+                {1: [1, 2]},
+                [1],
+                1,
+                "x",
+            ),
+        ],
+        "grid": [1, b"x", {}, [], object(), "", "nowhere", LONG_NAME, "/dev/null", "."],
+        "config": [1, b"x", {}, "nowhere", "digits", LONG_NAME, ""],
+        "workers": [0, -1, 1.5, "x", True, [], 10**5000],
+        "ray": [1, b"x", [], {}, True],
+        "custom_objects": NOT_OBJECTS,
+        "progress": NOT_FLAGS,
+        "fields": [
+            *({"nonsense": 1}, {"seed": [1, 2]}, {"dataset": "digits"}, {"epochs": 0}),
+            *({"optimizer": keras.optimizers.Adam()}, {"distribute": "multi_worker"}),
+        ],
+    },
     "load_ticket": {"directory": [None, *NOT_PATHS], "custom_objects": NOT_OBJECTS},
     "export_ticket": {
         "ticket": [None, *NOT_PATHS],
@@ -442,6 +477,9 @@ def valid(name, run):
     stacked = np.stack([LOGITS_3, LOGITS_3])
     special = {
         "find_tickets": find,
+        "run_sweep": lambda **given: lotcal_tf.run_sweep(
+            **({"model": model, "train": PAIR, "out": "out", "workers": 1} | FIELDS | given)
+        ),
         "from_hf": lambda **given: lotcal_tf.from_hf(**({"dataset": hugging_face()} | given)),
         "from_keras3": lambda **given: lotcal_tf.from_keras3(**({"model": keras3_model()} | given)),
         "compact": lotcal_tf.compact,

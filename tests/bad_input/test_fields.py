@@ -15,8 +15,6 @@ from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import FIELDS, Experiment, setting_fields
 from lotcal_tf.config.fields import fields_of
 
-# Fields that another one contradicts: the message names that one.
-ANOTHER_NAME: set[str] = set()
 LONG_NAME = "a" * 300
 LONG_PATH = "/".join(["a" * 200] * 30)
 DIGITS = "9" * 4000
@@ -339,10 +337,9 @@ def test_a_bad_flag_is_refused_before_tensorflow_starts(refused_command, each, n
 def test_a_flag_that_does_not_fit_the_data_is_refused_before_the_first_step(
     refused_command, each, name
 ):
-    named = [] if name in ANOTHER_NAME else [name]
     each(
         LATE[name],
-        lambda value: refused_command(named, train, *command_line(name, value), needs_data=True),
+        lambda value: refused_command([name], train, *command_line(name, value), needs_data=True),
     )
 
 

@@ -4,10 +4,10 @@ import types
 
 import pytest
 
-from lotcal_tf import evaluate, export, study, train
+from lotcal_tf import evaluate, export, study, sweep, train
 from lotcal_tf.config import flags
 
-COMMANDS = (train, evaluate, export, study)
+COMMANDS = (train, sweep, evaluate, export, study)
 LONG_NAME = "a" * 300
 LONG_PATH = "/".join(["a" * 200] * 30)
 DIGITS = "9" * 4000
@@ -21,6 +21,14 @@ CUSTOM = [*TEXTS, "x", "a:b:c", ":b", "a:", "a:b,", "../x:y", "1:2", LONG_NAME]
 # Bad values of each flag, by command.
 BAD = {
     "train": {"custom_objects": CUSTOM, "takeover": SWITCH},
+    "sweep": {
+        "grid": [*PATHS, "nowhere", "/dev/null", "/proc", ".", "/dev/zero", "../file/x"],
+        "workers": [*NUMBERS, "0", "1025", "1.5", "1e2"],
+        "ray": [*TEXTS, "nowhere:x:y"],
+        "gpus": [*(n for n in NUMBERS if n != "1,2"), "65", "1,2"],
+        "dry_run": SWITCH,
+        "custom_objects": CUSTOM,
+    },
     "evaluate": {
         "model": [*PATHS, "nowhere", "/dev/null", "/proc", ".", "/dev/null/x", "*?[\\"],
         "split": [*TEXTS, "train", "TEST"],
@@ -69,7 +77,8 @@ SHARED = {
 
 def beside(module, name, run):
     """Flags that make the rest of the command line right."""
-    model = {"evaluate": {"model": run}, "export": {"run": run}}.get(module.COMMAND.name, {})
+    needed = {"evaluate": {"model": run}, "export": {"run": run}, "sweep": {"out": "sweep"}}
+    model = needed.get(module.COMMAND.name, {})
     custom = {"calib": "nowhere:Class"} if name == "set" else {}
     return [f"--{n}={v}" for n, v in {**model, **custom}.items() if n != name]
 
@@ -114,9 +123,9 @@ def test_a_bad_flag_is_refused(refused_command, each, exported_run, operands, mo
     ("module", "name"),
     [
         pytest.param(module, name, id=f"{module.COMMAND.name}-{name}")
-        for module in (train, evaluate, export)
+        for module in (train, sweep, evaluate, export)
         for name in SHARED
-        if module is train or name == "config"
+        if module in (train, sweep) or name == "config"
     ],
 )
 def test_a_bad_recipe_or_setting_is_refused(
