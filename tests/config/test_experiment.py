@@ -92,6 +92,8 @@ def others(name, base=BASE):
     if many:
         # Shares add up to 1.
         pairs = [(value, 1 - value) for value in values[:2]] if kind is float else []
+        # Classes are at least two.
+        pairs += [values[:2], values[1::-1]] if kind is int else []
         values = [*((value,) for value in values), *pairs]
     for value in values:
         try:
@@ -643,7 +645,8 @@ def test_what_says_how_to_prune_means_nothing_for_a_run_of_tickets(tmp_path, rec
 def test_what_a_ticket_brings_cannot_be_asked_for():
     brought = {name for name, field in FIELDS.items() if field.metadata["from_ticket"]}
     scaling = {"input_mean", "input_std"}
-    assert brought == {"model", "initializer", "exclude", "prune_depthwise", "precision"} | scaling
+    initial = {"initializer", "bias_initializer", "norm_initializer", "use_bias"}
+    assert brought == {"model", "exclude", "prune_depthwise", "precision"} | initial | scaling
     for name in brought - scaling:
         with pytest.raises(FieldError, match=f"^{name}=.*: is determined by the ticket"):
             resolve({"ticket": "t", name: others(name)[0]})
