@@ -12,7 +12,7 @@ def test_a_bound_is_marked(recorded_run):
 def test_claims_that_cannot_be_made_are_left_out_or_say_why(sized):
     text = page(Study([sized(100), sized(200, model="b", start=2000)]))
     assert "- Spread of best sizes over 2 starting sizes (max/min): 2.00 of the means" in text
-    assert "KL" not in text and DIFFICULTY not in text
+    assert "KL" not in text and f" {DIFFICULTY}" not in text.replace(" number", "")
     hard = page(Study([sized(100, difficulty=d) for d in (1, 2)]))
     assert (
         f"- Rank correlation of best size and {DIFFICULTY}: none; it needs at least 5 difficulties, and there are 2"
