@@ -596,7 +596,11 @@ def check_together(experiment: Experiment, given: Mapping[str, Any]) -> None:
         problem = "the output layer is not pruned: leave out this field or exclude_output"
         raise FieldError("output_prune_rate", given["output_prune_rate"], problem)
     _check_training(experiment, given)
-    if experiment.settings.get("dropout_rate") == 0:
+    settings = experiment.settings
+    if settings.get("lwcc_form") == "convex" and settings["calib_weight"] > 1:
+        problem = "must be at most 1 with lwcc_form=convex"
+        raise FieldError("calib_weight", settings["calib_weight"], problem)
+    if settings.get("dropout_rate") == 0:
         problem = f"calib={experiment.calib} needs dropout, or its passes are all the same"
         raise FieldError("dropout_rate", 0.0, problem)
 

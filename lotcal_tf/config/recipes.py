@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,12 +187,12 @@ def resolve(
     return experiment
 
 
-def check_own_choice(experiment: Experiment, given: Mapping[str, Any]) -> None:
+def check_own_choice(experiment: Experiment, given: Collection[str]) -> None:
     """Checks, before a training, that no recipe alone names code to import or a place to write to.
 
     Args:
       experiment: see `resolve`.
-      given: the fields that the user gave beside the recipe.
+      given: the names of the fields that the user gave beside the recipe.
 
     Raises:
       FieldError: a recipe names a class as `module:Class`, or a directory outside the working one.

@@ -34,12 +34,14 @@ class Grid:
         the last axis change fastest.
       exclude: descriptions of combinations that are left out, see `matches`.
       dependent: pairs of a description and of the values that runs which match it have.
+      from_file: the names of fields whose values a file gave. They cannot name code to import.
     """
 
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     axes: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
     exclude: Sequence[Mapping[str, Any]] = ()
     dependent: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = ()
+    from_file: frozenset[str] = frozenset()
 
     def points(self) -> list[Point]:
         """The fields of each run.
@@ -76,8 +78,12 @@ class Grid:
         kept_axes = {name: values for name, values in self.axes.items() if name not in new}
         single = {name: values[0] for name, values in axes.items() if len(values) == 1}
         several = {name: values for name, values in axes.items() if len(values) > 1}
+        dependent = {name for _, own in self.dependent for name in own}
         return dataclasses.replace(
-            self, fields={**kept_fields, **fields, **single}, axes={**kept_axes, **several}
+            self,
+            fields={**kept_fields, **fields, **single},
+            axes={**kept_axes, **several},
+            from_file=self.from_file - (new.keys() - dependent),
         )
 
 
@@ -213,12 +219,15 @@ def read_grid(path: Path) -> Grid:
                 f"{path}: [[exclude]] and [[set]] choose by axes, and {shown(named)} is not in [axes]"
             )
         _check_values(path, description, axes)
+    names = {*fields, *axes, *(name for _, own in pairs for name in own)}
+    if "out" in names:
+        raise UsageError(f"{path}: out cannot be in a grid file; give --out")
     for name in axes:
         if name in FIELDS and name not in _AXES:
             raise UsageError(
                 f"{path}: axes.{name} cannot be an axis, since it does not change results: write it in [fields]"
             )
-    return Grid(fields, axes, tuple(exclude), tuple(pairs))
+    return Grid(fields, axes, tuple(exclude), tuple(pairs), frozenset(names))
 
 
 def _check_values(path: Path, description: Mapping[str, Any], axes: Mapping[str, Any]) -> None:

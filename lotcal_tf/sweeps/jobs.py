@@ -77,7 +77,6 @@ def named(given: Mapping[str, Any], config: str | None = None) -> Experiment:
       UsageError: it cannot run.
     """
     experiment = resolve(given, config)
-    check_own_choice(experiment, given)
     data_path(experiment)
     if experiment.ticket:
         check_ticket(experiment.ticket)
@@ -120,6 +119,7 @@ def jobs_of(
         given = _applicable(point)
         used |= given.keys()
         experiment = experiment_of(given)
+        check_own_choice(experiment, given.keys() - grid.from_file)
         if experiment.distribute == "multi_worker":
             problem = "several processes cannot share a run of a sweep; choose none or mirrored"
             raise FieldError("distribute", experiment.distribute, problem)

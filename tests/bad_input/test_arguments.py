@@ -211,6 +211,8 @@ BAD_LABELS = [
 ]
 BAD_BINS = [0, -1, 1.5, "x", None, True, [], 10**9, 10**5000]
 
+NOT_FORMS = ["x", "", None, 1, b"convex", [], {}]
+
 # How each public name is called with valid arguments, and bad values of each argument.
 METRIC = {"labels": BAD_LABELS, "logits": BAD_LOGITS}
 BINNED = METRIC | {"bins": BAD_BINS}
@@ -382,8 +384,8 @@ BAD = {
         "prior": [[0.5], [1, 1, 1], [-1, 1, 1], "abc", 1],
         "example_weights": NOT_WEIGHTS,
     },
-    "losses.lwcc": LOSS | {"weight": NOT_STRENGTH},
-    "losses.lwcc_si": LOSS | {"weight": NOT_STRENGTH},
+    "losses.lwcc": LOSS | {"weight": NOT_STRENGTH, "form": NOT_FORMS},
+    "losses.lwcc_si": LOSS | {"weight": NOT_STRENGTH, "form": NOT_FORMS},
     "losses.nba": LOSS
     | {
         "weight": NOT_STRENGTH,

@@ -141,6 +141,7 @@ BAD = {
     "dropout_at": ["everywhere"],
     "mixup_a": ["0", "-1", "1e39"],
     "calib_weight": ["-1", "1e39"],
+    "lwcc_form": ["linear"],
     "prior": ["0.5,0.6", "-1,2", WithData("0.5,0.5")],
     "nba_bins": ["1", "0", "1000000000"],
     "nba_width": ["0", "-1", "1e39"],

@@ -116,6 +116,7 @@ def test_flags_take_the_place_of_fields_and_axes_of_the_file(tmp_path):
     ("text", "named"),
     [
         ("x = 1", "x"),
+        ("[fields]\nout = '/tmp'", "out"),
         ("[axes]\nseed = 1", "seed"),
         ("[axes]\nseed = []", "seed"),
         ("[axes]\nseed = [1, 1]", "seed"),

@@ -8,7 +8,7 @@ from lotcal_tf import sweep, train
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.sealed import seal
 from lotcal_tf.errors import UsageError
-from lotcal_tf.sweeps.grid import Grid
+from lotcal_tf.sweeps.grid import Grid, flag_values, read_grid
 from lotcal_tf.sweeps.jobs import jobs_of
 
 SMALL = {"model": "lenet_20_10", "epochs": 2, "levels": 1}
@@ -89,6 +89,27 @@ def test_a_dry_run_prints_the_commands_of_unfinished_runs(tmp_path, call_command
     ] == lines
     assert "4 min" in done.err[-1]
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[fields]\ncalib = 'mine:Class'",
+        "[axes]\ncriterion = ['magnitude', 'mine:Class']",
+        "[axes]\nseed = [0, 1]\n[[set]]\nwhen = { seed = 1 }\ncalib = 'mine:Class'",
+    ],
+)
+def test_a_grid_file_cannot_name_code(tmp_path, text):
+    path = tmp_path / "grid.toml"
+    path.write_text(text)
+    grid = read_grid(path)
+    with pytest.raises(UsageError, match="cannot import code"):
+        jobs_of(grid, tmp_path)
+    if "set" not in text:
+        field = "calib" if "calib" in text else "criterion"
+        given = grid.with_values({}, flag_values({field: "mine:Class"}))
+        (job,) = jobs_of(given, tmp_path)
+        assert getattr(job.experiment, field) == "mine:Class"
 
 
 def source(path, levels=2, run_id="digits-x-1", **fields):
