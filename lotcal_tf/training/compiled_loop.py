@@ -5,6 +5,7 @@ compiled once for all levels, because masks, weights and seeds are data to it.
 """
 
 import bisect
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from lotcal_tf.data.augment import Augmentation, draw
 from lotcal_tf.data.splits import Split, share
 from lotcal_tf.errors import FieldError
 from lotcal_tf.inputs import cast, padded, specs_of
+from lotcal_tf.pruning.narrow import Places, Units
 from lotcal_tf.seeds import draw_seed, step_seed
 from lotcal_tf.training import programs
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
@@ -134,15 +136,18 @@ class CompiledLoop:
         self.drop_remainder = drop_remainder
         self.compilations = 0
         self.run_steps = self._compiled(batch_size)
-        # The functions that run a smaller batch, by its size.
-        self._remainders: dict[int, Any] = {}
+        self.places: Places | None = None
+        # The compiled functions by their batch size and the widths of the hidden layers.
+        self._functions: dict[Any, Any] = {(batch_size, None): self.run_steps}
+        self._places: dict[tuple[int, ...], Places] = {}
         self._own_rows = share(batch_size, distribution.worker, distribution.workers)
 
-    def _compiled(self, batch_size: int) -> Any:
-        """The compiled function for batches of a size, over all processes."""
+    def _compiled(self, batch_size: int, places: Places | None = None) -> Any:
+        """The compiled function for batches of a size, over all processes, and for some hidden units."""
 
         def steps(block: tuple[Any, ...], bounds: "tf.Tensor", seed: "tf.Tensor") -> Any:
-            return self._steps(block, bounds, seed, batch_size)
+            with contextlib.nullcontext() if places is None else places.applied():
+                return self._steps(block, bounds, seed, batch_size)
 
         return tf.function(steps, jit_compile=self.plan == "xla", reduce_retracing=False)
 
@@ -179,10 +184,10 @@ class CompiledLoop:
         sums, batches = dict.fromkeys(self.strategy.log_names, 0.0), 0.0
         for start, block in zip(starts, blocks, strict=True):
             end = min(start + size, steps)
-            run, weight = self.run_steps, 1.0
+            run, weight = self._function(self.batch_size), 1.0
             if start == steps:
                 end = steps + 1
-                run, weight = self._of_remainder(remainder), remainder / self.batch_size
+                run, weight = self._function(remainder), remainder / self.batch_size
             if end <= first:
                 continue
             if start < steps:
@@ -199,11 +204,22 @@ class CompiledLoop:
                 if failed:
                     return
 
-    def _of_remainder(self, examples: int) -> Any:
-        """The compiled function for the smaller batch at the end of an epoch."""
-        if examples not in self._remainders:
-            self._remainders[examples] = self._compiled(examples)
-        return self._remainders[examples]
+    def use_units(self, units: Units | None) -> None:
+        """Lets the steps from now on compute some of the hidden units only; None: all."""
+        if units is None:
+            self.places = None
+            return
+        if units.widths not in self._places:
+            self._places[units.widths] = Places(self.strategy.network, units.widths)
+        self.places = self._places[units.widths]
+        self.places.set(units)
+
+    def _function(self, batch_size: int) -> Any:
+        """The compiled function for a batch size and the current hidden units."""
+        key = batch_size, None if self.places is None else self.places.widths
+        if key not in self._functions:
+            self._functions[key] = self._compiled(batch_size, self.places)
+        return self._functions[key]
 
     def _steps(
         self, block: tuple[Any, ...], bounds: "tf.Tensor", seed: "tf.Tensor", batch_size: int

@@ -20,6 +20,7 @@ from lotcal_tf.inputs import image_shape
 from lotcal_tf.models import random_layers
 from lotcal_tf.models.precision import uses_float16
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.narrow import units_of
 from lotcal_tf.training import callbacks as user_callbacks
 from lotcal_tf.training import state as training_state
 from lotcal_tf.training.compiled_loop import CompiledLoop, LoopProgress, choose_plan
@@ -288,6 +289,9 @@ class Trainer:
             self.rate.begin(first_step)
             variables = self.replicas.trainable_variables
             restart(self.strategy.optimizer, self._new_optimizer(), variables)
+        # With biases, networks keep the computation, and so the bits, that they always had.
+        if not self.experiment.use_bias and self.distribution.replicas == 1:
+            self.loop.use_units(units_of(self.replicas))
         self.strategy.stop_training = False
 
     def _hooks(
