@@ -54,6 +54,7 @@ def load(experiment: Experiment) -> Dataset:
         validation_size=experiment.validation_size,
         seed=experiment.seed,
         half=experiment.half,
+        subset=experiment.classes,
     )
     mean, std = _statistics(dataset.train.data()[0])
     names = tuple(map(_name, values))

@@ -90,6 +90,7 @@ def load(experiment: Experiment) -> Dataset:
         validation_size=experiment.validation_size,
         seed=experiment.seed,
         half=experiment.half,
+        subset=experiment.classes,
         input_range=255.0,
     )
     images = train.inputs.dtype == np.uint8
