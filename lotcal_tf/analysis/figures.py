@@ -67,11 +67,11 @@ def curves(settings: Sequence[Setting], columns: Mapping[str, str]) -> Figure:
 
     Args:
       settings: at most `MOST`.
-      columns: the titles of the panels by column of `metrics.csv`.
+      columns: the titles of the panels by column of `metrics.csv`; one, or an even number.
     """
     rows = -(-len(columns) // 2)
     figure = Figure(figsize=(8.6, 2.9 * rows + 0.3 * -(-len(settings) // 3)), layout="constrained")
-    panels = figure.subplots(rows, 2, squeeze=False, sharex=True)
+    panels = figure.subplots(rows, min(2, len(columns)), squeeze=False, sharex=True)
     for axes, (column, title) in zip(panels.flat, columns.items(), strict=True):
         factor = 100 if "accuracy" in column else 1
         for place, setting in enumerate(settings):

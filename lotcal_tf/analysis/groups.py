@@ -60,7 +60,8 @@ class Setting:
         """Whether it differs from another setting in its strategy alone, and has the strategy `none`."""
         names = [n for n in self.values if n not in ("calib", "calib_source", TICKETS)]
         alike = all(self.values[name] == other.values.get(name) for name in names)
-        alike = alike and (TICKETS in self.values) == (TICKETS in other.values)
+        # Those of the strategy are the other's own; the rest is of the criterion, or trains the tickets.
+        alike = alike and all(other.settings.get(n) == v for n, v in self.settings.items())
         trained = self.trained_by & other.trained_by or not self.trained_by
         return self.strategy == BASELINE and self is not other and alike and bool(trained)
 
@@ -103,7 +104,7 @@ class Group:
                 label=self.label(runs[0]),
                 values=_values(runs[0]),
                 settings=runs[0].settings,
-                runs={_replicate(run): run for run in runs},
+                runs=_by_replicate(runs),
             )
             for runs in found.values()
         ]
@@ -169,8 +170,14 @@ def _has_noise(run: RecordedRun) -> bool:
     return bool(run.field("label_noise"))
 
 
-def _replicate(run: RecordedRun) -> Any:
-    return run.seed if run.source is None else (run.seed, run.source.replicate)
+def _by_replicate(runs: Sequence[RecordedRun]) -> dict[Any, RecordedRun]:
+    """Runs by seed; of a transfer by its seed and that of its tickets."""
+    found: dict[Any, RecordedRun] = {}
+    for run in runs:
+        key = run.seed if run.source is None else (run.seed, run.source.replicate)
+        # Tickets whose runs are unknown may have the same key; such runs have no counterpart.
+        found[(key, str(run.directory)) if key in found else key] = run
+    return found
 
 
 def _values(run: RecordedRun) -> dict[str, Any]:
@@ -178,6 +185,8 @@ def _values(run: RecordedRun) -> dict[str, Any]:
     own: dict[str, Any] = {}
     if run.source is not None:
         own[TICKETS] = run.source.calib or "unknown"
+        if "run" not in run.content and (level := run.metric("source_level", 0)) is not None:
+            own["ticket_level"] = int(level)
     names = [name for name in VARIED if name != "seed"] + (
         list(OF_NOISE) if _has_noise(run) else []
     )

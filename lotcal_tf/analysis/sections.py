@@ -130,8 +130,8 @@ class GroupChapter:
             if lines:
                 panels.append((setting.label, lines))
         caption = (
-            "Reliability of the dense network and of the selected ticket on the test split, all seeds together: below "
-            "the diagonal a network is over-confident. Below, the share of examples in each bin."
+            "Reliability of the dense network and of the selected ticket on the test split, all seeds together, also "
+            "in the ECE: below the diagonal a network is over-confident. Below, the share of examples in each bin."
         )
         return [
             figures.picture(self._figure("reliability", n), figures.reliability(chunk), caption)
@@ -180,11 +180,14 @@ class GroupChapter:
                     rows.append([setting.label, str(seeds), *cells])
             if rows:
                 points = title.replace(", %", ", percentage points")
-                parts.append(Table(points, [[_NAME, "seeds", *self._titles()], *rows]))
+                words = f"{points}: difference from {BASELINE}"
+                parts.append(Table(words, [[_NAME, "seeds", *self._titles()], *rows]))
         note = (
             f"A setting minus the one with the strategy {BASELINE} that is otherwise the same, paired by seed: "
             "mean and 95 % interval (Student's t). One seed has no interval, so its difference may be chance."
         )
+        if not parts and metrics is _RAW and len(self.group.settings) > 1:
+            return [Text([f"No setting has a counterpart with the strategy {BASELINE}."])]
         return [Text([note]), *parts] if parts else []
 
     def _after_scaling(self) -> Parts:

@@ -72,6 +72,11 @@ def test_markdown_by_hand():
     assert found == f"# T\n\n## C\n\n### S\n\n{block}\n{block}"
 
 
+def test_hostile_names_are_text_in_markdown():
+    found = document(HOSTILE).markdown()
+    assert "<" not in found.replace("&lt;", "") and found.count("&lt;script>") >= 6
+
+
 def test_latex_by_hand():
     table = Table("A %", [["setting", "NLL"], ["a_b", "−0.5 ± 0.1"]])
     found = Document("T", [], [Chapter("C", [], [Section("S", [table])])]).latex()

@@ -1,5 +1,6 @@
 """Which runs are compared, what the lines are called, and what each is compared with."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,31 @@ def test_transfers_are_compared_by_the_strategy_that_found_the_tickets():
     assert same.baseline(vwcc) is plain and same.baseline(control) is None
     (mixed,) = group([moved("mixup", "none"), moved("vwcc", "vwcc")])
     assert mixed.baseline(mixed.settings[1]) is None
+
+
+def test_single_tickets_are_compared_by_their_level():
+    def moved(number, source_level):
+        run = recorded(number, source=Source("none", {}, 0), ticket="x")
+        columns = run.columns | {"source_level": np.array([source_level, np.nan])}
+        return dataclasses.replace(run, columns=columns)
+
+    assert labels([moved(0, 3.0), moved(1, 5.0)]) == [["ticket_level=3", "ticket_level=5"]]
+    (one,) = group([moved(0, 3.0), moved(1, 3.0)])
+    assert len(one.settings[0].runs) == 2, "no run is lost"
+
+
+def test_the_baseline_has_the_same_hyperparameters_of_the_criterion():
+    custom = {"criterion": "module:Own"}
+    (one,) = group(
+        [
+            recorded(settings={"power": 1}, **custom),
+            recorded(settings={"power": 2}, **custom),
+            recorded(calib="vwcc", settings={"power": 2, "dropout_rate": 0.1}, **custom),
+        ]
+    )
+    found = {s.label: one.baseline(s) for s in one.settings}
+    assert found["calib=vwcc"].settings == {"power": 2}
+    assert found["calib=none, power=1"] is found["calib=none, power=2"] is None
 
 
 def test_hyperparameters_of_the_run_that_found_the_tickets_are_in_the_name():
