@@ -110,7 +110,7 @@ setup(
         "lotcal_tf": ["py.typed"],
         "lotcal_tf.analysis": ["*.j2"],
         "lotcal_tf.deploy": ["*.j2"],
-        "lotcal_tf.configs": ["*.toml"],
+        "lotcal_tf.configs": ["*.toml", "grids/*.toml"],
     },
     zip_safe=False,
     classifiers=[

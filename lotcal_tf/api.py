@@ -94,7 +94,7 @@ def find_tickets(
     takeover: bool = False,
     **fields: Any,
 ) -> Run:
-    """Finds lottery tickets in a Keras model or a built-in network, on data as objects or by name.
+    """Finds lottery tickets in a Keras model or a built-in network. The same call continues a run.
 
     Args:
       model: a classifier of tf_keras or Keras 3, functional or sequential, nested models allowed; or
@@ -112,13 +112,11 @@ def find_tickets(
       custom_objects: custom classes and functions of the model by name, unless they are registered
         with `keras.saving.register_keras_serializable`. They are not part of the identity.
       progress: whether to show a bar or lines on standard error.
-      takeover: whether to continue a run whose process on another machine is dead, although it was
-        alive less than five minutes ago.
+      takeover: whether to take over from a dead process on another machine before five minutes are over.
       **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, dataset, out, …) and
         hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes,
         `optimizer` a Keras optimizer and `lr` a Keras schedule, whose steps count from the beginning
-        of a level (copies are trained), and `class_weight` a dictionary {class: weight}. The same
-        call continues a run.
+        of a level (copies are trained), and `class_weight` a dictionary {class: weight}.
 
     Raises:
       UsageError: data, model or a field is not valid, or another process writes the run directory.
@@ -245,7 +243,7 @@ def run_sweep(
 ) -> list[SweepRun]:
     """Runs a sweep: one pruning run for each combination of the values of some fields.
 
-    Finished runs are skipped, and unfinished ones resumed. A run that fails does not stop the others.
+    Finished runs are skipped, others resumed. A run that fails does not stop the others.
 
     Args:
       model: a function without arguments that returns a new Keras model; workers call it for every run,
@@ -256,11 +254,9 @@ def run_sweep(
       out: the directory of the sweep; each run has its own in it.
       axes: the values of the fields that vary, e.g. `{"calib": ["none", "vwcc"], "seed": range(5)}`.
       grid: a grid file, as `--grid` of the command; `axes` and `fields` override it.
-      config: a recipe file, for named data only.
       workers: how many runs go on at the same time; None: one per CPU, or one if there is a GPU.
       ray: `auto` or the address of a Ray cluster that runs them instead of this machine.
-      custom_objects: see `find_tickets`.
-      progress: whether to show progress on standard error.
+      config, custom_objects, progress: see `find_tickets`.
       **fields: fields of all runs, as for `find_tickets`. `calib` and `criterion` may be classes of a
         module, also in `axes`.
 

@@ -76,7 +76,7 @@ def main(request: flags.Request) -> None:
     for path in exported.files.values():
         print(f"  {path}")
     print(f"more formats, and their speed: python -m lotcal_tf.export --run={run.directory}")
-    print(f"TensorBoard: tensorboard --logdir {run.directory / 'tensorboard'}")
+    print(f"TensorBoard: tensorboard --logdir {run.directory}")
 
 
 def run(argv: list[str] | None = None) -> None:

@@ -99,7 +99,8 @@ def test_the_readmes_example_works(executed, monkeypatch):
     monkeypatch.chdir(executed["place"])
     run, model, x, y = (executed[name] for name in ("run", "model", "x", "y"))
     assert {path.name for path in run.directory.iterdir()} == {
-        "experiment.json", "metrics.csv", "history.csv", "tickets", "tensorboard", "export"
+        "experiment.json", "metrics.csv", "history.csv", "tickets", "export",
+        "train", "validation", "test", "selected",
     }  # fmt: skip
     # 64 x 100 less a fifth a level, 100 x 10 less a tenth: 6400 - 1280, 5120 - 1024, 4096 - 819.2.
     assert [r["remaining"] for r in run.records] == [7400, 5120 + 900, 4096 + 810, 3277 + 729]
@@ -433,9 +434,7 @@ NAMED_ONLY = [
 
 
 def test_some_fields_describe_named_data():
-    assert {"dataset", "data_dir", "mixture_clusters", "initializer", "dropout_rate"} <= {
-        *NAMED_ONLY
-    }
+    assert {"dataset", "data_dir", "nu", "initializer", "dropout_rate"} <= {*NAMED_ONLY}
     assert not {"validation_size", "half", "label_noise", "epochs", "passes"} & {*NAMED_ONLY}
 
 

@@ -174,7 +174,7 @@ def test_a_run_ends_with_a_table_and_what_was_exported(finished):
         f"more formats, and their speed: python -m lotcal_tf.export --run={finished.directory}"
         in lines
     )
-    assert lines[-1] == f"TensorBoard: tensorboard --logdir {finished.directory / 'tensorboard'}"
+    assert lines[-1] == f"TensorBoard: tensorboard --logdir {finished.directory}"
 
 
 def test_standard_error_holds_a_line_a_level_and_no_start_up_notices(finished):
@@ -186,8 +186,8 @@ def test_standard_error_holds_a_line_a_level_and_no_start_up_notices(finished):
 
 def test_a_run_directory_has_the_files_that_the_readme_lists(finished):
     found = set(files(finished.directory))
-    boards = {name for name in found if re.fullmatch(r"tensorboard/events\.out\..*", name)}
-    assert len(boards) == len(REMAINING)  # one per level
+    logs = {name for name in found if "tfevents" in name}
+    assert {Path(name).parent.name for name in logs} == {"train", "validation", "test", "selected"}
     model = {name for name in found if name.startswith("export/saved_model/")}
     assert {"export/saved_model/saved_model.pb"} <= model
     tickets = {
@@ -199,7 +199,7 @@ def test_a_run_directory_has_the_files_that_the_readme_lists(finished):
     card = ("model_card.json", "README.md", "reliability.png")
     shown = ("ticket_float32.tflite", "parity.json", "sparsity_report.json", "labels.txt", *card)
     export = {f"export/{name}" for name in shown}
-    assert found == tickets | rest | export | model | boards
+    assert found == tickets | rest | export | model | logs
     # Nothing beside the run, where the command stood.
     assert [path.name for path in finished.directory.parent.iterdir()] == ["run"]
 

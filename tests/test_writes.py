@@ -9,7 +9,7 @@ from lotcal_tf import evaluate, report, train
 from lotcal_tf.files import parts
 
 # What is not read again: the log, and the lock, which is empty or holds a sign of life.
-NOT_DURABLE = ("tensorboard", ".writer")
+NOT_DURABLE = ("tfevents", ".writer")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_every_file_of_the_commands_is_durable(tmp_path, events):
     run(train, *fields, f"--out={out}")
     run(report, out, "-o", tmp_path / "report.html", "--csv", tmp_path / "report.csv")
     run(evaluate, f"--model={out}")
-    files = [p for p in parts(tmp_path) if not any(n in p.parts for n in NOT_DURABLE)]
+    files = [p for p in parts(tmp_path) if not any(n in p.name for n in NOT_DURABLE)]
     names = {path.name for path in files}
     assert {"experiment.json", "metrics.csv", "history.csv", "ticket.json"} <= names
     assert {"ticket_float32.tflite", "parity.json", "report.html", "report.csv"} <= names

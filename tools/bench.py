@@ -5,7 +5,8 @@
     python tools/bench.py --resnet            ResNet-20 on CIFAR-10 (or noise of its shape), compared with Keras `fit`
     python tools/bench.py --head              a convolutional network with dropout before the classifier only
     python tools/bench.py --memory            memory of T passes, with dropout at the head or in blocks
-    python tools/bench.py --run               a pruning run of 16 levels with 5 epochs: time outside steps, memory
+    python tools/bench.py --mixture           mixture_linear: dense, 0.5 % kept, and its matrix products alone
+    python tools/bench.py --run --threads=1   a pruning run of 16 levels with 5 epochs: time outside steps, memory
 
 By default, all contenders train LeNet-300-100 with batches of 60 and Adam. They are timed in turn, over
 several rounds, so that a slow phase of the machine affects all of them. Compare ratios of medians. The
@@ -21,8 +22,9 @@ import os
 import resource
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from lotcal_tf import seeds
+from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.recipes import resolve
+from lotcal_tf.data import sources
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.splits import Dataset, ResidentSplit
 from lotcal_tf.lottery.search import Search
@@ -42,8 +46,9 @@ from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import wrap_for_training
 from lotcal_tf.models.build import build_model
+from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.criteria import Magnitude
-from lotcal_tf.training import programs, state
+from lotcal_tf.training import programs, state, threads
 from lotcal_tf.training.trainer import Trainer
 
 import tensorflow as tf  # isort: skip  (after compat, which picks Keras)
@@ -60,6 +65,7 @@ CONVOLUTIONAL: dict[str, Any] = {
     "momentum": 0.9,
 }
 CONVOLUTIONAL_STEPS = 36
+MIXTURE_EPOCHS = 20
 
 
 def data(data_dir: str | None) -> tuple[Experiment, Dataset]:
@@ -257,80 +263,121 @@ def torch_eager(dataset: Dataset) -> Contender:
 
 
 def pruning_run(experiment: Experiment, dataset: Dataset) -> None:
-    """Carries out a pruning run; prints its time, the time of its steps alone, and its memory."""
+    """Carries out a pruning run; prints where its time goes, and its memory.
+
+    Shares are of the CPU time of the process, since other processes disturb the wall time.
+    """
     experiment = dataclasses.replace(experiment, levels=15, epochs=5, checkpoint_minutes=0)
     model = build_model("lenet_300_100", (28, 28, 1), 10, seed=0, input_range=255.0)
     strategy = registry.STRATEGIES[experiment.calib].load()
     with tempfile.TemporaryDirectory() as directory:
-        store = RunStore(Path(directory))
-        watch = Watch()
-        log = TensorBoardLog(
-            Path(directory) / "tensorboard", experiment.as_dict(), experiment.ece_bins
-        )
-        search = Search(experiment, model, dataset, strategy, Magnitude, store, [log, watch])
-        call = programs.call
-
-        def timed(function: Any, *arguments: Any) -> Any:
-            if function is not search.trainer.loop.run_steps:
-                return call(function, *arguments)
-            begun = time.perf_counter()
-            watch.gaps.append(begun - watch.last)
-            result = call(function, *arguments)
-            result[1].numpy()  # Waits for the steps.
-            watch.last = time.perf_counter()
-            watch.in_steps += watch.last - begun
-            return result
-
-        programs.call = timed
-        copies, writes = Stopwatch(state.take), Stopwatch(store.save_checkpoint)
-        state.take, store.save_checkpoint = copies, writes  # type: ignore[method-assign]
+        store, memory = RunStore(Path(directory)), MemoryWatch()
+        log = TensorBoardLog(Path(directory), experiment)
+        search = Search(experiment, model, dataset, strategy, Magnitude, store, [log, memory])
+        parts = watch_parts(search)
         store.begin({})
-        begun = watch.last = time.perf_counter()
-        search.run()
-        wall = time.perf_counter() - begun
-    level_gaps = sorted(watch.gaps, reverse=True)[: experiment.levels]
-    print(
-        f"run of {experiment.levels + 1} levels: {wall:.1f} s; steps alone {watch.in_steps:.1f} s"
-    )
-    print(f"run / steps {wall / watch.in_steps:.2f}")
+        whole = Stopwatch(search.run)
+        drawn = writer_seconds()
+        whole()
+        drawn = writer_seconds() - drawn
+    compilation, steps = parts["compilation"].cpu, parts["steps"].cpu
+    total = whole.cpu + drawn - compilation
+    print(f"run of {experiment.levels + 1} levels, without {compilation:.1f} s of compilation")
+    print("| part | CPU s | share |\n|---|---|---|")
+    rows = {name: part.cpu for name, part in parts.items() if name != "compilation"}
+    rows |= {"TensorBoard": drawn}
+    for name, seconds in (rows | {"other": total - sum(rows.values()), "all": total}).items():
+        print(f"| {name} | {seconds:.2f} | {100 * seconds / total:.1f} % |")
+    print(f"not in steps: {100 * (1 - steps / total):.1f} %")
+    wall = whole.wall - parts["compilation"].wall
+    print(f"wall time: run / steps {wall / parts['steps'].wall:.2f}")
     print(f"compilations: {search.trainer.loop.compilations}")
-    print(f"longest pauses between steps (evaluate, prune, rewind, save): {level_gaps[0]:.2f} s,")
-    print(f"  median of the {len(level_gaps)} longest {statistics.median(level_gaps):.2f} s")
     print(
-        f"memory after level 2: {watch.memory[2]:.0f} MB, after level 15: {watch.memory[15]:.0f} MB"
+        f"memory after level 2: {memory.after[2]:.0f} MB, after level 15: {memory.after[15]:.0f} MB"
     )
-    print(
-        f"checkpoints: copying the state {copies.milliseconds:.1f} ms per epoch, writing {writes.milliseconds:.1f} ms"
-    )
+    for name in ("copying the state", "writing checkpoints"):
+        print(f"{name}: {1e3 * parts[name].wall / parts[name].calls:.1f} ms")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
+def watch_parts(search: Search) -> dict[str, "Stopwatch"]:
+    """Replaces functions that a search calls by ones that measure their time; none is inside another."""
+    trainer, call = search.trainer, programs.call
+    steps, compilation = Stopwatch(finished(call)), Stopwatch(finished(call))
+
+    def timed(function: Any, *given: Any) -> Any:
+        if function is not trainer.loop.run_steps:
+            return call(function, *given)
+        return (steps if trainer.loop.compilations else compilation)(function, *given)
+
+    programs.call = timed
+    parts = {"compilation": compilation, "steps": steps}
+
+    def watch(name: str, owner: Any, method: str) -> None:
+        parts[name] = Stopwatch(getattr(owner, method))
+        setattr(owner, method, parts[name])
+
+    watch("predictions", trainer, "_predict")
+    watch("metrics", search, "_measure")
+    watch("pruning", search.pruner, "prune")
+    watch("saving tickets", search.store, "save")
+    watch("beginning levels", trainer, "_begin")
+    watch("copying the state", state, "take")
+    watch("writing checkpoints", search.store, "save_checkpoint")
+    parts["shuffling"] = shuffling = Stopwatch(next)
+    shuffled = ResidentSplit.shuffled
+
+    def blocks(*given: Any) -> Iterator[Any]:
+        yield shuffling(shuffled(*given))
+
+    ResidentSplit.shuffled = blocks  # type: ignore[method-assign, assignment]
+    return parts
+
+
+def finished(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that waits for the results of steps."""
+
+    def waiting(*given: Any) -> Any:
+        result = call(*given)
+        result[1].numpy()
+        return result
+
+    return waiting
+
+
+def writer_seconds() -> float:
+    """The CPU time of the thread that writes TensorBoard logs."""
+    writers = [t for t in threading.enumerate() if t.name.startswith("lotcal_tf tensorboard")]
+    return sum(time.clock_gettime(time.pthread_getcpuclockid(t.ident)) for t in writers if t.ident)
+
+
 class Stopwatch:
-    """A function that measures the time of its calls."""
+    """A function that measures the time of its calls.
+
+    Attributes:
+      wall: seconds.
+      cpu: seconds of the process, without the thread that writes TensorBoard logs.
+      calls: the number of calls.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.seconds = function, list[float]()
+        self.function, self.wall, self.cpu, self.calls = function, 0.0, 0.0, 0
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         """Calls the function."""
-        begun = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time() - writer_seconds()
         result = self.function(*given, **named)
-        self.seconds.append(time.perf_counter() - begun)
+        self.wall += time.perf_counter() - wall
+        self.cpu += time.process_time() - writer_seconds() - cpu
+        self.calls += 1
         return result
 
-    @property
-    def milliseconds(self) -> float:
-        """The mean time of a call."""
-        return 1e3 * statistics.mean(self.seconds)
 
-
-class Watch:
+class MemoryWatch:
     """An observer that records the memory after each level, in units of 2**20 bytes."""
 
     def __init__(self) -> None:
-        self.memory: list[float] = []
-        self.gaps: list[float] = []
-        self.last, self.in_steps = 0.0, 0.0
+        self.after: list[float] = []
 
     def on_start(self, total_steps: int, done: Any, epochs: int) -> None:
         """Does nothing."""
@@ -344,7 +391,7 @@ class Watch:
     def on_level(self, ticket: Any, predictions: Any) -> None:
         """Records the memory in use."""
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        self.memory.append(pages * resource.getpagesize() / (1 << 20))
+        self.after.append(pages * resource.getpagesize() / (1 << 20))
 
     def on_end(self) -> None:
         """Does nothing."""
@@ -369,7 +416,14 @@ def main() -> None:
         help="steps per epoch for --resnet, --head and --memory",
     )
     parser.add_argument("--memory", action="store_true", help="compare the memory of T passes")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: one per CPU")
+    parser.add_argument("--mixture", action="store_true", help="the recipe mixture_linear")
     arguments = parser.parse_args()
+    if arguments.threads is not None:
+        threads.require(arguments.threads)
+    if arguments.mixture:
+        compare("500 hidden units, batch 1024", mixture_rows(), arguments.rounds)
+        return
     if arguments.memory:
         memory(arguments.model, arguments.steps)
         return
@@ -397,6 +451,75 @@ def main() -> None:
     if importlib.util.find_spec("torch"):
         rows["PyTorch eager, masked"] = torch_eager(dataset)
     compare("LeNet-300-100, batch 60", rows, arguments.rounds)
+
+
+def mixture_rows() -> dict[str, Contender]:
+    """Levels of `mixture_linear`, and the matrix products of their steps alone, in one XLA program."""
+    experiment = resolve({"dataset": "mixture_linear", "epochs": MIXTURE_EPOCHS})
+    dataset = sources.load(experiment)
+
+    def level(share: float) -> Contender:
+        network = build_model(
+            experiment.model,
+            dataset.train.shape,
+            2,
+            seed=0,
+            initializer=experiment.initializer,
+            use_bias=experiment.use_bias,
+        )
+        wrapped = wrap_for_training(network, [])
+        masks = {
+            name: np.ones(v.shape, bool) for name, v in masking.mask_variables(wrapped).items()
+        }
+        weights = masking.values(wrapped)
+        if share < 1:
+            scores = {name: np.abs(weights[name]) for name in masks}
+            least = selection.count(masks) - round(share * selection.count(masks))
+            masks = selection.prune(lambda _: scores, masks, least).masks
+        masking.assign_masks(wrapped, masks)
+        trainer = Trainer(experiment, CrossEntropy, wrapped, dataset)
+
+        def run() -> int:
+            for _ in trainer.train(0):
+                pass
+            return trainer.total_steps
+
+        return run
+
+    return {
+        "ours, dense": level(1.0),
+        "its matrix products alone": products(dataset, experiment.batch_size),
+        "ours, 0.5 % kept": level(0.005),
+    }
+
+
+def products(dataset: Dataset, batch: int, hidden: int = 500) -> Contender:
+    """The products of a step of a network with one hidden layer: two forward, three backward."""
+    split = dataset.train
+    assert isinstance(split, ResidentSplit)
+    steps = split.count // batch
+    draw = np.random.default_rng(0)
+    sizes = [(split.shape[0], hidden), (hidden, dataset.classes)]
+    weights = [tf.constant(draw.normal(0, 0.05, size), tf.float32) for size in sizes]
+
+    @tf.function(jit_compile=True)
+    def epoch(x: Any, first: Any, second: Any) -> Any:
+        def step(i: Any, first: Any, second: Any) -> Any:
+            inputs = tf.slice(x, [i * batch, 0], [batch, sizes[0][0]])
+            units = inputs @ first
+            logits = units @ second
+            gradient = tf.matmul(units, logits, transpose_a=True)
+            back = tf.matmul(logits, second, transpose_b=True)
+            return i + 1, tf.matmul(inputs, back, transpose_a=True) * 1e-6, gradient * 1e-6
+
+        return tf.while_loop(lambda i, *_: i < steps, step, (0, first, second))
+
+    def run() -> int:
+        for _ in range(MIXTURE_EPOCHS):
+            float(epoch(split.inputs, *weights)[1][0, 0])
+        return MIXTURE_EPOCHS * steps
+
+    return run
 
 
 def resnet_rows(dataset: Dataset, model: str) -> dict[str, Contender]:

@@ -367,7 +367,7 @@ def faults(campaign: Campaign, seed: int) -> list[functools.partial[None]]:
     add(10, campaign.kill_command, "export", ("--formats=float32,int8,keras", "--seconds=0.01"))
     add(3, campaign.kill_command, "evaluate", ())
     run = campaign.reference("none")[0]
-    kept = [p.relative_to(run) for p in parts(run) if "tensorboard" not in p.parts]
+    kept = [p.relative_to(run) for p in parts(run) if "tfevents" not in p.name]
     for file in kept:
         ways = ("empty", "cut after 8 bytes", "cut in the middle", "cut by one byte", "one bit")
         for how in ways if file.parts[0] != "tickets" or "level_01" in file.parts else ways[-1:]:

@@ -11,8 +11,8 @@ import functools
 import time
 from pathlib import Path
 
+from lotcal_tf.config.extras import imported
 from lotcal_tf.config.sealed import seal
-from lotcal_tf.extras import imported
 from lotcal_tf.sweeps.display import Display
 from lotcal_tf.sweeps.grid import Grid
 from lotcal_tf.sweeps.jobs import LOGS, Job, jobs_of

@@ -20,7 +20,7 @@ from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.run_tables import read_metrics, selected_level
 
 # The difficulty of a task with label noise.
-DIFFICULTY = "mixture_clusters"
+DIFFICULTY = "nu"
 
 _NEEDED = ("level", "density", "weights", "train_accuracy", "val_accuracy", "test_accuracy")
 Columns = Mapping[str, np.ndarray]

@@ -207,6 +207,15 @@ def classes(value: tuple[int, ...]) -> str | None:
     return None if all(v >= 0 for v in value) else "must be class numbers, 0 or more"
 
 
+def subset(value: tuple[int, ...]) -> str | None:
+    """No class numbers, or several different ones."""
+    if classes(value):
+        return classes(value)
+    if len(value) == 1:
+        return "must be at least two classes, e.g. 0,1"
+    return None if len(set(value)) == len(value) else "must be different class numbers"
+
+
 def image_size(value: tuple[int, ...]) -> str | None:
     """No size, or one or two of at least 1 pixel."""
     if len(value) <= 2 and all(1 <= v <= 10_000 for v in value):
@@ -214,11 +223,6 @@ def image_size(value: tuple[int, ...]) -> str | None:
     return (
         "must be a height and a width in pixels, e.g. 48,64, or one number for both; at most 10,000"
     )
-
-
-def dimensions(value: int) -> str | None:
-    """Dimensions of a mixture."""
-    return None if 1 <= value <= 60 else "must be 1 to 60"
 
 
 def threads(value: int) -> str | None:

@@ -24,7 +24,10 @@ from lotcal_tf.errors import FieldError, UsageError, shown
 _LARGEST = 1 << 20  # Bytes of a recipe or grid file.
 
 # Fields and settings that describe how a built-in network is made.
-_OF_BUILT_IN = ("initializer", "input_mean", "input_std", "precision")
+_OF_BUILT_IN = (
+    *("initializer", "use_bias", "bias_initializer", "norm_initializer"),
+    *("input_mean", "input_std", "precision"),
+)
 _SETTINGS_OF_BUILT_IN = ("dropout_rate", "dropout_at")
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from lotcal_tf.data.splits import (
     first_line,
     validation_members,
 )
+from lotcal_tf.data.subsets import check_known, of_classes, of_classes_streamed
 from lotcal_tf.data.weights import check_some, checked_weights
 from lotcal_tf.errors import UsageError
 from lotcal_tf.inputs import Specs, arranged, concatenated, flat, select, shape_of
@@ -99,6 +100,7 @@ def from_arrays(
     validation_size: int | None,
     seed: int,
     half: str = "whole",
+    subset: Sequence[int] = (),
     input_range: float = 1.0,
     takes: Specs | None = None,
 ) -> Dataset:
@@ -111,13 +113,19 @@ def from_arrays(
       classes: number of classes.
       validation_size, seed: see `validation_members`.
       half: `whole`, or the half of `train` to keep, see `half_members`.
+      subset: the classes to keep, see `of_classes`; empty: all.
       input_range: largest value that inputs can take.
       takes: what the model takes; None: one input, kept as uint8 or float32.
 
     Raises:
       UsageError: the data is invalid.
     """
-    checked = functools.partial(_checked_examples, classes=classes, takes=takes)
+    check_known(subset, classes)
+
+    def checked(given: tuple[Any, ...], split: str) -> tuple[Any, ...]:
+        examples = _checked_examples(given, split, classes=classes, takes=takes)
+        return of_classes(examples, subset, split)
+
     whole = checked(train, "train")
     if half != "whole":
         whole = _rows(whole, half_members([whole[:2]], half))
@@ -136,7 +144,8 @@ def from_arrays(
     if test is not None:
         splits["test"] = tested = ResidentSplit.of(*checked(test, "test"))
     _check_shapes({name: split.shape for name, split in splits.items()})
-    return Dataset(classes, splits["train"], splits["validation"], tested, input_range)
+    count = len(subset) or classes
+    return Dataset(count, splits["train"], splits["validation"], tested, input_range)
 
 
 def _checked_examples(
@@ -172,6 +181,7 @@ def from_pipelines(
     memory_limit_mb: int,
     shuffle_buffer: int,
     half: str = "whole",
+    subset: Sequence[int] = (),
     input_range: float = 1.0,
     takes: Specs | None = None,
     repeats: bool = True,
@@ -189,7 +199,7 @@ def from_pipelines(
         `train` by seed.
       memory_limit_mb: in units of 2**20 bytes.
       shuffle_buffer: examples over which a streamed epoch is shuffled.
-      classes, validation_size, seed, half, input_range, takes: see `from_arrays`.
+      classes, validation_size, seed, half, subset, input_range, takes: see `from_arrays`.
       repeats: whether the pipelines are known to give the same at every reading. Otherwise they are
         read twice to compare; of data that fits into memory, the second reading ends after one block.
       key: identifies the data. What was read last stays in memory, and a call with the same key does
@@ -198,6 +208,7 @@ def from_pipelines(
     Raises:
       UsageError: the data is invalid, or a pipeline raised an error (UnreadableExample).
     """
+    check_known(subset, classes)
     train, validation, test = (
         None if data is None else unbatched(data, name, classes, takes)
         for name, data in (("train", train), ("validation", validation), ("test", test))
@@ -209,6 +220,7 @@ def from_pipelines(
         validation_size=validation_size,
         seed=seed,
         half=half,
+        subset=subset,
         input_range=input_range,
         takes=takes,
     )
@@ -230,6 +242,10 @@ def from_pipelines(
             _last_read[key] = pairs
         return in_memory(**pairs)
     pairs.clear()
+    if subset:
+        for name in counts:
+            given[name], counts[name] = of_classes_streamed(given[name], subset, name)
+        train, validation, test = given.values()
     streamed = functools.partial(_streamed, shuffle_buffer=shuffle_buffer, takes=takes)
     count = counts["train"]
     if half != "whole":
@@ -246,7 +262,7 @@ def from_pipelines(
     weights = kept.weights()
     if weights is not None:
         check_some(weights, "train")
-    return Dataset(classes, kept, cut, tested, input_range)
+    return Dataset(len(subset) or classes, kept, cut, tested, input_range)
 
 
 def _bytes(pairs: Mapping[str, Any]) -> int:
@@ -261,6 +277,7 @@ def part_of_test(
     split: str = "test",
     memory_limit_mb: int = 2048,
     shuffle_buffer: int = 1,
+    subset: Sequence[int] = (),
     input_range: float = 1.0,
     takes: Specs | None = None,
     ordered: bool = True,
@@ -271,12 +288,14 @@ def part_of_test(
     Args:
       test: a pair `(inputs, labels)`, or a `tf.data` pipeline of such pairs, single or in batches.
       split: name of the split, for messages.
-      classes, memory_limit_mb, shuffle_buffer, input_range, repeats: see `from_pipelines`.
+      classes, memory_limit_mb, shuffle_buffer, subset, input_range, repeats: see `from_pipelines`.
       takes, ordered: what the model takes, see `checked_inputs`.
 
     Raises:
       UsageError: the data is invalid.
     """
+    check_known(subset, classes)
+    kept = len(subset) or classes
     streamed = isinstance(test, tf.data.Dataset)
     elements = test.element_spec if streamed else test
     if isinstance(elements, tuple | list) and len(elements) == 3:
@@ -291,10 +310,12 @@ def part_of_test(
         if first is not None:
             _check_repeats(test, split, first, whole=room < 0)
         if pair is None:
-            return Part(classes, _streamed(test, count, shuffle_buffer, takes), input_range)
+            if subset:
+                test, count = of_classes_streamed(test, subset, split)
+            return Part(kept, _streamed(test, count, shuffle_buffer, takes), input_range)
     else:
         pair = check_arrays(*test, split=split, classes=classes, takes=takes, ordered=ordered)
-    return Part(classes, ResidentSplit.of(*pair), input_range)
+    return Part(kept, ResidentSplit.of(*of_classes(pair, subset, split)), input_range)
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -47,6 +47,7 @@ def load(experiment: Experiment) -> Dataset:
             memory_limit_mb=experiment.memory_limit_mb,
             shuffle_buffer=experiment.shuffle_buffer,
             half=experiment.half,
+            subset=experiment.classes,
             input_range=_input_range(train),
             key=directory,
         )
@@ -64,6 +65,7 @@ def load_test(experiment: Experiment) -> Part:
             test,
             classes=len(names),
             memory_limit_mb=experiment.memory_limit_mb,
+            subset=experiment.classes,
             input_range=_input_range(test),
         )
     return dataclasses.replace(part, class_names=names)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,28 +118,12 @@ def run_experiment(
       WorkerLost: a process of a distributed run ended. Finished levels are kept.
       Unhealthy: a level has a problem, and the field `on_unhealthy` is `stop`. The level is stored.
     """
-    trained_by: type[Strategy] = _method("calib", experiment.calib, strategy, Strategy)
-    pruned_by: type[Criterion] = _method("criterion", experiment.criterion, criterion, Criterion)
-    experiment = experiment.with_methods(trained_by.Hyperparameters, pruned_by.Hyperparameters)
-    experiment = experiment if optimizer is None else optimizer.describe(experiment)
-    check_together(experiment, {})  # settings of custom methods are known only now
-    if experiment.threads is not None:
-        threads.require(experiment.threads)  # before a model is loaded
-    workers = cluster.of(experiment.distribute)
-    if task_of is None:
-        in_file = registry.is_model_file(experiment.model)
-        task_of = TicketTask if experiment.ticket else GivenModelTask if in_file else NamedTask
-    task = task_of(experiment)
-    experiment = task.experiment
-    sources = {
-        "calib_source": custom.source_digest("calib", trained_by),
-        "criterion_source": custom.source_digest("criterion", pruned_by),
-        **_optimizer_content(experiment, optimizer),
-    }
-    content = {**task.content, **{name: digest for name, digest in sources.items() if digest}}
+    setup = _set_up(experiment, task_of, strategy, criterion, optimizer)
+    experiment, task, content = setup.task.experiment, setup.task, setup.content
     run_id = experiment.run_id(**content)
+    workers = cluster.of(experiment.distribute)
     chief = workers is None or workers.is_chief
-    store = RunStore(Path(experiment.out or default_directory(run_id)), writes=chief)
+    store = RunStore(setup.directory, writes=chief)
     store.check(run_id, experiment.identity(**content))
     with contextlib.closing(store):
         if store.directory.is_dir():
@@ -154,70 +139,161 @@ def run_experiment(
                 print(note, file=tolerant(sys.stderr))
             with deterministic():
                 devices = distribution.start(experiment.distribute, workers)
-                _search(
-                    task,
-                    trained_by,
-                    pruned_by,
-                    optimizer,
-                    content,
-                    store,
-                    devices,
-                    callbacks,
-                    progress,
-                    estimate_time,
-                )
+                _run(setup, store, devices, callbacks, progress, estimate_time)
         else:
             store.repair()
         return Run(store.directory, store.records(), found, task.load, chief)
 
 
-def _search(
-    task: Task,
-    strategy: type[Strategy],
-    criterion: type[Criterion],
+def predicted_seconds(
+    experiment: Experiment,
+    task_of: Callable[[Experiment], Task] | None = None,
+    *,
+    strategy: type | None = None,
+    criterion: type | None = None,
+    optimizer: GivenOptimizer | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float | None:
+    """Predicts how long `run_experiment` takes for the levels that are not finished. Nothing is written.
+
+    It loads the data and trains for about a second. The prediction contains training, validation, and
+    predictions and metrics at the end of each level; it does not contain what happens once in a
+    process: imports, loading, compilation.
+
+    Args:
+      experiment, task_of, strategy, criterion, optimizer: see `run_experiment`.
+      clock: returns seconds; `time.process_time` predicts CPU time.
+
+    Returns:
+      Seconds; 0 if the run is finished, None if no estimate is possible, e.g. if a level has only
+      one step.
+
+    Raises:
+      UsageError: see `run_experiment`.
+    """
+    setup = _set_up(experiment, task_of, strategy, criterion, optimizer)
+    experiment = setup.task.experiment
+    store = RunStore(setup.directory, writes=False)
+    store.check(experiment.run_id(**setup.content), experiment.identity(**setup.content))
+    if not store.missing(experiment.levels):
+        return 0.0
+    threads.resume(experiment.threads, store.realised().get("threads"))
+    with deterministic():
+        workers = cluster.of(experiment.distribute)
+        devices = distribution.start(experiment.distribute, workers)
+        search, _ = _search(setup, store, devices)
+        return search.predicted_seconds(clock)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setup:
+    """What a run needs, before its data is loaded.
+
+    Attributes:
+      task: makes the data and the start; it has the experiment with all settings.
+      strategy, criterion: the classes.
+      optimizer: the optimizer or schedule as objects, if they are given.
+      content: digests that are part of the identity, see `Experiment.identity`.
+    """
+
+    task: Task
+    strategy: type[Strategy]
+    criterion: type[Criterion]
+    optimizer: GivenOptimizer | None
+    content: Mapping[str, str]
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        experiment = self.task.experiment
+        return Path(experiment.out or default_directory(experiment.run_id(**self.content)))
+
+
+def _set_up(
+    experiment: Experiment,
+    task_of: Callable[[Experiment], Task] | None,
+    strategy: type | None,
+    criterion: type | None,
     optimizer: GivenOptimizer | None,
-    content: Mapping[str, str],
+) -> _Setup:
+    """Puts a run together and sets the number of threads; the arguments are those of `run_experiment`."""
+    trained_by: type[Strategy] = _method("calib", experiment.calib, strategy, Strategy)
+    pruned_by: type[Criterion] = _method("criterion", experiment.criterion, criterion, Criterion)
+    experiment = experiment.with_methods(trained_by.Hyperparameters, pruned_by.Hyperparameters)
+    experiment = experiment if optimizer is None else optimizer.describe(experiment)
+    check_together(experiment, {})  # settings of custom methods are known only now
+    if experiment.threads is not None:
+        threads.require(experiment.threads)  # before a model is loaded
+    cluster.of(experiment.distribute)  # raises before a model is loaded
+    if task_of is None:
+        in_file = registry.is_model_file(experiment.model)
+        task_of = TicketTask if experiment.ticket else GivenModelTask if in_file else NamedTask
+    task = task_of(experiment)
+    sources = {
+        "calib_source": custom.source_digest("calib", trained_by),
+        "criterion_source": custom.source_digest("criterion", pruned_by),
+        **_optimizer_content(task.experiment, optimizer),
+    }
+    content = {**task.content, **{name: digest for name, digest in sources.items() if digest}}
+    return _Setup(task, trained_by, pruned_by, optimizer, content)
+
+
+def _search(
+    setup: _Setup,
+    store: RunStore,
+    devices: distribution.Distribution,
+    observers: Sequence[Observer] = (),
+    callbacks: Sequence["keras.callbacks.Callback"] = (),
+    estimate_time: bool = False,
+) -> tuple[Search, "keras.Model | Sequence[Ticket]"]:
+    """Loads data and start, checks that everything fits together, and returns the search and the start."""
+    dataset, start = checked_start(setup.task)
+    search = Search(
+        _with_recorded_plan(setup.task.experiment, store),
+        start,
+        dataset,
+        setup.strategy,
+        setup.criterion,
+        store,
+        observers,
+        devices,
+        estimate_time=estimate_time,
+        callbacks=callbacks,
+        optimizer=setup.optimizer,
+    )
+    return search, start
+
+
+def _run(
+    setup: _Setup,
     store: RunStore,
     devices: distribution.Distribution,
     callbacks: Sequence["keras.callbacks.Callback"],
     progress: bool,
     estimate_time: bool,
 ) -> None:
-    """Checks that everything fits together, then creates the run directory and runs the levels."""
-    experiment = task.experiment
-    dataset, start = checked_start(task)
+    """Creates the run directory and runs the levels."""
+    task, experiment = setup.task, setup.task.experiment
     observers: list[Observer] = []
     if devices.chief:
-        log = store.directory / "tensorboard"
-        hparams = experiment.as_dict()
-        hparams |= hparams.pop("settings")
-        observers.append(TensorBoardLog(log, hparams, experiment.ece_bins))
+        observers.append(TensorBoardLog(store.directory, experiment))
         observers += [ProgressBar(levels=experiment.levels + 1)] if progress else []
+    task.load()  # before the processes of a distributed run are watched
     with devices.watch():
-        search = Search(
-            _with_recorded_plan(experiment, store),
-            start,
-            dataset,
-            strategy,
-            criterion,
-            store,
-            observers,
-            devices,
-            estimate_time=progress and estimate_time,
-            callbacks=callbacks,
-            optimizer=optimizer,
-        )
+        timed = progress and estimate_time
+        search, start = _search(setup, store, devices, observers, callbacks, timed)
         for note in (*task.notes, *store.gaps(experiment.levels), *search.notes):
             if progress and devices.chief:
                 print(note, file=tolerant(sys.stderr))
         # The chief writes after all processes have read the same state.
         epochs = search.resumed.state.epochs if search.resumed else 0
         found = [store.finished(), epochs, experiment.levels]
-        devices.agree(experiment=experiment.run_id(**content), levels=found)
+        run_id, identity = experiment.run_id(**setup.content), experiment.identity(**setup.content)
+        devices.agree(experiment=run_id, levels=found)
         store.lock()
-        store.check(experiment.run_id(**content), experiment.identity(**content))
+        store.check(run_id, identity)
         transfer = start.describe() if isinstance(start, Transfer) else None
-        store.begin(describe(experiment, content, dataset, search, transfer))
+        store.begin(describe(experiment, setup.content, task.load(), search, transfer))
         search.run()
         # No process ends while others still need it.
         devices.agree(end=experiment.levels)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -34,7 +34,7 @@ from lotcal_tf.training.callbacks import (
 )
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 from lotcal_tf.training.given_optimizer import GivenOptimizer
-from lotcal_tf.training.time_estimate import estimate_step_time
+from lotcal_tf.training.time_estimate import estimate_time
 from lotcal_tf.training.trainer import Epoch, Progress, Trainer
 
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -205,6 +205,7 @@ class Search:
         if pruned <= 0:
             return
         masks = self.tickets[given].masks if self.tickets else self.initial_masks
+        self.pruner.check_count(masks, self.initial)
         possible = self.pruner.possible_levels(masks, self.initial, pruned)
         if possible < pruned:
             problem = (
@@ -246,11 +247,27 @@ class Search:
                 observer.on_end()
 
     def _report_time_estimate(self, levels: Sequence[int]) -> None:
-        step_time = estimate_step_time(self.trainer) if self.estimate_time and levels else None
-        if step_time is not None:
-            steps = sum(self.trainer.level_steps(self._steps_done(level)) for level in levels)
+        seconds = self.predicted_seconds() if self.estimate_time and levels else None
+        if seconds is not None:
             for observer in self.observers:
-                observer.on_time_estimate(steps * step_time)
+                observer.on_time_estimate(seconds)
+
+    def predicted_seconds(self, clock: Callable[[], float] = time.perf_counter) -> float | None:
+        """Predicts the time of all unfinished levels, by training for about a second and undoing it.
+
+        Compilation and the loading of the data are not part of it.
+
+        Args:
+          clock: returns seconds; `time.process_time` predicts CPU time.
+
+        Returns:
+          Seconds; None if no estimate is possible, see `estimate_time`.
+        """
+        levels = self.store.missing(self.experiment.levels)
+        found = estimate_time(self.trainer, self._measure, clock)
+        if found is None:
+            return None
+        return sum(found.level(self.trainer, self._steps_done(level)) for level in levels)
 
     def _steps(self, levels: Sequence[int]) -> int:
         return sum(self.trainer.total_steps - self._steps_done(level) for level in levels)

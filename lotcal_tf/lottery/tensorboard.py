@@ -1,57 +1,96 @@
-"""Writes the TensorBoard log of a search: scalars, histograms, reliability diagrams, HParams."""
+"""Writes the TensorBoard log of a search: scalars, histograms, reliability diagrams, HParams.
+
+TensorBoard names a run by its directory. So the event files lie in directories of the run directory, which
+make one run of TensorBoard each: `train`, `validation`, `test` and `selected`.
+"""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from lotcal_tf.config.experiment import Experiment, by_section
 from lotcal_tf.config.process import tolerant
+from lotcal_tf.lottery import event_files
+from lotcal_tf.lottery.event_files import EventFile
 from lotcal_tf.lottery.search import Predictions
-from lotcal_tf.lottery.ticket import Record, Ticket
+from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.metrics.reliability import reliability_diagram
 from lotcal_tf.training.trainer import Epoch, Progress
 
 # One thread for all logs: memory and file handles are kept for each thread that draws a diagram.
 _WRITER = ThreadPoolExecutor(1, "lotcal_tf tensorboard")
+# The runs of TensorBoard by the prefixes of the columns of `metrics.csv` and `history.csv`.
+_RUNS = {"train": "train", "val": "validation", "test": "test"}
+_METRICS = ("accuracy", "ece", "nll", "brier")
+# What else a level shows, and in which run.
+_OF_LEVEL = {"density": "train", "temperature": "validation"}
+_LAYERS = "layer_density/"
+_SELECTED = ("level", "density", "weights", "temperature")
+
+
+def hyperparameters(experiment: Experiment) -> dict[str, bool | int | float | str]:
+    """The fields and settings that apply and have a value, as the HParams plugin takes them."""
+    sections = by_section(experiment.as_dict()).values()
+    effective = {name: value for section in sections for name, value in section.items()}
+    return {
+        name: _typed(value)
+        for name, value in effective.items()
+        if value is not None and value != "" and value != () and value != []
+    }
+
+
+def _typed(value: Any) -> bool | int | float | str:
+    if isinstance(value, list | tuple):
+        return ",".join(str(part) for part in value)
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def level_step(record: Record) -> int:
+    """The step of a level's scalars: the weights that are kept, per million of the prunable ones."""
+    return round(1e6 * record["remaining"] / record["prunable"])
 
 
 class TensorBoardLog:
-    """An observer that writes a TensorBoard log, in a background thread and with one file per level.
+    """An observer that writes a TensorBoard log, in a background thread.
 
-    The step of an epoch's scalars is the number of the epoch, counted over all levels. The step of
-    a level's scalars, histograms and images is the number of the level.
+    The runs `train`, `validation` and `test` share their tags. The step of `epoch/…` is the number of the
+    epoch, counted over all levels; that of histograms and images is the number of the level; that of
+    `level/…` and `layer_density/…` is the number of weights kept, per million, so that these charts show a
+    metric against density. The run `selected` has the metrics of the selected level and the
+    hyperparameters, which are a row of the HParams table.
+
+    A log that is continued has each point once. The hyperparameters are not declared by
+    `hparams_config`: TensorBoard reads only the declaration of one run, and would hide the
+    hyperparameters that others have in addition. It finds the types from the values.
 
     Args:
-      directory: the directory of the log.
-      hparams: the experiment's fields, for the HParams plugin.
-      bins: number of bins of the reliability diagram.
+      directory: the run directory.
+      experiment: the settings.
     """
 
-    def __init__(self, directory: Path, hparams: Mapping[str, Any], bins: int) -> None:
-        self.directory, self.bins = directory, bins
-        self.hparams = {
-            name: value if isinstance(value, bool | int | float | str) else str(value)
-            for name, value in hparams.items()
-        }
-        self.epochs = int(hparams["epochs"])
-        self._level: int | None = None
-        self._file: tf.summary.SummaryWriter | None = None
+    def __init__(self, directory: Path, experiment: Experiment) -> None:
+        self.directory, self.experiment = directory, experiment
+        self._logs = {run: EventFile(directory / run, "log") for run in _RUNS.values()}
+        self._levels: dict[str, dict[int, Any]] = {run: {} for run in _RUNS.values()}
+        self._records: dict[int, Record] = {}
         self._broken = False
         self._pending: list[Future[None]] = []
 
     def on_start(self, total_steps: int, done: Sequence[Record], epochs: int) -> None:
-        """Does nothing; a file is opened when its level has something to write."""
+        """Keeps what an earlier process has logged of the finished levels and epochs."""
+        self._submit(self._begin, tuple(done), epochs)
 
     def on_time_estimate(self, seconds: float) -> None:
         """Does nothing."""
 
     def on_progress(self, progress: Progress) -> None:
         """Writes the scalars of an epoch, if one has ended."""
-        if progress.epoch is not None and not self._broken:
-            self._pending.append(_WRITER.submit(self._write_epoch, progress.epoch))
+        if progress.epoch is not None:
+            self._submit(self._write_epoch, progress.epoch)
 
     def on_level(self, ticket: Ticket, predictions: Predictions) -> None:
         """Writes a level's scalars, histograms and reliability diagram.
@@ -59,57 +98,92 @@ class TensorBoardLog:
         It waits until those of the level before are written, so that tickets do not pile up in memory.
         """
         self._wait()
-        if not self._broken:
-            self._pending.append(_WRITER.submit(self._write_level, ticket, predictions))
-
-    def _file_of(self, level: int) -> "tf.summary.SummaryWriter":
-        """The file of a level; that of the level before is closed."""
-        if self._file is None or self._level != level:
-            self._close()
-            self._file = tf.summary.create_file_writer(
-                str(self.directory), filename_suffix=f".level_{level:02d}"
-            )
-            self._level = level
-            self._write_hparams(self._file)
-        return self._file
-
-    def _write_hparams(self, file: "tf.summary.SummaryWriter") -> None:
-        from tensorboard.plugins.hparams import api as hparams_api
-
-        with file.as_default(step=0):
-            hparams_api.hparams(self.hparams, trial_id=self.directory.parent.name)
-
-    def _write_epoch(self, row: Epoch) -> None:
-        file = self._file_of(row.level)
-        with file.as_default(step=row.level * self.epochs + row.epoch):
-            for name, value in row.metrics.items():
-                tf.summary.scalar(f"epoch/{name}", value)
-        file.flush()  # A run that is killed may go on after this epoch.
-
-    def _write_level(self, ticket: Ticket, predictions: Predictions) -> None:
-        file = self._file_of(ticket.level)
-        with file.as_default(step=ticket.level):
-            for name, value in ticket.record.items():
-                if isinstance(value, int | float):
-                    tf.summary.scalar(f"level/{name}", value)
-            for name, mask in ticket.masks.items():
-                tf.summary.histogram(f"mask/{name}", mask.astype("float32"))
-                tf.summary.histogram(f"weight/{name}", ticket.trained[name][mask])
-            split = "test" if "test" in predictions else "val"
-            title = f"level {ticket.level}, {100 * ticket.density:.1f} % kept, {split}"
-            image = reliability_diagram(*predictions[split], bins=self.bins, title=title)
-            tf.summary.image(f"reliability/{split}", image[None])
-        self._close()
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._submit(self._write_level, ticket, predictions)
 
     def on_end(self) -> None:
         """Waits until everything is written, and closes the log."""
         self._pending.append(_WRITER.submit(self._close))
         self._wait()
+
+    def _submit(self, write: Callable[..., None], *given: Any) -> None:
+        if not self._broken:
+            self._pending.append(_WRITER.submit(write, *given))
+
+    def _begin(self, done: Sequence[Record], epochs: int) -> None:
+        """Begins the files anew, with those of their events that still hold."""
+        first_epoch = len(done) * self.experiment.epochs + epochs
+        self._records = {record["level"]: record for record in done}
+        for run, log in self._logs.items():
+            if events := log.read():
+                ends = {True: first_epoch, False: len(done)}
+                log.replace([event for event in events if event.step < ends[_is_of_epoch(event)]])
+            self._levels[run] = {e.step: e for e in EventFile(log.directory, "levels").read()}
+        for record in done:
+            step = level_step(record)
+            for run, values in _level_scalars(record).items():
+                self._levels[run].setdefault(step, _event(step, values))
+        if done:
+            self._write_levels()
+
+    def _write_epoch(self, row: Epoch) -> None:
+        step = row.level * self.experiment.epochs + row.epoch
+        for prefix in ("train", "val"):
+            values = {
+                f"epoch/{name.removeprefix(f'{prefix}_')}": value
+                for name, value in row.metrics.items()
+                if name.startswith(f"{prefix}_")
+            }
+            self._append(_RUNS[prefix], _event(step, values))
+
+    def _write_level(self, ticket: Ticket, predictions: Predictions) -> None:
+        step = level_step(ticket.record)
+        found = _level_scalars(ticket.record)
+        found["train"] |= {
+            _LAYERS + name: float(mask.mean()) for name, mask in ticket.masks.items()
+        }
+        for run, values in found.items():
+            self._levels[run][step] = _event(step, values)
+        self._records[ticket.level] = ticket.record
+        self._write_levels()
+        weights = (
+            event_files.histogram(f"weight/{name}", ticket.trained[name][mask])
+            for name, mask in ticket.masks.items()
+        )
+        self._append("train", event_files.event(ticket.level, *weights))
+        split = "test" if "test" in predictions else "val"
+        title = f"level {ticket.level}, {100 * ticket.density:.1f} % kept, {_RUNS[split]}"
+        bins = self.experiment.ece_bins
+        image = reliability_diagram(*predictions[split], bins=bins, title=title)
+        shown = event_files.image("reliability", image)
+        self._append(_RUNS[split], event_files.event(ticket.level, shown))
+
+    def _write_levels(self) -> None:
+        """Writes the scalars of all levels, the sparsest first, and those of the selected level."""
+        for run, levels in self._levels.items():
+            if levels:
+                _write(self.directory / run, "levels", [levels[step] for step in sorted(levels)])
+        selected = self._records[selected_level([*self._records.values()])]
+        names = [f"{split}_{name}" for split in ("test", "val") for name in _METRICS]
+        values = {f"selected/{n}": selected[n] for n in (*_SELECTED, *names) if n in selected}
+        row = event_files.event(0, self._hparams())
+        # TensorBoard reads the last value. The step grows with the levels, also while it watches.
+        _write(self.directory / "selected", "log", [row, _event(len(self._records), values)])
+
+    def _hparams(self) -> Any:
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+        return hparams_pb(hyperparameters(self.experiment), trial_id=self.directory.name)
+
+    def _append(self, run: str, event: Any) -> None:
+        log = self._logs[run]
+        if log.is_open:
+            log.append([event])
+        else:
+            log.replace([event])
+
+    def _close(self) -> None:
+        for log in self._logs.values():
+            log.close()
 
     def _wait(self) -> None:
         pending, self._pending = self._pending, []
@@ -122,9 +196,34 @@ class TensorBoardLog:
     def _give_up(self, error: Exception) -> None:
         """Ends the log with a line; a run must not end because of its log."""
         if not self._broken:
-            self._broken, self._file = True, None
+            self._broken = True
             reason = (str(error).splitlines() or [""])[0]
-            line = (
-                f"the TensorBoard log {self.directory} cannot be written, the run goes on: {reason}"
-            )
+            line = f"the TensorBoard log of {self.directory} cannot be written, the run goes on: {reason}"
             print(line, file=tolerant(sys.stderr))
+
+
+def _event(step: int, values: Mapping[str, float]) -> Any:
+    return event_files.event(step, *event_files.scalars(values))
+
+
+def _is_of_epoch(event: Any) -> bool:
+    return all(value.tag.startswith("epoch/") for value in event.summary.value)
+
+
+def _level_scalars(record: Record) -> dict[str, dict[str, float]]:
+    """The scalars of a level by run and tag."""
+    found: dict[str, dict[str, float]] = {}
+    for prefix, run in _RUNS.items():
+        own = {name: record.get(f"{prefix}_{name}") for name in _METRICS}
+        own |= {name: record.get(name) for name, where in _OF_LEVEL.items() if where == run}
+        values = {f"level/{name}": value for name, value in own.items() if value is not None}
+        if values:
+            found[run] = values
+    return found
+
+
+def _write(directory: Path, name: str, events: Sequence[Any]) -> None:
+    """Writes an event file as a whole."""
+    file = EventFile(directory, name)
+    file.replace(events)
+    file.close()

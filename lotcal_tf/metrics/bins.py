@@ -139,7 +139,7 @@ def _checked_events(
             "correct and confidence must both have shape (N,) with N >= 1, "
             f"got {hits.shape} and {conf.shape}"
         )
-    if not np.isin(hits, (0.0, 1.0)).all():
+    if not ((hits == 0.0) | (hits == 1.0)).all():
         raise UsageError("correct must hold only 0 and 1, or booleans, got other values")
     if not ((conf >= 0.0) & (conf <= 1.0)).all():  # False for NaN, too.
         raise UsageError(f"confidence must lie in [0, 1], got {conf.min()} to {conf.max()}")

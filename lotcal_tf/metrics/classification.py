@@ -6,6 +6,9 @@ p denotes softmax(logits). Other arguments raise UsageError, a ValueError. For s
 their probabilities and pass the logarithm as logits.
 """
 
+import functools
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -18,25 +21,127 @@ from lotcal_tf.metrics.bins import (
     numbers,
 )
 
+_Matrix: TypeAlias = NDArray[np.float64]
 DEFAULT_BINS = 15
 CONFIDENT = 0.9  # A prediction above this confidence counts as confident.
 
 
+class _Predictions:
+    """Labels and logits, and what the metrics share: each is computed once, when it is needed.
+
+    Args:
+      labels: `(N,)` integers.
+      logits: `(N, K)`.
+      soft: whether labels may be distributions `(N, K)`, as `losses` and `brier` take them.
+
+    Raises:
+      UsageError: they have the wrong type, shape or range.
+    """
+
+    def __init__(self, labels: ArrayLike, logits: ArrayLike, soft: bool = False) -> None:
+        given = array("labels", labels)
+        self.truth: _Matrix | None = None
+        if soft and given.ndim != 1:
+            self.truth, self.logits = _checked_distribution(given, logits)
+        else:
+            self.labels, self.logits = checked(given, logits)
+
+    @functools.cached_property
+    def _exponentials(self) -> tuple[_Matrix, _Matrix, _Matrix]:
+        """Logits less their maximum `(N, K)`, their exponentials `(N, K)`, and the sums `(N, 1)`."""
+        shifted: _Matrix = self.logits - self.logits.max(axis=1, keepdims=True)
+        exponentials: _Matrix = np.exp(shifted)
+        return shifted, exponentials, exponentials.sum(axis=1, keepdims=True)
+
+    @functools.cached_property
+    def log_p(self) -> _Matrix:
+        """Log-probabilities `(N, K)`."""
+        shifted, _, sums = self._exponentials
+        return shifted - np.log(sums)
+
+    @functools.cached_property
+    def p(self) -> _Matrix:
+        """Probabilities `(N, K)`."""
+        return np.exp(self.log_p)
+
+    @functools.cached_property
+    def losses(self) -> NDArray[np.float64]:
+        """-log p[y] of each example, `(N,)`."""
+        if self.truth is not None:
+            return -np.sum(self.truth * self.log_p, axis=1)
+        return -self.log_p[np.arange(self.labels.size), self.labels]
+
+    @functools.cached_property
+    def confidence(self) -> NDArray[np.float64]:
+        """Probability of the predicted class, `(N,)`."""
+        # max_k p_k is exp(0) / sum, so n equal logits far above the others give exactly 1/n.
+        return 1.0 / self._exponentials[2][:, 0]
+
+    @functools.cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the predicted class is the label, `(N,)`."""
+        return self.logits.argmax(axis=1) == self.labels
+
+    def accuracy(self) -> float:
+        return float(np.mean(self.correct))
+
+    def nll(self) -> float:
+        return float(self.losses.mean())
+
+    def nll_standard_error(self) -> float:
+        losses = self.losses
+        return float(losses.std(ddof=1) / np.sqrt(losses.size)) if losses.size > 1 else 0.0
+
+    def brier(self) -> float:
+        if self.truth is not None:
+            gaps = self.p - self.truth
+        else:
+            gaps = self.p.copy()
+            gaps[np.arange(self.labels.size), self.labels] -= 1.0
+        return float(np.mean(np.sum(gaps**2, axis=1)))
+
+    def bins(self, bins: int) -> BinStatistics:
+        return bin_statistics(self.correct, self.confidence, bins)
+
+    def adaptive_ece(self, bins: int) -> float:
+        return equal_mass_statistics(self.correct, self.confidence, bins).expected_gap
+
+    def classwise_ece(self, bins: int) -> float:
+        columns = np.minimum(self.p.T, 1.0, order="C")
+        gaps = [
+            bin_statistics(self.labels == k, p, bins).expected_gap for k, p in enumerate(columns)
+        ]
+        return float(np.mean(gaps))
+
+    def overconfidence(self) -> float:
+        return float(self.confidence.mean() - np.mean(self.correct))
+
+    def aurc(self) -> float:
+        conf, wrong = self.confidence, (~self.correct).astype(np.float64)
+        _, group = np.unique(-conf, return_inverse=True)
+        shared = (np.bincount(group, weights=wrong) / np.bincount(group))[group]
+        order = np.argsort(-conf, kind="stable")
+        risks = np.cumsum(shared[order]) / np.arange(1, conf.size + 1)
+        return float(risks.mean())
+
+    def wrong_confident(self) -> float:
+        wrong = ~self.correct
+        return float(np.mean(self.confidence[wrong] > CONFIDENT)) if wrong.any() else 0.0
+
+
 def accuracy(labels: ArrayLike, logits: ArrayLike) -> float:
     """Share of examples whose predicted class (see `confidence`) is the label, in [0, 1]."""
-    y, z = checked(labels, logits)
-    return float(np.mean(z.argmax(axis=1) == y))
+    return _Predictions(labels, logits).accuracy()
 
 
 def nll(labels: ArrayLike, logits: ArrayLike) -> float:
     """Negative log-likelihood: mean of -log p[y] in nats, in [0, inf); finite for logits of ±1e4."""
-    return float(_example_nll(labels, logits).mean())
+    return _Predictions(labels, logits, soft=True).nll()
 
 
 def nll_standard_error(labels: ArrayLike, logits: ArrayLike) -> float:
     """Standard error of `nll` in nats: standard deviation (ddof 1) / sqrt(N); 0 for N = 1."""
-    losses = _example_nll(labels, logits)
-    return float(losses.std(ddof=1) / np.sqrt(losses.size)) if losses.size > 1 else 0.0
+    return _Predictions(labels, logits, soft=True).nll_standard_error()
 
 
 def brier(labels: ArrayLike, logits: ArrayLike) -> float:
@@ -45,8 +150,7 @@ def brier(labels: ArrayLike, logits: ArrayLike) -> float:
     Brier, "Verification of forecasts expressed in terms of probability", 1950, eq. 2.
     `tfp.stats.brier_score` returns sum_k p_k^2 - 2 p_y per example, which is smaller by 1.
     """
-    truth, z = _checked_distribution(labels, logits)
-    return float(np.mean(np.sum((np.exp(log_softmax(z)) - truth) ** 2, axis=1)))
+    return _Predictions(labels, logits, soft=True).brier()
 
 
 def ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
@@ -78,8 +182,7 @@ def debiased_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BI
 
 def adaptive_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
     """ECE in bins of equal numbers of examples, in [0, 1] (Nixon et al. 2019, arXiv 1904.01685)."""
-    predicted, y, conf = _predictions(labels, logits)
-    return equal_mass_statistics(predicted == y, conf, bins).expected_gap
+    return _Predictions(labels, logits).adaptive_ece(bins)
 
 
 def classwise_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
@@ -87,10 +190,7 @@ def classwise_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_B
 
     All probabilities count, not only the highest (Kull et al. 2019, arXiv 1910.12656, eq. 3).
     """
-    y, z = checked(labels, logits)
-    p = np.minimum(np.exp(log_softmax(z)), 1.0)
-    gaps = [bin_statistics(y == k, p[:, k], bins).expected_gap for k in range(p.shape[1])]
-    return float(np.mean(gaps))
+    return _Predictions(labels, logits).classwise_ece(bins)
 
 
 def mce(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
@@ -100,8 +200,7 @@ def mce(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> fl
 
 def overconfidence(labels: ArrayLike, logits: ArrayLike) -> float:
     """Mean confidence minus accuracy, in [-1, 1]; above 0 the network is over-confident."""
-    predicted, y, conf = _predictions(labels, logits)
-    return float(conf.mean() - np.mean(predicted == y))
+    return _Predictions(labels, logits).overconfidence()
 
 
 def aurc(labels: ArrayLike, logits: ArrayLike) -> float:
@@ -111,36 +210,30 @@ def aurc(labels: ArrayLike, logits: ArrayLike) -> float:
     predictions have higher confidence than wrong ones. Examples of equal confidence count with their
     mean error.
     """
-    predicted, y, conf = _predictions(labels, logits)
-    wrong = (predicted != y).astype(np.float64)
-    _, group = np.unique(-conf, return_inverse=True)
-    shared = (np.bincount(group, weights=wrong) / np.bincount(group))[group]
-    order = np.argsort(-conf, kind="stable")
-    risks = np.cumsum(shared[order]) / np.arange(1, y.size + 1)
-    return float(risks.mean())
+    return _Predictions(labels, logits).aurc()
 
 
 def wrong_confident(labels: ArrayLike, logits: ArrayLike) -> float:
     """Share of wrong predictions with confidence above 0.9, in [0, 1]; 0 if no prediction is wrong."""
-    predicted, y, conf = _predictions(labels, logits)
-    wrong = predicted != y
-    return float(np.mean(conf[wrong] > CONFIDENT)) if wrong.any() else 0.0
+    return _Predictions(labels, logits).wrong_confident()
 
 
 def measure(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> dict[str, float]:
     """All of the above by name (`nll_standard_error` as `nll_se`), with `bins` bins where they apply."""
+    found = _Predictions(labels, logits)
+    binned = found.bins(bins)
     return {
-        "accuracy": accuracy(labels, logits),
-        "nll": nll(labels, logits),
-        "nll_se": nll_standard_error(labels, logits),
-        "brier": brier(labels, logits),
-        "ece": ece(labels, logits, bins=bins),
-        "adaptive_ece": adaptive_ece(labels, logits, bins=bins),
-        "classwise_ece": classwise_ece(labels, logits, bins=bins),
-        "mce": mce(labels, logits, bins=bins),
-        "overconfidence": overconfidence(labels, logits),
-        "aurc": aurc(labels, logits),
-        "wrong_confident": wrong_confident(labels, logits),
+        "accuracy": found.accuracy(),
+        "nll": found.nll(),
+        "nll_se": found.nll_standard_error(),
+        "brier": found.brier(),
+        "ece": binned.expected_gap,
+        "adaptive_ece": found.adaptive_ece(bins),
+        "classwise_ece": found.classwise_ece(bins),
+        "mce": binned.maximum_gap,
+        "overconfidence": found.overconfidence(),
+        "aurc": found.aurc(),
+        "wrong_confident": found.wrong_confident(),
     }
 
 
@@ -168,22 +261,7 @@ def prediction_bins(
     labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS
 ) -> BinStatistics:
     """`bin_statistics` of the predicted classes, used by `ece`, `mce` and the reliability diagram."""
-    predicted, y, conf = _predictions(labels, logits)
-    return bin_statistics(predicted == y, conf, bins)
-
-
-def _predictions(
-    labels: ArrayLike, logits: ArrayLike
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Predicted classes, labels and confidences, `(N,)` each."""
-    y, z = checked(labels, logits)
-    predicted, conf = confidence(z)
-    return predicted, y, conf
-
-
-def _example_nll(labels: ArrayLike, logits: ArrayLike) -> NDArray[np.float64]:
-    truth, z = _checked_distribution(labels, logits)
-    return -np.sum(truth * log_softmax(z), axis=1)
+    return _Predictions(labels, logits).bins(bins)
 
 
 def _checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
@@ -196,18 +274,12 @@ def _checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
     return z
 
 
-def _checked_distribution(
-    labels: ArrayLike, logits: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Labels as distributions `(N, K)` (class labels as one-hot), and logits."""
-    given = array("labels", labels)
-    if given.ndim == 1:
-        y, z = checked(given, logits)
-        return np.eye(z.shape[1])[y], z
+def _checked_distribution(labels: NDArray, logits: ArrayLike) -> tuple[_Matrix, _Matrix]:
+    """Labels as distributions `(N, K)`, and logits."""
     z = _checked_logits(logits)
-    if given.shape != z.shape:
-        raise UsageError(f"labels must have shape {z.shape[:1]} or {z.shape}, got {given.shape}")
-    truth = numbers("labels", given)
+    if labels.shape != z.shape:
+        raise UsageError(f"labels must have shape {z.shape[:1]} or {z.shape}, got {labels.shape}")
+    truth = numbers("labels", labels)
     if not ((truth >= 0).all() and np.allclose(truth.sum(axis=1), 1.0, atol=1e-5)):
         raise UsageError("soft labels must be 0 or more and add up to 1 for each example")
     return truth, z

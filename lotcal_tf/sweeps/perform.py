@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config import custom
@@ -55,12 +57,14 @@ def perform(job: Job, task_of: TaskOf | None = None, custom_objects: str | None 
 
 
 def predict(job: Job) -> float | str:
-    """The seconds that a run will take; or why they cannot be predicted."""
+    """The seconds of a whole run, 0 if they cannot be estimated; or why it cannot run."""
     try:
-        with stoppable():
+        with stoppable(), tempfile.TemporaryDirectory() as directory:
             from lotcal_tf.lottery.run import predicted_seconds
 
-            return float(predicted_seconds(job.experiment))
+            # The levels that are finished count, too.
+            new = dataclasses.replace(job.experiment, out=str(Path(directory) / "new"))
+            return predicted_seconds(new) or 0.0
     except BaseException as error:
         return _described(error)[1]
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import cloudpickle
 
+from lotcal_tf.config.extras import imported
 from lotcal_tf.errors import FieldError
-from lotcal_tf.extras import imported
 from lotcal_tf.sweeps.jobs import Job
 from lotcal_tf.sweeps.worker import output_in
 

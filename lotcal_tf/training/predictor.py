@@ -1,6 +1,7 @@
 """Computes the logits of whole splits with a compiled function."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from lotcal_tf.training import programs
 # How many examples are predicted at once: many for dense networks, fewer for convolutional ones,
 # whose feature maps need more memory.
 PREDICT_EXAMPLES = {"xla": 5000, "graph": 500}
+# How many of them a program of XLA computes at once: their activations stay in the processor's cache.
+_BLOCK_EXAMPLES = 1000
 
 
 class Predictor:
@@ -46,10 +49,23 @@ class Predictor:
         specs = specs_of(network)
         pass_seed = tf.constant(named_seed(seed, "mc_eval"), tf.int32)
 
+        def forward(inputs: Any) -> "tf.Tensor":
+            return tf.cast(network(inputs, training=False), tf.float32)
+
+        def in_blocks(inputs: Any) -> "tf.Tensor":
+            count = tf.nest.flatten(inputs)[0].shape[0]
+            if count is None or count % _BLOCK_EXAMPLES or count == _BLOCK_EXAMPLES:
+                return forward(inputs)
+            blocks = tf.nest.map_structure(
+                lambda x: tf.reshape(x, [-1, _BLOCK_EXAMPLES, *x.shape[1:]]), inputs
+            )
+            found = tf.map_fn(forward, blocks, fn_output_signature=tf.float32)
+            return tf.reshape(found, [count, found.shape[-1]])
+
         def logits(inputs: Any) -> "tf.Tensor":
             inputs = cast(inputs, specs)
             if stochastic is None:
-                return tf.cast(network(inputs, training=False), tf.float32)
+                return in_blocks(inputs) if plan == "xla" else forward(inputs)
             with step_seed(pass_seed):
                 each = tf.cast(stochastic(inputs, training=False), tf.float32)
             log_p = tf.nn.log_softmax(each)
@@ -59,12 +75,14 @@ class Predictor:
 
     def __call__(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Returns labels `(N,)` and logits `(N, K)` of all examples of the split, in its order."""
-        all_labels, all_logits = [], []
+        labels, logits = zip(*self.batches(split), strict=True)
+        return np.concatenate(labels), np.concatenate(logits)
+
+    def batches(self, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Gives labels and logits of a split in batches."""
         for inputs, labels in split.in_order(self.batch_size):
             count = labels.shape[0]
             # A smaller batch is padded to the next power of 2: few shapes, so few compilations.
             size = min(self.batch_size, 1 << (count - 1).bit_length())
-            all_labels.append(labels.numpy())
             logits = programs.call(self.logits, padded(inputs, size - count))
-            all_logits.append(logits[:count])
-        return np.concatenate(all_labels), np.concatenate([logits.numpy() for logits in all_logits])
+            yield labels.numpy(), logits.numpy()[:count]

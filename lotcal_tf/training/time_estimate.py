@@ -1,34 +1,79 @@
-"""Estimates how long a run takes, by training for about a second and undoing it."""
+"""Estimates how long a run takes, by training and predicting for about a second and undoing it."""
 
 import contextlib
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lotcal_tf.errors import TrainingDiverged
 from lotcal_tf.training.compiled_loop import MAX_STEPS_PER_CALL
 from lotcal_tf.training.trainer import Trainer
 
-# How long the measurement lasts, in seconds. It takes one step at least.
+Measure: TypeAlias = Callable[[Mapping[str, tuple[NDArray, NDArray]]], Any]
+
+# How long the training is measured, in seconds. It takes one step at least.
 MEASURED_SECONDS = 1.0
+# How long predictions are measured, in seconds, and at most how many batches.
+PREDICTED_SECONDS, PREDICTED_BATCHES = 0.1, 10
 
 
-def estimate_step_time(
-    trainer: Trainer, clock: Callable[[], float] = time.perf_counter
-) -> float | None:
-    """Measures the time of a training step, and leaves every variable as it was.
+@dataclasses.dataclass(frozen=True)
+class TimeEstimate:
+    """What a level's parts take, in seconds.
 
-    It times the beginning of a level's training. Compilation is not part of the measured time, and
-    the training that follows need not compile again. If an epoch is longer than the measurement,
-    validation and the filling of a stream's shuffle buffer are not part of it either. If several
+    Attributes:
+      step: a training step.
+      example: the prediction of an example.
+      metrics: an example's part in the metrics at the end of a level.
+    """
+
+    step: float
+    example: float
+    metrics: float
+
+    def level(self, trainer: Trainer, first_step: int = 0) -> float:
+        """The seconds of a level: training, validation after each epoch, all splits at the end.
+
+        Pruning, storing and the log are not part of it. Their time depends little on the level's
+        length.
+
+        Args:
+          trainer: trains the level.
+          first_step: the step of the schedule that the level begins with.
+        """
+        experiment = trainer.experiment
+        steps = trainer.total_steps - first_step
+        epochs = experiment.epochs - first_step // trainer.steps_per_epoch
+        counts = {name: s.count for name, s in trainer.dataset.named_splits().items()}
+        examples = sum(counts.values())
+        # The validation after the last epoch is that of the level, unless its weights are left.
+        validations = epochs if experiment.early_stopping else epochs - 1
+        predicted = examples + validations * counts["val"]
+        return steps * self.step + predicted * self.example + examples * self.metrics
+
+
+def estimate_time(
+    trainer: Trainer, measure: Measure, clock: Callable[[], float] = time.perf_counter
+) -> TimeEstimate | None:
+    """Measures the time of training steps and predictions, and leaves every variable as it was.
+
+    It times a batch of predictions and the beginning of a level's training. Compilation is not part
+    of the measured time, and the training that follows need not compile again. If an epoch is longer
+    than the measurement, the filling of a stream's shuffle buffer is not part of it either. If several
     processes train, all of them must call this.
 
     Args:
       trainer: the trainer of a network. The values of its weights do not matter.
+      measure: computes the metrics at the end of a level, from labels and logits of each split.
       clock: returns seconds.
 
     Returns:
-      The seconds that a step takes, as counted by `Trainer.level_steps`. None if a level has only
-      one step, or if the loss is not finite before a second step was timed.
+      The estimate. None if a level has only one step, or if the loss is not finite before a second
+      step was timed.
     """
     strategy = trainer.strategy
     variables = [
@@ -37,29 +82,53 @@ def estimate_step_time(
         *strategy.optimizer.variables,
     ]
     before = [variable.numpy() for variable in variables]
-    step_time = _time_steps(trainer, clock)
+    example, measuring = _time_predictions(trainer, measure, clock)
+    step = _time_steps(trainer, clock, example * trainer.dataset.validation.count)
     with trainer.distribution.scope():
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
-    return step_time
+    return None if step is None else TimeEstimate(step, example, measuring)
 
 
-def _time_steps(trainer: Trainer, clock: Callable[[], float]) -> float | None:
-    """Trains for about `MEASURED_SECONDS` after compilation; returns the seconds of a step."""
+def _time_predictions(
+    trainer: Trainer, measure: Measure, clock: Callable[[], float]
+) -> tuple[float, float]:
+    """The seconds that predictions and metrics of an example take, after compilation."""
+    split = trainer.dataset.train
+    labels, logits = trainer.predict_batch(split)
+    # The network is not trained, and can have predicted what is not finite.
+    logits = np.nan_to_num(logits)
+    begun = predicted = clock()
+    batches = 0
+    while batches < PREDICTED_BATCHES and predicted - begun < PREDICTED_SECONDS:
+        trainer.predict_batch(split)
+        predicted, batches = clock(), batches + 1
+    measure({"val": (labels, logits)})
+    measured = clock() - predicted
+    return (predicted - begun) / (batches * labels.size), measured / labels.size
+
+
+def _time_steps(trainer: Trainer, clock: Callable[[], float], validation: float) -> float | None:
+    """Trains for about `MEASURED_SECONDS` after compilation; returns the seconds of a step.
+
+    Args:
+      trainer: see `estimate_time`.
+      clock: see `estimate_time`.
+      validation: the seconds that each validation takes.
+    """
     pause_at = [1 << power for power in range(MAX_STEPS_PER_CALL[trainer.plan].bit_length())]
-    begun: tuple[float, float] | None = None
-    seconds, steps, epochs = 0.0, 0.0, 0
+    begun: tuple[float, int] | None = None
+    seconds, steps, epochs = 0.0, 0, 0
     with contextlib.suppress(TrainingDiverged):
         for progress in trainer.train(0, pause_at=pause_at):
-            now, ended = clock(), progress.epoch is not None
-            epochs += ended
-            done = progress.step + epochs * trainer.validation_steps
-            # The first steps are compiled, and so is the validation after the first epoch.
-            if begun is None or (ended and epochs == 1):
-                begun = now, done
+            now = clock()
+            if begun is None:  # The first steps are compiled.
+                begun = now, progress.step
                 continue
+            epochs += progress.epoch is not None
             # The time of the slowest process, so that all of them stop at the same step.
-            seconds, steps = trainer.distribution.largest(now - begun[0]), done - begun[1]
+            seconds = trainer.distribution.largest(now - begun[0])
+            steps = progress.step - begun[1]
             if steps and seconds >= MEASURED_SECONDS:
                 break
-    return seconds / steps if steps else None
+    return max(0.0, seconds - epochs * validation) / steps if steps else None

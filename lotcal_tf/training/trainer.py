@@ -20,6 +20,7 @@ from lotcal_tf.inputs import image_shape
 from lotcal_tf.models import random_layers
 from lotcal_tf.models.precision import uses_float16
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.narrow import units_of
 from lotcal_tf.training import callbacks as user_callbacks
 from lotcal_tf.training import state as training_state
 from lotcal_tf.training.compiled_loop import CompiledLoop, LoopProgress, choose_plan
@@ -104,10 +105,6 @@ class Progress:
     state: TrainingState | None = None
 
 
-# A step runs forward and backward, and backward takes about twice as long. Measuring runs forward.
-_FORWARD_SHARE = 1 / 3
-
-
 class Trainer:
     """Trains a wrapped network in place by an experiment's schedule.
 
@@ -122,7 +119,7 @@ class Trainer:
 
     Attributes:
       steps_per_epoch: steps of an epoch. A step takes a whole batch; the examples that are left
-        over differ from epoch to epoch.
+        over differ from epoch to epoch. Without `drop_remainder` they are a last, smaller batch.
       plan: how the steps are executed, see `choose_plan`.
       replicas: the network that the steps train. On several devices it is a copy of `network`.
       strategy: the calibration strategy, around `replicas`.
@@ -155,7 +152,9 @@ class Trainer:
             problem = f"needs images, (height, width, channels): the inputs have shape {shape}"
             raise FieldError("augment", experiment.augment, problem)
         _check_weights(experiment, strategy, dataset)
-        self.steps_per_epoch = count // experiment.batch_size
+        self.steps_per_epoch, remainder = divmod(count, experiment.batch_size)
+        if remainder and not experiment.drop_remainder:
+            self.steps_per_epoch += 1
         self.plan = distribution.plan(choose_plan(experiment.plan, network))
         random_layers.seed_layers(masking.leaf_layers(network))
         random_layers.check_draws(network, masking.leaf_layers(network))
@@ -177,39 +176,19 @@ class Trainer:
             augmentation,
             distribution,
             experiment.class_weight,
+            experiment.drop_remainder,
         )
         own = {id(variable) for variable in self.replicas.variables}
         # A level must not depend on whether the levels before it ran in the same process.
         self._initial = [(v, v.numpy()) for v in self.strategy.variables if id(v) not in own]
         self._predict = Predictor(network, self.plan, experiment.mc_eval, experiment.seed)
+        # The weights with which the validation split was predicted last, and labels and logits.
+        self._validated: tuple[list[NDArray], tuple[NDArray, NDArray]] | None = None
 
     @property
     def total_steps(self) -> int:
         """Steps of a whole level."""
         return self.steps_per_epoch * self.experiment.epochs
-
-    @property
-    def validation_steps(self) -> float:
-        """The approximate time of measuring the validation split, in training steps."""
-        return self._measuring_steps(self.dataset.validation)
-
-    def level_steps(self, first_step: int = 0) -> float:
-        """Returns the approximate time of a level, in training steps.
-
-        It counts the steps themselves, the validation after each epoch and the measuring of all
-        splits at the end.
-
-        Args:
-          first_step: after late rewinding, the step rewound to.
-        """
-        steps = self.total_steps - first_step
-        epochs = self.experiment.epochs - first_step // self.steps_per_epoch
-        at_end = sum(map(self._measuring_steps, self.dataset.named_splits().values()))
-        return steps + epochs * self.validation_steps + at_end
-
-    def _measuring_steps(self, split: Split) -> float:
-        passes = max(1, self.experiment.mc_eval)
-        return _FORWARD_SHARE * passes * split.count / self.experiment.batch_size
 
     def train(
         self,
@@ -285,6 +264,9 @@ class Trainer:
             self.rate.begin(first_step)
             variables = self.replicas.trainable_variables
             restart(self.strategy.optimizer, self._new_optimizer(), variables)
+        # With biases, networks keep the computation, and so the bits, that they always had.
+        if not self.experiment.use_bias and self.distribution.replicas == 1:
+            self.loop.use_units(units_of(self.replicas))
         self.strategy.stop_training = False
 
     def _hooks(
@@ -343,6 +325,7 @@ class Trainer:
     ) -> Iterator[LoopProgress]:
         """Runs the steps of an epoch from its step `first`; `pause_at` are steps of the schedule."""
         seed, start = self.experiment.seed, epoch * self.steps_per_epoch
+        self._validated = None  # The weights change, and need not be kept.
         shuffle = shuffle_seed(seed, level, epoch)
         draws = seeds.named_seed(seed, "steps", level, epoch)
         pauses = [step - start for step in pause_at]
@@ -388,8 +371,26 @@ class Trainer:
         self.distribution.copy(self.replicas, self.network)
 
     def predict(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Returns labels and logits of a split, with the current weights of `network`."""
-        return self._predict(split)
+        """Returns labels and logits of a split, with the current weights of `network`.
+
+        Those of the validation split are not computed again if the weights are those of the end of the
+        last epoch.
+        """
+        if split is not self.dataset.validation:
+            return self._predict(split)
+        weights = [variable.numpy() for variable in self.network.variables]
+        if self._validated is None or not _equal(weights, self._validated[0]):
+            self._validated = weights, self._predict(split)
+        return self._validated[1]
+
+    def predict_batch(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Returns labels and logits of the first batch of a split, see `predict`."""
+        return next(self._predict.batches(split))
+
+
+def _equal(some: Sequence[NDArray], others: Sequence[NDArray]) -> bool:
+    """Whether arrays have the same values; those that hold NaN have not."""
+    return all(map(np.array_equal, some, others))
 
 
 def _check_weights(experiment: Experiment, strategy: type[Strategy], dataset: Dataset) -> None:

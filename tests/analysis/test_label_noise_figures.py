@@ -46,7 +46,7 @@ def test_figures_of_one_task(written_run):
 
 def test_each_difficulty_has_a_row_of_panels(written_run):
     runs = [
-        written_run(f"d{d}", fields={"source": "mixture", DIFFICULTY: d}, levels=20)
+        written_run(f"d{d}", fields={"source": "mixture_linear", DIFFICULTY: d}, levels=20)
         for d in (1, 2, 3)
     ]
     one, three = Study(runs_of(runs[:1])), Study(runs_of(runs))

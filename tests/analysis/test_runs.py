@@ -49,7 +49,10 @@ def test_a_text_column_is_left_out(written_run):
 
 
 def test_difficulty_counts_only_where_it_applies(written_run):
-    assert read_run(written_run("a", fields={"source": "mixture", DIFFICULTY: 3})).difficulty == 3.0
+    assert (
+        read_run(written_run("a", fields={"source": "mixture_linear", DIFFICULTY: 3})).difficulty
+        == 3.0
+    )
     if DIFFICULTY in runs.FIELDS:
         assert (
             read_run(written_run("b", fields={"source": "mnist", DIFFICULTY: 2})).difficulty is None
@@ -57,7 +60,7 @@ def test_difficulty_counts_only_where_it_applies(written_run):
 
 
 def test_runs_are_ordered_by_difficulty_size_and_seed(written_run):
-    mixture = {"source": "mixture"}
+    mixture = {"source": "mixture_linear"}
     given = [
         written_run("a", start=300_000, fields={**mixture, DIFFICULTY: 2, "seed": 1}),
         written_run("b", start=300_000, fields={**mixture, DIFFICULTY: 2, "seed": 0}),

@@ -8,6 +8,7 @@ import pytest
 from lotcal_tf.compat import keras
 from lotcal_tf.lottery import search
 from lotcal_tf.lottery.progress import ProgressBar, level_line, table
+from lotcal_tf.training.time_estimate import TimeEstimate
 
 FIELDS = {"plan": "graph", "levels": 2}
 PER_LEVEL = 18  # steps of two epochs
@@ -98,8 +99,12 @@ def test_elsewhere_a_line_a_level_and_nothing_else(begin, tmp_path, capsys):
 
 
 def predictions(begin, directory, monkeypatch, *others, **fields):
-    """The lines of a search's output that estimate its time, if a step takes a second."""
-    monkeypatch.setattr(search, "estimate_step_time", lambda trainer: 1.0)
+    """The lines of a search's output that estimate its time, if a step takes a second.
+
+    Predicting an example takes 0.01 s, and its metrics as long.
+    """
+    found = TimeEstimate(step=1.0, example=0.01, metrics=0.01)
+    monkeypatch.setattr(search, "estimate_time", lambda trainer, measure, clock: found)
     stream = io.StringIO()
     observers = [ProgressBar(stream, levels=3), *others]
     chain = begin(directory, observers=observers, estimate_time=True, **FIELDS | fields)
@@ -114,22 +119,22 @@ def predictions(begin, directory, monkeypatch, *others, **fields):
 
 @pytest.mark.parametrize(("rewind", "skipped"), [("init", 0), ("step:4", 2 * 4)])
 def test_the_estimate_for_all_levels_comes_first(begin, tmp_path, monkeypatch, rewind, skipped):
-    """18 steps a level, 2 for two epochs' validation, 5 for 150 examples at its end."""
+    """18 steps a level, 0.3 s for an epoch's validation, 3 s for 150 examples at its end."""
     lines = predictions(begin, tmp_path, monkeypatch, rewind=rewind)
-    seconds = 3 * (18 + 2 + 5) - skipped
+    seconds = round(3 * (18 + 0.3 + 3) - skipped)
     assert lines == [(0, f"predicted: about {seconds} s for 3 levels on this CPU")]
 
 
 def test_the_estimate_of_a_resumed_run_is_for_the_levels_left(begin, tmp_path, monkeypatch):
     fields = {"rewind": "step:4"}
     first = predictions(begin, tmp_path, monkeypatch, StopsAt(1, 0), **fields)
-    assert first == [(0, "predicted: about 67 s for 3 levels on this CPU")]
+    assert first == [(0, "predicted: about 56 s for 3 levels on this CPU")]
     second = predictions(begin, tmp_path, monkeypatch, **fields)
-    assert second == [(1, "predicted: about 42 s for the 2 levels left on this CPU")]
+    assert second == [(1, "predicted: about 35 s for the 2 levels left on this CPU")]
 
 
 def test_without_an_estimate_there_is_no_such_line(begin, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "estimate_step_time", lambda trainer: None)
+    monkeypatch.setattr(search, "estimate_time", lambda trainer, measure, clock: None)
     stream = io.StringIO()
     begin(tmp_path, observers=[ProgressBar(stream)], estimate_time=True, **FIELDS).run()
     assert [line.split()[0] for line in stream.getvalue().splitlines()] == ["level"] * 3

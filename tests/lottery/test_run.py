@@ -13,10 +13,12 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config import registry
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.errors import DamagedTicket, FieldError, TakenOver, UsageError
+from lotcal_tf.lottery import search
 from lotcal_tf.lottery.lock import WriterLock
-from lotcal_tf.lottery.run import run_experiment
+from lotcal_tf.lottery.run import predicted_seconds, run_experiment
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.task import NamedTask
+from lotcal_tf.training.time_estimate import TimeEstimate
 
 
 def written(directory):
@@ -516,3 +518,30 @@ def test_a_run_that_is_taken_over_stops_and_keeps_its_levels(copy, monkeypatch):
         copy(levels=4)
     assert RunStore(copy.directory).finished() == 4
     assert (copy.directory / ".writer").exists()
+
+
+def test_the_time_of_a_run_is_predicted_and_nothing_is_written(tmp_path, monkeypatch):
+    """By the same search as the run's: after a level is done, the prediction is for those left."""
+    found = TimeEstimate(step=1.0, example=0.01, metrics=0.0)
+    monkeypatch.setattr(search, "estimate_time", lambda trainer, measure, clock: found)
+    experiment = resolve(
+        {"dataset": "digits", "epochs": 2, "levels": 0, "out": str(tmp_path / "run")}
+    )
+    longer = dataclasses.replace(experiment, levels=2)
+    steps, examples = 2 * (1237 // 60), 1237 + 2 * 200 + 360
+    level = predicted_seconds(experiment)
+    assert level == pytest.approx(steps + 0.01 * examples)
+    assert predicted_seconds(longer) == pytest.approx(3 * level)
+    assert not (tmp_path / "run").exists()
+    run_experiment(experiment, progress=False)
+    assert predicted_seconds(experiment) == 0.0
+    assert predicted_seconds(longer) == pytest.approx(2 * level)
+
+
+def test_a_time_is_not_predicted_for_the_directory_of_another_run(tmp_path):
+    experiment = resolve(
+        {"dataset": "digits", "epochs": 1, "levels": 0, "out": str(tmp_path / "run")}
+    )
+    run_experiment(experiment, progress=False)
+    with pytest.raises(FieldError, match="epochs is 2 here"):
+        predicted_seconds(dataclasses.replace(experiment, epochs=2))

@@ -1,6 +1,8 @@
 """The TensorBoard log, read back as TensorBoard reads it."""
 
+import collections
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -10,38 +12,54 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
-from lotcal_tf.lottery.tensorboard import TensorBoardLog
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.lottery.tensorboard import TensorBoardLog, hyperparameters
+from lotcal_tf.lottery.ticket import selected_level
 from lotcal_tf.metrics.reliability import reliability_diagram
 from lotcal_tf.training.trainer import Epoch, Progress
 
-HPARAMS = {"epochs": 2, "lr": 0.02, "rewind": "init", "lr_drops": [], "out": None, "sparse": True}
+EPOCHS, BINS = 2, 5
+EXPERIMENT = Experiment(epochs=EPOCHS, ece_bins=BINS, levels=2)
+METRICS = ("accuracy", "ece", "nll", "brier")
+RUNS = {"train": "train", "validation": "val", "test": "test"}
+LAYERS = {"hidden/kernel": 48, "logits/kernel": 18}
 
 
 class Log:
-    """A finished chain and its log."""
+    """The log of a run directory."""
 
-    def __init__(self, chain, directory):
-        self.chain = chain
-        self.events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
-        self.events.Reload()
+    def __init__(self, directory):
+        self.runs = {
+            path.name: EventAccumulator(str(path), size_guidance={"tensors": 0}).Reload()
+            for path in Path(directory).iterdir()
+            if any(path.glob("*tfevents*"))
+        }
 
-    def series(self, tag):
+    def series(self, run, tag):
         """[(step, value), …]."""
-        return [
-            (event.step, tf.make_ndarray(event.tensor_proto)) for event in self.events.Tensors(tag)
-        ]
+        events = self.runs[run].Tensors(tag)
+        return [(event.step, tf.make_ndarray(event.tensor_proto)) for event in events]
 
-    def tags(self, plugin):
-        return set(self.events.PluginTagToContent(plugin))
+    def tags(self, run, plugin="scalars"):
+        events = self.runs[run]
+        known = events.summary_metadata.values()
+        if plugin not in {metadata.plugin_data.plugin_name for metadata in known}:
+            return set()
+        return set(events.PluginTagToContent(plugin))
 
+    def everything(self):
+        """Every point of every series."""
+        return {
+            (run, tag): [(event.step, event.tensor_proto.SerializeToString()) for event in found]
+            for run, events in self.runs.items()
+            for tag in events.Tags()["tensors"]
+            for found in [events.Tensors(tag)]
+        }
 
-@pytest.fixture(scope="module")
-def log(begin, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("board")
-    boards = Kept(), TensorBoardLog(directory / "run7" / "tensorboard", HPARAMS, bins=5)
-    chain = begin(directory / "run7", observers=boards, levels=2, plan="graph").run()
-    chain.predictions = boards[0].predictions
-    return Log(chain, directory / "run7" / "tensorboard")
+    def hparams(self):
+        content = self.runs["selected"].PluginTagToContent(hparams_metadata.PLUGIN_NAME)
+        info = content[hparams_metadata.SESSION_START_INFO_TAG]
+        return hparams_metadata.parse_session_start_info_plugin_data(info)
 
 
 class Kept:
@@ -59,127 +77,257 @@ class Kept:
         self.predictions.append(predictions)
 
 
-def test_an_epochs_scalars_stand_at_epochs_counted_over_the_chain(log):
-    epochs = [row for ticket in log.chain.tickets() for row in ticket.history]
-    for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
-        expected = [(step, np.float32(row[name])) for step, row in enumerate(epochs)]
-        assert log.series(f"epoch/{name}") == expected
+def run(begin, directory, levels=2, observers=(), **fields):
+    """A chain and its log."""
+    board = TensorBoardLog(directory, dataclasses.replace(EXPERIMENT, levels=levels))
+    return begin(
+        directory, observers=[board, *observers], levels=levels, plan="graph", **fields
+    ).run()
+
+
+@pytest.fixture(scope="module")
+def chain(begin, tmp_path_factory):
+    kept = Kept()
+    chain = run(begin, tmp_path_factory.mktemp("board") / "run7", observers=[kept])
+    chain.predictions = kept.predictions
+    return chain
+
+
+@pytest.fixture(scope="module")
+def log(chain):
+    return Log(chain.store.directory)
+
+
+def step_of(record):
+    return round(1e6 * record["remaining"] / record["prunable"])
+
+
+def of_levels(records, column):
+    """The points of a column of metrics.csv, in the order of the steps."""
+    return [(step_of(record), np.float32(record[column])) for record in reversed(records)]
+
+
+def test_train_and_validation_share_the_tags_of_an_epoch(chain, log):
+    epochs = [row for ticket in chain.tickets() for row in ticket.history]
+    for run, prefix in (("train", "train"), ("validation", "val")):
+        for name in ("loss", "accuracy"):
+            expected = [(n, np.float32(row[f"{prefix}_{name}"])) for n, row in enumerate(epochs)]
+            assert log.series(run, f"epoch/{name}") == expected
 
 
 def test_what_else_a_strategy_logs_stands_with_an_epochs_scalars(tmp_path):
-    board = TensorBoardLog(tmp_path, HPARAMS, bins=5)
+    board = TensorBoardLog(tmp_path, EXPERIMENT)
     board.on_start(1, [], 0)
     board.on_progress(Progress(1, 0, 1, 2, Epoch(1, 1, 0.5, 0.25, 0.75, 0.0, {"cost": 0.125})))
     board.on_end()
-    assert Log(None, tmp_path).series("epoch/train_cost") == [(3, 0.125)]
+    assert Log(tmp_path).series("train", "epoch/cost") == [(3, 0.125)]
 
 
-def test_every_figure_of_a_level_stands_at_its_number(log):
-    records = log.chain.store.records()
-    figures = [name for name, value in records[0].items() if not isinstance(value, str)]
-    assert {"density", "val_nll", "test_ece", "test_brier", "weights"} <= set(figures)
-    for name in figures:
-        expected = [(record["level"], np.float32(record[name])) for record in records]
-        assert log.series(f"level/{name}") == expected
-    epochs = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-    assert log.tags("scalars") == {f"level/{n}" for n in figures} | {f"epoch/{n}" for n in epochs}
+def test_the_metrics_of_a_level_stand_at_the_weights_kept_per_million(chain, log):
+    records = chain.store.records()
+    # Of 48 + 18 weights, less 10 + 2, less 8 + 2.
+    assert [step_of(record) for record in records] == [1_000_000, 818_182, 666_667]
+    for run, prefix in RUNS.items():
+        for name in METRICS:
+            assert log.series(run, f"level/{name}") == of_levels(records, f"{prefix}_{name}")
+    assert log.series("train", "level/density") == of_levels(records, "density")
+    assert log.series("validation", "level/temperature") == of_levels(records, "temperature")
 
 
-def test_histograms_count_masks_and_surviving_weights(log):
-    kernels = {"hidden/kernel": 48, "logits/kernel": 18}
-    assert log.tags("histograms") == {f"{k}/{n}" for k in ("mask", "weight") for n in kernels}
-    for name, size in kernels.items():
-        masks, weights = log.series(f"mask/{name}"), log.series(f"weight/{name}")
-        assert [step for step, _ in masks] == [step for step, _ in weights] == [0, 1, 2]
-        for ticket, (_, mask), (_, weight) in zip(log.chain.tickets(), masks, weights, strict=True):
-            left = ticket.masks[name].sum()
-            ones = mask[:, 0] >= 0.5  # rows are (left edge, right edge, count)
-            assert (mask[:, 2].sum(), mask[ones, 2].sum()) == (size, left)
-            assert weight[:, 2].sum() == left
+def test_the_density_of_each_layer_stands_there_too(chain, log):
+    for name in LAYERS:
+        expected = [
+            (step_of(ticket.record), np.float32(ticket.masks[name].mean()))
+            for ticket in reversed(chain.tickets())
+        ]
+        assert log.series("train", f"layer_density/{name}") == expected
+
+
+def test_there_are_few_charts(log):
+    of_level = {f"level/{name}" for name in METRICS}
+    of_epoch = {"epoch/loss", "epoch/accuracy"}
+    layers = {f"layer_density/{name}" for name in LAYERS}
+    assert log.tags("train") == of_level | of_epoch | layers | {"level/density"}
+    assert log.tags("validation") == of_level | of_epoch | {"level/temperature"}
+    assert log.tags("test") == of_level
+    assert set(log.runs) == {"train", "validation", "test", "selected"}
+
+
+def test_the_run_selected_has_the_metrics_of_the_selected_level(chain, log):
+    records = chain.store.records()
+    selected = records[selected_level(records)]
+    names = [f"{split}_{name}" for split in ("val", "test") for name in METRICS]
+    names += ["level", "density", "weights", "temperature"]
+    assert log.tags("selected") == {f"selected/{name}" for name in names}
+    for name in names:
+        assert log.series("selected", f"selected/{name}") == [(3, np.float32(selected[name]))]
+
+
+def test_they_are_not_those_of_the_last_level(tmp_path, chain):
+    records = [record | {"val_nll": 0.5, "val_nll_se": 0.0} for record in chain.store.records()]
+    records[2]["val_nll"] = 0.75
+    board = TensorBoardLog(tmp_path, EXPERIMENT)
+    board.on_start(1, records, 0)
+    board.on_end()
+    assert Log(tmp_path).series("selected", "selected/level") == [(3, 1.0)]
+
+
+def test_histograms_count_surviving_weights(chain, log):
+    assert log.tags("train", "histograms") == {f"weight/{name}" for name in LAYERS}
+    for name in LAYERS:
+        weights = log.series("train", f"weight/{name}")
+        assert [step for step, _ in weights] == [0, 1, 2]
+        for ticket, (_, weight) in zip(chain.tickets(), weights, strict=True):
             survivors = ticket.trained[name][ticket.masks[name]]
+            assert weight.shape == (30, 3)  # rows are (left edge, right edge, count)
+            assert weight[:, 2].sum() == survivors.size
             assert weight[0, 0] == pytest.approx(survivors.min())
             assert weight[-1, 1] == pytest.approx(survivors.max())
 
 
-def test_the_reliability_diagram_is_an_image_of_the_test_split(log):
-    assert log.tags("images") == {"reliability/test"}
-    images = log.series("reliability/test")
+def test_the_reliability_diagram_is_an_image_of_the_test_split(chain, log):
+    assert [log.tags(run, "images") for run in RUNS] == [set(), set(), {"reliability"}]
+    images = log.series("test", "reliability")
     assert [step for step, _ in images] == [0, 1, 2]
-    ticket = log.chain.store.read(1)
+    density = chain.tickets()[1].density
     expected = reliability_diagram(
-        *log.chain.predictions[1]["test"],
-        bins=5,
-        title=f"level 1, {100 * ticket.density:.1f} % kept, test",
+        *chain.predictions[1]["test"],
+        bins=BINS,
+        title=f"level 1, {100 * density:.1f} % kept, test",
     )
     (_, (width, height, png)) = images[1]
     assert (int(width), int(height)) == (480, 480)
     np.testing.assert_array_equal(tf.io.decode_png(png).numpy(), expected)
 
 
-def test_each_level_has_a_file_of_its_own(log):
-    files = sorted((log.chain.store.directory / "tensorboard").iterdir())
-    assert [path.suffix for path in files] == [".level_00", ".level_01", ".level_02"]
-    for level, path in enumerate(files):
-        events = EventAccumulator(str(path), size_guidance={"tensors": 0})
-        events.Reload()
-        assert [event.step for event in events.Tensors("level/density")] == [level]
-        epochs = [event.step for event in events.Tensors("epoch/val_loss")]
-        assert epochs == [2 * level, 2 * level + 1]
+def test_without_a_test_split_the_diagram_is_of_validation(chain, tmp_path):
+    board = TensorBoardLog(tmp_path, EXPERIMENT)
+    board.on_start(1, [], 0)
+    board.on_level(chain.store.read(0), {"val": chain.predictions[0]["val"]})
+    board.on_end()
+    assert Log(tmp_path).tags("validation", "images") == {"reliability"}
 
 
-def test_the_file_of_a_level_of_mnists_size_has_at_most_two_megabytes(log, tmp_path):
+def test_a_log_that_is_continued_has_each_point_once(begin, chain, log, tmp_path):
+    """By levels, then after a kill within a level, with epochs of it that are trained again."""
+    directory = tmp_path / "run7"
+    run(begin, directory, levels=1)
+    board = TensorBoardLog(directory, EXPERIMENT)
+    board.on_start(1, chain.store.records()[:2], 0)
+    for number in range(EPOCHS):  # of the level that was killed
+        lost = Epoch(2, number, 9.0, 9.0, 9.0, 9.0)
+        board.on_progress(Progress(2, 0, 1, 2, lost if number else first_epoch(chain)))
+    board.on_end()
+    resumed = TensorBoardLog(directory, EXPERIMENT)
+    resumed.on_start(1, chain.store.records()[:2], 1)
+    ticket = chain.store.read(2)
+    resumed.on_progress(Progress(2, 0, 1, 2, Epoch.of(ticket.history[1])))
+    resumed.on_level(ticket, chain.predictions[2])
+    resumed.on_end()
+    assert Log(directory).everything() == log.everything()
+
+
+def first_epoch(chain):
+    return Epoch.of(chain.store.read(2).history[0])
+
+
+def test_a_finished_level_that_the_log_lacks_is_added(chain, tmp_path):
+    """The process was killed before it wrote; or an older version had another log."""
+    board = TensorBoardLog(tmp_path, EXPERIMENT)
+    records = chain.store.records()
+    board.on_start(1, records, 0)
+    board.on_end()
+    assert Log(tmp_path).series("validation", "level/nll") == of_levels(records, "val_nll")
+
+
+def test_a_level_that_is_trained_again_replaces_its_points(begin, chain, tmp_path):
+    directory = tmp_path / "run"
+    first = run(begin, directory)
+    for path in (directory / "tickets" / "level_02").iterdir():
+        path.unlink()
+    (directory / "tickets" / "level_02").rmdir()
+    before = Log(directory).everything()
+    run(begin, directory)
+    after = Log(directory).everything()
+    hparams = [key for key in after if key[1].startswith("_hparams_")]
+    assert before.keys() == after.keys() and hparams  # they hold the time
+    assert all(before[key] == after[key] for key in before.keys() - set(hparams))
+    assert first.store.finished() == 3
+
+
+def test_files_do_not_grow_in_number_with_the_levels(chain):
+    found = chain.store.directory.glob("*/*tfevents*")
+    assert collections.Counter(path.parent.name for path in found) == {
+        "train": 2, "validation": 2, "test": 2, "selected": 1
+    }  # fmt: skip
+
+
+def test_a_level_of_mnists_size_writes_less_than_two_megabytes(chain, tmp_path):
     draw = np.random.default_rng(0)
     shapes = {"a/kernel": (784, 300), "b/kernel": (300, 100), "c/kernel": (100, 10)}
     trained = {name: draw.normal(size=shape).astype("float32") for name, shape in shapes.items()}
     masks = {name: draw.random(shape) < 0.8 for name, shape in shapes.items()}
-    ticket = dataclasses.replace(log.chain.store.read(1), trained=trained, masks=masks)
+    ticket = dataclasses.replace(chain.store.read(1), trained=trained, masks=masks)
     logits = draw.normal(size=(10_000, 10)).astype("float32")
-    board = TensorBoardLog(tmp_path / "tensorboard", HPARAMS, bins=15)
+    board = TensorBoardLog(tmp_path, EXPERIMENT)
     board.on_start(1, [], 0)
     for epoch in range(160):
         board.on_progress(Progress(1, 0, 1, 2, Epoch(1, epoch, 0.5, 0.25, 0.75, 0.0)))
     board.on_level(ticket, {"test": (draw.integers(0, 10, 10_000), logits)})
     board.on_end()
-    (file,) = (tmp_path / "tensorboard").iterdir()
-    assert file.stat().st_size < 2_000_000
+    assert 10_000 < sum(path.stat().st_size for path in tmp_path.glob("*/*")) < 2_000_000
 
 
-def test_a_log_leaves_no_file_open(log, tmp_path):
+def test_a_log_leaves_no_file_open(chain, tmp_path):
     def opened():
         links = Path("/proc/self/fd").iterdir()
         return [path for path in map(os.path.realpath, links) if str(tmp_path) in path]
 
-    board = TensorBoardLog(tmp_path, HPARAMS, bins=5)
+    board = TensorBoardLog(tmp_path, EXPERIMENT)
     board.on_start(1, [], 0)
     board.on_progress(Progress(0, 0, 1, 2, Epoch(0, 1, 0.5, 0.25, 0.75, 0.0)))
-    board.on_level(log.chain.store.read(0), {"val": log.chain.predictions[0]["val"]})
+    board.on_level(chain.store.read(0), {"val": chain.predictions[0]["val"]})
     board.on_progress(Progress(1, 0, 1, 2, Epoch(1, 1, 0.5, 0.25, 0.75, 0.0)))
     board.on_end()
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len([*tmp_path.glob("*/*")]) == 6
     assert opened() == []
 
 
-def test_without_a_test_split_the_diagram_is_of_validation(log, tmp_path):
-    board = TensorBoardLog(tmp_path / "tensorboard", HPARAMS, bins=5)
-    board.on_start(1, [], 0)
-    board.on_level(log.chain.store.read(0), {"val": log.chain.predictions[0]["val"]})
-    board.on_end()
-    assert Log(None, tmp_path / "tensorboard").tags("images") == {"reliability/val"}
-
-
-def test_the_hparams_plugin_has_every_field(log):
-    content = log.events.PluginTagToContent(hparams_metadata.PLUGIN_NAME)
-    session = hparams_metadata.parse_session_start_info_plugin_data(
-        content[hparams_metadata.SESSION_START_INFO_TAG]
-    )
+def test_the_hparams_plugin_has_the_hyperparameters_and_the_name_of_the_run(log):
+    session = log.hparams()
     found = {n: getattr(v, v.WhichOneof("kind")) for n, v in session.hparams.items()}
-    assert found == HPARAMS | {"lr_drops": "[]", "out": "None"}
+    assert found == hyperparameters(EXPERIMENT)
     assert session.group_name == "run7"
 
 
+def test_hyperparameters_are_those_that_apply_and_have_a_value():
+    plain = hyperparameters(Experiment.of(calib="none", source="digits"))
+    assert (plain["lr"], plain["batch_size"], plain["exclude_output"]) == (1.2e-3, 60, False)
+    assert (plain["calib"], plain["seed"]) == ("none", 0)
+    # Without a value, without a meaning here, and without an effect on results.
+    absent = {
+        "clip_norm",
+        "class_weight",
+        "momentum",
+        "nu",
+        "levels",
+        "out",
+        "threads",
+    }
+    assert not absent & plain.keys()
+    given = {"calib": "vwcc", "optimizer": "sgd", "momentum": 0.9, "lr_drops": (20, 30)}
+    other = hyperparameters(Experiment.of(**given, clip_norm=1.0))
+    assert (other["lr_drops"], other["momentum"], other["clip_norm"]) == ("20,30", 0.9, 1.0)
+    assert other["passes"] == 5 and "passes" not in plain
+    for found in (plain, other):
+        assert {type(value) for value in found.values()} <= {bool, int, float, str}
+        assert "None" not in json.dumps(found)
+
+
 def test_a_run_goes_on_without_a_log_that_cannot_be_written(begin, tmp_path, capfd):
-    (tmp_path / "tensorboard").write_text("a file where the directory should be")
-    board = TensorBoardLog(tmp_path / "tensorboard" / "log", HPARAMS, bins=5)
-    assert len(begin(tmp_path / "run", observers=[board], levels=1).run().tickets()) == 2
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / "train").write_text("a file where the directory should be")
+    assert len(run(begin, directory, levels=1).tickets()) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if "TensorBoard" in line]
-    assert len(lines) == 1 and str(tmp_path / "tensorboard") in lines[0]
+    assert len(lines) == 1 and str(directory) in lines[0]

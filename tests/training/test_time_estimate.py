@@ -9,11 +9,11 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset, ResidentSplit
 from lotcal_tf.pruning import masking
-from lotcal_tf.training.time_estimate import estimate_step_time
+from lotcal_tf.training.time_estimate import TimeEstimate, estimate_time
 from lotcal_tf.training.trainer import Trainer
 
 STEPS, BATCH = 10, 8
-VALIDATION = 12  # examples: half a step, by a third of a step's time for each of 8
+VALIDATION = 12  # examples
 
 
 class Counting(CrossEntropy):
@@ -46,54 +46,98 @@ def make_trainer(steps=STEPS, bad=False, **fields):
 
 
 class Clock:
-    """Time that steps, measurings and compilation take; the first measuring takes 50 s more."""
+    """Time that steps, predictions of an example and compilation take.
 
-    def __init__(self, trainer, step, measuring=0.0):
-        self.trainer, self.step, self.measuring = trainer, step, measuring
-        self.steps, self.measured, predict = 0, 0, trainer.predict
+    The first predictions, of a batch each, take 50 s more, and so does the first step.
+    """
+
+    def __init__(self, trainer, step, example=0.0):
+        self.trainer, self.step, self.example = trainer, step, example
+        self.steps, self.examples, self.measured = 0, 0, 0
+        predict, predict_batch = trainer.predict, trainer.predict_batch
 
         def counted(split):
             self.measured += 1
+            self.examples += split.count
             return predict(split)
 
-        trainer.predict = counted
+        def counted_batch(split):
+            labels, logits = predict_batch(split)
+            self.examples += labels.size
+            return labels, logits
+
+        trainer.predict, trainer.predict_batch = counted, counted_batch
 
     def __call__(self):
         self.steps = int(self.trainer.strategy.optimizer.iterations)
-        seconds = self.step * self.steps + 20 * self.trainer.loop.compilations
-        return seconds + self.measuring * self.measured + 50 * (self.measured > 0)
+        compilations = self.trainer.loop.compilations + (self.examples > 0)
+        return self.step * self.steps + self.example * self.examples + 50 * compilations
 
 
 @pytest.mark.parametrize("plan", ["graph", "xla"])
 @pytest.mark.parametrize(("step", "taken"), [(0.25, 8), (5.0, 2)])
 def test_as_few_steps_are_timed_as_take_a_second(plan, step, taken):
-    """Measured after 1, 2, 4 and 8 steps. The first one, with 20 s of compilation, does not count."""
+    """Measured after 1, 2, 4 and 8 steps. The first one, with 50 s of compilation, does not count."""
     trainer = make_trainer(plan=plan)
-    clock = Clock(trainer, step)
-    assert estimate_step_time(trainer, clock) == pytest.approx(step)
+    clock = Clock(trainer, step, example=0.5)
+    assert estimate_time(trainer, len, clock) == approx(step, 0.5)
     assert (clock.steps, clock.measured) == (taken, 0)
 
 
 @pytest.mark.parametrize(
     ("steps", "step", "taken", "measured"),
-    [(10, 0.01, 20, 2), (3, 0.4, 6, 1)],
+    [(10, 0.01, 20, 2), (3, 0.3, 6, 1)],
     ids=["to the level's end", "into the second epoch"],
 )
-def test_short_epochs_are_timed_with_their_measuring_from_the_second_on(
-    steps, step, taken, measured
-):
-    """Validation takes half a step, as assumed. The 50 s of the first one do not count."""
+def test_validation_is_not_part_of_the_time_of_a_step(steps, step, taken, measured):
     trainer = make_trainer(steps)
-    clock = Clock(trainer, step, measuring=step / 2)
-    assert estimate_step_time(trainer, clock) == pytest.approx(step)
+    clock = Clock(trainer, step, example=0.002)
+    assert estimate_time(trainer, len, clock) == approx(step, 0.002)
     assert (clock.steps, clock.measured) == (taken, measured)
 
 
-def test_the_only_epoch_is_timed_without_its_measuring():
-    trainer = make_trainer(epochs=1)
-    clock = Clock(trainer, 0.01, measuring=7.0)
-    assert estimate_step_time(trainer, clock) == pytest.approx(0.01)
-    assert (clock.steps, clock.measured) == (10, 1)
+def approx(step, example):
+    """An estimate; metrics take no time by this clock."""
+    return TimeEstimate(pytest.approx(step), pytest.approx(example), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "first", "steps", "examples"),
+    [
+        # 2 epochs of 10 steps; 80 training and 12 validation examples. The second validation is that
+        # of the level's end.
+        ({}, 0, 20, 80 + 2 * 12),
+        ({}, 10, 10, 80 + 12),
+        ({}, 13, 7, 80 + 12),
+        ({"early_stopping": 1}, 0, 20, 80 + 3 * 12),
+    ],
+)
+def test_a_level_has_steps_predictions_and_metrics(fields, first, steps, examples):
+    found = TimeEstimate(step=100.0, example=0.5, metrics=0.01).level(make_trainer(**fields), first)
+    assert found == pytest.approx(100 * steps + 0.5 * examples + 0.01 * 92)
+
+
+@pytest.mark.parametrize("fields", [{}, {"early_stopping": 1}], ids=["plain", "early stopping"])
+def test_a_level_predicts_as_many_examples_as_is_assumed(fields, monkeypatch):
+    trainer = make_trainer(**fields)
+    examples, batches = [], trainer._predict.batches
+
+    def counted(split):
+        for labels, logits in batches(split):
+            examples.append(labels.size)
+            yield labels, logits
+
+    monkeypatch.setattr(trainer._predict, "batches", counted)
+    for _ in trainer.train(0):
+        pass
+    if fields:  # Other weights than those of the last epoch are kept.
+        masking.assign(
+            trainer.network, {n: v + 1 for n, v in masking.values(trainer.network).items()}
+        )
+    for split in trainer.dataset.named_splits().values():
+        trainer.predict(split)
+    estimate = TimeEstimate(step=0.0, example=1.0, metrics=0.0)
+    assert sum(examples) == estimate.level(trainer)
 
 
 def bits(trainer):
@@ -108,7 +152,7 @@ def test_everything_is_put_back(step):
     list(trainer.train(3))
     before = bits(trainer)
     clock = Clock(trainer, step)
-    estimate_step_time(trainer, clock)
+    estimate_time(trainer, len, clock)
     assert clock.steps >= 2
     assert bits(trainer) == before
     assert trainer.strategy.count == 3 + 2 * STEPS
@@ -119,17 +163,17 @@ def test_the_training_that_follows_is_the_same():
     for estimated in (False, True):
         trainer = make_trainer()
         if estimated:
-            estimate_step_time(trainer, Clock(trainer, 0.25))
+            estimate_time(trainer, len, Clock(trainer, 0.25))
         rows = [progress.epoch for progress in trainer.train(1)]
         found.append((rows, bits(trainer), trainer.loop.compilations))
     assert found[0] == found[1]
 
 
 def test_no_estimate_for_one_step_or_for_losses_that_are_not_finite():
-    assert estimate_step_time(make_trainer(steps=1, epochs=1)) is None
+    assert estimate_time(make_trainer(steps=1, epochs=1), len) is None
     trainer = make_trainer(bad=True)
     before = bits(trainer)
-    assert estimate_step_time(trainer) is None
+    assert estimate_time(trainer, len) is None
     assert bits(trainer) == before
 
 
@@ -138,5 +182,5 @@ def test_all_processes_go_by_the_slowest(monkeypatch):
     trainer = make_trainer()
     monkeypatch.setattr(trainer.distribution, "largest", lambda seconds: 4 * seconds)
     clock = Clock(trainer, 0.25)
-    assert estimate_step_time(trainer, clock) == pytest.approx(1.0)
+    assert estimate_time(trainer, len, clock).step == pytest.approx(1.0)
     assert clock.steps == 2

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lotcal_tf import metrics
 from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
@@ -123,6 +124,46 @@ def test_a_level_is_its_schedule_step_by_step(trainer, level):
     assert [epoch.row for epoch in epochs] == [pytest.approx(row, rel=1e-4) for row in rows]
 
 
+@pytest.mark.parametrize("first", [0, 6, 9])
+def test_the_smaller_batch_is_a_step_of_the_schedule(first):
+    """50 examples are 7 batches of which the last has two; the learning rate drops after 14 steps."""
+    trainer = make_trainer(drop_remainder=False)
+    assert (trainer.steps_per_epoch, trainer.total_steps) == (7, 21)
+    epochs = train(trainer, 0, first_step=first)
+    assert trainer.strategy.optimizer.iterations == 21 - first
+    network, dataset = make_network(), make_dataset()
+    strategy, rate = CrossEntropy(network), level_rate(Experiment(**SCHEDULE), 7)
+    optimizer = make_optimizer(Experiment(**SCHEDULE), rate)
+    optimizer.build(network.trainable_variables)
+    rate.begin(first)
+    strategy.compile(optimizer=optimizer)
+    losses = {}
+    for step in range(first, 21):
+        epoch, place = divmod(step, 7)
+        seed = shuffle_seed(4, 0, epoch)
+        blocks = list(dataset.train.shuffled(BATCH, STEPS, seed, drop_remainder=False))
+        inputs, labels = (tf.concat(parts, 0) for parts in zip(*blocks, strict=True))
+        batch, draws = slice(place * BATCH, (place + 1) * BATCH), named_seed(4, "steps", 0, epoch)
+        with step_seed(tf.constant([draws[0], draws[1] + place])):
+            logs = strategy.train_step((inputs[batch], labels[batch]))
+        losses.setdefault(epoch, []).extend([float(logs["loss"])] * len(labels[batch]))
+    assert_weights(trainer.network, masking.values(network), 1e-6)
+    expected = [np.mean(values) for values in losses.values()]
+    assert [epoch.train_loss for epoch in epochs] == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_a_smaller_batch_nothing_changes():
+    """Of 48 examples every batch is whole: the same weights to the bit."""
+    dataset = make_dataset(ResidentSplit.of(*arrays(48, 0)))
+    found = []
+    for drop in (True, False):
+        trainer = make_trainer(dataset, drop_remainder=drop)
+        found.append((train(trainer, 0), masking.values(trainer.network)))
+    assert found[0][0] == found[1][0]
+    for name, value in found[0][1].items():
+        np.testing.assert_array_equal(value, found[1][1][name])
+
+
 def test_nothing_of_a_level_is_left_over_for_the_next(trainer):
     start = masking.values(trainer.network)
     first, again = [], []
@@ -205,17 +246,22 @@ def test_an_abandoned_level_has_no_effect_on_the_next(trainer, stop, monkeypatch
     assert_weights(trainer.network, found[0][1])  # to the bit
 
 
-@pytest.mark.parametrize(
-    ("fields", "first", "steps"),
-    [
-        # 50, 20 and no test examples in batches of 8, measured in a third of the time.
-        ({}, 0, 18 + 3 * 20 / 24 + 70 / 24),
-        ({}, 8, 10 + 2 * 20 / 24 + 70 / 24),
-        ({"mc_eval": 5}, 0, 18 + 5 * (3 * 20 / 24 + 70 / 24)),
-    ],
-)
-def test_what_a_level_takes_counts_its_measuring(fields, first, steps):
-    assert make_trainer(**fields).level_steps(first) == pytest.approx(steps)
+def test_the_last_validation_is_not_computed_again_until_weights_change(monkeypatch):
+    trainer = make_trainer()
+    predicted, batches = [], trainer._predict.batches
+    monkeypatch.setattr(
+        trainer._predict, "batches", lambda split: predicted.append(split) or batches(split)
+    )
+    ended = [p.epoch for p in trainer.train(2) if p.epoch is not None][-1]
+    done = len(predicted)
+    labels, logits = trainer.predict(trainer.dataset.validation)
+    assert len(predicted) == done
+    assert metrics.nll(labels, logits) == ended.val_loss
+    variable = next(iter(masking.mask_variables(trainer.network).values()))
+    variable.assign(tf.zeros_like(variable))
+    assert not np.array_equal(trainer.predict(trainer.dataset.validation)[1], logits)
+    trainer.predict(trainer.dataset.train)
+    assert len(predicted) == done + 2
 
 
 def test_training_pauses_at_any_step_of_the_level(trainer, monkeypatch):

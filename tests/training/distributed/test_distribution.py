@@ -26,7 +26,7 @@ from lotcal_tf.seeds import draw_seed, step_seed
 from lotcal_tf.training.distributed import distribution
 from lotcal_tf.training.distributed.cluster import Cluster
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
-from lotcal_tf.training.time_estimate import estimate_step_time
+from lotcal_tf.training.time_estimate import estimate_time
 from lotcal_tf.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -100,7 +100,7 @@ def estimated(trainer):
         return [copy.numpy().tobytes() for copy in copies]
 
     before = bits()
-    return estimate_step_time(trainer) > 0 and bits() == before
+    return estimate_time(trainer, len).step > 0 and bits() == before
 
 
 class SetsBiases(keras.callbacks.Callback):
@@ -211,6 +211,7 @@ class TwoDevices(Distribution):
             CrossEntropy,
             r"batch_size=7: is shared by 2 devices: must be a multiple of 2",
         ),
+        ({"drop_remainder": False}, CrossEntropy, r"drop_remainder=False: 2 devices .*=none"),
         ({"calib": "mixup"}, Mixup, r"calib=mixup: .* 2 devices .* distribute=none"),
     ],
 )

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from lotcal_tf.config.extras import imported
 from lotcal_tf.errors import UsageError
-from lotcal_tf.extras import imported
 
 
 def test_a_module_is_imported():

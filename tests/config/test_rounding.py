@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lotcal_tf.rounding import half_up
+from lotcal_tf.config.rounding import half_up
 
 
 def exact(rate, count):
