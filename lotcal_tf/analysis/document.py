@@ -166,8 +166,8 @@ def _parts(
     """Every part, and the headings directly above it: their depth and text."""
     for chapter in chapters:
         headings = [(2, chapter.title)]
-        for part in chapter.about:
-            yield headings, part
+        for text in chapter.about:
+            yield headings, text
             headings = []
         for section in chapter.sections:
             headings.append((3, section.title))
