@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lotcal_tf.config import custom, flags
-from lotcal_tf.config.fields import whole_number
+from lotcal_tf.config.fields import integer_text
 from lotcal_tf.config.recipes import recipe_names
 from lotcal_tf.errors import FieldError, RunsFailed, UsageError
 from lotcal_tf.files import creation_problem
@@ -34,7 +34,7 @@ FLAGS = (
     flags.Flag(
         "workers",
         "runs at the same time, each in its own process; default: one per CPU, or one if there is a GPU",
-        check=whole_number(1, 1024),
+        check=integer_text(1, 1024),
     ),
     flags.Flag(
         "ray",

@@ -132,14 +132,14 @@ def between(minimum: int, maximum: int) -> Check:
     return lambda v: least(v) or (None if v <= maximum else f"must be at most {maximum:,}")
 
 
-def whole_number(minimum: int, maximum: int) -> Check:
-    """A check of a text: a whole number between both."""
+def integer_text(minimum: int, maximum: int) -> Check:
+    """A check of a text: an integer between both."""
 
     def check(value: str) -> str | None:
         digits = value.isascii() and value.isdecimal() and len(value) <= len(str(maximum))
         if digits and minimum <= int(value) <= maximum:
             return None
-        return f"must be a whole number from {minimum:,} to {maximum:,}"
+        return f"must be an integer from {minimum:,} to {maximum:,}"
 
     return check
 

@@ -20,6 +20,7 @@ from lotcal_tf.config import registry
 from lotcal_tf.config.process import cpus
 from lotcal_tf.config.run_directory import recorded_threads
 from lotcal_tf.sweeps.jobs import Job
+from lotcal_tf.sweeps.worker import variables
 
 Work = Callable[[Job], Any]
 
@@ -64,12 +65,7 @@ class Worker:
         self.threads = threads
         self.job: Job | None = None
         self.pipe, there = multiprocessing.Pipe()
-        environment = {
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            **os.environ,
-            "TF_NUM_INTRAOP_THREADS": str(threads),
-            "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
-        }
+        environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, **variables(threads)}
         call = [sys.executable, "-m", "lotcal_tf.sweeps.worker", str(there.fileno()), str(logs)]
         self._process = subprocess.Popen(call, env=environment, pass_fds=[there.fileno()])
         there.close()

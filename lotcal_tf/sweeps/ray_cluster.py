@@ -17,7 +17,7 @@ import cloudpickle
 from lotcal_tf.config.extras import imported
 from lotcal_tf.errors import FieldError
 from lotcal_tf.sweeps.jobs import Job
-from lotcal_tf.sweeps.worker import output_in
+from lotcal_tf.sweeps.worker import output_in, variables
 
 _RETRIES = 3  # of a task whose node or process is lost
 _AHEAD = 2  # jobs that are handed to Ray, for each CPU of the cluster
@@ -85,15 +85,13 @@ class RayWorkers:
     def begin(self, job: Job) -> None:
         """Gives a job to Ray. Processes are shared by jobs of the same number of threads only."""
         threads = self.threads_of(job)
-        variables = {"TF_NUM_INTRAOP_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "2"}
-        if path := os.environ.get("PYTHONPATH"):
-            variables["PYTHONPATH"] = path
+        environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **variables(threads)}
         task = self._remote.options(
             name=job.name,
             num_cpus=threads,
             num_gpus=self.gpus,
             max_retries=_RETRIES,
-            runtime_env={"env_vars": variables},
+            runtime_env={"env_vars": environment},
         )
         self._jobs[task.remote(self._task, job)] = job
 

@@ -77,7 +77,7 @@ def test_logits_of_either_sign_that_add_up_to_one_pass():
     check_outputs(model, EXAMPLES, 3)
 
 
-def test_whole_numbers_pass_as_inputs():
+def test_integer_texts_pass_as_inputs():
     check_outputs(network(), tf.ones((2, 4), tf.uint8), 3)
 
 
