@@ -27,6 +27,7 @@ def read_readme() -> str:
 REQUIRED = [
     "absl-py>=1.4,<2",  # tensorflow-model-optimization wants 1.x
     "ai-edge-litert>=2.3,<3",
+    "cloudpickle>=3,<4",  # hands functions of a notebook to the worker processes of a sweep
     "flatbuffers>=25.9,<26",
     "h5py>=3.11,<4",  # checks the weights of Keras files before Keras reads them
     "importlib-resources>=6",  # tensorflow-datasets uses it but does not require it
@@ -59,12 +60,15 @@ DOCS = [
 TABLES = ["pandas>=2.2,<4", "pyarrow>=18,<27"]
 HF = ["datasets>=4,<6"]
 
+RAY = ["ray>=2.50,<3"]
+
 # The client of MLflow, and what its SQLite store needs.
 MLFLOW = ["alembic>=1.10,<2", "mlflow-skinny>=3.17,<4", "sqlalchemy>=2,<3"]
 
 EXTRAS = {
     "hf": HF,
     "mlflow": MLFLOW,
+    "ray": RAY,
     "tables": TABLES,
     "test": [
         "hypothesis>=6,<7",
@@ -80,6 +84,7 @@ EXTRAS = {
         *DOCS,  # the tests build the site
         *HF,
         *MLFLOW,
+        *RAY,
         *TABLES,
     ],
     "docs": DOCS,
@@ -103,8 +108,9 @@ setup(
     package_dir={"lotcal_tf.configs": "configs"},
     package_data={
         "lotcal_tf": ["py.typed"],
+        "lotcal_tf.analysis": ["*.j2"],
         "lotcal_tf.deploy": ["*.j2"],
-        "lotcal_tf.configs": ["*.toml"],
+        "lotcal_tf.configs": ["*.toml", "grids/*.toml"],
     },
     zip_safe=False,
     classifiers=[

@@ -16,6 +16,7 @@ _PUBLIC = {
     "from_hf": "lotcal_tf.data.hugging_face:from_hf",
     "measure_model": "lotcal_tf.api:measure_model",
     "from_keras3": "lotcal_tf.models.keras3:from_keras3",
+    "run_sweep": "lotcal_tf.api:run_sweep",
     "compact": "lotcal_tf.pruning.compaction:compact",
     "Criterion": "lotcal_tf.pruning.criteria:Criterion",
     "Masked": "lotcal_tf.pruning.masked:Masked",
@@ -27,6 +28,7 @@ _PUBLIC = {
     "losses": "lotcal_tf.calibration.losses",
     "metrics": "lotcal_tf.metrics",
     "step_seed": "lotcal_tf.seeds:step_seed",
+    "write_report": "lotcal_tf.analysis.report:write_report",
 }
 
 __all__ = ["__version__", *_PUBLIC]

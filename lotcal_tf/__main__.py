@@ -7,9 +7,10 @@ from lotcal_tf.config.process import safe_streams
 
 COMMANDS = {
     "train": "find lottery tickets",
+    "sweep": "run many experiments, on this machine or a cluster",
     "evaluate": "measure a ticket or an exported file",
     "export": "export a ticket as small, verified files",
-    "study": "compare finished runs under label noise",
+    "report": "compare runs: one page with tables and figures",
 }
 
 

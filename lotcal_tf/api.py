@@ -49,6 +49,11 @@ from lotcal_tf.lottery.ticket import Ticket, selected_level
 from lotcal_tf.metrics import DEFAULT_BINS
 from lotcal_tf.models.checks import classes_of
 from lotcal_tf.models.given import GivenModel
+from lotcal_tf.sweeps.grid import Grid, read_grid, sweep_values
+from lotcal_tf.sweeps.jobs import jobs_of
+from lotcal_tf.sweeps.objects import GivenObjects
+from lotcal_tf.sweeps.ray_cluster import ray_address
+from lotcal_tf.sweeps.runner import SweepRun, run_jobs
 from lotcal_tf.training.given_optimizer import GivenOptimizer, take_objects
 
 SELECTED = "selected"
@@ -89,7 +94,7 @@ def find_tickets(
     takeover: bool = False,
     **fields: Any,
 ) -> Run:
-    """Finds lottery tickets in a Keras model or a built-in network, on data as objects or by name.
+    """Finds lottery tickets in a Keras model or a built-in network. The same call continues a run.
 
     Args:
       model: a classifier of tf_keras or Keras 3, functional or sequential, nested models allowed; or
@@ -107,13 +112,11 @@ def find_tickets(
       custom_objects: custom classes and functions of the model by name, unless they are registered
         with `keras.saving.register_keras_serializable`. They are not part of the identity.
       progress: whether to show a bar or lines on standard error.
-      takeover: whether to continue a run whose process on another machine is dead, although it was
-        alive less than five minutes ago.
+      takeover: whether to take over from a dead process on another machine before five minutes are over.
       **fields: fields of `Experiment` (epochs, levels, prune_rate, calib, dataset, out, …) and
         hyperparameters of the strategy and the criterion. `calib` and `criterion` may be classes,
         `optimizer` a Keras optimizer and `lr` a Keras schedule, whose steps count from the beginning
-        of a level (copies are trained), and `class_weight` a dictionary {class: weight}. The same
-        call continues a run.
+        of a level (copies are trained), and `class_weight` a dictionary {class: weight}.
 
     Raises:
       UsageError: data, model or a field is not valid, or another process writes the run directory.
@@ -220,6 +223,75 @@ def _experiment(values: Mapping[str, Any]) -> Experiment:
     experiment = Experiment.of(**values)
     check_together(experiment, values)
     return experiment
+
+
+def run_sweep(
+    model: "Callable[[], keras.Model] | str | Path | None" = None,
+    train: Any = None,
+    test: Any = None,
+    validation: Any = None,
+    *,
+    out: str | Path,
+    axes: Mapping[str, Sequence[Any]] | None = None,
+    grid: str | Path | None = None,
+    config: str | Path | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    **fields: Any,
+) -> list[SweepRun]:
+    """Runs a sweep: one pruning run for each combination of the values of some fields.
+
+    Finished runs are skipped, others resumed. A run that fails does not stop the others.
+
+    Args:
+      model: a function without arguments that returns a new Keras model; workers call it for every run,
+        after `keras.utils.set_random_seed(seed)`. Or the path of a `.keras` file. On named data: also
+        the name of a built-in network, or None for that of the recipe.
+      train, test, validation: arrays as for `find_tickets`, or functions without arguments that return
+        what `find_tickets` takes. None of the three: the data that fields name.
+      out: the directory of the sweep; each run has its own in it.
+      axes: the values of the fields that vary, e.g. `{"calib": ["none", "vwcc"], "seed": range(5)}`.
+      grid: a grid file, as `--grid` of the command; `axes` and `fields` override it.
+      workers: how many runs go on at the same time; None: one per CPU, or one if there is a GPU.
+      ray: `auto` or the address of a Ray cluster that runs them instead of this machine.
+      config, custom_objects, progress: see `find_tickets`.
+      **fields: fields of all runs, as for `find_tickets`. `calib` and `criterion` may be classes of a
+        module, also in `axes`.
+
+    Returns:
+      How each run ended, in the order of the combinations.
+
+    Raises:
+      UsageError: a run of the sweep cannot run; nothing is trained.
+    """
+    checked(arguments.SweepArguments, {"workers": workers, "ray": ray, "progress": progress})
+    if ray is not None and (problem := ray_address(ray)):
+        raise FieldError("ray", ray, problem)
+    place = arguments.path_of("out", out)
+    if problem := creation_problem(place):
+        raise FieldError("out", out, problem)
+    described = Grid() if grid is None else read_grid(arguments.path_of("grid", grid))
+    described = described.with_values(*sweep_values(fields, {} if axes is None else axes))
+    given = {"train": train, "test": test, "validation": validation}
+    objects = GivenObjects.of(model, given, custom_objects, config)
+    if objects is None:
+        named = {} if model is None else {"model": [str(model)]}
+        jobs = jobs_of(described.with_values({}, named), place, _text(config))
+    else:
+        own = functools.partial(_own_experiment, objects=objects)
+        jobs = jobs_of(described, place, experiment_of=own, content=objects.content())
+        if not all(job.is_finished for job in jobs):
+            objects.check(jobs[0].experiment)  # before workers start
+    return run_jobs(jobs, place, workers=workers, ray=ray, task_of=objects, progress=progress)
+
+
+def _own_experiment(given: Mapping[str, Any], objects: GivenObjects) -> Experiment:
+    """The experiment of a run on a model, and perhaps data, that are passed as objects."""
+    if objects.data:
+        return _experiment(given)
+    return resolve({**given, "model": "own"}, own_model=True)
 
 
 def load_ticket(directory: str | Path, custom_objects: Mapping[str, Any] | None = None) -> Ticket:

@@ -44,6 +44,10 @@ class FieldError(UsageError):
         self.value = value
 
 
+class RunInUse(FieldError):
+    """Another process, or another call in this one, writes the run directory."""
+
+
 class NewerFormat(UsageError):
     """A file was written by a newer version of the package."""
 
@@ -78,6 +82,10 @@ class Unhealthy(LotcalError):
             "on_unhealthy=warn continues the run"
         )
         self.level, self.names = level, names
+
+
+class RunsFailed(LotcalError):
+    """Runs of a sweep failed; the others are finished."""
 
 
 class WorkerLost(LotcalError):

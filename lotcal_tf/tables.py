@@ -1,4 +1,4 @@
-"""Tables and percentages as text, without TensorFlow."""
+"""Tables, percentages and times as text, without TensorFlow."""
 
 from collections.abc import Collection, Sequence
 
@@ -29,6 +29,20 @@ def markdown(rows: Rows, words: Collection[str] = ()) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """A share as a percentage, e.g. `97.3 %` for 0.9731."""
     return f"{100 * share:.{digits}f} %"
+
+
+def duration(seconds: float) -> str:
+    """Formats a time, rounded as an estimate: `40 s`, `12 min`, `3 h 20 min`, `25 h`, `4 days`."""
+    if seconds < 99.5:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 9 * 60 + 55:
+        hours, tens = divmod(round(minutes / 10), 6)
+        return f"{hours} h {10 * tens} min" if tens else f"{hours} h"
+    hours = round(minutes / 60)
+    return f"{hours} h" if hours < 72 else f"{round(hours / 24)} days"
 
 
 def _table(rows: Rows, words: Collection[str], form: str) -> str:

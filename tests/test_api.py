@@ -434,9 +434,7 @@ NAMED_ONLY = [
 
 
 def test_some_fields_describe_named_data():
-    assert {"dataset", "data_dir", "mixture_clusters", "initializer", "dropout_rate"} <= {
-        *NAMED_ONLY
-    }
+    assert {"dataset", "data_dir", "nu", "initializer", "dropout_rate"} <= {*NAMED_ONLY}
     assert not {"validation_size", "half", "label_noise", "epochs", "passes"} & {*NAMED_ONLY}
 
 

@@ -15,7 +15,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 import lotcal_tf
-from lotcal_tf import evaluate, export, study, train
+from lotcal_tf import evaluate, export, report, train
 from lotcal_tf.compat import keras
 from lotcal_tf.config.export_record import PARITY
 from lotcal_tf.config.run_directory import default_directory
@@ -495,9 +495,10 @@ def test_reading_a_run_imports_nothing_that_it_names(drawn, tmp_path, capsys, mo
     ends_in_one_line(evaluate, capsys, f"--model={run}", "--dataset=digits")
     ends_in_one_line(export, capsys, f"--run={run}")
     with pytest.raises(SystemExit) as ended:
-        study.run([str(run), "--out", str(tmp_path / "study")])
+        report.run([str(run), "--out", str(tmp_path / "report.html")])
     assert ended.value.code == 0
-    assert {p.name for p in tmp_path.iterdir()} == {"here", "run", "exported", "study"}
+    assert {p.name for p in tmp_path.iterdir()} == {"here", "run", "exported", "report.html"}
+    assert "<script>" not in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -516,11 +517,12 @@ def test_a_record_with_entries_of_wrong_kinds_is_refused_or_passed_over(
     for command, flags in (
         (evaluate, [f"--model={run}", "--shift=blur"]),
         (export, [f"--run={run}"]),
-        (study, [str(run), f"--out={tmp_path / 'study'}"]),
+        (report, [str(run), f"--out={tmp_path / 'report.html'}"]),
     ):
         with pytest.raises(SystemExit) as ended:
             command.run(flags)
-        lines = [x for x in capsys.readouterr().err.splitlines() if x[:8] != "reading "]
+        notes = ("reading ", "report: predictions left out: ")
+        lines = [x for x in capsys.readouterr().err.splitlines() if not x.startswith(notes)]
         assert (ended.value.code, len(lines)) in ((0, 0), (2, 1)), lines
 
 

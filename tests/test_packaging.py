@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {path.stem for path in (ROOT / "configs").glob("*.toml")}
+GRIDS = {f"grids/{path.stem}" for path in (ROOT / "configs" / "grids").glob("*.toml")}
 ASK = """
 import json
 from lotcal_tf.config import experiment, recipes
@@ -107,7 +108,7 @@ def test_wheel_carries_package_recipes_types_and_license(built):
         if path.suffix in (".py", ".j2") or path.name == "py.typed"
     }
     assert {name for name in names if ".dist-info/" not in name} == sources | {
-        f"lotcal_tf/configs/{recipe}.toml" for recipe in RECIPES
+        f"lotcal_tf/configs/{recipe}.toml" for recipe in RECIPES | GRIDS
     }
     assert any(name.endswith("/LICENSE") for name in names)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lotcal_tf import evaluate, study, train
+from lotcal_tf import evaluate, report, train
 from lotcal_tf.files import parts
 
 # What is not read again: the log, and the lock, which is empty or holds a sign of life.
@@ -60,12 +60,12 @@ def test_every_file_of_the_commands_is_durable(tmp_path, events):
     out = tmp_path / "run"
     fields = ("--epochs=3", "--levels=1", "--model=lenet_10", "--checkpoint_minutes=0")
     run(train, *fields, f"--out={out}")
-    run(study, out, "-o", tmp_path / "study")
+    run(report, out, "-o", tmp_path / "report.html", "--csv", tmp_path / "report.csv")
     run(evaluate, f"--model={out}")
     files = [p for p in parts(tmp_path) if not any(n in p.name for n in NOT_DURABLE)]
     names = {path.name for path in files}
     assert {"experiment.json", "metrics.csv", "history.csv", "ticket.json"} <= names
-    assert {"ticket_float32.tflite", "parity.json", "study.json"} <= names
+    assert {"ticket_float32.tflite", "parity.json", "report.html", "report.csv"} <= names
     linked = {}
     for path in files:
         key = path.stat().st_ino

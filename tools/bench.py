@@ -5,6 +5,7 @@
     python tools/bench.py --resnet            ResNet-20 on CIFAR-10 (or noise of its shape), compared with Keras `fit`
     python tools/bench.py --head              a convolutional network with dropout before the classifier only
     python tools/bench.py --memory            memory of T passes, with dropout at the head or in blocks
+    python tools/bench.py --mixture           mixture_linear: dense, 0.5 % kept, and its matrix products alone
     python tools/bench.py --run --threads=1   a pruning run of 16 levels with 5 epochs: time outside steps, memory
 
 By default, all contenders train LeNet-300-100 with batches of 60 and Adam. They are timed in turn, over
@@ -32,10 +33,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from lotcal_tf import seeds
+from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.recipes import resolve
+from lotcal_tf.data import sources
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.splits import Dataset, ResidentSplit
 from lotcal_tf.lottery.search import Search
@@ -43,6 +46,7 @@ from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import wrap_for_training
 from lotcal_tf.models.build import build_model
+from lotcal_tf.pruning import masking, selection
 from lotcal_tf.pruning.criteria import Magnitude
 from lotcal_tf.training import programs, state, threads
 from lotcal_tf.training.trainer import Trainer
@@ -61,6 +65,7 @@ CONVOLUTIONAL: dict[str, Any] = {
     "momentum": 0.9,
 }
 CONVOLUTIONAL_STEPS = 36
+MIXTURE_EPOCHS = 20
 
 
 def data(data_dir: str | None) -> tuple[Experiment, Dataset]:
@@ -412,9 +417,13 @@ def main() -> None:
     )
     parser.add_argument("--memory", action="store_true", help="compare the memory of T passes")
     parser.add_argument("--threads", type=int, help="CPU threads; default: one per CPU")
+    parser.add_argument("--mixture", action="store_true", help="the recipe mixture_linear")
     arguments = parser.parse_args()
     if arguments.threads is not None:
         threads.require(arguments.threads)
+    if arguments.mixture:
+        compare("500 hidden units, batch 1024", mixture_rows(), arguments.rounds)
+        return
     if arguments.memory:
         memory(arguments.model, arguments.steps)
         return
@@ -442,6 +451,75 @@ def main() -> None:
     if importlib.util.find_spec("torch"):
         rows["PyTorch eager, masked"] = torch_eager(dataset)
     compare("LeNet-300-100, batch 60", rows, arguments.rounds)
+
+
+def mixture_rows() -> dict[str, Contender]:
+    """Levels of `mixture_linear`, and the matrix products of their steps alone, in one XLA program."""
+    experiment = resolve({"dataset": "mixture_linear", "epochs": MIXTURE_EPOCHS})
+    dataset = sources.load(experiment)
+
+    def level(share: float) -> Contender:
+        network = build_model(
+            experiment.model,
+            dataset.train.shape,
+            2,
+            seed=0,
+            initializer=experiment.initializer,
+            use_bias=experiment.use_bias,
+        )
+        wrapped = wrap_for_training(network, [])
+        masks = {
+            name: np.ones(v.shape, bool) for name, v in masking.mask_variables(wrapped).items()
+        }
+        weights = masking.values(wrapped)
+        if share < 1:
+            scores = {name: np.abs(weights[name]) for name in masks}
+            least = selection.count(masks) - round(share * selection.count(masks))
+            masks = selection.prune(lambda _: scores, masks, least).masks
+        masking.assign_masks(wrapped, masks)
+        trainer = Trainer(experiment, CrossEntropy, wrapped, dataset)
+
+        def run() -> int:
+            for _ in trainer.train(0):
+                pass
+            return trainer.total_steps
+
+        return run
+
+    return {
+        "ours, dense": level(1.0),
+        "its matrix products alone": products(dataset, experiment.batch_size),
+        "ours, 0.5 % kept": level(0.005),
+    }
+
+
+def products(dataset: Dataset, batch: int, hidden: int = 500) -> Contender:
+    """The products of a step of a network with one hidden layer: two forward, three backward."""
+    split = dataset.train
+    assert isinstance(split, ResidentSplit)
+    steps = split.count // batch
+    draw = np.random.default_rng(0)
+    sizes = [(split.shape[0], hidden), (hidden, dataset.classes)]
+    weights = [tf.constant(draw.normal(0, 0.05, size), tf.float32) for size in sizes]
+
+    @tf.function(jit_compile=True)
+    def epoch(x: Any, first: Any, second: Any) -> Any:
+        def step(i: Any, first: Any, second: Any) -> Any:
+            inputs = tf.slice(x, [i * batch, 0], [batch, sizes[0][0]])
+            units = inputs @ first
+            logits = units @ second
+            gradient = tf.matmul(units, logits, transpose_a=True)
+            back = tf.matmul(logits, second, transpose_b=True)
+            return i + 1, tf.matmul(inputs, back, transpose_a=True) * 1e-6, gradient * 1e-6
+
+        return tf.while_loop(lambda i, *_: i < steps, step, (0, first, second))
+
+    def run() -> int:
+        for _ in range(MIXTURE_EPOCHS):
+            float(epoch(split.inputs, *weights)[1][0, 0])
+        return MIXTURE_EPOCHS * steps
+
+    return run
 
 
 def resnet_rows(dataset: Dataset, model: str) -> dict[str, Contender]:

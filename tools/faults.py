@@ -61,7 +61,7 @@ class Ended:
       seconds: how long it took.
     """
 
-    code: int
+    code: int | None
     lines: Sequence[str]
     seconds: float
 
@@ -94,7 +94,7 @@ class Campaign:
         self.lost: list[str] = []
         self._references: dict[str, tuple[Path, float]] = {}
         self._numbers = itertools.count()
-        self._lock = threading.Lock()
+        self._lock, self._polling = threading.Lock(), threading.Lock()
 
     def new(self) -> Path:
         """The path of a new directory."""
@@ -109,8 +109,21 @@ class Campaign:
     ) -> Any:
         """Starts a command."""
         process = _fork.Process(target=_child, args=(command, flags, str(log), inject))
-        process.start()
+        with self._polling:  # `start` polls all children, see `_code`.
+            process.start()
         return process
+
+    def _code(self, process: Any, seconds: float | None = None) -> int | None:
+        """Waits for a process; its exit code, or None if it goes on.
+
+        Two threads must not poll one process: the second finds the pipe of its exit code empty, and
+        Python then reports 255.
+        """
+        if not multiprocessing.connection.wait([process.sentinel], seconds):
+            return None
+        with self._polling:
+            process.join()
+            return int(process.exitcode)
 
     def run(
         self,
@@ -123,14 +136,13 @@ class Campaign:
         """Runs a command, and sends it a signal after some seconds if `stop` has both."""
         log, begun = self.new().with_suffix(".log"), time.monotonic()
         process = self.start(command, flags, log, inject)
-        if stop is not None:
-            process.join(stop[0])
-            if process.is_alive():
+        if stop is not None and self._code(process, stop[0]) is None:
+            with contextlib.suppress(ProcessLookupError):  # It has just ended.
                 os.kill(process.pid, stop[1])
-        process.join()
+        code = self._code(process)
         lines = log.read_text(errors="replace").splitlines()
         log.unlink()
-        return Ended(process.exitcode, lines, time.monotonic() - begun)
+        return Ended(code, lines, time.monotonic() - begun)
 
     def flags(self, calib: str, directory: Path) -> list[str]:
         """The flags of a run with a strategy."""
@@ -272,14 +284,14 @@ class Campaign:
         both = [first, self.start("train", [*flags, "--seed=1"], logs[1])]
         ended = multiprocessing.connection.wait([process.sentinel for process in both])
         loser = next(n for n, process in enumerate(both) if process.sentinel in ended)
-        both[loser].join()
+        code = self._code(both[loser])
         lines = logs[loser].read_text().splitlines()
-        refused = both[loser].exitcode == 2 and "Traceback" not in "".join(lines)
+        refused = code == 2 and "Traceback" not in "".join(lines)
         record, winner = directory / "experiment.json", both[1 - loser]
-        while winner.is_alive() and not record.exists():
-            time.sleep(0.01)
+        while self._code(winner, 0.01) is None and not record.exists():
+            pass
         winner.terminate()
-        winner.join()
+        self._code(winner)
         seed = json.loads(record.read_text())["experiment"]["seed"]
         good = refused and seed == 1 - loser
         case = f"{delay:.2f} s apart: {lines[-1:]}, record of seed {seed}"

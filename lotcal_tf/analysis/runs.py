@@ -1,9 +1,11 @@
-"""Reads finished runs and checks that they can be compared."""
+"""Finds the runs of a report and reads what they recorded."""
 
 import csv
 import dataclasses
 import functools
 import io
+import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,24 +13,37 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.analysis.descent import Descent, find_descent
-from lotcal_tf.config.experiment import FIELDS, recorded
-from lotcal_tf.config.run_directory import checked_record
+from lotcal_tf.config.experiment import FIELDS, Experiment, recorded
+from lotcal_tf.config.run_directory import checked_record, is_run, read_experiment, stored_levels
 from lotcal_tf.config.sealed import unseal
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.lottery.run_tables import read_metrics
+from lotcal_tf.lottery.run_tables import read_metrics, selected_level
 
-# The difficulty of a task: the only field of the data in which runs of one study may differ.
-DIFFICULTY = "mixture_clusters"
-# The fields in which runs of one study may differ.
-VARIED = ("model", "seed", DIFFICULTY)
+# The difficulty of a task with label noise.
+DIFFICULTY = "nu"
 
 _NEEDED = ("level", "density", "weights", "train_accuracy", "val_accuracy", "test_accuracy")
 Columns = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
+class Source:
+    """The run that found the tickets from which a run starts.
+
+    Attributes:
+      calib: its strategy; "" if it is not recorded.
+      settings: its hyperparameters.
+      replicate: its seed; of runs of older versions another value that distinguishes it.
+    """
+
+    calib: str = ""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    replicate: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
 class RecordedRun:
-    """A finished run as recorded in its directory.
+    """A run as recorded in its directory.
 
     Attributes:
       directory: the run directory.
@@ -38,6 +53,8 @@ class RecordedRun:
       examples: number of validation examples.
       columns: the numeric columns of `metrics.csv` by name, each `(L,)` float64 with one value per
         level; NaN where a cell is empty.
+      failed: why the run ended early; empty if it did not.
+      source: the run that found its tickets; None if it starts from a network.
     """
 
     directory: Path
@@ -46,10 +63,41 @@ class RecordedRun:
     wrong_labels: Mapping[str, float]
     examples: int
     columns: Columns
+    failed: str = ""
+    source: Source | None = None
+
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        """The fields as a record; those of later versions are left out."""
+        return recorded(self.fields)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The hyperparameters of its strategy and criterion."""
+        return dict(self.fields.get("settings", {}))
+
+    @property
+    def planned(self) -> int:
+        """The number of levels that were asked for, level 0 included."""
+        return int(self.field("levels")) + 1
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all levels are there and it did not fail."""
+        return not self.failed and len(self.weights) >= self.planned
+
+    @functools.cached_property
+    def selected(self) -> int | None:
+        """The selected level, by validation data; None if the columns for it are missing."""
+        names = ("level", "val_nll", "val_nll_se")
+        if not all(name in self.columns for name in names) or not len(self.weights):
+            return None
+        rows = zip(*(self.columns[name] for name in names), strict=True)
+        return int(selected_level([dict(zip(names, row, strict=True)) for row in rows]))
 
     @property
     def model(self) -> str:
-        """The network's name; within a study it identifies the starting size."""
+        """The network's name; under label noise it identifies the starting size."""
         return str(self.field("model"))
 
     @property
@@ -72,8 +120,8 @@ class RecordedRun:
 
     @property
     def start(self) -> int:
-        """Number of prunable weights of the dense network."""
-        return int(self.weights[0])
+        """Number of prunable weights of the dense network; 0 before its level is finished."""
+        return int(self.weights[0]) if len(self.weights) else 0
 
     @functools.cached_property
     def descent(self) -> Descent:
@@ -99,90 +147,136 @@ class RecordedRun:
         return value if np.isfinite(value) else None
 
 
-def read_run(directory: Path) -> RecordedRun:
-    """Reads `experiment.json` and `metrics.csv` of a finished run.
+def find_runs(directories: Sequence[Path]) -> list[Path]:
+    """The run directories that are given, or lie directly below a given directory, each once.
 
     Raises:
-      UsageError: the directory is not that of a finished run, or its files are damaged.
+      UsageError: a directory does not exist, or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    for directory in directories:
+        if not directory.is_dir():
+            raise UsageError(f"{directory}: no such directory")
+        try:
+            below = sorted(directory.iterdir())
+            runs = [p for p in (directory, *below) if not p.name.startswith(".") and _is_run(p)]
+        except OSError as error:
+            raise UsageError(f"{directory} cannot be read: {error.strerror}") from error
+        if _is_run(directory):
+            runs = [directory]
+        if not runs:
+            raise UsageError(
+                f"{directory} is not a run directory, and there is none directly below it; give RUN, or the "
+                "directory of a sweep"
+            )
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a directory is that of a run that has begun."""
+    has_record = os.path.lexists(path / "experiment.json")
+    return path.is_dir() and (has_record or (is_run(path) and bool(stored_levels(path))))
+
+
+def read_runs(directories: Sequence[Path]) -> tuple[list[RecordedRun], list[str]]:
+    """Reads runs; what cannot be read is named and left out.
+
+    Returns:
+      The runs, ordered by difficulty, starting size, network and seed; and a line for each directory
+      that is left out.
+
+    Raises:
+      UsageError: no run can be read.
+    """
+    runs: list[RecordedRun] = []
+    problems: list[str] = []
+    known: dict[str, Path] = {}
+    for directory in directories:
+        try:
+            run = read_run(directory)
+        except UsageError as error:
+            problems.append(f"left out: {error}")
+            continue
+        same = known.setdefault(_identity(run), directory)
+        if same is directory:
+            runs.append(run)
+        else:
+            problems.append(f"left out: {directory} is the same experiment as {same}")
+    if not runs:
+        raise UsageError(f"no run can be read; {problems[0].removeprefix('left out: ')}")
+    order = sorted(runs, key=lambda c: (c.difficulty or 0.0, c.start, c.model, c.seed))
+    return order, problems
+
+
+def _identity(run: RecordedRun) -> str:
+    """A text that two runs share if they are the same experiment."""
+    later = {name: value for name, value in run.fields.items() if name not in FIELDS}
+    return json.dumps([run.experiment.identity(**run.content), later], sort_keys=True, default=str)
+
+
+def read_run(directory: Path) -> RecordedRun:
+    """Reads `experiment.json` and `metrics.csv` of a run, which need not be finished.
+
+    Raises:
+      UsageError: the directory is not that of a run, or its files are damaged.
     """
     whole = _experiment(directory)
     columns = _columns(directory)
     fields, realised = whole["experiment"], whole.get("realised", {})
-    found, wanted = columns["level"].tolist(), int(fields["levels"]) + 1
-    missing = next((level for level in range(wanted) if level not in found), None)
-    if missing is not None:
-        raise UsageError(
-            f"{directory} is not finished: level {missing} of {wanted - 1} is missing; continue it "
-            "with the command that started it"
-        )
+    found = columns["level"].tolist()
     if found != list(range(len(found))):
         raise UsageError(f"{directory}/metrics.csv: column level must hold 0, 1, 2, … in order")
     for name in ("train_accuracy", "val_accuracy", "test_accuracy"):
         if not ((columns[name] >= 0) & (columns[name] <= 1)).all():
             raise UsageError(f"{directory}/metrics.csv: column {name} has values outside [0, 1]")
-    if not (columns["weights"] > 0).all():
-        raise UsageError(f"{directory}/metrics.csv: column weights has values that are not above 0")
+    for name in ("weights", "density"):
+        if not (columns[name] > 0).all():
+            raise UsageError(
+                f"{directory}/metrics.csv: column {name} has values that are not above 0"
+            )
     try:
         examples = int(realised["examples"]["val"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(
             f"{directory}/experiment.json has no entry realised.examples.val"
         ) from error
+    wrong, failed = realised.get("wrong_labels", {}), whole.get("failed", "")
     return RecordedRun(
         directory=directory,
         fields=fields,
         content=whole.get("content", {}),
-        wrong_labels=realised.get("wrong_labels", {}),
+        wrong_labels=wrong if isinstance(wrong, dict) else {},
         examples=examples,
         columns=columns,
+        failed=failed if isinstance(failed, str) else str(failed),
+        source=_source(whole),
     )
 
 
-def read_runs(directories: Sequence[Path]) -> list[RecordedRun]:
-    """Reads the runs of one study.
-
-    Returns:
-      The runs, ordered by difficulty, starting size and seed.
-
-    Raises:
-      UsageError: no run is given, a run cannot be read, two runs are the same experiment, or a run
-        differs from the first one in a field other than network, seed and difficulty.
-    """
-    if not directories:
-        raise UsageError("no run is given: name at least one run directory")
-    runs = [read_run(directory) for directory in directories]
-    first, *others = runs
-    for other in others:
-        differing = _differing(first, other)
-        if differing:
-            raise UsageError(
-                f"{other.directory} cannot be compared with {first.directory}: {'; '.join(differing)}"
-            )
-    known: dict[Any, RecordedRun] = {}
-    for run in runs:
-        same = known.setdefault((run.model, run.seed, run.difficulty), run)
-        if same is not run:
-            raise UsageError(
-                f"{run.directory} and {same.directory} are the same experiment; name only one of them"
-            )
-    return sorted(runs, key=lambda c: (c.difficulty or 0.0, c.start, c.model, c.seed))
-
-
-def _differing(first: RecordedRun, other: RecordedRun) -> list[str]:
-    """The fields and digests that differ between two runs although they must agree."""
-    names = dict.fromkeys((*FIELDS, *first.fields, *other.fields))
-    differing = [
-        f"{name} is {other.field(name)}, not {first.field(name)}"
-        for name in names
-        if name not in VARIED
-        and (name not in FIELDS or FIELDS[name].metadata["identity"])
-        and other.field(name) != first.field(name)
-    ]
-    return differing + [
-        f"{name} differs"
-        for name in dict.fromkeys((*first.content, *other.content))
-        if other.content.get(name) != first.content.get(name)
-    ]
+def _source(whole: Mapping[str, Any]) -> Source | None:
+    """The run that found the tickets of a run, from its record."""
+    if not whole["experiment"].get("ticket"):
+        return None
+    transfer = whole.get("transfer")
+    found = transfer.get("found_by") if isinstance(transfer, dict) else None
+    if not isinstance(found, dict):  # a run of an older version: its source may still be there
+        run = Path(str(whole["experiment"]["ticket"]))
+        run = run if is_run(run) else run.parent.parent
+        try:
+            found = read_experiment(run).get("experiment", {})
+        except UsageError:
+            # `run_id/digest`, where the id is `dataset-network-strategy-hash`.
+            name = str(whole.get("content", {}).get("run", "")).rpartition("/")[0]
+            parts = name.rsplit("-", 2)
+            return Source(parts[1] if len(parts) == 3 else "", {}, name)
+    settings = found.get("settings", {})
+    return Source(
+        str(found.get("calib", "")),
+        settings if isinstance(settings, dict) else {},
+        found.get("seed", 0),
+    )
 
 
 def _experiment(directory: Path) -> dict[str, Any]:
@@ -192,7 +286,7 @@ def _experiment(directory: Path) -> dict[str, Any]:
     try:
         whole = checked_record(unseal(path))
         recorded(whole["experiment"])
-        int(whole["experiment"]["levels"])
+        int(whole["experiment"].get("levels", 0))
     except FieldError as error:
         raise UsageError(f"{path} is not a run's experiment.json: {error}") from error
     except UsageError:
@@ -211,6 +305,8 @@ def _experiment(directory: Path) -> dict[str, Any]:
 def _columns(directory: Path) -> dict[str, np.ndarray]:
     """The numeric columns of `metrics.csv`; columns with text are left out."""
     path = directory / "metrics.csv"
+    if not os.path.lexists(path) and not stored_levels(directory):
+        return {name: np.zeros(0) for name in _NEEDED}  # no level is finished yet
     try:
         rows = list(csv.DictReader(io.StringIO(read_metrics(directory).decode(), newline="")))
     except UsageError:

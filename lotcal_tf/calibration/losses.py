@@ -102,41 +102,52 @@ def mda(
     return mean(cross_entropy(labels, logits), example_weights) + weight * distance
 
 
-def lwcc(labels: "tf.Tensor", logits: "tf.Tensor", *, weight: float = 0.3) -> "tf.Tensor":
+def lwcc(
+    labels: "tf.Tensor", logits: "tf.Tensor", *, weight: float = 0.3, form: str = "additive"
+) -> "tf.Tensor":
     """Likelihood-weighted confidence calibration (arXiv 2002.03875).
 
     CE + w·β·KL(U‖p), where β is 1 for a wrong prediction and 1 − confidence for a right one. It pulls
-    wrong or low-confidence predictions towards the uniform distribution U.
+    wrong or low-confidence predictions towards the uniform distribution U. The convex form
+    (1 − w·β)·CE + w·β·KL(U‖p) balances both terms, as `vwcc` does.
 
     Args:
       labels: `(N,)`.
       logits: `(N, K)`.
-      weight: w, 0 or more.
+      weight: w, 0 or more; of the convex form at most 1.
+      form: `additive` or `convex`.
 
     Returns:
       `(N,)` float32.
     """
     log_p = _log_softmax(logits)
     _check_number("weight", weight)
+    if form not in ("additive", "convex"):
+        raise UsageError(f"form={shown(form)}: choose additive or convex")
+    if form == "convex" and weight > 1:
+        raise UsageError(f"weight={weight}: must be at most 1 with form=convex")
     _distribution(labels, log_p)  # checks the labels
     right = tf.equal(tf.argmax(log_p, -1, tf.int32), tf.cast(labels, tf.int32))
     confidence = tf.exp(tf.reduce_max(log_p, -1))
-    beta = tf.stop_gradient(1 - tf.where(right, confidence, 0.0))
-    return cross_entropy(labels, logits) + weight * beta * _from_uniform(log_p)
+    share = weight * tf.stop_gradient(1 - tf.where(right, confidence, 0.0))
+    kept = 1 - share if form == "convex" else 1.0
+    return kept * cross_entropy(labels, logits) + share * _from_uniform(log_p)
 
 
-def lwcc_si(labels: "tf.Tensor", logits: "tf.Tensor", *, weight: float = 0.3) -> "tf.Tensor":
+def lwcc_si(
+    labels: "tf.Tensor", logits: "tf.Tensor", *, weight: float = 0.3, form: str = "additive"
+) -> "tf.Tensor":
     """LWCC on the mean of stochastic inferences: `lwcc` of p̄ = mean_t p_t (arXiv 2002.03875).
 
     Args:
       labels: `(N,)`.
       logits: `(T, N, K)`.
-      weight: w, 0 or more.
+      weight, form: see `lwcc`.
 
     Returns:
       `(N,)` float32.
     """
-    return lwcc(labels, _log_mean(_log_softmax(logits, ranks=(3,)), 0), weight=weight)
+    return lwcc(labels, _log_mean(_log_softmax(logits, ranks=(3,)), 0), weight=weight, form=form)
 
 
 def nba(

@@ -155,6 +155,11 @@ class MarginalDistributionAlignment(Strategy):
         return self.descend(tape, loss, labels, logits)
 
 
+def _lwcc_settings(hyper: Any) -> dict[str, Any]:
+    """The arguments of `losses.lwcc`."""
+    return {"weight": hyper.calib_weight, "form": hyper.lwcc_form}
+
+
 class LikelihoodWeighted(Strategy):
     """Minimises `losses.lwcc`."""
 
@@ -166,7 +171,7 @@ class LikelihoodWeighted(Strategy):
         inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
-            each = losses.lwcc(labels, logits, weight=self.hyper.calib_weight)
+            each = losses.lwcc(labels, logits, **_lwcc_settings(self.hyper))
             loss = losses.mean(each, weights) + self.penalty()
         return self.descend(tape, loss, labels, logits)
 
@@ -182,7 +187,7 @@ class LikelihoodWeightedStochastic(Strategy):
         inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             logits = self.stochastic(inputs)
-            each = losses.lwcc_si(labels, logits, weight=self.hyper.calib_weight)
+            each = losses.lwcc_si(labels, logits, **_lwcc_settings(self.hyper))
             loss = losses.mean(each, weights) + self.penalty()
         return self.descend(tape, loss, labels, logits)
 

@@ -6,9 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lotcal_tf.config.fields import checked, declared, path, positive, seconds
+from lotcal_tf.config.fields import between, checked, declared, path, positive, seconds
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SEVERITIES, SIZE, SPEED
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.files import creation_problem
+
+# Validation metrics by which a report ranks settings; accuracy is best if high, the others if low.
+RANKED = tuple(
+    f"val_{name}"
+    for name in (
+        *("nll", "ece", "brier", "accuracy", "adaptive_ece", "classwise_ece", "mce", "aurc"),
+        *("nll_scaled", "ece_scaled"),
+    )
+)
 
 
 def _formats(value: tuple[str, ...]) -> str | None:
@@ -49,12 +59,41 @@ class MeasureArguments:
     progress: bool = declared(True, "")
 
 
+def _densities(value: tuple[float, ...]) -> str | None:
+    """Shares of the weights, each once."""
+    if all(0 < one <= 1 for one in value) and len(set(value)) == len(value):
+        return None
+    return "must be different shares of the weights above 0 and up to 1, e.g. 1,0.21,0.036"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportArguments:
+    """Arguments of `write_report`; see there. Paths are texts; None: not given."""
+
+    out: str = declared("", "", check=path)
+    figures: str | None = declared(None, "", check=path)
+    csv: str | None = declared(None, "", check=path)
+    markdown: str | None = declared(None, "", check=path)
+    latex: str | None = declared(None, "", check=path)
+    rank: str | None = declared(None, "", choices=RANKED)
+    densities: tuple[float, ...] = declared((), "", check=_densities)
+
+
 @dataclasses.dataclass(frozen=True)
 class FindArguments:
     """Arguments of `find_tickets`; see there."""
 
     progress: bool = declared(True, "")
     takeover: bool = declared(False, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepArguments:
+    """Arguments of `run_sweep`; see there."""
+
+    workers: int | None = declared(None, "", check=between(1, 1024))
+    ray: str | None = declared(None, "")
+    progress: bool = declared(True, "")
 
 
 def custom_objects_of(given: Any) -> dict[str, Any]:
@@ -96,6 +135,32 @@ def for_measure(**given: Any) -> dict[str, Any]:
       FieldError: a value is of the wrong kind or outside its range.
     """
     return vars(checked(MeasureArguments, given))
+
+
+def for_report(**given: Any) -> ReportArguments:
+    """Checks arguments of `write_report`.
+
+    Raises:
+      FieldError: a value is of the wrong kind or outside its range, or a file cannot be written.
+    """
+    files = ("out", "csv", "markdown", "latex")
+    paths = {
+        name: path_of(name, given[name])
+        for name in ("figures", *files)
+        if given[name] is not None or name == "out"
+    }
+    found: ReportArguments = checked(ReportArguments, given | {n: str(p) for n, p in paths.items()})
+    known: dict[Path, str] = {}
+    for name, one in paths.items():
+        problem = creation_problem(one if name == "figures" else one.parent)
+        if name != "figures" and one.exists() and not one.is_file():
+            problem = "is not a file; choose another"
+        same = known.setdefault(one.absolute(), name)
+        if same != name:
+            problem = f"is the path of {same}, too: choose another"
+        if problem:
+            raise FieldError(name, one, problem)
+    return found
 
 
 def path_of(name: str, value: Any, others: str = "") -> Path:

@@ -27,7 +27,11 @@ _pruning = functools.partial(declared, section="Pruning")
 _metrics = functools.partial(declared, section="Metrics")
 _run = functools.partial(declared, section="Run", identity=False)
 
-_OF_MIXTURE = OnlyWith("source", lambda v: v == "mixture", "--dataset=mixture")
+_OF_MIXTURE = OnlyWith(
+    "source",
+    lambda v: v in ("mixture_linear", "mixture_xor"),
+    "--dataset=mixture_linear or mixture_xor",
+)
 _OF_FILES = OnlyWith(
     "source", lambda v: registry.source(v).from_files, "data that is read from files"
 )
@@ -113,26 +117,24 @@ class Experiment:
         "train on the whole training set, or on one of two fixed halves of each class",
         choices=("whole", "a", "b"),
     )
-    mixture_classes: int = _data(
-        4,
-        "classes of the mixture",
-        check=fields.between(2, 1000),
+    nu: float = _data(
+        0.2,
+        "distance of the means of a mixture in each dimension: the larger, the easier",
+        check=fields.positive,
         only_with=_OF_MIXTURE,
         named_only=True,
     )
-    mixture_clusters: int = _data(
-        2,
-        "Gaussians per class of the mixture: its difficulty",
-        check=fields.between(1, 1000),
+    dimensions: int = _data(
+        100,
+        "dimensions of a mixture; of mixture_xor an even number",
+        check=fields.between(1, 10_000),
         only_with=_OF_MIXTURE,
         named_only=True,
     )
-    mixture_dimensions: int = _data(
-        24,
-        "dimensions of the mixture",
-        check=fields.dimensions,
-        only_with=_OF_MIXTURE,
-        named_only=True,
+    classes: tuple[int, ...] = _data(
+        (),
+        "the classes to keep, by number, e.g. 0,1,2,3,4; their numbers then count from 0; default: all",
+        check=fields.subset,
     )
     label_noise: float = _noise(
         0.0, "share of training and validation labels that are made noisy", check=fields.fraction
@@ -181,7 +183,7 @@ class Experiment:
     )
     model: str = _network(
         "lenet_300_100",
-        "the network: lenet_300_100, resnet18, resnet20, vgg19, …; with a width: resnet20_8; "
+        "the network: lenet_300_100, resnet18, resnet20, vgg16, vgg19, …; with a width: resnet20_8; "
         "or FILE.keras, a file of Keras 3 or tf_keras",
         check=fields.path,
         main=True,
@@ -199,6 +201,24 @@ class Experiment:
         "glorot_normal",
         "distribution of the initial weights",
         choices=("glorot_normal", "glorot_uniform", "kaiming_normal", "kaiming_uniform"),
+        named_only=True,
+        from_ticket=True,
+    )
+    use_bias: bool = _network(
+        True, "whether the layers have biases", named_only=True, from_ticket=True
+    )
+    bias_initializer: str = _network(
+        "zeros",
+        "initial biases: zeros, or as in PyTorch uniform in ±1/sqrt(number of inputs of a unit)",
+        choices=("zeros", "fan_in_uniform"),
+        only_with=OnlyWith("use_bias", bool, "--use_bias=true"),
+        named_only=True,
+        from_ticket=True,
+    )
+    norm_initializer: str = _network(
+        "ones",
+        "initial scales of BatchNorm: ones, or uniform in (0, 1)",
+        choices=("ones", "uniform"),
         named_only=True,
         from_ticket=True,
     )
@@ -283,6 +303,9 @@ class Experiment:
     )
     epochs: int = _training(10, "epochs per level", check=fields.between(1, 10**6), main=True)
     batch_size: int = _training(60, "examples per step", check=fields.at_least(1), main=True)
+    drop_remainder: bool = _training(
+        True, "drop the last batch of an epoch if it is smaller; another one in each epoch"
+    )
     levels: int = _pruning(
         10,
         "number of prunings; level 0 is dense",
@@ -573,7 +596,11 @@ def check_together(experiment: Experiment, given: Mapping[str, Any]) -> None:
         problem = "the output layer is not pruned: leave out this field or exclude_output"
         raise FieldError("output_prune_rate", given["output_prune_rate"], problem)
     _check_training(experiment, given)
-    if experiment.settings.get("dropout_rate") == 0:
+    settings = experiment.settings
+    if settings.get("lwcc_form") == "convex" and settings["calib_weight"] > 1:
+        problem = "must be at most 1 with lwcc_form=convex"
+        raise FieldError("calib_weight", settings["calib_weight"], problem)
+    if settings.get("dropout_rate") == 0:
         problem = f"calib={experiment.calib} needs dropout, or its passes are all the same"
         raise FieldError("dropout_rate", 0.0, problem)
 

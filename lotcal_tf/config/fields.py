@@ -132,6 +132,18 @@ def between(minimum: int, maximum: int) -> Check:
     return lambda v: least(v) or (None if v <= maximum else f"must be at most {maximum:,}")
 
 
+def whole_number(minimum: int, maximum: int) -> Check:
+    """A check of a text: a whole number between both."""
+
+    def check(value: str) -> str | None:
+        digits = value.isascii() and value.isdecimal() and len(value) <= len(str(maximum))
+        if digits and minimum <= int(value) <= maximum:
+            return None
+        return f"must be a whole number from {minimum:,} to {maximum:,}"
+
+    return check
+
+
 def rate(value: float) -> str | None:
     """In (0, 1)."""
     return None if 0 < value < 1 else "must lie strictly between 0 and 1"
@@ -195,6 +207,15 @@ def classes(value: tuple[int, ...]) -> str | None:
     return None if all(v >= 0 for v in value) else "must be class numbers, 0 or more"
 
 
+def subset(value: tuple[int, ...]) -> str | None:
+    """No class numbers, or several different ones."""
+    if classes(value):
+        return classes(value)
+    if len(value) == 1:
+        return "must be at least two classes, e.g. 0,1"
+    return None if len(set(value)) == len(value) else "must be different class numbers"
+
+
 def image_size(value: tuple[int, ...]) -> str | None:
     """No size, or one or two of at least 1 pixel."""
     if len(value) <= 2 and all(1 <= v <= 10_000 for v in value):
@@ -202,11 +223,6 @@ def image_size(value: tuple[int, ...]) -> str | None:
     return (
         "must be a height and a width in pixels, e.g. 48,64, or one number for both; at most 10,000"
     )
-
-
-def dimensions(value: int) -> str | None:
-    """Dimensions of a mixture."""
-    return None if 1 <= value <= 60 else "must be 1 to 60"
 
 
 def threads(value: int) -> str | None:

@@ -203,10 +203,10 @@ def _check_own(flag: Flag, value: str | None) -> None:
     Raises:
       FieldError: it is not valid.
     """
-    if flag.choices and value not in flag.choices:
-        raise FieldError(flag.name, value, f"choose one of {', '.join(flag.choices)}")
     if value is None:
         return
+    if flag.choices and value not in flag.choices:
+        raise FieldError(flag.name, value, f"choose one of {', '.join(flag.choices)}")
     problem = flag.check(value)
     if not value and flag.default is None:
         problem = "must not be empty; leave it out for the default"

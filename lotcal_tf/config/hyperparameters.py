@@ -38,7 +38,7 @@ class Vwcc:
 class Mixup:
     """Hyperparameters of the strategy `mixup`."""
 
-    mixup_a: float = hyperparameter(0.02, "a of Beta(a, a)", check=fields.positive)
+    mixup_a: float = hyperparameter(0.2, "a of Beta(a, a)", check=fields.positive)
 
 
 def _weight(default: float) -> float:
@@ -46,6 +46,15 @@ def _weight(default: float) -> float:
         default, "weight of the calibration term", check=fields.not_negative
     )
     return weight
+
+
+def _form() -> str:
+    form: str = hyperparameter(
+        "additive",
+        "CE + w β KL, or the convex (1 - w β) CE + w β KL with a weight w of at most 1",
+        choices=("additive", "convex"),
+    )
+    return form
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +74,7 @@ class Lwcc:
     """Hyperparameters of the strategy `lwcc`."""
 
     calib_weight: float = _weight(0.3)
+    lwcc_form: str = _form()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,9 +82,7 @@ class LwccSi(Vwcc):
     """Hyperparameters of the strategy `lwcc_si`."""
 
     calib_weight: float = _weight(0.3)
-    dropout_rate: float = dataclasses.field(
-        default=0.2, metadata=fields.fields_of(Vwcc)["dropout_rate"].metadata
-    )
+    lwcc_form: str = _form()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The process around a command: its standard streams and the signals that end it.
+"""The process around a command: its standard streams, its CPUs, and the signals that end it.
 
 A terminal that goes away, a closed stream or a broken pipe must not end a run, and a character that
 a terminal cannot show must not either.
@@ -17,6 +17,13 @@ from lotcal_tf.files import NO_SPACE
 
 # The exit codes of shells for a process that a signal ended.
 _CODES = {number: 128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+
+def cpus() -> int:
+    """The number of CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Stopped(KeyboardInterrupt):

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ from lotcal_tf.config.fields import path as path_problem
 from lotcal_tf.config.run_directory import finished_levels, is_run
 from lotcal_tf.errors import FieldError, UsageError, shown
 
-_LARGEST = 1 << 20  # Bytes of a recipe file.
+_LARGEST = 1 << 20  # Bytes of a recipe or grid file.
 
 # Fields and settings that describe how a built-in network is made.
-_OF_BUILT_IN = ("initializer", "input_mean", "input_std", "precision")
+_OF_BUILT_IN = (
+    *("initializer", "use_bias", "bias_initializer", "norm_initializer"),
+    *("input_mean", "input_std", "precision"),
+)
 _SETTINGS_OF_BUILT_IN = ("dropout_rate", "dropout_at")
 
 
@@ -52,7 +55,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
       UsageError: there is no such file, it is not TOML, it names an unknown field, or a value is
         not valid.
     """
-    found = _parsed(path)
+    found = read_toml(path)
     custom = found.pop("set", {})
     if not isinstance(custom, dict):
         raise UsageError(f"{path}: set={shown(custom)}: must be a table of hyperparameters, [set]")
@@ -77,28 +80,32 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return found | ({"set": custom} if custom else {})
 
 
-def _parsed(path: Path) -> dict[str, Any]:
-    """The content of a recipe file.
+def read_toml(path: Path, flag: str = "config", kind: str = "recipe") -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Args:
+      path: the file.
+      flag, kind: the flag that names it and what it is, for messages.
 
     Raises:
       UsageError: it cannot be read, or is not TOML.
     """
     if problem := path_problem(str(path)):
-        raise FieldError("config", path, problem)
+        raise FieldError(flag, path, problem)
     try:
         if path.is_char_device():
-            raise UsageError(f"{path} is not a recipe: it is a device; give a file")
+            raise UsageError(f"{path} is not a {kind}: it is a device; give a file")
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
-            raise UsageError(f"{path} is not a recipe: it is larger than {_LARGEST:,} bytes")
+            raise UsageError(f"{path} is not a {kind}: it is larger than {_LARGEST:,} bytes")
         return tomllib.loads(content.decode("utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read the {kind} {path}: {error.strerror}") from error
     except UsageError:
         raise
     except (ValueError, RecursionError) as error:  # Integers of more than 4,300 digits, too.
-        raise UsageError(f"{path} is not a recipe: {error}") from error
+        raise UsageError(f"{path} is not a {kind}: {error}") from error
 
 
 def _recipe_for(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
@@ -180,12 +187,12 @@ def resolve(
     return experiment
 
 
-def check_own_choice(experiment: Experiment, given: Mapping[str, Any]) -> None:
+def check_own_choice(experiment: Experiment, given: Collection[str]) -> None:
     """Checks, before a training, that no recipe alone names code to import or a place to write to.
 
     Args:
       experiment: see `resolve`.
-      given: the fields that the user gave beside the recipe.
+      given: the names of the fields that the user gave beside the recipe.
 
     Raises:
       FieldError: a recipe names a class as `module:Class`, or a directory outside the working one.

@@ -234,8 +234,8 @@ _WIDTH = r"(_(?P<width>[1-9]\d{0,2}))?"  # up to 999 channels
 MODELS: Mapping[str, Family] = {
     "lenet": Family(
         "lotcal_tf.models.lenet:build",
-        "fully connected, with up to 20 hidden layers of the given widths, up to 9999 each",
-        r"lenet(?P<widths>(_[1-9]\d{0,3}){1,20})",
+        "fully connected, with up to 20 hidden layers of the given widths, up to 10000 each",
+        r"lenet(?P<widths>(_([1-9]\d{0,3}|10000)){1,20})",
         "lenet_300_100",
     ),
     "resnet18": Family(
@@ -252,10 +252,11 @@ MODELS: Mapping[str, Family] = {
         "resnet8_4",
         smallest=1,
     ),
-    "vgg19": Family(
+    "vgg": Family(
         "lotcal_tf.models.vgg:build",
-        "16 convolutions of 64 to 512 channels and a linear layer; vgg19_W has W channels at first",
-        rf"vgg19{_WIDTH}",
+        "vgg16 and vgg19: 13 or 16 convolutions of 64 to 512 channels and a linear layer; vgg19_W has W channels at "
+        "first",
+        rf"vgg(?P<depth>16|19){_WIDTH}",
         "vgg19_4",
         smallest=16,  # four max-pools halve them
     ),
@@ -270,8 +271,11 @@ SOURCES: Mapping[str, Source] = {
     "digits": Source(
         "lotcal_tf.data.digits:load", "1,797 handwritten digits of 8x8, part of scikit-learn"
     ),
-    "mixture": Source(
-        "lotcal_tf.data.mixtures:load", "Gaussians on a cube's corners, with true conditionals"
+    "mixture_linear": Source(
+        "lotcal_tf.data.mixtures:load", "two Gaussians, with true conditionals"
+    ),
+    "mixture_xor": Source(
+        "lotcal_tf.data.mixtures:load", "four Gaussians in two classes, with true conditionals"
     ),
     "folder": Source(
         "lotcal_tf.data.folders:load",
@@ -433,6 +437,12 @@ def model(name: str) -> tuple[Family, dict[str, Any]]:
             return row, arguments
     known = ", ".join(f"{row.example} ({row.summary})" for row in MODELS.values())
     raise FieldError("model", name, f"choose one of {known}, or give a {MODEL_FILE} file")
+
+
+def is_dense(name: str) -> bool:
+    """Whether a name is that of a network without convolutions, which takes inputs of any shape."""
+    rows = (row for row in MODELS.values() if row.arguments(name) is not None)
+    return any(row.smallest == 0 for row in rows)
 
 
 def is_model_file(name: str) -> bool:

@@ -59,6 +59,15 @@ def read_experiment(run: Path) -> dict[str, Any]:
         ) from error
 
 
+def recorded_threads(run: Path) -> int | None:
+    """The number of threads that a run began with; None for a new run."""
+    try:
+        found = read_experiment(run).get("realised", {}).get("threads")
+    except UsageError:
+        return None
+    return found if isinstance(found, int) and found > 0 else None
+
+
 def checked_record(record: dict[str, Any]) -> dict[str, Any]:
     """The content of `experiment.json`, if its parts are of the right types.
 

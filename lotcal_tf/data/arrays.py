@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,16 @@ from lotcal_tf.data.splits import (
     first_line,
     validation_members,
 )
+from lotcal_tf.data.subsets import check_known, of_classes, of_classes_streamed
 from lotcal_tf.data.weights import check_some, checked_weights
 from lotcal_tf.errors import UsageError
 from lotcal_tf.inputs import Specs, arranged, concatenated, flat, select, shape_of
 
 _MB = 1 << 20
 _CHECK = 1000  # Examples of a stream that are checked at once.
+# The splits that were read last, by the key of their data: a further run in this process needs them again.
+_last_read: dict[str, dict[str, Any]] = {}
+_KEPT_MB = 512  # larger data is read again
 
 
 # TensorFlow quotes a broken record in its message, which then is not valid UTF-8.
@@ -96,6 +100,7 @@ def from_arrays(
     validation_size: int | None,
     seed: int,
     half: str = "whole",
+    subset: Sequence[int] = (),
     input_range: float = 1.0,
     takes: Specs | None = None,
 ) -> Dataset:
@@ -108,13 +113,19 @@ def from_arrays(
       classes: number of classes.
       validation_size, seed: see `validation_members`.
       half: `whole`, or the half of `train` to keep, see `half_members`.
+      subset: the classes to keep, see `of_classes`; empty: all.
       input_range: largest value that inputs can take.
       takes: what the model takes; None: one input, kept as uint8 or float32.
 
     Raises:
       UsageError: the data is invalid.
     """
-    checked = functools.partial(_checked_examples, classes=classes, takes=takes)
+    check_known(subset, classes)
+
+    def checked(given: tuple[Any, ...], split: str) -> tuple[Any, ...]:
+        examples = _checked_examples(given, split, classes=classes, takes=takes)
+        return of_classes(examples, subset, split)
+
     whole = checked(train, "train")
     if half != "whole":
         whole = _rows(whole, half_members([whole[:2]], half))
@@ -133,7 +144,8 @@ def from_arrays(
     if test is not None:
         splits["test"] = tested = ResidentSplit.of(*checked(test, "test"))
     _check_shapes({name: split.shape for name, split in splits.items()})
-    return Dataset(classes, splits["train"], splits["validation"], tested, input_range)
+    count = len(subset) or classes
+    return Dataset(count, splits["train"], splits["validation"], tested, input_range)
 
 
 def _checked_examples(
@@ -169,9 +181,11 @@ def from_pipelines(
     memory_limit_mb: int,
     shuffle_buffer: int,
     half: str = "whole",
+    subset: Sequence[int] = (),
     input_range: float = 1.0,
     takes: Specs | None = None,
     repeats: bool = True,
+    key: str | None = None,
 ) -> Dataset:
     """Builds a dataset from `tf.data` pipelines of `(input, label)` pairs, single or in batches.
 
@@ -185,18 +199,33 @@ def from_pipelines(
         `train` by seed.
       memory_limit_mb: in units of 2**20 bytes.
       shuffle_buffer: examples over which a streamed epoch is shuffled.
-      classes, validation_size, seed, half, input_range, takes: see `from_arrays`.
+      classes, validation_size, seed, half, subset, input_range, takes: see `from_arrays`.
       repeats: whether the pipelines are known to give the same at every reading. Otherwise they are
         read twice to compare; of data that fits into memory, the second reading ends after one block.
+      key: identifies the data. What was read last stays in memory, and a call with the same key does
+        not read it again. None: it does not stay.
 
     Raises:
       UsageError: the data is invalid, or a pipeline raised an error (UnreadableExample).
     """
+    check_known(subset, classes)
     train, validation, test = (
         None if data is None else unbatched(data, name, classes, takes)
         for name, data in (("train", train), ("validation", validation), ("test", test))
     )
     given = {"train": train, "validation": validation, "test": test}
+    in_memory = functools.partial(
+        from_arrays,
+        classes=classes,
+        validation_size=validation_size,
+        seed=seed,
+        half=half,
+        subset=subset,
+        input_range=input_range,
+        takes=takes,
+    )
+    if key in _last_read and _bytes(_last_read[key]) <= memory_limit_mb * _MB:
+        return in_memory(**_last_read[key])
     counts, pairs, room = dict[str, int](), dict[str, Any](), memory_limit_mb * _MB
     readings = {} if repeats else {n: Readings() for n, data in given.items() if data is not None}
     for name, data in given.items():
@@ -208,18 +237,15 @@ def from_pipelines(
         _check_repeats(given[name], name, first, whole=room < 0)
     _check_shapes({name: _example_shape(given[name], takes) for name in counts})
     if room >= 0:
-        return from_arrays(
-            pairs["train"],
-            pairs["test"],
-            pairs["validation"],
-            classes=classes,
-            validation_size=validation_size,
-            seed=seed,
-            half=half,
-            input_range=input_range,
-            takes=takes,
-        )
+        _last_read.clear()
+        if key is not None and _bytes(pairs) <= _KEPT_MB * _MB:
+            _last_read[key] = pairs
+        return in_memory(**pairs)
     pairs.clear()
+    if subset:
+        for name in counts:
+            given[name], counts[name] = of_classes_streamed(given[name], subset, name)
+        train, validation, test = given.values()
     streamed = functools.partial(_streamed, shuffle_buffer=shuffle_buffer, takes=takes)
     count = counts["train"]
     if half != "whole":
@@ -236,7 +262,12 @@ def from_pipelines(
     weights = kept.weights()
     if weights is not None:
         check_some(weights, "train")
-    return Dataset(classes, kept, cut, tested, input_range)
+    return Dataset(len(subset) or classes, kept, cut, tested, input_range)
+
+
+def _bytes(pairs: Mapping[str, Any]) -> int:
+    """The size of the inputs of all splits."""
+    return sum(x.nbytes for pair in pairs.values() if pair for _, x in flat(pair[0]))
 
 
 def part_of_test(
@@ -246,6 +277,7 @@ def part_of_test(
     split: str = "test",
     memory_limit_mb: int = 2048,
     shuffle_buffer: int = 1,
+    subset: Sequence[int] = (),
     input_range: float = 1.0,
     takes: Specs | None = None,
     ordered: bool = True,
@@ -256,12 +288,14 @@ def part_of_test(
     Args:
       test: a pair `(inputs, labels)`, or a `tf.data` pipeline of such pairs, single or in batches.
       split: name of the split, for messages.
-      classes, memory_limit_mb, shuffle_buffer, input_range, repeats: see `from_pipelines`.
+      classes, memory_limit_mb, shuffle_buffer, subset, input_range, repeats: see `from_pipelines`.
       takes, ordered: what the model takes, see `checked_inputs`.
 
     Raises:
       UsageError: the data is invalid.
     """
+    check_known(subset, classes)
+    kept = len(subset) or classes
     streamed = isinstance(test, tf.data.Dataset)
     elements = test.element_spec if streamed else test
     if isinstance(elements, tuple | list) and len(elements) == 3:
@@ -276,10 +310,12 @@ def part_of_test(
         if first is not None:
             _check_repeats(test, split, first, whole=room < 0)
         if pair is None:
-            return Part(classes, _streamed(test, count, shuffle_buffer, takes), input_range)
+            if subset:
+                test, count = of_classes_streamed(test, subset, split)
+            return Part(kept, _streamed(test, count, shuffle_buffer, takes), input_range)
     else:
         pair = check_arrays(*test, split=split, classes=classes, takes=takes, ordered=ordered)
-    return Part(classes, ResidentSplit.of(*pair), input_range)
+    return Part(kept, ResidentSplit.of(*of_classes(pair, subset, split)), input_range)
 
 
 def fingerprint(dataset: Dataset) -> str:

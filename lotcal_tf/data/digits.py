@@ -25,6 +25,7 @@ def load(experiment: Experiment) -> Dataset:
         validation_size=experiment.validation_size,
         seed=experiment.seed,
         half=experiment.half,
+        subset=experiment.classes,
         input_range=16.0,
     )
     return dataclasses.replace(dataset, class_names=tuple(map(str, range(10))))

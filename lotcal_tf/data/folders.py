@@ -79,6 +79,7 @@ def load(experiment: Experiment) -> Dataset:
             memory_limit_mb=experiment.memory_limit_mb,
             shuffle_buffer=experiment.shuffle_buffer,
             half=experiment.half,
+            subset=experiment.classes,
             input_range=255.0,
         )
     return dataclasses.replace(dataset, class_names=names)
@@ -96,6 +97,7 @@ def load_test(experiment: Experiment) -> Part:
             pipelines["test"],
             classes=len(names),
             memory_limit_mb=experiment.memory_limit_mb,
+            subset=experiment.classes,
             input_range=255.0,
         )
     return dataclasses.replace(part, class_names=names)

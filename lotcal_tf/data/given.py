@@ -12,9 +12,12 @@ import tensorflow as tf
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data import arrays, frames, hugging_face
 from lotcal_tf.data.splits import Dataset, Part
-from lotcal_tf.errors import UsageError
-from lotcal_tf.inputs import Specs
+from lotcal_tf.data.subsets import class_names as subset_names
+from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.inputs import Specs, flat
 
+# Labels are int32.
+_ANY_NUMBER = 2**31 - 1
 _NEEDED = "a pair (inputs, labels) of arrays, or a tf.data pipeline of such pairs, is needed"
 
 
@@ -43,8 +46,14 @@ def dataset(
     """
     given = {"train": train, "validation": validation, "test": test}
     found = {name: recognised(data, name) for name, data in given.items() if data is not None}
+    chosen = experiment.classes
+    if chosen and len(chosen) != classes:
+        problem = f"{len(chosen)} classes, and the model has {classes} outputs: as many are needed"
+        raise FieldError("classes", chosen, problem)
+    names = class_names(train, None if chosen else classes)
     common: dict[str, Any] = {
-        "classes": classes,
+        "classes": _class_count(found["train"], names) if chosen else classes,
+        "subset": chosen,
         "validation_size": experiment.validation_size,
         "seed": experiment.seed,
         "half": experiment.half,
@@ -67,7 +76,7 @@ def dataset(
         )
     else:
         built = arrays.from_arrays(*splits, **common)
-    return dataclasses.replace(built, class_names=class_names(train, classes))
+    return dataclasses.replace(built, class_names=subset_names(chosen, names) if chosen else names)
 
 
 def part(data: Any, *, split: str, classes: int, **options: Any) -> Part:
@@ -102,8 +111,27 @@ def recognised(data: Any, split: str) -> Any:
     raise UsageError(f"{split} {_problem(data)}")
 
 
-def class_names(data: Any, classes: int) -> tuple[str, ...]:
+def _class_count(train: Any, names: Sequence[str]) -> int:
+    """The number of classes of data of which some are chosen: by names, or one-hot labels; else any number."""
+    if names:
+        return len(names)
+    inputs, labels, *_ = train.element_spec if isinstance(train, tf.data.Dataset) else train
+    shape, first = (_shape(x) for x in (labels, flat(inputs)[0][1]))
+    # Single examples of a pipeline have no axis of examples.
+    *_, width = (1, *(shape[1:] if shape[:1] == first[:1] else shape))
+    return width if width is not None and width > 1 else _ANY_NUMBER
+
+
+def _shape(x: Any) -> tuple[int | None, ...]:
+    return tuple(x.shape if isinstance(x, tf.TensorSpec) else np.shape(x))
+
+
+def class_names(data: Any, classes: int | None) -> tuple[str, ...]:
     """The class names that an object brings; empty if it has none, or not one per class.
+
+    Args:
+      data: see `dataset`.
+      classes: number of classes; None: it is not known.
 
     Hugging Face data sets bring those of their label column, and the pipelines of Keras's
     `image_dataset_from_directory` those of the folders.
@@ -112,7 +140,7 @@ def class_names(data: Any, classes: int) -> tuple[str, ...]:
         names: Sequence[str] = hugging_face.class_names(data)
     else:
         names = getattr(data, "class_names", None) or ()
-    return tuple(map(str, names)) if len(names) == classes else ()
+    return tuple(map(str, names)) if classes in (None, len(names)) else ()
 
 
 def _packages(data: Any) -> set[str]:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.extras import imported
 from lotcal_tf.config.run_data import data_path
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.content import digest_of
 from lotcal_tf.data.pipelines import INPUT_NAMES, LABEL_NAMES
 from lotcal_tf.data.splits import Dataset, test_members
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.extras import imported
 
 _SPLITS = ("train", "validation", "test")
 
@@ -90,6 +90,7 @@ def load(experiment: Experiment) -> Dataset:
         validation_size=experiment.validation_size,
         seed=experiment.seed,
         half=experiment.half,
+        subset=experiment.classes,
         input_range=255.0,
     )
     images = train.inputs.dtype == np.uint8

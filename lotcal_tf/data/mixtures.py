@@ -1,9 +1,13 @@
-"""A generated mixture of Gaussians, whose true conditionals p*(k | x) are known for every x.
+"""Two mixtures of Gaussians with known conditionals p*(k | x), those of arXiv 2306.12190.
 
-Each of K classes consists of `mixture_clusters` Gaussians of one standard deviation, centred at
-corners of the cube {-1, 1}^d. The more clusters a class has, the harder the task. Classes are equally
-likely, and so are the clusters of a class. Centres and examples are the same for every seed; the seed
-splits off validation data and draws label noise.
+Two classes of equal size in D dimensions, covariance identity:
+
+- `mixture_linear`: class 0 has the mean 0 and class 1 the mean nu · 1. A hyperplane separates them best.
+- `mixture_xor`: class 0 has the means 0 and nu · 1, class 1 the means that are nu on one half of the
+  dimensions and 0 on the other. Both means of a class are equally frequent.
+
+The examples are the same for every seed, and up to their means for every nu. The seed splits off
+validation data and draws label noise.
 """
 
 import dataclasses
@@ -18,74 +22,100 @@ from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError
 from lotcal_tf.seeds import generator
 
-TRAIN_SIZE, TEST_SIZE = 5000, 5000
-DEVIATION = 1.1
+TRAIN_SIZE, TEST_SIZE = 10_000, 5_000
 
 _Values = NDArray[np.float64]
 
 
 def load(experiment: Experiment) -> Dataset:
-    """Generates the mixture of the fields `mixture_…`, with the true conditionals of its test split.
+    """Generates the mixture that `source` names, with the true conditionals of its test split.
 
     Raises:
-      FieldError: the cube has fewer corners than there are clusters.
+      FieldError: `mixture_xor` has an odd number of dimensions.
     """
-    classes, clusters = experiment.mixture_classes, experiment.mixture_clusters
-    dimensions = experiment.mixture_dimensions
-    if classes * clusters > 2**dimensions:
-        problem = (
-            f"{clusters} clusters per class need {classes * clusters} corners, and a cube of {dimensions} dimensions "
-            f"has {2**dimensions}; reduce mixture_classes or mixture_clusters, or raise mixture_dimensions"
-        )
-        raise FieldError("mixture_classes", classes, problem)
-    centres = corners(classes, clusters, dimensions)
-    train, test = (
-        draw(centres, count, split) for split, count in (("train", TRAIN_SIZE), ("test", TEST_SIZE))
-    )
+    mixture = Mixture.of(experiment)
+    train, test = mixture.draw(TRAIN_SIZE, "train"), mixture.draw(TEST_SIZE, "test")
     dataset = from_arrays(
         train,
         test,
-        classes=classes,
+        classes=2,
         validation_size=experiment.validation_size,
         seed=experiment.seed,
         half=experiment.half,
+        subset=experiment.classes,
     )
+    truth = mixture.conditional(test[0])
+    if experiment.classes:
+        truth = truth[:, experiment.classes]
     # Gaussian inputs have no largest value.
-    return dataclasses.replace(dataset, input_range=None, truth=conditional(centres, test[0]))
+    return dataclasses.replace(dataset, input_range=None, truth=truth)
 
 
-def corners(classes: int, clusters: int, dimensions: int) -> _Values:
-    """The centres of the clusters, `(classes, clusters, dimensions)`: distinct corners of -1 and 1."""
-    source, chosen = generator(0, f"mixture/corners/{dimensions}"), dict[int, None]()
-    while len(chosen) < classes * clusters:
-        chosen[int(source.integers(2**dimensions))] = None
-    bits = np.array(list(chosen))[:, None] >> np.arange(dimensions) & 1
-    # One cluster per class in turn, so that an easier task uses a subset of a harder task's centres.
-    return np.swapaxes((2.0 * bits - 1.0).reshape(clusters, classes, dimensions), 0, 1)
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """A mixture of two classes.
 
-
-def draw(centres: _Values, count: int, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draws examples `(count, d)` and their classes `(count,)`.
-
-    Args:
-      centres: `(K, clusters, d)`, see `corners`.
-      count: number of examples.
-      split: name of the split; each split has its own seed.
+    Attributes:
+      xor: whether it is `mixture_xor`.
+      nu: distance of the means in each dimension in which they differ, above 0.
+      dimensions: number of dimensions D.
     """
-    classes, clusters, dimensions = centres.shape
-    source = generator(0, f"mixture/{split}", classes, clusters)
-    labels = source.integers(classes, size=count)
-    means = centres[labels, source.integers(clusters, size=count)]
-    inputs = means + DEVIATION * source.normal(size=(count, dimensions))
-    return inputs.astype(np.float32), labels
 
+    xor: bool
+    nu: float
+    dimensions: int
 
-def conditional(centres: _Values, inputs: NDArray[np.floating]) -> _Values:
-    """The true conditionals p*(k | x), `(N, K)`: each class's share of the density at x."""
-    classes, clusters, dimensions = centres.shape
-    means = centres.reshape(-1, dimensions)
-    # All corners have the same norm, so only -2 x · centre of the squared distance differs.
-    exponents = inputs.astype(np.float64) @ means.T / DEVIATION**2
-    densities = scipy.special.logsumexp(exponents.reshape(-1, classes, clusters), axis=2)
-    shares: _Values = scipy.special.softmax(densities, axis=1)
-    return shares
+    @classmethod
+    def of(cls, experiment: Experiment) -> "Mixture":
+        """The mixture of an experiment.
+
+        Raises:
+          FieldError: `mixture_xor` has an odd number of dimensions.
+        """
+        xor, dimensions = experiment.source == "mixture_xor", experiment.dimensions
+        if xor and dimensions % 2:
+            raise FieldError("dimensions", dimensions, "must be even with source=mixture_xor")
+        return cls(xor, experiment.nu, dimensions)
+
+    @property
+    def means(self) -> _Values:
+        """The means of each class, `(2, M, D)`, M = 1 or 2."""
+        first = np.arange(self.dimensions) < self.dimensions // 2
+        none, every = np.zeros(self.dimensions), np.ones(self.dimensions)
+        classes = [[none, every], [~first, first]] if self.xor else [[none], [every]]
+        return self.nu * np.array(classes, np.float64)
+
+    def draw(self, count: int, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Draws examples `(count, D)` and their classes `(count,)`.
+
+        The means are equally frequent, exactly if their number divides `count`.
+
+        Args:
+          count: number of examples.
+          split: name of the split; each name has its own draws.
+        """
+        source, means = generator(0, f"mixture/{split}"), self.means
+        components = source.permutation(count) % means[..., 0].size
+        labels, clusters = np.unravel_index(components, means.shape[:2])
+        inputs = means[labels, clusters] + source.normal(size=(count, self.dimensions))
+        return inputs.astype(np.float32), labels
+
+    def conditional(self, inputs: NDArray[np.floating]) -> _Values:
+        """The true conditionals p*(k | x) of clean labels, `(N, 2)`."""
+        means = self.means
+        # log N(x; m, I) = x · m - |m|² / 2, up to a term that is the same for all means.
+        exponents = np.tensordot(inputs.astype(np.float64), means, (1, 2)) - (means**2).sum(2) / 2
+        shares: _Values = scipy.special.softmax(scipy.special.logsumexp(exponents, axis=2), axis=1)
+        return shares
+
+    @property
+    def bayes_error(self) -> float:
+        """The error of the best possible classifier on clean labels, in (0, 1/2).
+
+        Linear: Φ(-nu √D / 2). XOR: the best classifier decides for each half of the dimensions by itself
+        whether its mean is 0 or nu, and is wrong if exactly one of the two decisions is: 2 q (1 - q)
+        with q = Φ(-nu √(D / 2) / 2).
+        """
+        differing = self.dimensions / (2 if self.xor else 1)
+        wrong = float(scipy.special.ndtr(-self.nu * np.sqrt(differing) / 2))
+        return 2 * wrong * (1 - wrong) if self.xor else wrong

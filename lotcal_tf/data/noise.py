@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.rounding import half_up
 from lotcal_tf.data.splits import Dataset, Split
 from lotcal_tf.errors import FieldError
 from lotcal_tf.metrics.conditional import label_maps, seen_through_noise
-from lotcal_tf.rounding import half_up
 from lotcal_tf.seeds import generator
 
 

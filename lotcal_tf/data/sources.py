@@ -1,12 +1,17 @@
 """Loads the data of an experiment."""
 
+import dataclasses
 from collections.abc import Mapping
+from typing import TypeVar
 
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.noise import with_label_noise
 from lotcal_tf.data.splits import Dataset, Part
-from lotcal_tf.errors import UsageError
+from lotcal_tf.data.subsets import class_names
+from lotcal_tf.errors import FieldError, UsageError
+
+Named = TypeVar("Named", Dataset, Part)
 
 
 def load(experiment: Experiment) -> Dataset:
@@ -14,10 +19,10 @@ def load(experiment: Experiment) -> Dataset:
 
     Raises:
       UsageError: the source cannot provide the data.
-      FieldError: `noise_map` does not fit the classes of the data.
+      FieldError: `noise_map` or `classes` does not fit the classes of the data.
     """
     dataset: Dataset = registry.source(experiment.source).load()(experiment)
-    return with_label_noise(dataset, experiment)
+    return with_label_noise(_with_names(dataset, experiment), experiment)
 
 
 def content(experiment: Experiment) -> dict[str, str]:
@@ -56,5 +61,20 @@ def load_part(experiment: Experiment, split: str) -> Part:
     alone = registry.source(experiment.source).load_test() if split == "test" else None
     if alone is not None:
         part: Part = alone(experiment)
-        return part
+        return _with_names(part, experiment)
     return load(experiment).part(split)
+
+
+def _with_names(data: Named, experiment: Experiment) -> Named:
+    """The data with the names of the classes that `classes` keeps; sources give the names of all classes.
+
+    Raises:
+      FieldError: the source has not restricted its data to these classes.
+    """
+    chosen = experiment.classes
+    if not chosen:
+        return data
+    if data.classes != len(chosen):
+        problem = f"source={experiment.source} gives all classes: leave this out"
+        raise FieldError("classes", chosen, problem)
+    return dataclasses.replace(data, class_names=class_names(chosen, data.class_names))

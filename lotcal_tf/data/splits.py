@@ -53,12 +53,19 @@ class Split(Protocol):
         """The number of batches per block of `shuffled`; the last block may have fewer."""
 
     def shuffled(
-        self, batch_size: int, most: int, seed: tuple[int, int], worker: int = 0, workers: int = 1
+        self,
+        batch_size: int,
+        most: int,
+        seed: tuple[int, int],
+        worker: int = 0,
+        workers: int = 1,
+        drop_remainder: bool = True,
     ) -> Iterator[Block]:
         """Gives one epoch in a shuffled order, as blocks of whole batches.
 
         Blocks are `(inputs, labels)`, or `(inputs, labels, weights)` if the split is weighted.
-        An incomplete batch at the end of the epoch is dropped.
+
+        An incomplete batch at the end of the epoch is dropped, or it is the last block.
 
         Args:
           batch_size: examples per batch of all workers together.
@@ -66,6 +73,7 @@ class Split(Protocol):
           seed: determines the order, which does not depend on the number of workers.
           worker, workers: of each batch of n examples, only the rows from worker · n / workers to
             (worker + 1) · n / workers are given, both rounded down.
+          drop_remainder: whether an incomplete batch is dropped. One worker alone can keep it.
         """
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
@@ -119,18 +127,31 @@ class ResidentSplit:
         return self.example_weights is not None
 
     def block_steps(self, batch_size: int, most: int) -> int:
-        """All batches of an epoch: the whole epoch is one block."""
+        """All whole batches of an epoch, which are one block."""
         return self.count // batch_size
 
     def shuffled(
-        self, batch_size: int, most: int, seed: tuple[int, int], worker: int = 0, workers: int = 1
+        self,
+        batch_size: int,
+        most: int,
+        seed: tuple[int, int],
+        worker: int = 0,
+        workers: int = 1,
+        drop_remainder: bool = True,
     ) -> Iterator[Block]:
-        """Gives the whole epoch as one block, gathered so that each batch is contiguous in memory."""
+        """Gives all whole batches as one block, gathered so that each batch is contiguous in memory."""
         whole = self.count // batch_size * batch_size
-        order = _order(self.count, seed)[:whole].reshape(-1, batch_size)
-        places = tf.constant(order[:, share(batch_size, worker, workers)].ravel(), tf.int32)
+        order = _order(self.count, seed)
+        batches = order[:whole].reshape(-1, batch_size)
+        yield self._gathered(batches[:, share(batch_size, worker, workers)].ravel())
+        if whole < self.count and not drop_remainder:
+            yield self._gathered(order[whole:])
+
+    def _gathered(self, order: NDArray[np.int64]) -> Block:
+        places = tf.constant(order, tf.int32)
         parts = (self.inputs, self.labels, *([self.example_weights] if self.weighted else []))
-        yield tf.nest.map_structure(lambda part: tf.gather(part, places), parts)
+        block: Block = tf.nest.map_structure(lambda part: tf.gather(part, places), parts)
+        return block
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
         """Gives every example once, in batches; the last batch may be smaller."""
@@ -185,7 +206,13 @@ class StreamedSplit:
         return min(most, self.count // batch_size)
 
     def shuffled(
-        self, batch_size: int, most: int, seed: tuple[int, int], worker: int = 0, workers: int = 1
+        self,
+        batch_size: int,
+        most: int,
+        seed: tuple[int, int],
+        worker: int = 0,
+        workers: int = 1,
+        drop_remainder: bool = True,
     ) -> Iterator[Block]:
         """Gives one epoch, shuffled over the buffer; the next block is prepared in the background."""
         rows = share(batch_size, worker, workers)
@@ -194,10 +221,23 @@ class StreamedSplit:
             shape = part.shape[1:]
             return tf.reshape(tf.reshape(part, [-1, batch_size, *shape])[:, rows], [-1, *shape])
 
-        whole = self.count // batch_size * batch_size
-        blocks = self._in_new_order(seed).take(whole)
+        blocks = self._in_new_order(seed)
+        rest = self.count % batch_size
+        if drop_remainder:
+            blocks, rest = blocks.take(self.count - rest), 0
         blocks = blocks.batch(self.block_steps(batch_size, most) * batch_size)
-        yield from _read(blocks.map(lambda *block: tf.nest.map_structure(own, block)))
+        if workers > 1:
+            blocks = blocks.map(lambda *block: tf.nest.map_structure(own, block))
+        left = self.count
+        for block in _read(blocks):
+            left -= block[1].shape[0]
+            if left or not rest:
+                yield block
+                continue
+            # The last block holds the incomplete batch, behind whole ones or alone.
+            if block[1].shape[0] > rest:
+                yield structures.select(block, slice(None, -rest))
+            yield structures.select(block, slice(-rest, None))
 
     def _in_new_order(self, seed: tuple[int, int]) -> "tf.data.Dataset":
         """Returns a new pipeline that gives the examples in shuffled order."""

@@ -37,7 +37,7 @@ def load(experiment: Experiment) -> Dataset:
       UsageError: TFDS cannot provide the data set, it is not a classification data set with splits
         train and test, or an example cannot be read.
     """
-    with _pipelines(experiment, ("train", "test")) as ((train, test), names):
+    with _pipelines(experiment, ("train", "test")) as ((train, test), names, directory):
         dataset = from_pipelines(
             train,
             test,
@@ -47,7 +47,9 @@ def load(experiment: Experiment) -> Dataset:
             memory_limit_mb=experiment.memory_limit_mb,
             shuffle_buffer=experiment.shuffle_buffer,
             half=experiment.half,
+            subset=experiment.classes,
             input_range=_input_range(train),
+            key=directory,
         )
     return dataclasses.replace(dataset, class_names=names)
 
@@ -58,11 +60,12 @@ def load_test(experiment: Experiment) -> Part:
     Raises:
       FieldError, UsageError: see `load`; a train split is not required.
     """
-    with _pipelines(experiment, ("test",)) as ((test,), names):
+    with _pipelines(experiment, ("test",)) as ((test,), names, _):
         part = part_of_test(
             test,
             classes=len(names),
             memory_limit_mb=experiment.memory_limit_mb,
+            subset=experiment.classes,
             input_range=_input_range(test),
         )
     return dataclasses.replace(part, class_names=names)
@@ -71,8 +74,8 @@ def load_test(experiment: Experiment) -> Part:
 @contextlib.contextmanager
 def _pipelines(
     experiment: Experiment, splits: tuple[str, ...]
-) -> Iterator[tuple[list["tf.data.Dataset"], tuple[str, ...]]]:
-    """Gives the pipelines of the splits and the class names.
+) -> Iterator[tuple[list["tf.data.Dataset"], tuple[str, ...], str]]:
+    """Gives the pipelines of the splits, the class names and the directory of the files.
 
     If an example cannot be read inside the `with` block, the error names the file that holds it.
     """
@@ -105,7 +108,7 @@ def _pipelines(
         for split in splits
     ]
     try:
-        yield pipelines, tuple(label.names)
+        yield pipelines, tuple(label.names), str(builder.data_dir)
     except UnreadableExample as error:
         file = _file(info.splits[error.split], error.example)
         raise UsageError(

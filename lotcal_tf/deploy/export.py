@@ -122,14 +122,9 @@ def export(
         ticket is not zero in the file; the directory is then unchanged.
     """
     origin = origin or {}
-    if not isinstance(class_names, list | tuple | None):
-        raise FieldError("class_names", class_names, "must be a list of strings")
-    if class_names is None:
-        recorded = origin.get("realised", {}).get("class_names", ())
-        class_names = recorded if isinstance(recorded, list | tuple) else ()
     job = Job(
         ticket, examples, tuple(formats), encoding, prefer, output, scaled, tolerance, bins, dense,
-        origin, tuple(class_names), license, seconds, progress,
+        origin, _names(class_names, origin), license, seconds, progress,
     )  # fmt: skip
     _check(job, directory)
     with replacing(directory) as (files, scratch), Background() as background:
@@ -138,6 +133,19 @@ def export(
         report(job, files, written, verified)
         seal_export(files)
     return Exported.read(directory)
+
+
+def _names(given: Sequence[str] | None, origin: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes: given, or recorded by the run.
+
+    Raises:
+      FieldError: they are not a list.
+    """
+    if not isinstance(given, list | tuple | None):
+        raise FieldError("class_names", given, "must be a list of strings")
+    recorded = origin.get("realised", {}).get("class_names", ())
+    found = recorded if given is None else given
+    return tuple(found) if isinstance(found, list | tuple) else ()
 
 
 def exported(

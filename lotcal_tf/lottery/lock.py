@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lotcal_tf.errors import FieldError, TakenOver
+from lotcal_tf.errors import RunInUse, TakenOver
 from lotcal_tf.files import is_alive, temporary, write_new
 
 NAME = ".writer"
@@ -33,7 +33,7 @@ class WriterLock:
       takeover: whether to take over from an owner on another machine that may still be alive.
 
     Raises:
-      FieldError: another process, or another call in this one, writes the directory.
+      RunInUse: another process, or another call in this one, writes the directory.
       OSError: the directory cannot be written to.
     """
 
@@ -86,7 +86,7 @@ class WriterLock:
         """Opens the file and locks it; gives the handle, and whether the kernel can lock it.
 
         Raises:
-          FieldError: another process has the lock.
+          RunInUse: another process has the lock.
         """
         while True:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -146,7 +146,7 @@ class WriterLock:
                 self.check()
                 os.utime(self.path)  # Without a time: the file server's clock.
 
-    def _in_use(self, owner: dict[str, Any], age: float | None = None) -> FieldError:
+    def _in_use(self, owner: dict[str, Any], age: float | None = None) -> RunInUse:
         if age is not None:
             seen = f"last seen {age:.0f} s ago"
             stop = f" stop it, or add --takeover (takeover=True) if it is dead ({seen}),"
@@ -155,7 +155,7 @@ class WriterLock:
         else:
             stop = " stop it,"
         problem = f"{_name(owner)} writes it; wait until it ends,{stop} or choose another out"
-        return FieldError("out", self.directory, problem)
+        return RunInUse("out", self.directory, problem)
 
 
 def _lock(handle: int) -> bool:

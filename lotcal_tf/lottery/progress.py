@@ -54,20 +54,6 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join([title, head, *marked])
 
 
-def duration(seconds: float) -> str:
-    """Formats a time, rounded as an estimate: `40 s`, `12 min`, `3 h 20 min`, `25 h`, `4 days`."""
-    if seconds < 99.5:
-        return f"{round(seconds)} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    if minutes < 9 * 60 + 55:
-        hours, tens = divmod(round(minutes / 10), 6)
-        return f"{hours} h {10 * tens} min" if tens else f"{hours} h"
-    hours = round(minutes / 60)
-    return f"{hours} h" if hours < 72 else f"{round(hours / 24)} days"
-
-
 class ProgressBar:
     """An observer that shows a progress bar on a terminal, and writes one line per level.
 
@@ -94,7 +80,9 @@ class ProgressBar:
 
     def on_time_estimate(self, seconds: float) -> None:
         """Writes the estimate, and restarts the clock of the bar."""
-        self.line(f"predicted: about {duration(seconds)} for {self._remaining} on this {_device()}")
+        self.line(
+            f"predicted: about {tables.duration(seconds)} for {self._remaining} on this {_device()}"
+        )
         if self._bar is not None:
             self._bar.reset()
 

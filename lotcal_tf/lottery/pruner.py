@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset, Split
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery.gradients import Gradients
 from lotcal_tf.lottery.ticket import Arrays, Ticket
 from lotcal_tf.pruning import masking, selection
@@ -53,7 +53,7 @@ class Pruner:
         masks = {name: before.masks[name] for name in masking.mask_variables(self.network)}
         ranked = self._ranked(masks)
         fixed = [name for name in masks if name not in ranked]
-        amount = self._amount(selection.survivors(ranked), before.trained)
+        amount = self._amount(selection.survivors(ranked), self._fixed(masks, before.trained))
         pruned = selection.prune(self._scores(before, fixed), ranked, amount, self.criterion.rounds)
         return dataclasses.replace(pruned, masks=masks | pruned.masks)
 
@@ -65,8 +65,38 @@ class Pruner:
           weights: by path, of which only the shapes are used.
           most: where to stop counting.
         """
+        survivors, fixed = selection.survivors(self._ranked(masks)), self._fixed(masks, weights)
+        return selection.possible_rounds(survivors, lambda left: self._amount(left, fixed), most)
+
+    def check_count(self, masks: selection.Masks, weights: Arrays) -> None:
+        """Checks that the tensors that are pruned have the weights that `count` demands.
+
+        Raises:
+          FieldError: a level would prune more weights than these tensors can lose.
+        """
         survivors = selection.survivors(self._ranked(masks))
-        return selection.possible_rounds(survivors, lambda left: self._amount(left, weights), most)
+        amount = self._amount(survivors, self._fixed(masks, weights))
+        most = sum(max(number - 1, 0) for number in survivors.values())
+        if self.experiment.count == "openlth" and isinstance(amount, int) and amount > most:
+            problem = (
+                f"a level would prune {amount:,} weights, a share of all kernels, and the layers that are pruned "
+                f"can lose {most:,}: choose count=prunable, or exclude fewer layers"
+            )
+            raise FieldError("count", self.experiment.count, problem)
+
+    def _fixed(self, masks: selection.Masks, weights: Arrays) -> int:
+        """The number of remaining kernel entries in tensors that are not pruned.
+
+        Args:
+          masks: of all tensors that have one.
+          weights: by path, of which only the shapes are used.
+        """
+        ranked = self._ranked(masks)
+        return sum(
+            int(masks[name].sum()) if name in masks else value.size
+            for name, value in weights.items()
+            if is_kernel(name, value) and name not in ranked
+        )
 
     def _ranked(self, masks: selection.Masks) -> selection.Masks:
         """The masks of the tensors that are pruned.
@@ -79,16 +109,19 @@ class Pruner:
     def _is_output(self, path: str) -> bool:
         return path.rpartition("/")[0] == self.output
 
-    def _amount(self, survivors: Mapping[str, int], weights: Arrays) -> int | dict[str, int]:
-        """The number of weights to prune: in all tensors together, or in each."""
+    def _amount(self, survivors: Mapping[str, int], fixed: int) -> int | dict[str, int]:
+        """The number of weights to prune: in all tensors together, or in each.
+
+        Args:
+          survivors: the number of survivors in each tensor that is pruned.
+          fixed: see `_fixed`.
+        """
         rate, output_rate = self.experiment.prune_rate, self.experiment.output_rate
         if self.experiment.scope == "local":
             rates = {name: output_rate if self._is_output(name) else rate for name in survivors}
             return selection.local_counts(survivors, rates)
         if self.experiment.count == "openlth":
-            kernels = {name for name, value in weights.items() if is_kernel(name, value)}
-            others = sum(weights[name].size for name in kernels - survivors.keys())
-            return selection.openlth_count(survivors, rate, others)
+            return selection.openlth_count(survivors, rate, fixed)
         return selection.global_count(survivors, rate)
 
     def _scores(

@@ -93,6 +93,7 @@ def run_experiment(
     optimizer: GivenOptimizer | None = None,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
     progress: bool = True,
+    estimate_time: bool = True,
     takeover: bool = False,
 ) -> Run:
     """Runs or continues an experiment. If the run is finished, nothing is trained.
@@ -104,6 +105,7 @@ def run_experiment(
       optimizer: the optimizer or schedule as objects; None: those that the experiment names.
       callbacks: Keras callbacks; each level is one training run for them.
       progress: whether to show a progress bar, or lines, on standard error.
+      estimate_time: whether to predict the time of the run, if progress is shown.
       takeover: whether to take over the directory from a process on another machine. Without it, that
         process must have shown no sign of life for five minutes.
 
@@ -137,7 +139,7 @@ def run_experiment(
                 print(note, file=tolerant(sys.stderr))
             with deterministic():
                 devices = distribution.start(experiment.distribute, workers)
-                _run(setup, store, devices, callbacks, progress)
+                _run(setup, store, devices, callbacks, progress, estimate_time)
         else:
             store.repair()
         return Run(store.directory, store.records(), found, task.load, chief)
@@ -245,16 +247,9 @@ def _search(
     estimate_time: bool = False,
 ) -> tuple[Search, "keras.Model | Sequence[Ticket]"]:
     """Loads data and start, checks that everything fits together, and returns the search and the start."""
-    task, dataset = setup.task, setup.task.load()
-    start = task.start(dataset)
-    examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
-    check_outputs(
-        start[0].model() if isinstance(start, Sequence) else start, examples, dataset.classes
-    )
-    if isinstance(task, GivenModelTask | GivenTask) and isinstance(start, keras.Model):
-        check_round_trip(task.given, start, examples)
+    dataset, start = checked_start(setup.task)
     search = Search(
-        _with_recorded_plan(task.experiment, store),
+        _with_recorded_plan(setup.task.experiment, store),
         start,
         dataset,
         setup.strategy,
@@ -275,6 +270,7 @@ def _run(
     devices: distribution.Distribution,
     callbacks: Sequence["keras.callbacks.Callback"],
     progress: bool,
+    estimate_time: bool,
 ) -> None:
     """Creates the run directory and runs the levels."""
     task, experiment = setup.task, setup.task.experiment
@@ -284,7 +280,8 @@ def _run(
         observers += [ProgressBar(levels=experiment.levels + 1)] if progress else []
     task.load()  # before the processes of a distributed run are watched
     with devices.watch():
-        search, start = _search(setup, store, devices, observers, callbacks, progress)
+        timed = progress and estimate_time
+        search, start = _search(setup, store, devices, observers, callbacks, timed)
         for note in (*task.notes, *store.gaps(experiment.levels), *search.notes):
             if progress and devices.chief:
                 print(note, file=tolerant(sys.stderr))
@@ -300,6 +297,22 @@ def _run(
         search.run()
         # No process ends while others still need it.
         devices.agree(end=experiment.levels)
+
+
+def checked_start(task: Task) -> tuple[Dataset, "keras.Model | Sequence[Ticket]"]:
+    """The data of a task and its start, checked against each other.
+
+    Raises:
+      UsageError: the model cannot take the data, or cannot be stored.
+    """
+    dataset = task.load()
+    start = task.start(dataset)
+    examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
+    model = start[0].model() if isinstance(start, Sequence) else start
+    check_outputs(model, examples, dataset.classes)
+    if isinstance(task, GivenModelTask | GivenTask) and isinstance(start, keras.Model):
+        check_round_trip(task.given, start, examples)
+    return dataset, start
 
 
 def _with_recorded_plan(experiment: Experiment, store: RunStore) -> Experiment:

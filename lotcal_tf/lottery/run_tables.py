@@ -50,3 +50,18 @@ def read_metrics(run: Path) -> bytes:
             "it again"
         )
     return whole
+
+
+def selected_level(records: Sequence[Mapping[str, Any]]) -> int:
+    """The level of the selected ticket, chosen by validation data only.
+
+    This is the sparsest level from 1 on whose validation NLL is at most one standard error above the
+    lowest; the standard error is that of the level with the lowest NLL. If there is only level 0,
+    it is selected.
+    """
+    pruned = [record for record in records if record["level"] >= 1]
+    if not pruned:
+        return 0
+    lowest = min(pruned, key=lambda record: record["val_nll"])
+    limit = lowest["val_nll"] + lowest["val_nll_se"]
+    return max(int(record["level"]) for record in pruned if record["val_nll"] <= limit)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
+from lotcal_tf.lottery.run_tables import selected_level as selected_level
 from lotcal_tf.models.keras3 import to_keras3
 from lotcal_tf.models.keras_graph import with_free_batch
 from lotcal_tf.models.safe_build import no_more_variables_than
@@ -198,18 +199,3 @@ def from_architecture(
             raise UsageError(
                 f"the ticket's model cannot be built: {line} (a custom class or function: {FIX})"
             ) from error
-
-
-def selected_level(records: Sequence[Record]) -> int:
-    """The level of the selected ticket, chosen by validation data only.
-
-    This is the sparsest level from 1 on whose validation NLL is at most one standard error above the
-    lowest; the standard error is that of the level with the lowest NLL. If there is only level 0,
-    it is selected.
-    """
-    pruned = [record for record in records if record["level"] >= 1]
-    if not pruned:
-        return 0
-    lowest = min(pruned, key=lambda record: record["val_nll"])
-    limit = lowest["val_nll"] + lowest["val_nll_se"]
-    return max(record["level"] for record in pruned if record["val_nll"] <= limit)

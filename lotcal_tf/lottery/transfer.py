@@ -14,7 +14,13 @@ from typing import Any, overload
 import numpy as np
 
 from lotcal_tf.config.experiment import Experiment
-from lotcal_tf.config.run_directory import check_ticket, finished_levels, is_run, level_path
+from lotcal_tf.config.run_directory import (
+    check_ticket,
+    finished_levels,
+    is_run,
+    level_path,
+    read_experiment,
+)
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.inputs import misfit, specs_of
@@ -38,6 +44,7 @@ class Sources:
       directories: the directory of each ticket.
       digests: the digest of each ticket.
       first: the first ticket.
+      found_by: strategy, hyperparameters and seed of the run that found them; empty if unknown.
       notes: messages for the user.
 
     Raises:
@@ -64,6 +71,7 @@ class Sources:
                 problem = f"{self.directories[place].name} holds another model than level_00"
                 raise FieldError("ticket", path, problem)
             self.digests.append(ticket.digest)
+        self.found_by = _found_by(self.path if self.every_level else self.path.parent.parent)
         self.content = {"ticket": self.digests[0]}
         if self.every_level:
             recorded = RunStore(self.path).experiment()
@@ -168,11 +176,21 @@ class Transfer(Sequence[Ticket]):
         return {
             "tickets": [str(path) for path in self.sources.directories[:last]],
             "digests": self.sources.digests[:last],
+            "found_by": self.sources.found_by,
             "control": self.experiment.control,
             "output_layer": _change(_classes(before), _classes(after), "classes", "redrawn: "),
             "input_range": _change(before.input_range, after.input_range, "", "rescaled: "),
             "dropout": _change(_rates(before), _rates(after), "", "rates: "),
         }
+
+
+def _found_by(run: Path) -> dict[str, Any]:
+    """The strategy, its hyperparameters and the seed of a run; nothing if there is no such run."""
+    try:
+        fields = read_experiment(run).get("experiment", {})
+    except UsageError:
+        return {}
+    return {name: fields[name] for name in ("calib", "settings", "seed") if name in fields}
 
 
 def _change(before: Any, after: Any, unit: str, verb: str) -> str:

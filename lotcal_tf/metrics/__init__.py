@@ -9,6 +9,7 @@ from lotcal_tf.metrics.classification import (
     brier,
     classwise_ece,
     confidence,
+    debiased_ece,
     ece,
     log_softmax,
     mce,
@@ -19,11 +20,12 @@ from lotcal_tf.metrics.classification import (
     prediction_bins,
     wrong_confident,
 )
-from lotcal_tf.metrics.intervals import Interval, paired_intervals
+from lotcal_tf.metrics.intervals import Estimate, Interval, metric_intervals, paired_intervals
 
 __all__ = [
     "CONFIDENT",
     "DEFAULT_BINS",
+    "Estimate",
     "Interval",
     "accuracy",
     "adaptive_ece",
@@ -31,10 +33,12 @@ __all__ = [
     "brier",
     "classwise_ece",
     "confidence",
+    "debiased_ece",
     "ece",
     "log_softmax",
     "mce",
     "measure",
+    "metric_intervals",
     "nll",
     "nll_standard_error",
     "overconfidence",

@@ -45,6 +45,29 @@ class BinStatistics:
         """The largest |acc(B_m) - conf(B_m)| of the non-empty bins, in [0, 1]."""
         return float(np.nanmax(np.abs(self.gap)))
 
+    @property
+    def debiased_squared_gap(self) -> float:
+        """An unbiased estimate of the sum over m of |B_m|/N * (acc - conf)^2; may be below 0.
+
+        Kumar, Liang & Ma 2019 (arXiv 1909.10155), section 5.1; see `classification.debiased_ece`.
+        """
+        hits, gaps = (np.nan_to_num(x) * self.counts for x in (self.accuracy, self.gap))
+        return float(debiased_squares(self.counts, hits, gaps).sum() / self.counts.sum())
+
+
+def debiased_squares(counts: NDArray, hits: NDArray, gaps: NDArray) -> NDArray[np.float64]:
+    """|B_m| * (gap^2 - acc * (1 - acc) / (|B_m| - 1)) of each bin, `(..., M)`; 0 for fewer than two examples.
+
+    Args:
+        counts: `(..., M)`, number of examples of each bin.
+        hits: the sum over its examples of whether the event occurred.
+        gaps: the sum over its examples of confidence minus that.
+    """
+    known = np.maximum(counts, 2)
+    share = hits / known
+    squares = (gaps / known) ** 2 - share * (1 - share) / (known - 1)
+    return np.where(counts > 1, counts * squares, 0.0)
+
 
 def bin_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) -> BinStatistics:
     """Counts, mean confidence and accuracy in bins of equal width on (0, 1], closed on the right.

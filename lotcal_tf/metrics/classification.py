@@ -162,6 +162,24 @@ def ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> fl
     return prediction_bins(labels, logits, bins=bins).expected_gap
 
 
+def debiased_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
+    """Debiased calibration error of the predicted class, in [0, 1]; 0 for a calibrated network.
+
+    The binned ECE of a calibrated network is above 0, by chance, the more so the fewer examples a bin
+    has. Kumar, Liang & Ma 2019 (arXiv 1909.10155, "Verified uncertainty calibration", section 5.1)
+    subtract the expected part of chance from the square of each gap:
+
+        E^2 = sum over bins of |B_m|/N * ((acc(B_m) - conf(B_m))^2 - acc(B_m) (1 - acc(B_m)) / (|B_m| - 1))
+
+    which estimates the squared calibration error of the bins without bias. This is the root of E^2, and
+    0 where chance makes E^2 negative. Bins with fewer than two examples count 0. It is a root of a mean
+    square, so it is at least as large as the mean of the gaps that the ECE estimates; apart from chance,
+    both are equal if all gaps are.
+    """
+    squared = prediction_bins(labels, logits, bins=bins).debiased_squared_gap
+    return float(np.sqrt(max(squared, 0.0)))
+
+
 def adaptive_ece(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> float:
     """ECE in bins of equal numbers of examples, in [0, 1] (Nixon et al. 2019, arXiv 1904.01685)."""
     return _Predictions(labels, logits).adaptive_ece(bins)
@@ -221,7 +239,11 @@ def measure(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -
 
 def log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
     """Log-probabilities `(N, K)` in (-inf, 0] of logits `(N, K)`; finite for logits of ±1e4."""
-    z = _checked_logits(logits)
+    return unchecked_log_softmax(_checked_logits(logits))
+
+
+def unchecked_log_softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`log_softmax` of logits that have been checked."""
     shifted: NDArray[np.float64] = z - z.max(axis=1, keepdims=True)
     log_sum: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return shifted - log_sum

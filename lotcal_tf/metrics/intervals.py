@@ -1,18 +1,25 @@
-"""Confidence intervals of the differences between two classifiers on the same examples."""
+"""Confidence intervals of the metrics of a classifier, and of the differences between two on the same examples."""
 
+import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from scipy.stats import norm
 
-from lotcal_tf.metrics.bins import bin_index, checked_bins
-from lotcal_tf.metrics.classification import DEFAULT_BINS, checked, log_softmax
+from lotcal_tf.metrics.bins import bin_index, checked_bins, debiased_squares
+from lotcal_tf.metrics.classification import DEFAULT_BINS, checked, unchecked_log_softmax
 
 LEVEL = 0.99
 _MEANS = ("accuracy", "nll", "brier", "overconfidence")  # metrics that are means over examples
 _DRAWS = 1000
+_FEW = 200  # draws for an interval of one classifier: its width has a standard error of 5 %
+# The ranges of `_MEANS`, and of both calibration errors.
+_RANGES = ((0.0, 1.0), (0.0, math.inf), (0.0, 2.0), (-1.0, 1.0), (0.0, 1.0), (0.0, 1.0))
 _AT_ONCE = 50  # draws in one matrix product
+ESTIMATE_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,64 @@ class Interval:
     difference: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric with its confidence interval.
+
+    Attributes:
+        value: the metric of the examples.
+        low, high: the ends of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def metric_intervals(
+    labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS
+) -> dict[str, Estimate]:
+    """Metrics of a classifier with 95 % intervals: what another test set of the same size could give.
+
+    They are accuracy, NLL, Brier score, over-confidence, ECE and debiased ECE (`debiased_ece`). The
+    intervals are m ± 1.96 s, where m is the metric on the N examples and s its bootstrap standard error,
+    limited to the metric's range. For means over examples, s is the limit for infinitely many draws, the
+    standard deviation / sqrt(N). For the others, s is the standard deviation over 200 draws of N examples.
+    The draws are the same for all classifiers on N examples, so that equal predictions have equal
+    intervals. Percentiles are not used: the ECE of a draw is larger than that of the examples. The
+    interval does not cover the spread over seeds.
+
+    Args:
+        labels: `(N,)`, integers in [0, K).
+        logits: `(N, K)`.
+        bins: number of bins of both ECEs.
+
+    Returns:
+        The estimates by `accuracy`, `nll`, `brier`, `overconfidence`, `ece` and `debiased_ece`.
+    """
+    y, z = checked(labels, logits)
+    bins = checked_bins(bins)
+    scores, index = _terms(y, z, bins)
+    hits, gaps = scores[:, _MEANS.index("accuracy")], scores[:, _MEANS.index("overconfidence")]
+    # One row for each bin of ones, hits and gaps; an example is in one bin, so the matrix is sparse.
+    rows = np.concatenate([index, index + bins, index + 2 * bins])
+    parts = np.concatenate([np.ones(len(y)), hits, gaps])
+    columns = np.tile(np.arange(len(y)), 3)
+    shape = (3 * bins, len(y))
+    terms = sparse.csr_array((parts.astype(np.float32), (rows, columns)), shape=shape)
+    sums = np.bincount(rows, parts, 3 * bins)
+    values = [*scores.mean(axis=0), *_calibration_errors(sums, bins)]
+    draws = _calibration_errors((terms @ _few_draws(len(y))).T.astype(np.float64), bins)
+    errors = [*scores.std(axis=0) / np.sqrt(len(y)), *(error.std() for error in draws)]
+    half = norm.ppf((1 + ESTIMATE_LEVEL) / 2)
+    return {
+        name: Estimate(float(v), max(float(v - half * s), low), min(float(v + half * s), high))
+        for name, v, s, (low, high) in zip(
+            (*_MEANS, "ece", "debiased_ece"), values, errors, _RANGES, strict=True
+        )
+    }
 
 
 def paired_intervals(
@@ -57,10 +122,14 @@ def paired_intervals(
     Returns:
         The intervals by `accuracy`, `nll`, `brier`, `overconfidence` and `ece`, in units of the metric.
     """
-    (y, _), _ = checked(labels, first), checked(labels, second)
+    (y, one), (_, two) = checked(labels, first), checked(labels, second)
     bins = checked_bins(bins)
-    (scores, gaps), (others, other_gaps) = (_terms(y, z, bins) for z in (first, second))
-    changes, both = others - scores, np.concatenate([gaps, other_gaps], axis=1)
+    (scores, index), (others, other_index) = (_terms(y, z, bins) for z in (one, two))
+    changes, place = others - scores, _MEANS.index("overconfidence")
+    both = np.concatenate(
+        [_in_bins(scores[:, place], index, bins), _in_bins(others[:, place], other_index, bins)],
+        axis=1,
+    )
 
     def rise(sums: NDArray) -> NDArray:
         """The differences `(...)` of the ECE for sums `(..., 2 * bins)` of gaps."""
@@ -77,30 +146,50 @@ def paired_intervals(
 
 
 def _terms(
-    labels: NDArray, logits: ArrayLike, bins: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What each example adds to the metrics: `(N, 4)` values of `_MEANS`, and `(N, bins)` gaps.
-
-    A gap is confidence minus correctness, and stands in the column of the example's bin.
-    """
-    z = np.asarray(logits)
-    rows, log_p = np.arange(len(z)), log_softmax(z)
+    labels: NDArray, z: NDArray[np.float64], bins: int
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """What each example adds to the metrics: `(N, 4)` values of `_MEANS`; and its bin, `(N,)`."""
+    rows, log_p = np.arange(len(z)), unchecked_log_softmax(z)
     p = np.exp(log_p)
     correct = (z.argmax(axis=1) == labels).astype(np.float64)
     brier = np.einsum("ij,ij->i", p, p) - 2 * p[rows, labels] + 1
     sure = p.max(axis=1)
-    gaps = np.zeros((len(z), bins))
-    gaps[rows, bin_index(sure, bins)] = sure - correct
-    return np.stack([correct, -log_p[rows, labels], brier, sure - correct], axis=1), gaps
+    scores = np.stack([correct, -log_p[rows, labels], brier, sure - correct], axis=1)
+    return scores, bin_index(sure, bins)
+
+
+def _in_bins(values: NDArray, index: NDArray[np.intp], bins: int) -> NDArray[np.float64]:
+    """The values `(N,)` in the columns of their examples' bins, `(N, bins)`; 0 elsewhere."""
+    spread = np.zeros((len(values), bins))
+    spread[np.arange(len(values)), index] = values
+    return spread
+
+
+def _calibration_errors(sums: NDArray, bins: int) -> tuple[NDArray, NDArray]:
+    """ECE and debiased ECE `(...)` from sums of ones, hits and gaps in each bin, `(..., 3 * bins)`."""
+    counts, hits, gaps = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, bins), -2, 0)
+    squares = debiased_squares(counts, hits, gaps).sum(-1) / counts.sum(-1)
+    return np.abs(gaps).sum(-1) / counts.sum(-1), np.sqrt(np.maximum(squares, 0))
 
 
 def _resampled_sums(terms: NDArray[np.float64]) -> NDArray[np.float32]:
     """The sums of the rows of `terms`, `(N, C)`, over each draw with replacement: `(draws, C)`."""
-    count, generator, values = len(terms), np.random.default_rng(0), terms.astype(np.float32)
-    sums = []
-    for _ in range(_DRAWS // _AT_ONCE):
-        weights = np.empty((_AT_ONCE, count), np.float32)
-        for row in weights:
-            row[:] = np.bincount(generator.integers(count, size=count), minlength=count)
-        sums.append(weights @ values)
+    generator, values = np.random.default_rng(0), terms.astype(np.float32)
+    sums = [_draws(len(terms), generator) @ values for _ in range(_DRAWS // _AT_ONCE)]
     return np.concatenate(sums)
+
+
+def _draws(count: int, generator: np.random.Generator) -> NDArray[np.float32]:
+    """How often each of `count` examples is in each of some draws, `(_AT_ONCE, count)`."""
+    weights = np.empty((_AT_ONCE, count), np.float32)
+    for row in weights:
+        row[:] = np.bincount(generator.integers(count, size=count), minlength=count)
+    return weights
+
+
+@functools.lru_cache(maxsize=2)
+def _few_draws(count: int) -> NDArray[np.float32]:
+    """The first `_FEW` draws of `_resampled_sums`, `(count, _FEW)`."""
+    generator = np.random.default_rng(0)
+    parts = [_draws(count, generator) for _ in range(_FEW // _AT_ONCE)]
+    return np.ascontiguousarray(np.concatenate(parts).T)

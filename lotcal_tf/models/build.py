@@ -7,7 +7,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config import registry
 from lotcal_tf.errors import FieldError
 from lotcal_tf.models.checks import check_images
-from lotcal_tf.models.initial import redraw
+from lotcal_tf.models.initial import redraw, with_starts
 from lotcal_tf.models.precision import policy
 from lotcal_tf.models.stateless_dropout import StrategyDropout
 
@@ -27,6 +27,9 @@ def build_model(
     *,
     seed: int,
     initializer: str = "glorot_normal",
+    use_bias: bool = True,
+    bias_initializer: str = "zeros",
+    norm_initializer: str = "ones",
     input_range: float = 1.0,
     input_mean: Sequence[float] = (),
     input_std: Sequence[float] = (),
@@ -43,7 +46,8 @@ def build_model(
       shape: shape of one example.
       classes: number of classes.
       seed: seed of the initial weights.
-      initializer: a name of `INITIALIZERS`.
+      initializer: a name of `INITIALIZERS`, of the kernels.
+      use_bias, bias_initializer, norm_initializer: see `initial.with_starts`.
       input_range: largest value that inputs can take; inputs are divided by it.
       input_mean, input_std: mean and standard deviation of the inputs after this division; one value,
         or one per channel. Empty: inputs are not standardised.
@@ -78,6 +82,8 @@ def build_model(
         model = keras.Model(
             inputs, family.load()(x, classes, draw, dropout, **arguments), name=name
         )
+        if (use_bias, bias_initializer, norm_initializer) != (True, "zeros", "ones"):
+            model = with_starts(model, use_bias, bias_initializer, norm_initializer)
         return redraw(model, seed, "initial")
 
 

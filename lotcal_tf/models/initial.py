@@ -1,11 +1,41 @@
-"""Draws new initial weights for a model, by its own initializers and a named seed."""
+"""The initial weights of a model: their distributions, and new draws by a named seed."""
 
+import math
 from typing import Any
 
 from lotcal_tf.compat import keras
 from lotcal_tf.models.keras_graph import copy_layer, rebuild
 from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.seeds import named_seed
+
+
+def with_starts(
+    model: "keras.Model", use_bias: bool, bias_initializer: str, norm_initializer: str
+) -> "keras.Model":
+    """Returns a copy of a model whose biases and BatchNorm scales exist and start as named.
+
+    Args:
+      model: functional or sequential; may be nested.
+      use_bias: False removes the biases of layers with a kernel. BatchNorm keeps its shift.
+      bias_initializer: `zeros`; or `fan_in_uniform`: uniform in ±1/sqrt(fan_in), as in PyTorch's
+        linear and convolutional layers. fan_in is the number of inputs of a unit or channel.
+      norm_initializer: initial scales of BatchNorm: `ones`; or `uniform`: in (0, 1).
+    """
+
+    def changed(layer: "keras.layers.Layer") -> "keras.layers.Layer":
+        config = layer.get_config()
+        if config.get("use_bias"):
+            config["use_bias"] = use_bias
+            if bias_initializer == "fan_in_uniform":
+                limit = 1 / math.sqrt(math.prod(layer.kernel.shape[:-1]))
+                uniform = keras.initializers.RandomUniform(-limit, limit)
+                config["bias_initializer"] = keras.initializers.serialize(uniform)
+        if isinstance(layer, keras.layers.BatchNormalization) and norm_initializer == "uniform":
+            uniform = keras.initializers.RandomUniform(0.0, 1.0)
+            config["gamma_initializer"] = keras.initializers.serialize(uniform)
+        return copy_layer(layer, config)
+
+    return rebuild(model, changed)
 
 
 def redraw(model: "keras.Model", seed: int, use: str, *indices: int) -> "keras.Model":

@@ -1,12 +1,13 @@
-"""VGG-19 for small images (Simonyan & Zisserman 2015), with BatchNorm and a single linear layer."""
+"""VGG-16 and VGG-19 for small images (Simonyan & Zisserman 2015), with BatchNorm and one linear layer."""
 
 from collections.abc import Callable
 
 from lotcal_tf.compat import keras
 from lotcal_tf.models.norm import batch_norm
 
-# For each stage its number of convolutions, and its channels as a multiple of the first stage's.
-STAGES = ((2, 1), (2, 2), (4, 4), (4, 8), (4, 8))
+# Of each stage the channels, as a multiple of the first stage's, and the number of convolutions by depth.
+MULTIPLES = (1, 2, 4, 8, 8)
+CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
 def build(
@@ -15,9 +16,10 @@ def build(
     initializer: Callable[[], "keras.initializers.Initializer"],
     dropout: Callable[[str, "keras.KerasTensor"], "keras.KerasTensor"],
     *,
+    depth: int,
     width: int | None = None,
 ) -> "keras.KerasTensor":
-    """The logits of `vgg19` or `vgg19_WIDTH`: sixteen 3x3 convolutions, then a linear layer.
+    """The logits of `vggDEPTH` or `vggDEPTH_WIDTH`: 3x3 convolutions, then a linear layer.
 
     As in the lottery ticket papers, there are no hidden fully connected layers, and global average
     pooling replaces the last max-pooling.
@@ -29,6 +31,7 @@ def build(
       initializer: returns a new initializer for each kernel; the last layer's bias starts at 0.
       dropout: called with `block` after each stage and with `head` before the last layer; returns its
         argument, with dropout if the experiment has dropout at this place.
+      depth: 16 or 19, of which 13 or 16 are convolutions.
       width: channels of the first stage, 64 by default; the other stages have 2, 4, 8 and 8 times as
         many.
 
@@ -37,7 +40,8 @@ def build(
     """
     first = width or 64
     x = inputs
-    for stage, (convolutions, multiple) in enumerate(STAGES, 1):
+    stages = zip(CONVOLUTIONS[depth], MULTIPLES, strict=True)
+    for stage, (convolutions, multiple) in enumerate(stages, 1):
         for number in range(1, convolutions + 1):
             # BatchNorm, which follows, has a bias.
             x = keras.layers.Conv2D(

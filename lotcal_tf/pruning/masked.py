@@ -121,6 +121,9 @@ class Masked(keras.layers.Wrapper):
       UsageError: the layer has no prunable weights.
     """
 
+    # Which rows and columns of the kernel of a fully connected layer are used, see `narrow`.
+    units: tuple[Any, Any] = (None, None)
+
     def __init__(
         self,
         layer: "keras.layers.Layer",
@@ -212,12 +215,23 @@ class Masked(keras.layers.Wrapper):
         for weight, mask in zip(self.prunable_weights, self.masks, strict=True):
             # Under mixed precision, variables have the layer's compute dtype when they are read.
             value = tf.convert_to_tensor(weight)
-            product = value * tf.cast(mask, value.dtype)
+            product = self._of_units(value * tf.cast(mask, value.dtype))
             for place in _places(self.layer, weight):
                 places.append(place)
                 masked.append(product)
+        if "units" in self.__dict__:
+            # The layer would refuse inputs of another width.
+            places.append((self.layer.__dict__, "_input_spec"))
+            masked.append(None)
         with _replaced(places, masked):
             return self.layer(inputs, *args, **kwargs)
+
+    def _of_units(self, kernel: "tf.Tensor") -> "tf.Tensor":
+        """The rows and columns of a kernel that `units` names; the whole kernel without them."""
+        for axis, units in enumerate(self.units):
+            if units is not None:
+                kernel = tf.gather(kernel, units, axis=axis)
+        return kernel
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """Returns the mask that the wrapped layer hands on."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from lotcal_tf.config.rounding import half_up
 from lotcal_tf.errors import UsageError
-from lotcal_tf.rounding import half_up
 
 Masks = dict[str, NDArray[np.bool_]]
 Scores = Mapping[str, NDArray[np.floating]]

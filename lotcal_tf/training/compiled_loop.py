@@ -5,6 +5,7 @@ compiled once for all levels, because masks, weights and seeds are data to it.
 """
 
 import bisect
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from lotcal_tf.data.augment import Augmentation, draw
 from lotcal_tf.data.splits import Split, share
 from lotcal_tf.errors import FieldError
 from lotcal_tf.inputs import cast, padded, specs_of
+from lotcal_tf.pruning.narrow import Places, Units
 from lotcal_tf.seeds import draw_seed, step_seed
 from lotcal_tf.training import programs
 from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
@@ -86,7 +88,8 @@ class LoopProgress:
 
     Attributes:
       step: how many steps of the epoch are done, counted from its beginning.
-      means: the mean of each logged value over the steps that were taken.
+      means: the mean of each logged value over the steps that were taken; a smaller batch at the end
+        of the epoch counts by its share of a batch.
       finite: whether the loss of every step was finite. If not, the last step is the one whose
         loss was not, and the epoch ends there.
     """
@@ -108,6 +111,8 @@ class CompiledLoop:
         by that of its class.
       distribution: the devices that share every step. If they belong to several processes, this
         one holds and changes only its own rows of each batch.
+      drop_remainder: whether the examples that are left over after the whole batches of an epoch are
+        dropped. Otherwise they are the batch of one more step.
 
     Attributes:
       run_steps: the compiled function. It runs steps of a block.
@@ -122,14 +127,29 @@ class CompiledLoop:
         augmentation: Augmentation | None = None,
         distribution: Distribution = ONE_DEVICE,
         class_weight: Sequence[float] = (),
+        drop_remainder: bool = True,
     ) -> None:
         self.class_weight = tuple(class_weight)
         self.strategy, self.distribution = strategy, distribution
         self.augmentation = augmentation
         self.batch_size, self.plan = batch_size, plan
+        self.drop_remainder = drop_remainder
         self.compilations = 0
-        self.run_steps = tf.function(self._steps, jit_compile=plan == "xla", reduce_retracing=False)
+        self.run_steps = self._compiled(batch_size)
+        self.places: Places | None = None
+        # The compiled functions by their batch size and the widths of the hidden layers.
+        self._functions: dict[Any, Any] = {(batch_size, None): self.run_steps}
+        self._places: dict[tuple[int, ...], Places] = {}
         self._own_rows = share(batch_size, distribution.worker, distribution.workers)
+
+    def _compiled(self, batch_size: int, places: Places | None = None) -> Any:
+        """The compiled function for batches of a size, over all processes, and for some hidden units."""
+
+        def steps(block: tuple[Any, ...], bounds: "tf.Tensor", seed: "tf.Tensor") -> Any:
+            with contextlib.nullcontext() if places is None else places.applied():
+                return self._steps(block, bounds, seed, batch_size)
+
+        return tf.function(steps, jit_compile=self.plan == "xla", reduce_retracing=False)
 
     def epoch(
         self,
@@ -156,27 +176,53 @@ class CompiledLoop:
         size = split.block_steps(self.batch_size, most)
         rows = size * (self._own_rows.stop - self._own_rows.start)
         worker, workers = self.distribution.worker, self.distribution.workers
-        blocks = split.shuffled(self.batch_size, most, shuffle, worker, workers)
+        drop = self.drop_remainder
+        blocks = split.shuffled(self.batch_size, most, shuffle, worker, workers, drop)
+        remainder = 0 if drop else split.count % self.batch_size
+        starts = [*range(0, steps, size), *([steps] if remainder else [])]
         epoch_seed = tf.constant(seed, tf.int32)
-        sums = dict.fromkeys(self.strategy.log_names, 0.0)
-        for start, block in zip(range(0, steps, size), blocks, strict=True):
+        sums, batches = dict.fromkeys(self.strategy.log_names, 0.0), 0.0
+        for start, block in zip(starts, blocks, strict=True):
             end = min(start + size, steps)
+            run, weight = self._function(self.batch_size), 1.0
+            if start == steps:
+                end = steps + 1
+                run, weight = self._function(remainder), remainder / self.batch_size
             if end <= first:
                 continue
-            # Zeros that no step reads: one shape, so one compilation.
-            block = padded(block, rows - block[1].shape[0])
+            if start < steps:
+                # Zeros that no step reads: one shape, so one compilation.
+                block = padded(block, rows - block[1].shape[0])
             for begin, stop in step_ranges(max(start, first), end, most, pause_at):
                 bounds = tf.constant([begin - start, stop - start, start], tf.int32)
-                added, place, failed = programs.call(self.run_steps, block, bounds, epoch_seed)
-                sums = {name: total + float(added[name]) for name, total in sums.items()}
+                added, place, failed = programs.call(run, block, bounds, epoch_seed)
+                sums = {name: total + weight * float(added[name]) for name, total in sums.items()}
                 step = start + int(place)
-                means = {name: total / (step - first) for name, total in sums.items()}
+                batches += weight * (step - begin)
+                means = {name: total / batches for name, total in sums.items()}
                 yield LoopProgress(step, means, finite=not failed)
                 if failed:
                     return
 
+    def use_units(self, units: Units | None) -> None:
+        """Lets the steps from now on compute some of the hidden units only; None: all."""
+        if units is None:
+            self.places = None
+            return
+        if units.widths not in self._places:
+            self._places[units.widths] = Places(self.strategy.network, units.widths)
+        self.places = self._places[units.widths]
+        self.places.set(units)
+
+    def _function(self, batch_size: int) -> Any:
+        """The compiled function for a batch size and the current hidden units."""
+        key = batch_size, None if self.places is None else self.places.widths
+        if key not in self._functions:
+            self._functions[key] = self._compiled(batch_size, self.places)
+        return self._functions[key]
+
     def _steps(
-        self, block: tuple[Any, ...], bounds: "tf.Tensor", seed: "tf.Tensor"
+        self, block: tuple[Any, ...], bounds: "tf.Tensor", seed: "tf.Tensor", batch_size: int
     ) -> tuple[dict[str, "tf.Tensor"], "tf.Tensor", "tf.Tensor"]:
         """Runs steps of a block, and stops early after a step whose loss is not finite.
 
@@ -185,6 +231,7 @@ class CompiledLoop:
           bounds: `(3,)`: the first step, the step after the last one, both within the block, and
             the number of steps of the epoch before the block.
           seed: `(2,)`, of the epoch's random draws.
+          batch_size: examples in a step, over all processes.
 
         Returns:
           The sums of the logs, the step after the last one taken, and whether its loss was not
@@ -192,7 +239,8 @@ class CompiledLoop:
         """
         self.compilations += 1
         begin, stop, before = tf.unstack(bounds)
-        own, strategy = self._own_rows, self.strategy
+        strategy = self.strategy
+        own = share(batch_size, self.distribution.worker, self.distribution.workers)
         size, specs = own.stop - own.start, specs_of(strategy.network)
 
         def train_step(data: tuple[Any, ...], seed: "tf.Tensor") -> Logs:
@@ -209,7 +257,7 @@ class CompiledLoop:
             if self.augmentation is not None:
                 # Drawn for the whole batch, so that any number of processes draws the same.
                 with step_seed(own_seed):
-                    draws = draw(draw_seed("augment"), self.batch_size)
+                    draws = draw(draw_seed("augment"), batch_size)
                 batch = self.augmentation(batch, draws[own])
             data = (cast(batch, specs), *self._weighted(*targets))
             logs = self.distribution.run(train_step, data, own_seed)

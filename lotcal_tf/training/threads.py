@@ -8,6 +8,7 @@ import os
 
 import tensorflow as tf
 
+from lotcal_tf.config.process import cpus
 from lotcal_tf.errors import FieldError
 
 
@@ -52,13 +53,6 @@ def resume(requested: int | None, recorded: int | None) -> list[str]:
     if now > cpus():
         notes.append(f"threads={now}, and this machine has {cpus()} CPUs: training is slower")
     return notes
-
-
-def cpus() -> int:
-    """The number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _set(threads: int) -> bool:

@@ -20,6 +20,7 @@ from lotcal_tf.inputs import image_shape
 from lotcal_tf.models import random_layers
 from lotcal_tf.models.precision import uses_float16
 from lotcal_tf.pruning import masking
+from lotcal_tf.pruning.narrow import units_of
 from lotcal_tf.training import callbacks as user_callbacks
 from lotcal_tf.training import state as training_state
 from lotcal_tf.training.compiled_loop import CompiledLoop, LoopProgress, choose_plan
@@ -118,7 +119,7 @@ class Trainer:
 
     Attributes:
       steps_per_epoch: steps of an epoch. A step takes a whole batch; the examples that are left
-        over differ from epoch to epoch.
+        over differ from epoch to epoch. Without `drop_remainder` they are a last, smaller batch.
       plan: how the steps are executed, see `choose_plan`.
       replicas: the network that the steps train. On several devices it is a copy of `network`.
       strategy: the calibration strategy, around `replicas`.
@@ -151,7 +152,9 @@ class Trainer:
             problem = f"needs images, (height, width, channels): the inputs have shape {shape}"
             raise FieldError("augment", experiment.augment, problem)
         _check_weights(experiment, strategy, dataset)
-        self.steps_per_epoch = count // experiment.batch_size
+        self.steps_per_epoch, remainder = divmod(count, experiment.batch_size)
+        if remainder and not experiment.drop_remainder:
+            self.steps_per_epoch += 1
         self.plan = distribution.plan(choose_plan(experiment.plan, network))
         random_layers.seed_layers(masking.leaf_layers(network))
         random_layers.check_draws(network, masking.leaf_layers(network))
@@ -173,6 +176,7 @@ class Trainer:
             augmentation,
             distribution,
             experiment.class_weight,
+            experiment.drop_remainder,
         )
         own = {id(variable) for variable in self.replicas.variables}
         # A level must not depend on whether the levels before it ran in the same process.
@@ -260,6 +264,9 @@ class Trainer:
             self.rate.begin(first_step)
             variables = self.replicas.trainable_variables
             restart(self.strategy.optimizer, self._new_optimizer(), variables)
+        # With biases, networks keep the computation, and so the bits, that they always had.
+        if not self.experiment.use_bias and self.distribution.replicas == 1:
+            self.loop.use_units(units_of(self.replicas))
         self.strategy.stop_training = False
 
     def _hooks(

@@ -83,7 +83,7 @@ def recorded_run():
 
     def make(sizes, model="net", seed=0, difficulty=None, **columns):
         levels = len(sizes)
-        fields = {"model": model, "seed": seed, "source": "mixture", "levels": levels - 1}
+        fields = {"model": model, "seed": seed, "source": "mixture_linear", "levels": levels - 1}
         fields |= {} if difficulty is None else {DIFFICULTY: difficulty}
         found = {
             "weights": sizes,

@@ -1,83 +1,100 @@
-"""That every figure is drawn, of every kind of study, and alike each time."""
+"""Figures against density and of reliability: what is drawn, and by what lines differ."""
 
 import io
 
 import numpy as np
 import pytest
+from matplotlib import colors
 from matplotlib.image import imread
 
 from lotcal_tf.analysis import figures
-from lotcal_tf.analysis.runs import DIFFICULTY, read_runs
-from lotcal_tf.analysis.study import Study
+from lotcal_tf.analysis.groups import Setting
+from lotcal_tf.analysis.runs import RecordedRun
+from lotcal_tf.metrics.bins import bin_statistics
 
 
-def shape(png):
-    pixels = imread(io.BytesIO(png), format="png")
-    assert pixels[..., :3].std() > 0.02, "nothing is drawn"
-    return pixels.shape[:2]
+def setting(label, *values, densities=(1.0, 0.5, 0.25)):
+    """A setting whose runs have some values of `test_nll`, one per level."""
+    runs = {}
+    for seed, own in enumerate(values):
+        columns = {"weights": np.array(densities) * 100, "density": np.array(densities)}
+        columns["test_nll"] = np.array(own, float)
+        runs[seed] = RecordedRun(label, {}, {}, {}, 100, columns)
+    return Setting(label, {"calib": label}, {}, runs)
 
 
-def test_figures_of_one_task(written_run):
-    study = Study(
-        read_runs(
-            [
-                written_run("a"),
-                written_run("b", start=90_000),
-                written_run("c", levels=18, fields={"seed": 1}),
-            ]
-        )
+def drawn(figure):
+    png = io.BytesIO()
+    with figures.styled():
+        figure.savefig(png, format="png", dpi=60)
+    return imread(io.BytesIO(png.getvalue()), format="png")[..., :3]
+
+
+def test_a_line_is_the_mean_and_the_dense_network_is_on_the_left():
+    figure = figures.curves(
+        [setting("none", [1, 2, 3], [3, 4, 5]), setting("vwcc", [1, 1, 1])], {"test_nll": "NLL"}
     )
-    drawn = figures.draw(study)
-    assert list(drawn) == ["descent.png", "best_size.png", "truth.png"]
-    for png in drawn.values():
-        shape(png)
-    assert figures.draw(study) == drawn
+    axes = figure.axes[0]
+    plain, single = axes.lines
+    assert plain.get_xdata().tolist() == [100, 50, 25]
+    assert plain.get_ydata().tolist() == [2, 3, 4]
+    assert axes.get_xlim()[0] > axes.get_xlim()[1] and axes.get_xscale() == "log"
+    assert single.get_ydata().tolist() == [1, 1, 1]
+    assert figure.axes[0].get_title(loc="left") == "NLL"
+    assert drawn(figure).std() > 0.02
 
 
-def test_each_difficulty_has_a_row_of_panels(written_run):
-    runs = [
-        written_run(f"d{d}", fields={"source": "mixture", DIFFICULTY: d}, levels=20)
-        for d in (1, 2, 3)
-    ]
-    one, three = Study(read_runs(runs[:1])), Study(read_runs(runs))
-    assert shape(figures.descent(three))[0] > 2 * shape(figures.descent(one))[0]
-    assert shape(figures.best_size(three))[1] > 1.5 * shape(figures.best_size(one))[1]
+def test_accuracy_is_in_per_cent_and_within_its_range():
+    one = setting("none", [0.9, 0.98, 0.99], [0.5, 1.0, 0.99])
+    for run in one.runs.values():
+        run.columns["test_accuracy"] = run.columns.pop("test_nll")
+    (axes, *_) = figures.curves([one], {"test_accuracy": "Accuracy"}).axes
+    assert axes.lines[0].get_ydata() == pytest.approx([70, 99, 99])
+    assert axes.get_title(loc="left") == "Accuracy, %"
+    low, high = axes.get_ylim()
+    assert low >= 0 and high < 102
 
 
-def test_the_axis_of_sizes_is_widened_alike_on_both_sides():
-    assert figures._widened((2.0, 8.0), 100.0) == pytest.approx((0.4, 40.0))
-    assert figures._widened((2.0, 8.0), 3.0) == (2.0, 8.0)
-
-
-@pytest.mark.parametrize("levels", [0, 1, 5])
-def test_runs_without_a_best_ticket_are_drawn_too(written_run, levels):
-    left_out = ("test_kl_true", "test_overconfidence")
-    study = Study(read_runs([written_run("a", levels=levels, columns=left_out)]))
-    assert study.runs[0].descent.best is None
-    drawn = figures.draw(study)
-    assert list(drawn) == ["descent.png", "best_size.png"]
-    for png in drawn.values():
-        shape(png)
-
-
-def test_dense_networks_are_joined_by_their_means(written_run):
-    runs = read_runs(
-        [
-            written_run("a"),
-            written_run("b", fields={"seed": 1}, shift=2.0),
-            written_run("c", start=10_000),
-        ]
+def test_a_wide_band_does_not_hide_the_lines():
+    """The interval of the mean of two seeds, 1 ± 12.7, against lines from 1 to 2."""
+    figure = figures.curves(
+        [setting("none", [0, 1, 2], [2, 1, 2]), setting("vwcc", [2, 2, 1])], {"test_nll": "NLL"}
     )
-    first, second = figures._dense(runs, "test")
-    assert (first[0], second[0]) == (10_000, 300_000)
-    errors = [c.error("test")[0] for c in runs if c.start == 300_000]
-    assert second[1] == pytest.approx(np.mean(errors)) and errors[0] != errors[1]
+    low, high = figure.axes[0].get_ylim()
+    assert (low, high) == pytest.approx((0, 3), abs=0.1)
 
 
-def test_histograms_of_confidence():
-    draw = np.random.default_rng(0)
-    pair = [(draw.integers(0, 3, 50), draw.normal(size=(50, 3))) for _ in range(2)]
-    right = np.arange(3), 20 * np.eye(3)
-    one = figures.confidences({"a": [tuple(pair)]})
-    two = figures.confidences({"a": [tuple(pair)] * 2, "b": [(right, right)]})
-    assert shape(two)[0] > 1.5 * shape(one)[0]
+def test_lines_differ_in_colour_dashes_and_markers():
+    many = [setting(f"s{n}", [1, 2, 3]) for n in range(figures.MOST)]
+    lines = figures.curves(many, {"test_nll": "NLL"}).axes[0].lines
+    for name in ("color", "linestyle", "marker"):
+        values = [getattr(line, f"get_{name}")() for line in lines]
+        if name == "linestyle":  # matplotlib names all custom dashes alike
+            values = [line._unscaled_dash_pattern for line in lines]
+        assert len({repr(value) for value in values}) == figures.MOST
+    # Of two that are alike in grey, the dashes differ; white would be invisible.
+    grey = [np.dot(colors.to_rgb(color), (0.299, 0.587, 0.114)) for color in figures.COLORS]
+    assert max(grey) < 0.75
+
+
+def test_names_are_text_and_not_mathematics():
+    name = "calib=$\\frac{"
+    figure = figures.curves([setting(name, [1, 2, 3])], {"test_nll": "NLL"})
+    assert figure.legends[0].get_texts()[0].get_text() == name
+    drawn(figure)
+    bins = bin_statistics([1, 0, 1], [0.9, 0.4, 0.7], 5)
+    drawn(figures.reliability([(name, [("dense", bins)])]))
+    assert len(figures.short("x" * 500)) == 60
+
+
+def test_reliability_shows_accuracy_against_confidence_of_full_bins():
+    dense = bin_statistics([1, 0, 1, 1], [0.9, 0.5, 0.7, 0.5], 5)
+    figure = figures.reliability([("one", [("dense", dense), ("selected", dense)]), ("two", [])])
+    diagram, counts = figure.axes[0], figure.axes[2]
+    diagonal, line, _ = diagram.lines
+    assert diagonal.get_xdata().tolist() == [0, 1]
+    assert line.get_xdata() == pytest.approx([0.5, 0.7, 0.9])
+    assert line.get_ydata() == pytest.approx([0.5, 1, 1])
+    assert counts.patches[0].get_data().values.tolist() == [0, 0, 50, 25, 25]
+    assert diagram.get_title(loc="left") == "one\nECE 0.1000 dense, 0.1000 selected"
+    assert drawn(figure).std() > 0.02

@@ -11,13 +11,16 @@ import tensorflow as tf
 
 import lotcal_tf
 from lotcal_tf.compat import keras
-from lotcal_tf.metrics import Interval
+from lotcal_tf.metrics import Estimate, Interval
 
 DRAW = np.random.default_rng(0)
 X, Y = DRAW.normal(size=(60, 4)).astype("float32"), np.arange(60) % 3
 PAIR = (X, Y)
 LONG_NAME = "a" * 300
 NOT_PATHS = [1, b"x", {}, [], 1.5, object(), "", "a\0", LONG_NAME, "nowhere", "/dev/null", "/proc"]
+# Of files and directories that are to be written; None: no such file is wanted.
+NOT_DIRECTORIES = [*(p for p in NOT_PATHS if p != "nowhere"), "/dev/null/x", "/proc/x"]
+NOT_FILES = [*NOT_DIRECTORIES, "."]
 NOT_FLAGS = [None, 1, "yes please", b"", [], {}, 0.5]
 NOT_NUMBERS = [None, "x", b"1", {}, [1], 1j, True, float("nan"), -1, 10**5000, object()]
 NOT_OBJECTS = [1, "x", b"x", [1], {1: len}, {"a", "b"}]
@@ -211,6 +214,8 @@ BAD_LABELS = [
 ]
 BAD_BINS = [0, -1, 1.5, "x", None, True, [], 10**9, 10**5000]
 
+NOT_FORMS = ["x", "", None, 1, b"convex", [], {}]
+
 # How each public name is called with valid arguments, and bad values of each argument.
 METRIC = {"labels": BAD_LABELS, "logits": BAD_LOGITS}
 BINNED = METRIC | {"bins": BAD_BINS}
@@ -236,6 +241,41 @@ BAD = {
             {"data": 1},
             {"dataset": "digits"},
             {"model_": 1},
+        ],
+    },
+    "run_sweep": {
+        "model": [1, b"x", {}, [], object(), "nonsense", "nowhere.keras", keras.Sequential()],
+        "train": [*DATA, *((X, Y, w) for w in WEIGHTS.values())],
+        "test": [*DATA, (X, Y, np.ones(60))],
+        "validation": [*DATA, (X, Y, np.ones(60))],
+        "out": [1, b"x", {}, [], object(), "", "a\0", LONG_NAME, "/dev/null", "/proc/x"],
+        "axes": [
+            *(
+                {"nonsense": [1, 2]},
+                {"seed": 1},
+                {"seed": []},
+                {"seed": [0, 0]},
+                {"levels": [1, 2]},
+            ),
+            *(
+                {"calib": "none"},
+                {"epochs": [1, 0]},
+                {"seed": [object()]},
+                {1: [1, 2]},
+                [1],
+                1,
+                "x",
+            ),
+        ],
+        "grid": [1, b"x", {}, [], object(), "", "nowhere", LONG_NAME, "/dev/null", "."],
+        "config": [1, b"x", {}, "nowhere", "digits", LONG_NAME, ""],
+        "workers": [0, -1, 1.5, "x", True, [], 10**5000],
+        "ray": [1, b"x", [], {}, True],
+        "custom_objects": NOT_OBJECTS,
+        "progress": NOT_FLAGS,
+        "fields": [
+            *({"nonsense": 1}, {"seed": [1, 2]}, {"dataset": "digits"}, {"epochs": 0}),
+            *({"optimizer": keras.optimizers.Adam()}, {"distribute": "multi_worker"}),
         ],
     },
     "load_ticket": {"directory": [None, *NOT_PATHS], "custom_objects": NOT_OBJECTS},
@@ -305,6 +345,24 @@ BAD = {
         "config": [1, b"x", {}, "nowhere", LONG_NAME, ""],
         "fields": [{"nonsense": 1}, {"epochs": 1}, {"ece_bins": 0}, {"dataset": "nonsense"}],
     },
+    "write_report": {
+        "directories": [p for p in NOT_PATHS if not isinstance(p, list)] + [[], [1], ["nowhere"]],
+        "out": [p for p in NOT_FILES if p is not None] + [None],
+        "figures": NOT_DIRECTORIES,
+        "csv": NOT_FILES,
+        "markdown": NOT_FILES,
+        "latex": NOT_FILES,
+        "rank": [1, "test_nll", "nll", "", b"val_nll", [], True, "val_temperature"],
+        "densities": [
+            None,
+            *(n for n in NOT_NUMBERS[1:] if n != [1]),
+            0,
+            [0.5, 0.5],
+            [1.5],
+            [0.5, "x"],
+            ["a"],
+        ],
+    },
     "from_keras3": {
         "model": [None, *NOT_MODELS, "x"],
         "examples": [
@@ -347,8 +405,8 @@ BAD = {
         "prior": [[0.5], [1, 1, 1], [-1, 1, 1], "abc", 1],
         "example_weights": NOT_WEIGHTS,
     },
-    "losses.lwcc": LOSS | {"weight": NOT_STRENGTH},
-    "losses.lwcc_si": LOSS | {"weight": NOT_STRENGTH},
+    "losses.lwcc": LOSS | {"weight": NOT_STRENGTH, "form": NOT_FORMS},
+    "losses.lwcc_si": LOSS | {"weight": NOT_STRENGTH, "form": NOT_FORMS},
     "losses.nba": LOSS
     | {
         "weight": NOT_STRENGTH,
@@ -364,6 +422,7 @@ BAD = {
     **{f"metrics.{n}": METRIC for n in ("accuracy", "aurc", "brier", "nll", "nll_standard_error")},
     **{f"metrics.{n}": METRIC for n in ("overconfidence", "wrong_confident")},
     **{f"metrics.{n}": BINNED for n in ("adaptive_ece", "classwise_ece", "ece", "mce", "measure")},
+    **{f"metrics.{n}": BINNED for n in ("debiased_ece", "metric_intervals")},
     "metrics.prediction_bins": BINNED,
     "metrics.confidence": {"logits": BAD_LOGITS[:-2]},
     "metrics.log_softmax": {"logits": BAD_LOGITS[:-2]},
@@ -374,7 +433,7 @@ BAD = {
         "bins": BAD_BINS,
     },
 }
-RECORDS = {Interval}  # results, which no caller makes
+RECORDS = {Estimate, Interval}  # results, which no caller makes
 
 
 def public():
@@ -442,6 +501,9 @@ def valid(name, run):
     stacked = np.stack([LOGITS_3, LOGITS_3])
     special = {
         "find_tickets": find,
+        "run_sweep": lambda **given: lotcal_tf.run_sweep(
+            **({"model": model, "train": PAIR, "out": "out", "workers": 1} | FIELDS | given)
+        ),
         "from_hf": lambda **given: lotcal_tf.from_hf(**({"dataset": hugging_face()} | given)),
         "from_keras3": lambda **given: lotcal_tf.from_keras3(**({"model": keras3_model()} | given)),
         "compact": lotcal_tf.compact,
@@ -462,6 +524,8 @@ def valid(name, run):
         return special[name]
     if name in ("load_ticket", "export_ticket", "measure_model"):
         return of_run(run, name)
+    if name == "write_report":
+        return functools.partial(lotcal_tf.write_report, **{"directories": run, "out": "a.html"})
     function = public()[name]
     arguments = {"labels": LABELS_3, "logits": LOGITS_3, "first": LOGITS_3, "second": LOGITS_3}
     if name in ("losses.vwcc", "losses.lwcc_si"):

@@ -4,15 +4,16 @@ import types
 
 import pytest
 
-from lotcal_tf import evaluate, export, study, train
+from lotcal_tf import evaluate, export, report, sweep, train
 from lotcal_tf.config import flags
 
-COMMANDS = (train, evaluate, export, study)
+COMMANDS = (train, sweep, evaluate, export, report)
 LONG_NAME = "a" * 300
 LONG_PATH = "/".join(["a" * 200] * 30)
 DIGITS = "9" * 4000
 TEXTS = ["", "\0", "a\nb", "\ud800", "\x1b[2J"]
 PATHS = [*TEXTS, LONG_NAME, LONG_PATH]
+FILES = [*PATHS, "/dev/null", "/dev/null/x", "/proc/x", "../file/x"]  # to be written
 NUMBERS = [*TEXTS, "x", "nan", "inf", "-1", "-inf", "1e999", "٣", DIGITS, "1,2", "[1]"]
 SWITCH = ["", "maybe", "2", "\0", "٣"]
 NAMES = [*TEXTS, "nonsense", ",", "a,,b", LONG_NAME]
@@ -21,6 +22,14 @@ CUSTOM = [*TEXTS, "x", "a:b:c", ":b", "a:", "a:b,", "../x:y", "1:2", LONG_NAME]
 # Bad values of each flag, by command.
 BAD = {
     "train": {"custom_objects": CUSTOM, "takeover": SWITCH},
+    "sweep": {
+        "grid": [*PATHS, "nowhere", "/dev/null", "/proc", ".", "/dev/zero", "../file/x"],
+        "workers": [*NUMBERS, "0", "1025", "1.5", "1e2"],
+        "ray": [*TEXTS, "nowhere:x:y"],
+        "gpus": [*(n for n in NUMBERS if n != "1,2"), "65", "1,2"],
+        "dry_run": SWITCH,
+        "custom_objects": CUSTOM,
+    },
     "evaluate": {
         "model": [*PATHS, "nowhere", "/dev/null", "/proc", ".", "/dev/null/x", "*?[\\"],
         "split": [*TEXTS, "train", "TEST"],
@@ -56,9 +65,11 @@ BAD = {
         "seconds": [*NUMBERS, "1e9"],
         "out": [*PATHS, "/dev/null", "/dev/null/x", "/proc/x", "../file", "../file/x"],
     },
-    "study": {
-        "out": [*PATHS, "/dev/null", "/dev/null/x", "/proc/x", "../file", "../file/x"],
-        "histograms": SWITCH,
+    "report": {
+        **{n: [*FILES, ".", "../run"] for n in ("out", "csv", "markdown", "latex")},
+        "figures": [*FILES, "../file"],
+        "rank": [*TEXTS, "nll", "test_nll", "val_temperature", "val_nll,val_ece"],
+        "densities": [*NUMBERS[:-2], "0", "1.5", "0.5,0.5", "1,,0.5", "1;0.5", "21 %"],
     },
 }
 SHARED = {
@@ -69,7 +80,9 @@ SHARED = {
 
 def beside(module, name, run):
     """Flags that make the rest of the command line right."""
-    model = {"evaluate": {"model": run}, "export": {"run": run}}.get(module.COMMAND.name, {})
+    needed = {"evaluate": {"model": run}, "export": {"run": run}, "sweep": {"out": "sweep"}}
+    needed |= {"report": {"out": "a.html"}}
+    model = needed.get(module.COMMAND.name, {})
     custom = {"calib": "nowhere:Class"} if name == "set" else {}
     return [f"--{n}={v}" for n, v in {**model, **custom}.items() if n != name]
 
@@ -78,7 +91,7 @@ def beside(module, name, run):
 def operands(here):
     (here.parent / "file").write_text("")
     (here.parent / "run").mkdir()
-    return {study: ["../run"]}
+    return {report: ["../run"]}
 
 
 def test_every_flag_has_bad_cases():
@@ -114,9 +127,9 @@ def test_a_bad_flag_is_refused(refused_command, each, exported_run, operands, mo
     ("module", "name"),
     [
         pytest.param(module, name, id=f"{module.COMMAND.name}-{name}")
-        for module in (train, evaluate, export)
+        for module in (train, sweep, evaluate, export)
         for name in SHARED
-        if module is train or name == "config"
+        if module in (train, sweep) or name == "config"
     ],
 )
 def test_a_bad_recipe_or_setting_is_refused(
@@ -213,7 +226,7 @@ def test_a_recipe_file_that_cannot_be_read_is_refused(refused_command, here):
 def test_no_operand_is_a_run(refused_command, here, each):
     (here.parent / "file").write_text("")
     values = [*PATHS, "nowhere", "/dev/null", "/proc", "../file", "."]
-    each(values, lambda value: refused_command([], study, "--out=study", value))
+    each(values, lambda value: refused_command([], report, "--out=a.html", value))
 
 
 def test_memory_that_is_not_there_is_an_error_in_one_line(here, call_command):

@@ -40,7 +40,7 @@ def test_interpreter_options_change_nothing(here, option):
     assert done.returncode == 0 and done.stdout.count("\n") > 30
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "export", "study"])
+@pytest.mark.parametrize("module", ["train", "evaluate", "export", "report"])
 def test_help_without_docstrings_and_into_a_closed_pipe(here, module):
     done = shell(
         f"python -OO -m lotcal_tf.{module} --helpfull | head -1; echo ${{PIPESTATUS[0]}}", here

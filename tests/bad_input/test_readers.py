@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from lotcal_tf import evaluate, export, load_ticket, study, train
+from lotcal_tf import evaluate, export, load_ticket, report, train
 from lotcal_tf.config.sealed import seal, unseal
 from lotcal_tf.errors import LotcalError
 
@@ -32,9 +32,9 @@ DAMAGE = {
 # Files that are written and never read, or that another test covers.
 UNREAD = {"history.csv", ".lock", "model_card.md", "README.md", "labels.txt", "experiment.lock"}
 CHECKED_BY = {
-    "experiment.json": ("evaluate", "export", "study"),
-    "metrics.csv": ("study",),
-    "ticket.json": ("evaluate", "export", "load", "study"),
+    "experiment.json": ("evaluate", "export", "report"),
+    "metrics.csv": ("report",),
+    "ticket.json": ("evaluate", "export", "load", "report"),
     "masks.safetensors": ("evaluate", "export", "load"),
     "rewind.safetensors": ("evaluate", "export", "load"),
     "trained.safetensors": ("evaluate", "export", "load"),
@@ -46,7 +46,7 @@ HARMLESS = {("experiment.json", "one line"), ("ticket.json", "one line")}
 
 @pytest.fixture
 def damaged(here, digits_run):
-    """damaged(path, damage) → a copy of the run with a damaged file; study wants a run on a mixture."""
+    """damaged(path, damage) → a copy of the run with a damaged file; one at a time."""
 
     def make(name, damage):
         run = here.parent / "run"
@@ -71,7 +71,7 @@ def calls(run, level):
     return {
         "evaluate": (evaluate, f"--model={ticket}"),
         "export": (export, f"--run={run}", f"--level={level}", "--formats=keras", "--seconds=0"),
-        "study": (study, "--out=study", str(run)),
+        "report": (report, "--out=report.html", str(run)),
         "load": (None, ticket),
     }
 
@@ -129,7 +129,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("command", ["evaluate", "export", "study"])
+@pytest.mark.parametrize("command", ["evaluate", "export", "report"])
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "of version 0.1"])
 def test_a_record_with_wrong_values_is_refused(damaged, call_command, each, command, sealed):
     """Values that are not those of a run under a right checksum, and in a file of an old version."""
@@ -191,7 +191,7 @@ def test_something_else_in_place_of_a_file_is_refused(damaged, call_command, nam
     else:
         os.mkfifo(path)
         pytest.skip("reading waits for a writer, as every program does")
-    for module in (study,) if name == "metrics.csv" else (evaluate, study):
+    for module in (report,) if name == "metrics.csv" else (evaluate, report):
         _, *argv = calls(run, 1)[module.COMMAND.name]
         done = call_command(module, *argv)
         assert done.code in (1, 2) and len(done.err) == 1, done

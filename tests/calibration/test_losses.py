@@ -47,20 +47,21 @@ def vwcc(labels, z, alpha=None):
     return ((1 - alpha) * picked(labels, log_p) + alpha * uniform).mean(0), alpha, uniform.max()
 
 
-def lwcc_of(labels, log_p, weight, beta):
+def lwcc_of(labels, log_p, weight, beta, form):
     if beta is None:
         right = log_p.argmax(-1) == labels
         beta = 1 - right * np.exp(log_p).max(-1)
-    uniform = from_uniform(log_p)
-    return picked(labels, log_p) + weight * beta * uniform, beta, uniform.max()
+    uniform, likely = from_uniform(log_p), picked(labels, log_p)
+    likely = likely - weight * beta * likely if form == "convex" else likely
+    return likely + weight * beta * uniform, beta, uniform.max()
 
 
-def lwcc(labels, z, beta=None, weight=0.3):
-    return lwcc_of(labels, log_softmax(z), weight, beta)
+def lwcc(labels, z, beta=None, weight=0.3, form="additive"):
+    return lwcc_of(labels, log_softmax(z), weight, beta, form)
 
 
-def lwcc_si(labels, z, beta=None, weight=0.3):
-    return lwcc_of(labels, log_mean(log_softmax(z), 0), weight, beta)
+def lwcc_si(labels, z, beta=None, weight=0.3, form="additive"):
+    return lwcc_of(labels, log_mean(log_softmax(z), 0), weight, beta, form)
 
 
 def mda(labels, z, frozen=None, weight=1.0, prior=None):
@@ -95,16 +96,18 @@ ORACLES = {
     "mda_prior": (mda, {"weight": 0.7, "prior": (0.5, 0.0, 0.3, 0.2)}),
     "lwcc": (lwcc, {"weight": 0.6}),
     "lwcc_si": (lwcc_si, {"weight": 0.6}),
+    "lwcc_convex": (lwcc, {"weight": 0.6, "form": "convex"}),
+    "lwcc_si_convex": (lwcc_si, {"weight": 0.6, "form": "convex"}),
     "nba": (nba, {"weight": 0.6, "bins": 7, "width": 0.05}),
 }
-STOCHASTIC = {"vwcc", "lwcc_si"}
-PER_EXAMPLE = {"cross_entropy", "vwcc", "lwcc", "lwcc_si"}
+STOCHASTIC = {"vwcc", "lwcc_si", "lwcc_si_convex"}
+PER_EXAMPLE = {"cross_entropy", "vwcc", "lwcc", "lwcc_si", "lwcc_convex", "lwcc_si_convex"}
 CLASSES, PASSES = 4, 3
 each_loss = pytest.mark.parametrize("name", ORACLES)
 
 
 def function(name):
-    return getattr(losses, name.removesuffix("_prior"))
+    return getattr(losses, name.removesuffix("_prior").removesuffix("_convex"))
 
 
 def with_gradient(name, labels, logits, **settings):
@@ -136,7 +139,7 @@ def test_random_logits(name, scale):
     rng = np.random.default_rng(int(scale))
     shape = (PASSES, 200, CLASSES) if name in STOCHASTIC else (200, CLASSES)
     labels, logits = rng.integers(0, CLASSES, 200), rng.normal(size=shape) * scale
-    if name == "lwcc_si":
+    if name.startswith("lwcc_si"):
         # Sure passes that disagree give p̄ = (1/3, 1/3 − 1e-9, …): which is higher float32 cannot
         # tell. Equal to the last bit is another matter: then the lower class is meant.
         top = np.sort(np.exp(log_softmax(logits)).mean(0), -1)[:, -2:]
@@ -255,6 +258,14 @@ def test_lwcc_by_hand():
     np.testing.assert_allclose(losses.lwcc_si([0, 1], passes, weight=0.3), expected, atol=1e-6)
 
 
+def test_lwcc_convex_by_hand():
+    """As above; the cross-entropy counts 1 - 0.5 * 0.2 for label 0, and 1 - 0.5 for label 1."""
+    logits = np.log([[0.8, 0.2], [0.8, 0.2]])
+    expected = [0.9 * 0.223144 + 0.1 * 0.223144, 0.5 * 1.609438 + 0.5 * 0.223144]
+    found = losses.lwcc([0, 1], logits, weight=0.5, form="convex")
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("prior", "distance"),
     [
@@ -357,8 +368,8 @@ HYPERPARAMETERS = {
     "cross_entropy": [],
     "vwcc": [],
     "mda": ["weight", "prior", "example_weights"],
-    "lwcc": ["weight"],
-    "lwcc_si": ["weight"],
+    "lwcc": ["weight", "form"],
+    "lwcc_si": ["weight", "form"],
     "nba": ["weight", "bins", "width", "example_weights"],
 }
 

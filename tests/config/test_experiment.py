@@ -44,7 +44,9 @@ ALSO = {
     "image_size": {"source": "folder"},
     "color_mode": {"source": "folder"},
     "label_column": {"source": "table"},
-} | {name: {"source": "mixture"} for name in FIELDS if name.startswith("mixture_")}
+    "nu": {"source": "mixture_linear"},
+    "dimensions": {"source": "mixture_xor"},
+}
 CANDIDATES = {
     bool: (True, False),
     int: (7, 3),
@@ -90,6 +92,8 @@ def others(name, base=BASE):
     if many:
         # Shares add up to 1.
         pairs = [(value, 1 - value) for value in values[:2]] if kind is float else []
+        # Classes are at least two.
+        pairs += [values[:2], values[1::-1]] if kind is int else []
         values = [*((value,) for value in values), *pairs]
     for value in values:
         try:
@@ -313,9 +317,9 @@ def test_identity_holds_digests_of_what_fields_point_to():
         ({"nba_width": 0}, "nba_width=0: must be a finite number above 0"),
         ({"mc_eval": 1}, "mc_eval=1: must be 0, or at least 2"),
         ({"mc_eval": -3}, "mc_eval=-3: must be 0, or at least 2"),
-        ({"mixture_classes": 1}, "mixture_classes=1: must be at least 2"),
-        ({"mixture_clusters": 0}, "mixture_clusters=0: must be at least 1"),
-        ({"mixture_dimensions": 61}, "mixture_dimensions=61: must be 1 to 60"),
+        ({"nu": 0}, "nu=0: must be a finite number above 0"),
+        ({"nu": -0.2}, "nu=-0.2: must be a finite number above 0"),
+        ({"dimensions": 0}, "dimensions=0: must be at least 1"),
         ({"label_noise": 1}, "label_noise=1: must lie in [0, 1)"),
         ({"label_noise": "-0.2"}, "label_noise=-0.2: must lie in [0, 1)"),
         ({"noise_kind": "all"}, "noise_kind=all: choose one of symmetric, uniform, asymmetric"),
@@ -641,7 +645,8 @@ def test_what_says_how_to_prune_means_nothing_for_a_run_of_tickets(tmp_path, rec
 def test_what_a_ticket_brings_cannot_be_asked_for():
     brought = {name for name, field in FIELDS.items() if field.metadata["from_ticket"]}
     scaling = {"input_mean", "input_std"}
-    assert brought == {"model", "initializer", "exclude", "prune_depthwise", "precision"} | scaling
+    initial = {"initializer", "bias_initializer", "norm_initializer", "use_bias"}
+    assert brought == {"model", "exclude", "prune_depthwise", "precision"} | initial | scaling
     for name in brought - scaling:
         with pytest.raises(FieldError, match=f"^{name}=.*: is determined by the ticket"):
             resolve({"ticket": "t", name: others(name)[0]})

@@ -95,7 +95,7 @@ def test_what_cannot_be_is_told_as_it_was_given(name, given, line):
         (fields.all_positive, [(), (1, 2)], [(1, 0), (math.inf,)]),
         (fields.all_finite, [(), (-1, 0)], [(1, math.nan)]),
         (fields.classes, [(), (0, 3)], [(1, -1)]),
-        (fields.dimensions, [1, 60], [0, 61]),
+        (fields.subset, [(), (0, 1), (3, 0, 9)], [(0,), (1, 1), (-1, 2)]),
         (fields.mc_eval, [0, 2], [1, -3]),
         (fields.prior, [(), (0.25, 0.75)], [(0.5, 0.6), (1.5, -0.5)]),
     ],

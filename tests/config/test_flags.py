@@ -317,7 +317,7 @@ def test_every_error_has_its_exit_code_and_one_line(run, kind):
     error.field = "epochs"  # of a FieldError
     result = run(main=failing(error))
     assert result.code == (2 if issubclass(kind, errors.UsageError) else 1)
-    flag = "--" if kind is errors.FieldError else ""
+    flag = "--" if issubclass(kind, errors.FieldError) else ""
     assert (result.out, result.err) == ("", [f"train: {flag}it went wrong"])
 
 

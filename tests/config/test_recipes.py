@@ -10,9 +10,11 @@ import pytest
 from lotcal_tf.config import flags, registry
 from lotcal_tf.config.experiment import FIELDS, check_together, setting_fields
 from lotcal_tf.config.recipes import read_recipe, resolve
+from lotcal_tf.sweeps.grid import read_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*.toml"))
+GRIDS = sorted((ROOT / "configs" / "grids").glob("*.toml"))
 PRUNING_RUN = {"prune_rate": 0.2, "rewind": "init", "validation_size": 5000, "calib": "none"}
 LENET = PRUNING_RUN | {
     "model": "lenet_300_100",
@@ -61,14 +63,13 @@ PAPER = {
 }
 
 
+# The recipes of "Quantifying lottery tickets under label noise" (arXiv 2306.12190).
 NOISE = {
-    "source": "mnist",
     "label_noise": 0.2,
     "noise_kind": "uniform",
-    "input_mean": (0.1307,),
-    "input_std": (0.3081,),
-    "model": "lenet_300_100",
     "initializer": "kaiming_normal",
+    "use_bias": True,
+    "bias_initializer": "fan_in_uniform",
     "optimizer": "sgd",
     "lr": 0.1,
     "momentum": 0.0,
@@ -76,30 +77,47 @@ NOISE = {
     "lr_drops": (),
     "epochs": 120,
     "batch_size": 128,
-    "levels": 26,
+    "drop_remainder": False,
     "prune_rate": 0.2,
     "scope": "global",
-    "output_rate": 0.0,
+    "count": "openlth",
+    "output_rate": 0.2,
     "exclude": (),
     "rewind": "init",
     "augment": "none",
     "calib": "none",
 }
-NOISE_CIFAR = {
-    "source": "cifar10",
-    "label_noise": 0.2,
-    "noise_kind": "uniform",
-    "model": "resnet20",
-    "epochs": 160,
-    "batch_size": 128,
-    "levels": 30,
-    "prune_rate": 0.2,
-    "scope": "global",
-    "output_rate": 0.0,
-    "exclude": ("*_shortcut",),
-    "rewind": "epoch:10",
+NOISE_MNIST = NOISE | {"source": "mnist", "input_mean": (0.1307,), "input_std": (0.3081,)}
+NOISE_NORM = {"norm_initializer": "uniform", "momentum": 0.9}
+MIXTURE = NOISE | {
+    "initializer": "kaiming_uniform",
+    "use_bias": False,
+    "bias_initializer": "zeros",
+    "dimensions": 100,
+    "epochs": 1000,
+    "batch_size": 1024,
 }
-PAPER |= {"mnist_noise": NOISE, "cifar10_noise": NOISE_CIFAR}
+PAPER |= {
+    "mnist_noise": NOISE_MNIST | {"model": "lenet_300_100"},
+    "mnist_noise_resnet": NOISE_MNIST | NOISE_NORM | {"model": "resnet8_11"},
+    "fashion_mnist_noise": NOISE
+    | {"source": "fashion_mnist", "model": "lenet_500_100", "epochs": 320},
+    "cifar10_noise": NOISE
+    | NOISE_NORM
+    | {
+        "source": "cifar10",
+        "input_mean": (0.485, 0.456, 0.406),
+        "input_std": (0.229, 0.224, 0.225),
+        "augment": "crop_flip",
+        "weight_decay": 1e-4,
+        "lr_drops": (80, 120),
+        "lr_drop_factor": 0.1,
+        "epochs": 160,
+        "rewind": "epoch:10",
+    },
+    "mixture_linear": MIXTURE | {"source": "mixture_linear", "nu": 0.2, "label_noise": 0.05},
+    "mixture_xor": MIXTURE | {"source": "mixture_xor", "nu": 0.6, "label_noise": 0.25},
+}
 
 
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
@@ -149,12 +167,25 @@ def test_header_gives_the_command_that_runs_the_recipe(path):
 
 def test_header_gives_metrics_and_time(path):
     assert re.search(r"^(Expect: .*\d|Metrics .*docs/results/)", header(path), re.MULTILINE)
-    assert re.search(r"^Time( \(estimate\))?: .*\d+ (s|min|h)\b", header(path), re.MULTILINE)
+    time = r"^Time( \(estimate\))?: (.*\d+ (s|min|h)\b|not measured yet)"
+    assert re.search(time, header(path), re.MULTILINE)
 
 
 def test_documents_that_the_header_names_exist(path):
     for document in re.findall(r"\bdocs/[\w./-]+\w", header(path)):
         assert (ROOT / document).is_file(), document
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_a_grid_gives_runs_of_its_recipe(path):
+    grid = read_grid(path)
+    assert grid.fields["dataset"] == path.stem
+    experiments = [resolve(point) for point in grid.points()]
+    assert len({experiment.run_id() for experiment in experiments}) == len(experiments)
+    assert {e.dataset for e in experiments} == {path.stem}
+    assert {e.model for e in experiments} == set(grid.axes["model"])
+    # Each network has its own number of levels; dense ones are larger than the end of a chain.
+    assert all(experiment.levels > 0 for experiment in experiments)
 
 
 @pytest.mark.parametrize("name", PAPER)

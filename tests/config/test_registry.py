@@ -90,8 +90,10 @@ def test_model_has_one_row_and_gives_logits(family, build):
         ("resnet18", {"depth": 18, "width": None}),
         ("resnet18_4", {"depth": 18, "width": 4}),
         ("resnet56_8", {"depth": 56, "width": 8}),
-        ("vgg19", {"width": None}),
-        ("vgg19_16", {"width": 16}),
+        ("lenet_10000_100", {"widths": (10000, 100)}),
+        ("vgg16_8", {"depth": 16, "width": 8}),
+        ("vgg19", {"depth": 19, "width": None}),
+        ("vgg19_16", {"depth": 19, "width": 16}),
     ],
 )
 def test_a_name_says_what_the_builder_is_given(name, arguments):

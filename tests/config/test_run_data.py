@@ -91,7 +91,7 @@ def test_data_that_was_passed_as_objects_must_be_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"dataset": "digits"}, {"source": "digits"}, {"dataset": "mixture"}]
+    "given", [{}, {"dataset": "digits"}, {"source": "digits"}, {"dataset": "mixture_xor"}]
 )
 def test_a_data_dir_without_a_meaning_is_refused_unless_unseen_data_is_read(run, given):
     given = given | {"data_dir": "x"}

@@ -347,3 +347,67 @@ def test_a_test_split_that_comes_alone_is_checked():
     ):
         with pytest.raises(UsageError, match=message):
             part_of_test(test, classes=CLASSES)
+
+
+# What was read last
+
+
+class Counted:
+    """Pipelines of train and test that count how often they are read."""
+
+    def __init__(self, start=0, count=12):
+        self.readings, self.start, self.count = [], start, count
+
+    def __call__(self, name, offset):
+        def read():
+            self.readings.append(name)
+            yield from zip(*examples(self.count, self.start + offset), strict=True)
+
+        spec = (tf.TensorSpec((2,), tf.float32), tf.TensorSpec((), tf.int64))
+        return tf.data.Dataset.from_generator(read, output_signature=spec)
+
+    def load(self, key, *, seed=0, limit=100):
+        return from_pipelines(
+            self("train", 0),
+            self("test", 100),
+            classes=CLASSES,
+            validation_size=3,
+            seed=seed,
+            memory_limit_mb=limit,
+            shuffle_buffer=5,
+            key=key,
+        )
+
+
+def contents(dataset):
+    return {name: numbers_in(split) for name, split in dataset.named_splits().items()}
+
+
+def test_data_with_the_key_of_the_last_is_not_read_again():
+    data = Counted()
+    first = contents(data.load("a"))
+    assert data.readings == ["train", "test"]
+    assert contents(data.load("a")) == first
+    assert data.readings == ["train", "test"]
+    # Another seed draws other validation examples from it, as from a fresh reading.
+    assert contents(data.load("a", seed=1)) == contents(Counted().load(None, seed=1)) != first
+    assert len(data.readings) == 2
+
+
+@pytest.mark.parametrize("key", ["b", None])
+def test_other_data_is_read(key):
+    Counted().load("a")
+    data = Counted(start=200)
+    assert min(contents(data.load(key))["train"]) >= 200
+    assert data.readings == ["train", "test"]
+
+
+def test_only_the_last_data_stays_and_only_if_it_may_be_in_memory():
+    data = Counted()
+    data.load("a")
+    Counted().load("b")
+    data.load("a")
+    assert data.readings == ["train", "test"] * 2
+    streamed = data.load("a", limit=0)
+    assert isinstance(streamed.train, StreamedSplit)
+    assert len(data.readings) > 4

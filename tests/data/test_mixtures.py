@@ -1,95 +1,121 @@
-"""The mixture's truth is checked by its definition and against sampling; its corners by counting."""
+"""The mixtures' truth is checked by its definition and by sampling, the Bayes error by sampling and quadrature."""
 
 import itertools
 import math
 
 import numpy as np
 import pytest
+import scipy.integrate
+import scipy.stats
 
 from lotcal_tf.config.experiment import Experiment
-from lotcal_tf.config.recipes import resolve
 from lotcal_tf.data import mixtures
+from lotcal_tf.data.mixtures import Mixture
 from lotcal_tf.errors import FieldError
 from lotcal_tf.lottery.run import run_experiment
-from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.metrics import conditional
 
-
-def load(**fields):
-    return mixtures.load(Experiment(source="mixture", validation_size=50, **fields))
-
-
-def test_clusters_lie_on_corners_of_their_own():
-    centres = mixtures.corners(3, 2, 3)
-    assert centres.shape == (3, 2, 3)
-    found = {tuple(corner) for corner in centres.reshape(-1, 3)}
-    assert len(found) == 6
-    assert found < set(itertools.product([-1.0, 1.0], repeat=3))
+KINDS = ("mixture_linear", "mixture_xor")
+MANY = 100_000
 
 
-def test_an_easier_tasks_clusters_are_among_a_harder_ones():
-    easy, hard = mixtures.corners(3, 2, 10), mixtures.corners(3, 5, 10)
-    np.testing.assert_array_equal(hard[:, :2], easy)
+def load(source="mixture_linear", **fields):
+    return mixtures.load(Experiment(source=source, validation_size=50, **fields))
 
 
-def test_as_many_as_there_are_corners_can_be_placed_and_no_more():
-    assert load(mixture_classes=4, mixture_clusters=2, mixture_dimensions=3).classes == 4
-    with pytest.raises(FieldError) as caught:
-        load(mixture_classes=5, mixture_clusters=2, mixture_dimensions=3)
-    assert str(caught.value) == (
-        "mixture_classes=5: 2 clusters per class need 10 corners, and a cube of 3 dimensions has 8; "
-        "reduce mixture_classes or mixture_clusters, or raise mixture_dimensions"
-    )
+def density(x, means):
+    """Of a class at x, by its definition."""
+    return np.mean([scipy.stats.multivariate_normal(mean).pdf(x) for mean in means])
 
 
-def test_truth_is_bayes_rule_by_hand():
-    # Two clusters of class 0 at (-1) and one of class 1 at 1, in one dimension, at x = 0.25.
-    centres = np.array([[[-1.0], [-1.0]], [[1.0], [-1.0]]])
-    s = 2 * mixtures.DEVIATION**2
-    near, far = math.exp(-(0.75**2) / s), math.exp(-(1.25**2) / s)
-    zero, one = 2 * far, near + far
-    (found,) = mixtures.conditional(centres, np.array([[0.25]]))
-    np.testing.assert_allclose(found, [zero / (zero + one), one / (zero + one)], rtol=1e-12)
+def within(found, expected, count):
+    """Whether a share of `count` draws is the expected one, up to 4.5 deviations."""
+    return abs(found - expected) < 4.5 * math.sqrt(expected * (1 - expected) / count)
 
 
-def test_truth_stays_exact_far_from_every_corner():
-    centres = mixtures.corners(3, 2, 4)
-    found = mixtures.conditional(centres, np.full((1, 4), 1e3, np.float32))
+def test_the_means_are_the_published_ones():
+    np.testing.assert_array_equal(Mixture(False, 0.5, 3).means, [[[0, 0, 0]], [[0.5, 0.5, 0.5]]])
+    zero, one = Mixture(True, 0.5, 4).means
+    np.testing.assert_array_equal(zero, [[0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]])
+    np.testing.assert_array_equal(one, [[0, 0, 0.5, 0.5], [0.5, 0.5, 0, 0]])
+
+
+@pytest.mark.parametrize("xor", [False, True])
+def test_truth_is_bayes_rule(xor):
+    mixture = Mixture(xor, 0.9, 4)
+    for x in np.random.default_rng(0).normal(0.4, 1, (20, 4)):
+        densities = np.array([density(x, means) for means in mixture.means])
+        (found,) = mixture.conditional(x[None])
+        np.testing.assert_allclose(found, densities / densities.sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("xor", [False, True])
+def test_truth_stays_exact_far_from_every_mean(xor):
+    found = Mixture(xor, 1.0, 4).conditional(np.full((1, 4), 1e4, np.float32))
     assert np.isfinite(found).all()
     assert found.sum() == pytest.approx(1)
 
 
-def test_classes_and_errors_of_a_sample_are_what_the_truth_expects():
-    centres = mixtures.corners(4, 3, 5)
-    inputs, labels = mixtures.draw(centres, 100_000, "check")
-    truth = mixtures.conditional(centres, inputs)
-    counts = np.bincount(labels, minlength=4) / 100_000
-    assert (np.abs(counts - 0.25) < 4.5 * math.sqrt(0.25 * 0.75 / 100_000)).all()
-    expected = conditional.bayes_error(truth)
-    errors = np.mean(truth.argmax(1) != labels)
-    assert abs(errors - expected) < 4.5 * math.sqrt(expected * (1 - expected) / 100_000)
-    # Not of the classes alone: wherever the truth says p, a share p of the labels is of the class.
-    chances, hits = truth[:, 1], labels == 1
+@pytest.mark.parametrize(
+    ("xor", "nu", "dimensions"),
+    [(False, 0.2, 100), (True, 0.3, 100), (True, 1.3, 2), (False, 1.0, 1)],
+)
+def test_a_sample_has_the_bayes_error_and_the_truth_as_its_frequencies(xor, nu, dimensions):
+    mixture = Mixture(xor, nu, dimensions)
+    inputs, labels = mixture.draw(MANY, "check")
+    truth = mixture.conditional(inputs)
+    assert np.bincount(labels).tolist() == [MANY // 2, MANY // 2]
+    assert within(np.mean(truth.argmax(1) != labels), mixture.bayes_error, MANY)
+    # The mean of 1 - max p* is the same, with a smaller deviation.
+    expected = np.minimum(truth[:, 0], truth[:, 1])
+    assert abs(expected.mean() - mixture.bayes_error) < 4.5 * expected.std() / math.sqrt(MANY)
+    # Wherever the truth says p, a share p of the labels is of the class.
     for low, high in itertools.pairwise(np.linspace(0, 1, 6)):
-        here = (chances >= low) & (chances <= high)
-        error = math.sqrt(np.sum(chances[here] * (1 - chances[here]))) / here.sum()
-        assert abs(hits[here].mean() - chances[here].mean()) < 4.5 * error
+        here = (truth[:, 1] >= low) & (truth[:, 1] <= high)
+        error = math.sqrt(np.sum(truth[here, 1] * truth[here, 0])) / here.sum()
+        assert abs(labels[here].mean() - truth[here, 1].mean()) < 4.5 * error
 
 
-def test_an_examples_spread_is_the_deviation_in_every_dimension():
-    centres = mixtures.corners(2, 1, 3)
-    inputs, labels = mixtures.draw(centres, 50_000, "check")
-    rest = inputs - centres[labels, 0]
-    error = mixtures.DEVIATION / math.sqrt(2 * 50_000)
-    assert (np.abs(rest.std(0) - mixtures.DEVIATION) < 4.5 * error).all()
-    assert (np.abs(rest.mean(0)) < 4.5 * mixtures.DEVIATION / math.sqrt(50_000)).all()
+@pytest.mark.parametrize(("nu", "dimensions"), [(0.6, 100), (0.2, 10), (1.3, 2)])
+def test_the_bayes_error_of_xor_by_quadrature(nu, dimensions):
+    """Only the sums over the halves matter: two dimensions, means 0 or nu √(D / 2), deviation 1."""
+    far = nu * math.sqrt(dimensions / 2)
+    normal = scipy.stats.norm
+    grid = np.linspace(-8, far + 8, 801)
+    near, away = normal.pdf(grid), normal.pdf(grid - far)
+    zero = np.outer(near, near) + np.outer(away, away)
+    one = np.outer(near, away) + np.outer(away, near)
+    values = np.minimum(zero, one) / 4
+    expected = scipy.integrate.trapezoid(scipy.integrate.trapezoid(values, grid), grid)
+    assert Mixture(True, nu, dimensions).bayes_error == pytest.approx(expected, rel=1e-3)
 
 
-def test_truth_is_of_the_test_examples_as_they_are_stored():
-    dataset = load()
+def test_the_bayes_error_by_hand():
+    """Φ(-1) = 0.158655 and 2 Φ(-1) (1 - Φ(-1)) = 0.266968."""
+    assert Mixture(False, 0.2, 100).bayes_error == pytest.approx(0.158655, abs=1e-6)
+    assert Mixture(True, 0.2, 200).bayes_error == pytest.approx(0.266968, abs=1e-6)
+
+
+def test_examples_have_unit_covariance_about_their_means():
+    mixture = Mixture(True, 1.0, 4)
+    inputs, labels = mixture.draw(MANY, "check")
+    distances = ((inputs[:, None] - mixture.means[labels]) ** 2).sum(2)
+    # Each component has a quarter of the examples; the nearer mean is mostly the right one.
+    rest = inputs - mixture.means.mean((0, 1))
+    between = np.array([[0.25 * (i == j) for j in range(4)] for i in range(4)])
+    between[0, 1] = between[1, 0] = between[2, 3] = between[3, 2] = 0.25
+    np.testing.assert_allclose(rest.T @ rest / MANY, np.eye(4) + between, atol=0.03)
+    assert distances.min(1).mean() < 4
+
+
+@pytest.mark.parametrize("source", KINDS)
+def test_sizes_and_truth_of_the_data_set(source):
+    dataset = load(source, nu=0.7, dimensions=6)
+    assert dataset.train.count + dataset.validation.count == 10_000
+    assert dataset.test.count == 5_000
+    assert (dataset.classes, dataset.train.shape) == (2, (6,))
     inputs = dataset.test.inputs.numpy()
-    fields = [getattr(Experiment(), f"mixture_{n}") for n in ("classes", "clusters", "dimensions")]
-    expected = mixtures.conditional(mixtures.corners(*fields), inputs)
+    expected = Mixture(source == "mixture_xor", 0.7, 6).conditional(inputs)
     np.testing.assert_array_equal(dataset.truth, expected)
     assert dataset.input_range is None
 
@@ -101,24 +127,38 @@ def test_the_task_is_the_same_for_every_seed_and_validation_is_not():
     assert not np.array_equal(one.validation.inputs, other.validation.inputs)
 
 
-def test_more_clusters_are_harder():
-    errors = [
-        conditional.bayes_error(load(mixture_clusters=clusters).truth) for clusters in (1, 2, 4, 8)
-    ]
-    assert errors == sorted(errors)
-    assert len(set(errors)) == 4
+def test_only_the_means_depend_on_nu():
+    (near, labels), (far, others) = (Mixture(False, nu, 3).draw(100, "train") for nu in (0.5, 1.0))
+    np.testing.assert_array_equal(labels, others)
+    np.testing.assert_allclose(far - near, 0.5 * np.repeat(labels[:, None], 3, 1), atol=1e-6)
 
 
-@pytest.mark.full
-def test_the_recipe_over_fits_and_its_selected_ticket_is_nearer_to_the_truth(tmp_path):
-    # The recipe's training; two large prunings instead of many small ones, so that it takes seconds.
-    flags = {"dataset": "mixture", "prune_rate": 0.8, "levels": 2, "out": str(tmp_path / "run")}
-    run = run_experiment(resolve(flags), progress=False)
-    dense, selected = run.records[0], run.selected.record
-    assert dense["train_accuracy"] > 0.99, "the noise is memorised"
-    # 200 of 1 000 labels are redrawn, and a quarter of them keeps its value.
-    assert selected["train_accuracy"] < 0.9
-    assert dense["test_kl_true"] >= 2 * selected["test_kl_true"]
-    realised = RunStore(run.directory).experiment()["realised"]
-    error = math.sqrt(200 * 0.25 * 0.75) / 1000
-    assert abs(realised["wrong_labels"]["train"] - 0.15) < 4.5 * error
+@pytest.mark.parametrize("source", KINDS)
+def test_a_larger_nu_is_easier(source):
+    errors = [conditional.bayes_error(load(source, nu=nu).truth) for nu in (0.2, 0.4, 0.6)]
+    assert errors == sorted(errors, reverse=True)
+    assert len(set(errors)) == 3
+
+
+def test_xor_needs_an_even_number_of_dimensions():
+    with pytest.raises(FieldError, match="^dimensions=99: must be even"):
+        load("mixture_xor", dimensions=99)
+    assert load("mixture_linear", dimensions=99).train.shape == (99,)
+
+
+def test_a_dense_network_fits_the_noise(tmp_path):
+    """The labels of p* with noise are what training sees; a small network learns the task in seconds."""
+    run = run_experiment(
+        Experiment(
+            **{"dataset": "mixture_linear", "source": "mixture_linear", "nu": 0.4},
+            **{"label_noise": 0.05, "noise_kind": "uniform", "use_bias": False},
+            **{"model": "lenet_20", "optimizer": "sgd", "lr": 0.1, "batch_size": 512},
+            **{"epochs": 20, "levels": 0, "out": str(tmp_path / "run")},
+        ),
+        progress=False,
+    )
+    record = run.records[0]
+    best = Mixture(False, 0.4, 100).bayes_error  # 0.0228
+    assert best < 1 - record["test_accuracy"] < best + 0.05
+    # Seen through the noise: (1 - r) best + r / 2, on this test sample.
+    assert record["test_bayes_error"] == pytest.approx(0.95 * best + 0.025, abs=0.004)

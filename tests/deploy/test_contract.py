@@ -20,7 +20,7 @@ INPUTS = np.random.default_rng(0).integers(0, 256, size=(9, *SHAPE)).astype("flo
 
 
 # Converting deep networks takes long; `resnet8_4` and the formats' own tests have the same parts.
-DEEP = {"resnet18", "vgg19"}
+DEEP = {"resnet18", "vgg"}
 
 
 @pytest.fixture(

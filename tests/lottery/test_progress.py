@@ -7,12 +7,7 @@ import pytest
 
 from lotcal_tf.compat import keras
 from lotcal_tf.lottery import search
-from lotcal_tf.lottery.progress import (
-    ProgressBar,
-    duration,
-    level_line,
-    table,
-)
+from lotcal_tf.lottery.progress import ProgressBar, level_line, table
 from lotcal_tf.training.time_estimate import TimeEstimate
 
 FIELDS = {"plan": "graph", "levels": 2}
@@ -143,19 +138,6 @@ def test_without_an_estimate_there_is_no_such_line(begin, tmp_path, monkeypatch)
     stream = io.StringIO()
     begin(tmp_path, observers=[ProgressBar(stream)], estimate_time=True, **FIELDS).run()
     assert [line.split()[0] for line in stream.getvalue().splitlines()] == ["level"] * 3
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.2, "0 s"), (41.4, "41 s"), (99.4, "99 s"), (99.6, "2 min"), (720, "12 min"),
-        (99 * 60, "99 min"), (100 * 60, "1 h 40 min"), (116 * 60, "2 h"), (12_000, "3 h 20 min"),
-        (594 * 60, "9 h 50 min"), (596 * 60, "10 h"), (25.4 * 3600, "25 h"), (71 * 3600, "71 h"),
-        (72 * 3600, "3 days"), (24.6 * 86400, "25 days"),
-    ],
-)  # fmt: skip
-def test_a_duration_is_rounded_as_an_estimate(seconds, text):
-    assert duration(seconds) == text
 
 
 RECORD = {

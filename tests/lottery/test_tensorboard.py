@@ -309,7 +309,7 @@ def test_hyperparameters_are_those_that_apply_and_have_a_value():
         "clip_norm",
         "class_weight",
         "momentum",
-        "mixture_classes",
+        "nu",
         "levels",
         "out",
         "threads",

@@ -243,7 +243,7 @@ def test_what_a_strategy_puts_into_a_catalog_model_is_its_own():
 
 
 # The deep networks take long, and are made of the same parts as `resnet8_4`.
-DEEP = {"resnet18", "vgg19"}
+DEEP = {"resnet18", "vgg"}
 FAMILIES = [
     pytest.param(family, marks=[pytest.mark.full] if family in DEEP else [])
     for family in registry.MODELS

@@ -112,3 +112,32 @@ def test_bad_bins(function, bins):
 def test_bad_arguments(function, correct: object, confidence: object, message: str):
     with pytest.raises(ValueError, match=f"^{message}$"):
         function(correct, confidence, 5)
+
+
+def test_the_debiased_squared_gap_by_hand():
+    # Four of 0.8 with three hits, two of 0.6 with none, one alone: it cannot be debiased.
+    statistics = bin_statistics([1, 1, 1, 0, 0, 0, 1], [0.8, 0.8, 0.8, 0.8, 0.55, 0.65, 0.3], 5)
+    first = 0.05**2 - 0.75 * 0.25 / 3
+    second = 0.6**2 - 0.0
+    # 0.55 and 0.6 share a bin, 0.65 is in that of 0.8.
+    assert statistics.counts.tolist() == [0, 1, 1, 5, 0]
+    confidence, share = (4 * 0.8 + 0.65) / 5, 3 / 5
+    gap = (confidence - share) ** 2 - share * (1 - share) / 4
+    assert statistics.debiased_squared_gap == pytest.approx(5 * gap / 7)
+    apart = bin_statistics([1, 1, 1, 0, 0, 0], [0.8] * 4 + [0.6] * 2, 5)
+    assert apart.debiased_squared_gap == pytest.approx((4 * first + 2 * second) / 6)
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1])
+def test_the_debiased_squared_gap_is_unbiased_and_the_plain_one_is_not(gap):
+    """Confidences 0.5, 0.7 and 0.9 of 20 examples each, whose events are rarer by `gap`."""
+    draw = np.random.default_rng(3)
+    confidence = np.repeat([0.5, 0.7, 0.9], 20)
+    plain, debiased = [], []
+    for _ in range(4000):
+        statistics = bin_statistics(draw.random(60) < confidence - gap, confidence, 10)
+        plain.append(np.nansum(statistics.counts * statistics.gap**2) / 60)
+        debiased.append(statistics.debiased_squared_gap)
+    error = np.std(debiased) / np.sqrt(4000)
+    assert np.mean(debiased) == pytest.approx(gap**2, abs=4 * error)
+    assert np.mean(plain) > gap**2 + 20 * error

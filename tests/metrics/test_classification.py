@@ -453,3 +453,11 @@ def test_importing_evaluation_is_light():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_debiased_ece_by_hand():
+    # Four predictions of confidence 0.8, two right: (0.3)^2 - 0.5 * 0.5 / 3, below 0 with three right.
+    logits = np.log([[0.8, 0.2]] * 4)
+    assert metrics.debiased_ece([0, 0, 1, 1], logits) == pytest.approx(np.sqrt(0.09 - 0.25 / 3))
+    assert metrics.debiased_ece([0, 0, 0, 1], logits) == 0
+    assert metrics.ece([0, 0, 0, 1], logits) == pytest.approx(0.05)

@@ -85,3 +85,42 @@ def test_a_shift_from_under_to_over_confidence_is_hardly_ever_taken_for_a_rise()
         labels = (draw.random(360) >= 0.98).astype(int)
         refused += metrics.paired_intervals(labels, sure(0.97), sure(0.99))["ece"].low > 0.005
     assert refused <= 3
+
+
+def test_intervals_of_one_classifier_are_around_its_metrics():
+    found = metrics.metric_intervals(LABELS, LOGITS, bins=7)
+    assert list(found) == ["accuracy", "nll", "brier", "overconfidence", "ece", "debiased_ece"]
+    for name, one in found.items():
+        options = {"bins": 7} if "ece" in name else {}
+        assert one.value == pytest.approx(
+            getattr(metrics, name)(LABELS, LOGITS, **options), abs=1e-12
+        )
+        assert one.low < one.value < one.high
+
+
+def test_means_have_the_interval_of_a_mean():
+    right = (LOGITS.argmax(1) == LABELS).astype(float)
+    one = metrics.metric_intervals(LABELS, LOGITS)["accuracy"]
+    half = 1.959964 * np.sqrt(right.mean() * (1 - right.mean()) / 300)
+    assert (one.value - one.low, one.high - one.value) == pytest.approx((half, half))
+
+
+@pytest.mark.parametrize("name", ["ece", "debiased_ece"])
+def test_calibration_errors_have_a_bootstrap(name):
+    draw = np.random.default_rng(9)
+    values = []
+    for _ in range(1500):
+        chosen = draw.integers(300, size=300)
+        values.append(getattr(metrics, name)(LABELS[chosen], LOGITS[chosen]))
+    one = metrics.metric_intervals(LABELS, LOGITS)[name]
+    # 200 draws: the standard error of a standard deviation is 5 %; three of them.
+    assert one.high - one.value == pytest.approx(1.959964 * np.std(values), rel=0.15)
+
+
+def test_intervals_stay_in_the_range_of_the_metric():
+    labels = np.array([0, 1, 0])
+    perfect = metrics.metric_intervals(labels, 20 * np.eye(2)[labels])
+    assert (perfect["accuracy"].low, perfect["accuracy"].high) == (1, 1)
+    wrong = metrics.metric_intervals(labels, np.log([[0.6, 0.4], [0.6, 0.4], [0.2, 0.8]]))
+    assert all(one.low >= 0 for name, one in wrong.items() if name != "overconfidence")
+    assert wrong["accuracy"].high <= 1

@@ -15,7 +15,7 @@ INPUTS = np.random.default_rng(0).integers(0, 256, size=(4, *SHAPE)).astype("flo
 
 
 # The deep networks take long, and are made of the same parts as `resnet8_4`.
-DEEP = {"resnet18", "vgg19"}
+DEEP = {"resnet18", "vgg"}
 FAMILIES = [
     pytest.param(family, marks=[pytest.mark.full] if family in DEEP else [])
     for family in registry.MODELS

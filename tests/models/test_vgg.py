@@ -1,4 +1,4 @@
-"""VGG-19: parameters by hand, the logits by a reference in NumPy, dropout, what it cannot take."""
+"""VGG-16 and VGG-19: parameters by hand, the logits by a reference in NumPy, dropout, what it cannot take."""
 
 import numpy as np
 import pytest
@@ -10,17 +10,22 @@ from lotcal_tf.models.build import build_model
 from lotcal_tf.models.stateless_dropout import Passes
 from lotcal_tf.pruning import masking
 
-# The published list, as Simonyan & Zisserman's table 1, column E, gives it.
-CHANNELS = [64] * 2 + [128] * 2 + [256] * 4 + [512] * 8
+# The published lists, as Simonyan & Zisserman's table 1, columns D and E, gives them.
+CHANNELS = {
+    "vgg16": [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6,
+    "vgg19": [64] * 2 + [128] * 2 + [256] * 4 + [512] * 8,
+}
 
 
-def test_parameter_counts_by_hand(by_hand):
+@pytest.mark.parametrize(("name", "total"), [("vgg16", 14_724_042), ("vgg19", 20_035_018)])
+def test_parameter_counts_by_hand(by_hand, name, total):
     """A kernel is 9·in·out, BatchNorm trains two weights a channel and keeps two more."""
-    kernels = sum(9 * a * b for a, b in zip([3, *CHANNELS], CHANNELS, strict=False))
-    network = by_hand.build(vgg, "vgg19", (32, 32, 3))
-    trainable = kernels + 2 * sum(CHANNELS) + 512 * 10 + 10
-    assert by_hand.trainable(network) == trainable == 20_035_018
-    assert network.count_params() == trainable + 2 * sum(CHANNELS)
+    channels = CHANNELS[name]
+    kernels = sum(9 * a * b for a, b in zip([3, *channels], channels, strict=False))
+    network = by_hand.build(vgg, name, (32, 32, 3))
+    trainable = kernels + 2 * sum(channels) + 512 * 10 + 10
+    assert by_hand.trainable(network) == trainable == total
+    assert network.count_params() == trainable + 2 * sum(channels)
 
 
 def test_a_width_of_its_own_scales_every_stage(by_hand):
@@ -32,13 +37,20 @@ def test_a_width_of_its_own_scales_every_stage(by_hand):
     assert [w.shape for w in named.weights] == [w.shape for w in plain.weights]
 
 
-@pytest.mark.parametrize("shape", [(16, 16, 1), (35, 33, 3)])
-def test_the_logits_are_those_of_a_vgg(by_hand, shape):
-    network = by_hand.build(vgg, "vgg19_2", shape, classes=4)
+@pytest.mark.parametrize(
+    ("name", "shape", "stages"),
+    [
+        ("vgg19_2", (16, 16, 1), [2, 2, 4, 4, 4]),
+        ("vgg19_2", (35, 33, 3), [2, 2, 4, 4, 4]),
+        ("vgg16_2", (16, 16, 1), [2, 2, 3, 3, 3]),
+    ],
+)
+def test_the_logits_are_those_of_a_vgg(by_hand, name, shape, stages):
+    network = by_hand.build(vgg, name, shape, classes=4)
     weights = by_hand.randomise(network)
     inputs = np.random.default_rng(1).normal(size=(3, *shape))
     x = inputs
-    for stage, convolutions in enumerate([2, 2, 4, 4, 4], 1):
+    for stage, convolutions in enumerate(stages, 1):
         for number in range(1, convolutions + 1):
             x = by_hand.convolve(x, weights[f"stage_{stage}_conv_{number}/kernel"])
             x = by_hand.relu(by_hand.normalise(x, weights, f"stage_{stage}_norm_{number}"))

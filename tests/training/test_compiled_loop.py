@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lotcal_tf.calibration.strategies import CrossEntropy, Mixup
+from lotcal_tf.calibration.strategies import (
+    CrossEntropy,
+    MarginalDistributionAlignment,
+    Mixup,
+)
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.augment import crop_flip, draw
@@ -251,6 +255,121 @@ def test_a_stream_whose_last_block_is_shorter_is_compiled_once(loop, plan, monke
     before = loop.compilations
     assert epoch(loop, make_split("streamed"))[-1].step == 7
     assert loop.compilations == before + 1
+
+
+# The last, smaller batch
+
+
+def normalised_network():
+    """With BatchNorm, which computes with the statistics of the batch."""
+    keras.utils.set_random_seed(1)
+    x = inputs = keras.Input((6,))
+    x = keras.layers.Dense(5, activation="relu", name="hidden")(x)
+    x = keras.layers.BatchNormalization(momentum=0.9, name="norm")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+
+
+def remainder_loop(plan, strategy=CrossEntropy, augmentation=None, **given):
+    made = strategy(masking.wrap(normalised_network()), **given)
+    settings = Experiment(optimizer="sgd", lr=0.05, momentum=0.9)
+    optimizer = make_optimizer(settings, level_rate(settings, 8))
+    optimizer.build(made.network.trainable_variables)
+    made.compile(optimizer=optimizer)
+    return CompiledLoop(made, BATCH, plan, augmentation, drop_remainder=False)
+
+
+def epoch_in_keras(model, optimizer, split, kind):
+    """A plain loop of TensorFlow over all examples, in batches of which the last has two."""
+    blocks = split.shuffled(BATCH, 100, SHUFFLE, drop_remainder=False)
+    inputs, labels = (tf.concat(parts, 0) for parts in zip(*blocks, strict=True))
+    assert len(labels) == COUNT
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    losses = []
+    for start in range(0, COUNT, BATCH):
+        x, y = inputs[start : start + BATCH], labels[start : start + BATCH]
+        with tf.GradientTape() as tape:
+            logits = model(x, training=True)
+            loss = loss_of(y, logits)
+            total = loss
+            if kind is MarginalDistributionAlignment:  # by its definition, over this batch
+                mean = tf.reduce_mean(tf.nn.softmax(logits), 0)
+                total = loss + 0.5 * tf.reduce_sum(tf.math.log(1 / 3 / mean) / 3)
+        gradients = tape.gradient(total, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        losses += [float(total)] * len(y)
+    return np.mean(losses)
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind", "batch_wide", "most"),
+    [
+        ("xla", "resident", True, 100),
+        ("xla", "streamed", False, 3),
+        ("graph", "resident", False, 3),
+        ("graph", "streamed", True, 3),  # The last batch is behind another in its block,
+        ("graph", "streamed", False, 7),  # or alone,
+        ("graph", "streamed", False, 100),  # or behind all others.
+    ],
+)
+def test_the_smaller_batch_is_that_of_a_plain_keras_loop(plan, kind, batch_wide, most, monkeypatch):
+    strategy = MarginalDistributionAlignment if batch_wide else CrossEntropy
+    given = {"calib_weight": 0.5} if batch_wide else {}
+    monkeypatch.setitem(MAX_STEPS_PER_CALL, plan, most)
+    loop, split = remainder_loop(plan, strategy, **given), make_split(kind)
+    model = normalised_network()
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
+    expected = epoch_in_keras(model, optimizer, split, strategy)
+    last = epoch(loop, split)[-1]
+    assert last.step == loop.strategy.optimizer.iterations == 8
+    assert last.means["loss"] == pytest.approx(expected, rel=1e-5)
+    assert_weights(weights(loop.strategy), masking.values(model), 1e-5)
+
+
+@pytest.mark.parametrize("plan", ["graph"])
+def test_the_smaller_batch_is_compiled_once_and_alone_after_a_late_first_step(plan):
+    loop, split = remainder_loop(plan), make_split()
+    for _ in range(3):
+        epoch(loop, split)
+    assert loop.compilations == 2
+    whole, rest = remainder_loop(plan), remainder_loop(plan)
+    *_, last = whole.epoch(split, SHUFFLE, SEED, pause_at=(7,))
+    masking.assign(rest.strategy.network, weights(whole.strategy))
+    (only,) = epoch(rest, split, first=7)
+    assert (only.step, rest.strategy.optimizer.iterations) == (8, 1)
+    *_, whole_batches = CompiledLoop.epoch(reset_to(whole, split), split, SHUFFLE, SEED)
+    assert last.means == pytest.approx(whole_batches.means, rel=1e-6)
+
+
+def reset_to(loop, split):
+    """The loop at its start."""
+    masking.assign(loop.strategy.network, masking.values(masking.wrap(normalised_network())))
+    for variable in loop.strategy.optimizer.variables:
+        variable.assign(tf.zeros_like(variable))
+    return loop
+
+
+@pytest.mark.parametrize("plan", ["graph"])
+def test_strategies_that_draw_and_augmentation_take_the_smaller_batch(plan):
+    loop = remainder_loop(plan, Mixup, mixup_a=0.3)
+    assert epoch(loop, make_split())[-1].step == 8
+    changed = []
+
+    def augment(images, draws):
+        changed.append((images.shape[0], draws.shape[0]))
+        return images
+
+    epoch(remainder_loop(plan, augmentation=augment), make_split())
+    assert sorted(set(changed)) == [(2, 2), (4, 4)]
+
+
+@pytest.mark.parametrize("plan", ["graph"])
+def test_a_loss_of_the_smaller_batch_that_is_not_finite_ends_the_epoch(plan):
+    numbered = make_split(labels=np.arange(COUNT)).shuffled(BATCH, 3, SHUFFLE, drop_remainder=False)
+    *_, (_, places) = numbered
+    inputs = np.ones((COUNT, 6))
+    inputs[places.numpy(), 0] = np.inf
+    last = epoch(remainder_loop(plan), make_split(inputs=inputs))[-1]
+    assert (last.step, last.finite) == (8, False)
 
 
 # Augmentation

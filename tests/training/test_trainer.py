@@ -124,6 +124,46 @@ def test_a_level_is_its_schedule_step_by_step(trainer, level):
     assert [epoch.row for epoch in epochs] == [pytest.approx(row, rel=1e-4) for row in rows]
 
 
+@pytest.mark.parametrize("first", [0, 6, 9])
+def test_the_smaller_batch_is_a_step_of_the_schedule(first):
+    """50 examples are 7 batches of which the last has two; the learning rate drops after 14 steps."""
+    trainer = make_trainer(drop_remainder=False)
+    assert (trainer.steps_per_epoch, trainer.total_steps) == (7, 21)
+    epochs = train(trainer, 0, first_step=first)
+    assert trainer.strategy.optimizer.iterations == 21 - first
+    network, dataset = make_network(), make_dataset()
+    strategy, rate = CrossEntropy(network), level_rate(Experiment(**SCHEDULE), 7)
+    optimizer = make_optimizer(Experiment(**SCHEDULE), rate)
+    optimizer.build(network.trainable_variables)
+    rate.begin(first)
+    strategy.compile(optimizer=optimizer)
+    losses = {}
+    for step in range(first, 21):
+        epoch, place = divmod(step, 7)
+        seed = shuffle_seed(4, 0, epoch)
+        blocks = list(dataset.train.shuffled(BATCH, STEPS, seed, drop_remainder=False))
+        inputs, labels = (tf.concat(parts, 0) for parts in zip(*blocks, strict=True))
+        batch, draws = slice(place * BATCH, (place + 1) * BATCH), named_seed(4, "steps", 0, epoch)
+        with step_seed(tf.constant([draws[0], draws[1] + place])):
+            logs = strategy.train_step((inputs[batch], labels[batch]))
+        losses.setdefault(epoch, []).extend([float(logs["loss"])] * len(labels[batch]))
+    assert_weights(trainer.network, masking.values(network), 1e-6)
+    expected = [np.mean(values) for values in losses.values()]
+    assert [epoch.train_loss for epoch in epochs] == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_a_smaller_batch_nothing_changes():
+    """Of 48 examples every batch is whole: the same weights to the bit."""
+    dataset = make_dataset(ResidentSplit.of(*arrays(48, 0)))
+    found = []
+    for drop in (True, False):
+        trainer = make_trainer(dataset, drop_remainder=drop)
+        found.append((train(trainer, 0), masking.values(trainer.network)))
+    assert found[0][0] == found[1][0]
+    for name, value in found[0][1].items():
+        np.testing.assert_array_equal(value, found[1][1][name])
+
+
 def test_nothing_of_a_level_is_left_over_for_the_next(trainer):
     start = masking.values(trainer.network)
     first, again = [], []

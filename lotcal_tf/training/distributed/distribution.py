@@ -102,13 +102,18 @@ class Distribution:
           network: the network to train.
 
         Raises:
-          FieldError: the batch size is not divisible by the number of devices, the loss of the
-            calibration strategy is not a mean over examples, the plan is `xla`, or layers compute
-            in 16 bits.
+          FieldError: the batch size is not divisible by the number of devices, the smaller batch at the
+            end of an epoch is kept, the loss of the calibration strategy is not a mean over examples,
+            the plan is `xla`, or layers compute in 16 bits.
         """
         if experiment.batch_size % self.replicas:
             problem = f"is shared by {self.replicas} devices: must be a multiple of {self.replicas}"
             raise FieldError("batch_size", experiment.batch_size, problem)
+        if self.replicas > 1 and not experiment.drop_remainder:
+            problem = (
+                f"{self.replicas} devices share whole batches only: train with distribute=none"
+            )
+            raise FieldError("drop_remainder", False, problem)
         if self.replicas > 1 and strategy.batch_wide:
             problem = (
                 f"relates the examples of a batch to each other, and {self.replicas} devices would "

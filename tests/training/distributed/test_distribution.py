@@ -211,6 +211,7 @@ class TwoDevices(Distribution):
             CrossEntropy,
             r"batch_size=7: is shared by 2 devices: must be a multiple of 2",
         ),
+        ({"drop_remainder": False}, CrossEntropy, r"drop_remainder=False: 2 devices .*=none"),
         ({"calib": "mixup"}, Mixup, r"calib=mixup: .* 2 devices .* distribute=none"),
     ],
 )

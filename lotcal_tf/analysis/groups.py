@@ -1,0 +1,255 @@
+"""Groups the runs of a report by setting: what may differ inside a group, and what each line is called.
+
+Runs of a group differ in strategy, criterion, rewinding, control, tickets and seed only; under label
+noise in network and difficulty too. Runs that differ in anything else are in different groups, since
+their metrics cannot be compared. A setting is everything of a group that varies, except for the seed.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
+from lotcal_tf.config.experiment import FIELDS, unmet_condition
+from lotcal_tf.config.fields import as_json
+
+BASELINE = "none"  # the strategy with which the others are compared
+VARIED = ("calib", "criterion", "rewind", "control", "seed")
+OF_NOISE = ("model", DIFFICULTY)
+# Digests that belong to a varied field; those of tickets change with the run that found them.
+_OF_VARIED = ("run", "ticket", "calib_source", "criterion_source")
+# The fields that a title always names; `dataset` is a title that the user may have given.
+_TITLE = ("dataset", "model")
+TICKETS = "tickets"  # the strategy that found the tickets of a transfer
+# A label names one of these where nothing differs.
+_MAIN = (TICKETS, "calib")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """The finished runs of a group that differ in their seed only.
+
+    Attributes:
+      label: what distinguishes it from the other settings of its group.
+      values: the varied fields by name, without those of the strategy's hyperparameters.
+      settings: the hyperparameters.
+      runs: by replicate, i.e. the seed; of a transfer together with the seed of its tickets.
+    """
+
+    label: str
+    values: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    runs: Mapping[Any, RecordedRun]
+
+    @property
+    def strategy(self) -> str:
+        """The strategy; of a transfer the one that found the tickets."""
+        return str(self.values.get(TICKETS, self.values["calib"]))
+
+    @property
+    def trained_by(self) -> set[str]:
+        """How a transfer trains, in words that do not depend on the tickets; else nothing."""
+        if TICKETS not in self.values:
+            return set()
+        calib = str(self.values["calib"])
+        return {calib, *(["the strategy of the tickets"] if calib == self.strategy else [])}
+
+    def is_baseline_of(self, other: "Setting") -> bool:
+        """Whether it differs from another setting in its strategy alone, and has the strategy `none`."""
+        names = [n for n in self.values if n not in ("calib", "calib_source", TICKETS)]
+        alike = all(self.values[name] == other.values.get(name) for name in names)
+        # Those of the strategy are the other's own; the rest is of the criterion, or trains the tickets.
+        alike = alike and all(other.settings.get(n) == v for n, v in self.settings.items())
+        trained = self.trained_by & other.trained_by or not self.trained_by
+        return self.strategy == BASELINE and self is not other and alike and bool(trained)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs whose metrics can be compared.
+
+    Attributes:
+      title: data, network, and the fields in which it differs from other groups.
+      runs: all of them, unfinished ones too.
+      common: the fields that all have, by name.
+      data: a key that groups on the same data share.
+    """
+
+    title: str
+    runs: Sequence[RecordedRun]
+    common: Mapping[str, Any]
+    data: str
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether the training labels are noisy, so that sparse double descent is looked for."""
+        return _has_noise(self.runs[0])
+
+    @property
+    def is_transfer(self) -> bool:
+        """Whether its runs start from tickets."""
+        return self.runs[0].source is not None
+
+    @functools.cached_property
+    def settings(self) -> list[Setting]:
+        """The settings of the finished runs; plain training first."""
+        found: dict[str, list[RecordedRun]] = {}
+        for run in self.runs:
+            if run.is_finished:
+                found.setdefault(json.dumps(_varied(run), sort_keys=True), []).append(run)
+        made = [
+            Setting(
+                label=self.label(runs[0]),
+                values=_values(runs[0]),
+                settings=runs[0].settings,
+                runs=_by_replicate(runs),
+            )
+            for runs in found.values()
+        ]
+        # Stable: settings of one strategy stay in the order of the runs.
+        order = list(dict.fromkeys(setting.strategy for setting in made))
+        order.sort(key=lambda name: name != BASELINE)
+        return sorted(made, key=lambda setting: order.index(setting.strategy))
+
+    def baseline(self, setting: Setting) -> Setting | None:
+        """The setting with the strategy `none` that a setting is compared with."""
+        return next((one for one in self.settings if one.is_baseline_of(setting)), None)
+
+    def label(self, run: RecordedRun) -> str:
+        """What distinguishes a run from the others of its group, seed aside."""
+        values, differing = _values(run), self._differing
+        names = [n for n in values if n in differing] or [n for n in _MAIN if n in values][:1]
+        parts = {name: values[name] for name in names}
+        for title, calib, settings in _settings(run):
+            spread = self._spread[title, calib]
+            parts |= {f"{title}{n}": v for n, v in settings.items() if len(spread[n]) > 1}
+        return ", ".join(f"{name}={_text(value)}" for name, value in parts.items())
+
+    @functools.cached_property
+    def _differing(self) -> set[str]:
+        """The names of the varied fields in which the runs differ."""
+        all_values = [_values(run) for run in self.runs]
+        names = {name for values in all_values for name in values}
+        return {n for n in names if len({repr(values.get(n)) for values in all_values}) > 1}
+
+    @functools.cached_property
+    def _spread(self) -> dict[tuple[str, str], dict[str, set[str]]]:
+        """The values of each hyperparameter among the runs of one strategy."""
+        found: dict[tuple[str, str], dict[str, set[str]]] = {}
+        for run in self.runs:
+            for title, calib, settings in _settings(run):
+                own = found.setdefault((title, calib), {})
+                for name, value in settings.items():
+                    own.setdefault(name, set()).add(repr(value))
+        return found
+
+
+def group(runs: Sequence[RecordedRun]) -> list[Group]:
+    """The groups of runs, large ones first."""
+    found: dict[str, list[RecordedRun]] = {}
+    for run in runs:
+        found.setdefault(json.dumps(_common(run), sort_keys=True, default=str), []).append(run)
+    commons = [_common(own[0]) for own in found.values()]
+    groups = [
+        Group(_title(common, commons), own, common, _data_key(common))
+        for common, own in zip(commons, found.values(), strict=True)
+    ]
+    return sorted(groups, key=lambda one: (-len(one.runs), one.title))
+
+
+def _settings(run: RecordedRun) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """The hyperparameters of a run and of the run that found its tickets: prefix, strategy, values."""
+    own = [("", str(run.field("calib")), run.settings)]
+    source = run.source
+    return own if source is None else [*own, ("tickets' ", source.calib, source.settings)]
+
+
+def _has_noise(run: RecordedRun) -> bool:
+    return bool(run.field("label_noise"))
+
+
+def _by_replicate(runs: Sequence[RecordedRun]) -> dict[Any, RecordedRun]:
+    """Runs by seed; of a transfer by its seed and that of its tickets."""
+    found: dict[Any, RecordedRun] = {}
+    for run in runs:
+        key = run.seed if run.source is None else (run.seed, run.source.replicate)
+        # Tickets whose runs are unknown may have the same key; such runs have no counterpart.
+        found[(key, str(run.directory)) if key in found else key] = run
+    return found
+
+
+def _values(run: RecordedRun) -> dict[str, Any]:
+    """The varied fields of a run that have a meaning, and the source of its tickets."""
+    own: dict[str, Any] = {}
+    if run.source is not None:
+        own[TICKETS] = run.source.calib or "unknown"
+        if "run" not in run.content and (level := run.metric("source_level", 0)) is not None:
+            own["ticket_level"] = int(level)
+    names = [name for name in VARIED if name != "seed"] + (
+        list(OF_NOISE) if _has_noise(run) else []
+    )
+    own |= {name: run.field(name) for name in names if _applies(run, name)}
+    return own | {
+        n: run.content[n] for n in ("calib_source", "criterion_source") if n in run.content
+    }
+
+
+def _varied(run: RecordedRun) -> dict[str, Any]:
+    """All that identifies the setting of a run in its group."""
+    source = None if run.source is None else dict(run.source.settings)
+    return {"values": _values(run), "settings": dict(run.settings), "tickets": source}
+
+
+def _applies(run: RecordedRun, name: str) -> bool:
+    # With a ticket for each level, nothing is pruned.
+    pruned = "run" not in run.content or not FIELDS[name].metadata["of_pruning"]
+    return pruned and unmet_condition(FIELDS[name], run.experiment) is None
+
+
+def _common(run: RecordedRun) -> dict[str, Any]:
+    """The fields and digests in which the runs of a group agree."""
+    varied = {*VARIED, *(OF_NOISE if _has_noise(run) else ())}
+    found = {
+        name: as_json(run.field(name))
+        for name, field in FIELDS.items()
+        if field.metadata["identity"] and name not in varied and _applies(run, name)
+    }
+    later = {n: v for n, v in run.fields.items() if n not in FIELDS and n != "settings"}
+    digests = {f"{n} (digest)": v for n, v in run.content.items() if n not in _OF_VARIED}
+    start = {"start": "tickets"} if run.source is not None else {}
+    return {**found, **later, **digests, **start}
+
+
+def _title(common: Mapping[str, Any], commons: Sequence[Mapping[str, Any]]) -> str:
+    """The data and the network, and what distinguishes a group from the others."""
+    names = dict.fromkeys(name for one in commons for name in one)
+    differing = [
+        name
+        for name in names
+        if name not in _TITLE and len({repr(one.get(name)) for one in commons}) > 1
+    ]
+    if len({one["dataset"] for one in commons}) > 1:
+        differing = [name for name in differing if name != "source"]
+    parts = [str(common[name]) for name in _TITLE if name in common]
+    parts += [f"{name}={_text(common[name])}" for name in differing if name in common]
+    return ", ".join(parts)
+
+
+def _data_key(common: Mapping[str, Any]) -> str:
+    """A text that groups share whose validation data is the same."""
+    data = {
+        name: value
+        for name, value in common.items()
+        if name not in FIELDS or FIELDS[name].metadata["section"] in ("Data", "Label noise")
+    }
+    of_model = ("optimizer", "schedule", "model", "start")
+    data = {name: value for name, value in data.items() if not name.startswith(of_model)}
+    return json.dumps(data, sort_keys=True, default=str)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text, value)) or "default"
+    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

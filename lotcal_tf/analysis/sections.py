@@ -1,0 +1,473 @@
+"""The sections of a report: which tables and figures it has, and what they say."""
+
+import os
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lotcal_tf.analysis import figures, label_noise_section
+from lotcal_tf.analysis.comparison import (
+    METRICS,
+    SCALED,
+    SELECTED,
+    Place,
+    Ranked,
+    Row,
+    curve,
+    places,
+    rank,
+    ranking_places,
+    worse_on_validation,
+)
+from lotcal_tf.analysis.document import Chapter, Picture, Section, Table, Text
+from lotcal_tf.analysis.groups import BASELINE, OF_NOISE, Group, Setting
+from lotcal_tf.analysis.label_noise import Study
+from lotcal_tf.analysis.predictions import Measured, measure, pooled
+from lotcal_tf.analysis.runs import RecordedRun
+from lotcal_tf.analysis.statistics import Summary, paired_difference, summarise
+from lotcal_tf.metrics import Estimate
+
+# Metrics of the tables in their order: those of `metrics.csv`, and those of stored predictions.
+_RAW = {
+    "accuracy": "Accuracy, %",
+    "ece": "ECE",
+    "debiased_ece": "Debiased ECE",
+    "nll": "NLL",
+    "brier": "Brier score",
+}
+_AFTER = {
+    "ece_scaled": "ECE",
+    "debiased_ece_scaled": "Debiased ECE",
+    "nll_scaled": "NLL",
+    "brier_scaled": "Brier score",
+}
+_OF_PREDICTIONS = ("debiased_ece", "debiased_ece_scaled", "brier_scaled")
+_DENSE = Place(1.0)
+_NAME = "setting"
+_TRANSFER = (
+    "These runs start from tickets of other runs. In the name of a setting, tickets is the strategy that found them, "
+    "and calib the one that trains them. A seed of tickets is that of the run that found them."
+)
+Parts = list[Text | Table | Picture]
+
+
+class GroupChapter:
+    """The chapter of one group.
+
+    Args:
+      group: the group.
+      number: of the group, for the names of figures.
+      densities: of the tables; None: the default.
+      link: gives the link to a run directory.
+      problems: gets a line for everything that is left out.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        number: int,
+        densities: Sequence[float] | None,
+        link: Callable[[Path], str],
+        problems: list[str],
+    ) -> None:
+        self.group, self.number, self.link = group, number, link
+        self.places = places(group, densities)
+        found = measure(group, [_DENSE, *self.places], problems)
+        self.measured = {(id(one.run), one.level): one for one in found}
+        self.rows: list[Row] = []
+
+    def chapter(self) -> Chapter:
+        """The chapter. `rows` then holds its numbers."""
+        warnings = worse_on_validation(self.group, self.places)
+        about = [Text([line], warns=True) for line in warnings]
+        if self.group.is_transfer:
+            about.insert(0, Text([_TRANSFER]))
+        sections: list[tuple[str, Parts]] = []
+        if self.group.settings:
+            sections = [
+                ("Metrics against density", self._curves("metrics", METRICS)),
+                ("Reliability", self._reliability()),
+                ("Metrics at chosen densities", self._means(_RAW)),
+                (f"Differences from {BASELINE}", self._differences(_RAW)),
+                ("After temperature scaling", self._after_scaling()),
+                *self._descents(),
+                ("Selected tickets", [self._selected()]),
+                ("Single runs", self._single()),
+            ]
+            self._add_values()
+        else:
+            about.append(Text(["No run is finished, so there is nothing to compare yet."]))
+        sections.append(("Runs", [self._runs()]))
+        whole = [Section(title, parts) for title, parts in sections if parts]
+        return Chapter(self.group.title, about, whole)
+
+    # Figures
+
+    def _curves(self, name: str, columns: Mapping[str, str]) -> Parts:
+        shown = {f"test_{column}": title for column, title in columns.items()}
+        settings = [s for s in self.group.settings if any(curve(s, c) for c in shown)]
+        caption = (
+            "Test split; lines are means over seeds, bands 95 % intervals of the mean (Student's t; none for one "
+            "seed). The axes cut bands that are much wider than the lines are apart."
+        )
+        parts: Parts = []
+        for place, chunk in enumerate(_chunks(settings)):
+            figure = figures.curves(chunk, shown)
+            parts.append(figures.picture(self._figure(name, place), figure, caption))
+        return parts
+
+    def _reliability(self) -> Parts:
+        panels = []
+        for setting in self.group.settings:
+            lines = []
+            for name, place in (("dense", _DENSE), ("selected", SELECTED)):
+                levels = [(run, place.level(run)) for run in setting.runs.values()]
+                keys = [(id(run), level) for run, level in levels if level is not None]
+                bins = [self.measured[key].bins for key in keys if key in self.measured]
+                if bins and len({one.counts.size for one in bins}) == 1:
+                    lines.append((name, pooled(bins)))
+            if lines:
+                panels.append((setting.label, lines))
+        caption = (
+            "Reliability of the dense network and of the selected ticket on the test split, all seeds together, also "
+            "in the ECE: below the diagonal a network is over-confident. Below, the share of examples in each bin."
+        )
+        return [
+            figures.picture(self._figure("reliability", n), figures.reliability(chunk), caption)
+            for n, chunk in enumerate(panels[at : at + 9] for at in range(0, len(panels), 9))
+        ]
+
+    def _figure(self, name: str, place: int) -> str:
+        return f"group_{self.number}_{name}" + (f"_{place + 1}" if place else "")
+
+    # Tables over seeds
+
+    def _means(self, metrics: Mapping[str, str]) -> Parts:
+        parts: Parts = []
+        for metric, title in metrics.items():
+            rows = []
+            for setting in self.group.settings:
+                found = [summarise(self._values(p, setting, metric).values()) for p in self.places]
+                self._add("mean", setting, metric, found)
+                if any(found):
+                    cells = [_mean(metric, one) for one in found]
+                    rows.append([setting.label, str(len(setting.runs)), *cells])
+            if rows:
+                parts.append(Table(title, [[_NAME, "seeds", *self._titles()], *rows]))
+        note = (
+            "Test split, mean ± standard deviation over seeds. Columns are shares of weights kept (the nearest level "
+            "within 10 %), and each run's selected level."
+        )
+        return [Text([note]), *parts] if parts else []
+
+    def _differences(self, metrics: Mapping[str, str]) -> Parts:
+        parts: Parts = []
+        for metric, title in metrics.items():
+            rows = []
+            for setting in self.group.settings:
+                baseline = self.group.baseline(setting)
+                if baseline is None:
+                    continue
+                found = [
+                    paired_difference(*(self._values(p, s, metric) for s in (setting, baseline)))
+                    for p in self.places
+                ]
+                self._add("difference", setting, metric, found)
+                if any(found):
+                    seeds = max(one.n for one in found if one)
+                    cells = [_change(metric, one, seeds) for one in found]
+                    rows.append([setting.label, str(seeds), *cells])
+            if rows:
+                points = title.replace(", %", ", percentage points")
+                words = f"{points}: difference from {BASELINE}"
+                parts.append(Table(words, [[_NAME, "seeds", *self._titles()], *rows]))
+        note = (
+            f"A setting minus the one with the strategy {BASELINE} that is otherwise the same, paired by seed: "
+            "mean and 95 % interval (Student's t). One seed has no interval, so its difference may be chance."
+        )
+        if not parts and metrics is _RAW and len(self.group.settings) > 1:
+            return [Text([f"No setting has a counterpart with the strategy {BASELINE}."])]
+        return [Text([note]), *parts] if parts else []
+
+    def _after_scaling(self) -> Parts:
+        means, changes = self._means(_AFTER), self._differences(_AFTER)
+        if not means:
+            return []
+        note = (
+            "Logits are divided by one temperature per level, fitted on the validation split. This does not change the "
+            "accuracy."
+        )
+        return [Text([note]), *self._curves("scaled", SCALED), *means, *changes]
+
+    def _titles(self) -> list[str]:
+        return [place.title for place in self.places]
+
+    def _values(self, place: Place, setting: Setting, metric: str) -> dict[Any, float]:
+        """A test metric at a place, by replicate."""
+        if metric not in _OF_PREDICTIONS:
+            return place.values(setting, f"test_{metric}")
+        found = {}
+        for replicate, run in setting.runs.items():
+            measured = self._at(run, place)
+            if measured is not None and metric in measured.metrics:
+                found[replicate] = measured.metrics[metric].value
+        return found
+
+    def _at(self, run: RecordedRun, place: Place) -> Measured | None:
+        level = place.level(run)
+        return None if level is None else self.measured.get((id(run), level))
+
+    def _add(
+        self, kind: str, setting: Setting, metric: str, found: Sequence[Summary | None]
+    ) -> None:
+        self.rows += [
+            Row.of(self.group.title, setting.label, kind, f"test_{metric}", title, one)
+            for title, one in zip(self._titles(), found, strict=True)
+            if one is not None
+        ]
+
+    # Tables of runs
+
+    def _selected(self) -> Table:
+        head = [
+            _NAME,
+            "seed",
+            "level",
+            "kept",
+            "weights",
+            "accuracy, %",
+            "ECE",
+            "NLL",
+            "temperature",
+        ]
+        names = ("density", "weights", "test_accuracy", "test_ece", "test_nll", "temperature")
+        forms = (".1%", ",.0f", "%", ".4f", ".4f", ".3f")
+        rows = []
+        for setting in self.group.settings:
+            for run in setting.runs.values():
+                if run.selected is not None:
+                    values = [run.metric(name, run.selected) for name in names]
+                    cells = [_number(v, form) for v, form in zip(values, forms, strict=True)]
+                    rows.append([setting.label, _seed(run), str(run.selected), *cells])
+        note = (
+            "The sparsest level from 1 on whose validation NLL is within one standard error of the lowest. Test "
+            "metrics are not used for the selection."
+        )
+        return Table("", [head, *rows], note=note)
+
+    def _single(self) -> Parts:
+        parts: Parts = []
+        for title, metrics in (("", _RAW), ("After temperature scaling", _AFTER)):
+            rows = []
+            for setting in self.group.settings:
+                for run in setting.runs.values():
+                    own = {m.level: m for p in self.places if (m := self._at(run, p)) is not None}
+                    for level, measured in sorted(own.items()):
+                        cells = [_estimate(n, measured.metrics.get(n)) for n in metrics]
+                        kept = _number(run.metric("density", level), ".1%")
+                        mark = " (selected)" if level == run.selected else ""
+                        rows.append([setting.label, _seed(run), f"{kept}{mark}", *cells])
+            if rows:
+                head = [_NAME, "seed", "kept", *metrics.values()]
+                parts.append(Table(title, [head, *rows], words=("kept",)))
+        note = (
+            "Test split, with 95 % bootstrap intervals from the stored predictions: what another test set of the "
+            "same size could give for this network. They do not cover the spread over seeds. The debiased ECE "
+            "(Kumar, Liang & Ma 2019) is the root of the mean squared gap of the bins, without the part that is "
+            "due to chance; it is 0 for a calibrated network, where the ECE is above 0."
+        )
+        return [Text([note]), *parts] if parts else []
+
+    def _runs(self) -> Table:
+        rows, links = [], []
+        for run in self.group.runs:
+            seconds = run.columns.get("seconds")
+            time = "–" if seconds is None or not seconds.size else _time(float(seconds.sum()))
+            levels = f"{len(run.weights)} of {run.planned}"
+            if run.is_finished:
+                levels = str(len(run.weights))
+            cells = [self.group.label(run), _seed(run), levels, time, _status(run)]
+            rows.append(cells)
+            links.append(self.link(run.directory))
+        note = (
+            "Levels include level 0; time is that of training. Each row links to the run directory."
+        )
+        head = ["run", "seed", "levels", "time", "status"]
+        return Table("", [head, *rows], ("status",), links, note)
+
+    # Label noise
+
+    def _descents(self) -> list[tuple[str, Parts]]:
+        if not self.group.has_noise:
+            return []
+        found: dict[str, list[RecordedRun]] = {}
+        for setting in self.group.settings:
+            found.setdefault(_without_noise(setting), []).extend(setting.runs.values())
+        sections = []
+        for place, (words, runs) in enumerate(found.items()):
+            order = sorted(runs, key=lambda c: (c.difficulty or 0.0, c.start, c.model, c.seed))
+            study = Study(order)
+            prefix = self._figure("", place).rstrip("_") + "_"
+            parts: Parts = [*label_noise_section.section(study, prefix)]
+            title = "Descent and best tickets" + (f", {words}" if len(found) > 1 else "")
+            sections.append((title, parts))
+            self.rows += label_noise_section.rows(study, self.group.title, words)
+        return sections
+
+    def _add_values(self) -> None:
+        """Adds the values of all runs and levels, and those of stored predictions with their intervals."""
+        title = self.group.title
+        names = [f"{split}_{n}" for split in ("val", "test") for n in (*METRICS, *SCALED)]
+        for setting in self.group.settings:
+            for run in setting.runs.values():
+                for level, density in enumerate(run.columns["density"]):
+                    known: dict[str, Any] = {"seed": _seed(run), "level": level, "density": density}
+                    for name in names:
+                        if (value := run.metric(name, level)) is not None:
+                            self.rows.append(Row(title, setting.label, "run", name, value, **known))
+                    measured = self.measured.get((id(run), level))
+                    for name, one in (measured.metrics if measured else {}).items():
+                        self.rows.append(
+                            Row(title, setting.label, "interval", f"test_{name}", one.value,
+                                low=one.low, high=one.high, **known)
+                        )  # fmt: skip
+
+
+def ranking(
+    groups: Sequence[Group], metric: str, densities: Sequence[float] | None
+) -> tuple[Chapter, list[Row]]:
+    """The chapter that ranks settings on validation data, a table for all groups on the same data."""
+    by_data: dict[str, list[Group]] = {}
+    for group in groups:
+        by_data.setdefault(group.data, []).append(group)
+    sections, rows = [], []
+    for own in by_data.values():
+        ranked = rank(own, metric, densities)
+        if not ranked:
+            continue
+        titles = sorted({p.title for g in own for p in ranking_places(g, densities)}, key=_share)
+        title = (
+            own[0].title if len(own) == 1 else f"{own[0].title}, and {len(own) - 1} other groups"
+        )
+        sections.append(Section(title, [_ranking(ranked, metric, titles, len(own) > 1)]))
+        rows += [
+            Row.of(r.group.title, r.setting.label, "rank", metric, "+".join(titles), r.value)
+            for r in ranked
+        ]
+    missing = (
+        [] if sections else [Text([f"No finished run has the column {metric} at these densities."])]
+    )
+    return Chapter(f"Ranking by {metric}", missing, sections), rows
+
+
+def _ranking(ranked: Sequence[Ranked], metric: str, titles: Sequence[str], several: bool) -> Table:
+    head = [_NAME, "seeds", metric, "validation accuracy, %", ""]
+    rows = []
+    for one in ranked:
+        name = f"{one.setting.label} ({one.group.title})" if several else one.setting.label
+        value = _with_interval(metric, one.value)
+        rows.append([name, str(one.value.n), value, _mean("accuracy", one.accuracy), one.verdict])
+    note = (
+        f"Validation data only: mean over the densities {', '.join(titles)} and over seeds, with the 95 % interval "
+        "of the mean over seeds. best: the best setting of its strategy, among those whose accuracy is at most "
+        f"0.2 points below that of {BASELINE}."
+    )
+    return Table("", [head, *rows], words=("",), note=note)
+
+
+def relative_link(out: Path) -> Callable[[Path], str]:
+    """Links from the page to directories, relative to it, so that both can be moved together."""
+
+    def link(directory: Path) -> str:
+        return urllib.parse.quote(os.path.relpath(directory, out.parent)) + "/"
+
+    return link
+
+
+def _chunks(settings: Sequence[Setting]) -> list[list[Setting]]:
+    """Settings for one figure each; the first setting is in all of them, for comparison."""
+    first, others, size = [*settings[:1]], settings[1:], figures.MOST - 1
+    parts = [list(others[at : at + size]) for at in range(0, len(others), size)]
+    return [first + part for part in parts or ([[]] if first else [])]
+
+
+def _without_noise(setting: Setting) -> str:
+    """What a setting is, network and difficulty aside."""
+    values = {n: v for n, v in setting.values.items() if n not in OF_NOISE} | dict(setting.settings)
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value not in (None, ()))
+
+
+def _share(title: str) -> float:
+    return -float(title.rstrip(" %"))
+
+
+def _seed(run: RecordedRun) -> str:
+    source = "" if run.source is None else f" (tickets: {run.source.replicate})"
+    return f"{run.seed}{source}"
+
+
+def _status(run: RecordedRun) -> str:
+    if run.failed:
+        return f"failed: {run.failed}"
+    return "finished" if run.is_finished else "unfinished, not in the means"
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return (
+        f"{hours} h {minutes:02d} min"
+        if hours
+        else f"{minutes} min {rest:02d} s"
+        if minutes
+        else f"{rest} s"
+    )
+
+
+def _factor(metric: str) -> tuple[float, int]:
+    """The factor of a metric in tables, and its decimals."""
+    return (100.0, 2) if "accuracy" in metric else (1.0, 4)
+
+
+def _number(value: float | None, form: str) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.2f}" if form == "%" else format(value, form).replace("%", " %")
+
+
+def _mean(metric: str, found: Summary | None) -> str:
+    if found is None:
+        return "–"
+    factor, digits = _factor(metric)
+    deviation = "" if found.sd is None else f" ± {factor * found.sd:.{digits}f}"
+    return f"{factor * found.mean:.{digits}f}{deviation}"
+
+
+def _with_interval(metric: str, found: Summary) -> str:
+    factor, digits = _factor(metric)
+    text = f"{factor * found.mean:.{digits}f}"
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} [{factor * found.low:.{digits}f}, {factor * found.high:.{digits}f}]"
+
+
+def _change(metric: str, found: Summary | None, seeds: int) -> str:
+    """A difference with its interval; the number of seeds where it is not that of the row."""
+    if found is None:
+        return "–"
+    factor, digits = _factor(metric)
+    values = [v for v in (found.mean, found.low, found.high) if v is not None]
+    mean, *ends = (f"{factor * v:+.{digits}f}".replace("-", "−") for v in values)
+    fewer = "" if found.n == seeds else f"; n = {found.n}"
+    return f"{mean} [{', '.join(ends)}{fewer}]" if ends else mean
+
+
+def _estimate(metric: str, found: Estimate | None) -> str:
+    if found is None:
+        return "–"
+    factor, digits = _factor(metric)
+    value, low, high = (f"{factor * v:.{digits}f}" for v in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"

@@ -1,0 +1,109 @@
+"""Runs a sweep: one pruning run for each combination of the values of some fields.
+
+A comma list (--calib=none,vwcc) or a range (--seed=0..4) makes a field an axis; --grid=FILE.toml describes
+larger designs. Every run has its own directory in --out, named after its axes. The same command skips
+finished runs and resumes the others; several sweeps may share a directory. All flags of train can be used.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lotcal_tf.config import custom, flags
+from lotcal_tf.config.fields import whole_number
+from lotcal_tf.config.recipes import recipe_names
+from lotcal_tf.errors import FieldError, RunsFailed, UsageError
+from lotcal_tf.files import creation_problem
+from lotcal_tf.sweeps.grid import Grid, flag_values, read_grid
+from lotcal_tf.sweeps.jobs import LOGS, Job, jobs_of
+from lotcal_tf.sweeps.perform import DONE
+from lotcal_tf.sweeps.ray_cluster import ray_address
+from lotcal_tf.sweeps.runner import predict_jobs, run_jobs
+from lotcal_tf.tables import duration
+
+
+def _share(value: str) -> str | None:
+    """A check of a text: a number from 0 to 64."""
+    number = re.fullmatch(r"\d{1,2}(\.\d{1,6})?|\.\d{1,6}", value, re.ASCII)
+    return None if number and float(value) <= 64 else "must be a number from 0 to 64, e.g. 0.25"
+
+
+FLAGS = (
+    flags.Flag("grid", "a grid file (TOML): axes, combinations to leave out, dependent fields"),
+    flags.Flag(
+        "workers",
+        "runs at the same time, each in its own process; default: one per CPU, or one if there is a GPU",
+        check=whole_number(1, 1024),
+    ),
+    flags.Flag(
+        "ray",
+        "run on a Ray cluster: its address, or auto for the one of this machine",
+        check=ray_address,
+    ),
+    flags.Flag("gpus", "share of a GPU for each run, on a Ray cluster", default="0", check=_share),
+    flags.Flag(
+        "dry_run", "print the train commands and the predicted time, and train nothing", switch=True
+    ),
+    flags.CUSTOM_OBJECTS,
+)
+COMMAND = flags.Command("sweep", f"{__doc__ or ''}\nRecipes: {', '.join(recipe_names())}.", FLAGS)
+
+
+def main(request: flags.Request) -> None:
+    """Runs all runs of the sweep that are not finished.
+
+    Raises:
+      LotcalError: with a message of one line; a run failed.
+    """
+    own, given = request.own, dict(request.given)
+    if not given.get("out"):
+        raise UsageError("--out is missing: name the directory of the sweep")
+    out = Path(given.pop("out"))
+    if problem := creation_problem(out):
+        raise FieldError("out", out, problem)
+    custom.check_custom_objects(own["custom_objects"])
+    grid = Grid() if own["grid"] is None else read_grid(Path(own["grid"]))
+    jobs = jobs_of(grid.with_values({}, flag_values(given)), out, request.config)
+    workers = None if own["workers"] is None else int(own["workers"])
+    if own["dry_run"]:
+        _predict(jobs, workers)
+        return
+    results = run_jobs(
+        jobs,
+        out,
+        workers=workers,
+        ray=own["ray"],
+        gpus=float(own["gpus"]),
+        custom_objects=own["custom_objects"],
+    )
+    failed = [result for result in results if result.how != DONE]
+    if failed:
+        raise RunsFailed(
+            f"{len(failed)} of {len(results)} runs failed, first {failed[0].name}: {failed[0].line}; "
+            f"what it printed is in {out / LOGS}; the same command tries them again"
+        )
+    print(f"{out}: {len(results)} of {len(results)} runs are finished")
+    print(f"report: python -m lotcal_tf.report {out} -o report.html")
+    print(f"TensorBoard: tensorboard --logdir {out}")
+
+
+def _predict(jobs: Sequence[Job], workers: int | None) -> None:
+    """Prints the commands of the unfinished runs, and on standard error the predicted time."""
+    left = [job for job in jobs if not job.is_finished]
+    for job in left:
+        print(job.command, flush=True)
+    if not left:
+        print(f"all {len(jobs)} runs are finished", file=sys.stderr)
+        return
+    seconds = predict_jobs(left, workers)
+    print(f"{len(left)} of {len(jobs)} runs left: about {duration(seconds)}", file=sys.stderr)
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Runs the command and exits with its exit code."""
+    flags.run(COMMAND, main, argv, interrupted="the same command goes on from there")
+
+
+if __name__ == "__main__":
+    run()

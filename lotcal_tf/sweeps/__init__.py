@@ -1,0 +1,1 @@
+"""Sweeps: many pruning runs from one description, on this machine or on a cluster."""

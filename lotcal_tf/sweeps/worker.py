@@ -1,0 +1,62 @@
+"""A worker process: does the jobs that come through a pipe, one after another, until it is closed.
+
+    python -m lotcal_tf.sweeps.worker DESCRIPTOR DIRECTORY
+
+It keeps TensorFlow loaded, data in memory and compiled programs, so that a further run of the same kind
+begins at once.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import cloudpickle
+
+
+def serve(pipe: Connection, logs: Path) -> None:
+    """Does jobs.
+
+    Args:
+      pipe: gives first the pickled function that does a job, then jobs, then None; takes their results.
+      logs: the directory for what jobs print, each in NAME.log.
+    """
+    # Ctrl-C reaches all processes of a terminal; the sweep alone decides, and sends SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):  # The sweep has ended.
+        work = cloudpickle.loads(pipe.recv_bytes())
+        while (job := pipe.recv()) is not None:
+            with output_in(logs / f"{job.name}.log"):
+                result = work(job)
+            pipe.send(result)
+
+
+def _end_with(parent: int) -> None:
+    """Stops this process, after a checkpoint, when the process of the sweep ends."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def output_in(path: Path) -> Iterator[None]:
+    """Appends everything that this process prints to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])), Path(sys.argv[2]))

@@ -1,0 +1,144 @@
+"""Means, intervals, paired differences and the ranking against hand calculation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lotcal_tf.analysis.comparison import (
+    SELECTED,
+    Place,
+    curve,
+    places,
+    rank,
+    worse_on_validation,
+)
+from lotcal_tf.analysis.groups import group
+from lotcal_tf.analysis.runs import RecordedRun
+
+DENSITIES = [1.0, 0.5, 0.22, 0.1]
+# Student's t with 1 and 2 degrees of freedom, 97.5 %.
+T_1, T_2 = 12.706204736, 4.302652730
+
+
+def run(seed=0, calib="none", densities=DENSITIES, settings=None, **columns):
+    """A finished run of four levels; its columns are 0.5 where none are given."""
+    names = ("train_accuracy", "val_accuracy", "test_accuracy", "val_nll", "val_nll_se")
+    found = {name: [0.5] * len(densities) for name in (*names, "val_ece", "test_nll", "test_ece")}
+    found |= {"level": range(len(densities)), "weights": [1000 * d for d in densities]}
+    found |= {"density": densities} | columns
+    fields = {"dataset": "tiny", "source": "tiny", "seed": seed, "calib": calib}
+    fields |= {"levels": len(densities) - 1, "settings": settings or {}}
+    arrays = {name: np.array(list(values), float) for name, values in found.items()}
+    return RecordedRun(Path(f"{calib}-{seed}"), fields, {}, {}, 100, arrays)
+
+
+def only(*runs):
+    (one,) = group(runs)
+    return one
+
+
+def test_the_nearest_level_within_a_tenth_stands_for_a_density():
+    one = run(val_nll=[0.1, 0.4, 0.3, 0.5], val_nll_se=[0.01] * 4)
+    assert [Place(d).level(one) for d in (1.0, 0.21, 0.2, 0.135, 0.11, 0.46)] == [
+        *(0, 2, 2, None, 3, 1)
+    ]
+    assert SELECTED.level(one) == 2
+    found = places(only(one), None)
+    assert [place.title for place in found] == ["100 %", "21 %", "selected"]
+    assert [place.title for place in places(only(one), [0.5, 0.3])] == ["50 %", "selected"]
+    assert Place(0.036).title == "3.6 %"
+
+
+def test_curves_are_means_with_t_intervals():
+    nll = [[0.5, 0.3, 0.2, 0.1], [0.7, 0.3, 0.4, 0.3], [0.9, 0.3, 0.6, 0.8]]
+    others = [DENSITIES, DENSITIES, [1.0, 0.5, 0.22, 0.4]]
+    one = only(
+        *(run(n, test_nll=v, densities=d) for n, (v, d) in enumerate(zip(nll, others, strict=True)))
+    )
+    (setting,) = one.settings
+    found = curve(setting, "test_nll")
+    assert found.mean == pytest.approx([0.7, 0.3, 0.4, 0.4])
+    half = T_2 * 0.2 / np.sqrt(3)  # standard deviation 0.2
+    assert (found.low[0], found.high[0]) == pytest.approx((0.7 - half, 0.7 + half))
+    assert (found.low[1], found.high[1]) == pytest.approx((0.3, 0.3))
+    assert found.density == pytest.approx([1, 0.5, 0.22, (0.1 * 0.1 * 0.4) ** (1 / 3)])
+    alone = curve(only(run()).settings[0], "test_nll")
+    assert np.isnan(alone.low).all() and alone.mean == pytest.approx([0.5] * 4)
+    assert curve(setting, "test_of_later") is None
+
+
+def test_a_column_that_an_older_run_lacks_is_averaged_over_the_others():
+    one = only(run(0, test_brier=[0.4] * 4), run(1))
+    found = curve(one.settings[0], "test_brier")
+    assert found.mean == pytest.approx([0.4] * 4) and np.isnan(found.low).all()
+
+
+def warned(*runs):
+    one = only(*runs)
+    return worse_on_validation(one, places(one, [1.0, 0.5]))
+
+
+def test_a_strategy_that_is_worse_on_validation_data_is_named_with_intervals():
+    """ECE: differences 0.10 and 0.12 (means over two densities); NLL: 0.2 and 0.2."""
+    plain = [run(seed, val_ece=[0.1] * 4, val_nll=[1.0] * 4) for seed in (0, 1)]
+    vwcc = [
+        run(0, "vwcc", val_ece=[0.1, 0.3, 0, 0], val_nll=[1.1, 1.3, 0, 0]),
+        run(1, "vwcc", val_ece=[0.2, 0.24, 0, 0], val_nll=[1.2, 1.2, 0, 0]),
+    ]
+    (line,) = warned(*plain, *vwcc)
+    half = T_1 * np.std([0.1, 0.12], ddof=1) / np.sqrt(2)
+    assert f"0.1100 [−{half - 0.11:.4f}, {0.11 + half:.4f}] and 0.2000 [0.2000, 0.2000]" in line
+    assert line.startswith("calib=vwcc has a higher validation ECE and NLL than calib=none")
+    assert "2 densities and 2 seeds" in line and "includes 0" in line
+    (line,) = warned(plain[0], vwcc[0])
+    assert (
+        "by 0.1000 and 0.2000, mean over 2 densities and 1 seed. One seed has no interval" in line
+    )
+
+
+def test_a_strategy_with_one_lower_metric_is_not_named():
+    plain = run(0, val_ece=[0.1] * 4, val_nll=[1.0] * 4)
+    better = run(0, "vwcc", val_ece=[0.2] * 4, val_nll=[0.9] * 4)
+    assert warned(plain, better) == []
+    assert warned(better) == []
+
+
+def test_a_strategy_that_is_worse_beyond_chance_is_named_so():
+    runs = [run(seed, val_ece=[0.1] * 4, val_nll=[1.0] * 4) for seed in range(3)]
+    runs += [run(s, "nba", val_ece=[0.2] * 4, val_nll=[1.2] * 4) for s in range(3)]
+    (line,) = warned(*runs)
+    assert line.endswith("It makes calibration worse here.")
+
+
+def test_settings_are_ranked_by_validation_data_at_the_pruned_densities():
+    def tried(calib, nll, accuracy, seed=0, **settings):
+        # The dense level and the one of 10 % are not among the densities.
+        return run(seed, calib, val_nll=[9.0, nll, nll + 0.2, 9.0],
+                   val_accuracy=[0.1, accuracy, accuracy, 0.1], settings=settings)  # fmt: skip
+
+    one = only(
+        tried("none", 0.30, 0.950, seed=0),
+        tried("none", 0.40, 0.950, seed=1),
+        tried("vwcc", 0.20, 0.947, dropout_rate=0.3),  # too inaccurate by 0.1 points
+        tried("vwcc", 0.25, 0.948, dropout_rate=0.1),  # just accurate enough
+        tried("vwcc", 0.26, 0.960, dropout_rate=0.2),
+        tried("mixup", 0.60, 0.950),
+    )
+    found = rank([one], "val_nll", [1.0, 0.5, 0.22])
+    assert [(r.setting.label, round(r.value.mean, 6), r.verdict) for r in found] == [
+        ("calib=vwcc, dropout_rate=0.3", 0.30, "accuracy too low"),
+        ("calib=vwcc, dropout_rate=0.1", 0.35, "best"),
+        ("calib=vwcc, dropout_rate=0.2", 0.36, ""),
+        ("calib=none", 0.45, "best"),
+        ("calib=mixup", 0.70, "best"),
+    ]
+    plain = found[3]
+    half = T_1 * np.std([0.4, 0.5], ddof=1) / np.sqrt(2)
+    assert (plain.value.n, plain.value.low) == (2, pytest.approx(0.45 - half))
+    assert found[0].value.low is None
+    by_accuracy = rank([one], "val_accuracy", [0.5, 0.22])
+    assert by_accuracy[0].setting.label == "calib=vwcc, dropout_rate=0.2"
+    # Only the dense level: it counts if there is no other.
+    assert rank([one], "val_nll", [1.0])[0].value.mean == 9.0
+    assert rank([one], "val_aurc", None) == []

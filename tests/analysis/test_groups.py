@@ -1,0 +1,169 @@
+"""Which runs are compared, what the lines are called, and what each is compared with."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lotcal_tf.analysis.groups import group
+from lotcal_tf.analysis.runs import RecordedRun, Source
+
+
+def recorded(number=0, source=None, content=None, levels=2, failed="", **fields):
+    """A run of two levels with some fields."""
+    names = ("level", "weights", "density", "train_accuracy", "val_accuracy", "test_accuracy")
+    columns = {name: np.linspace(0.0 if name == "level" else 1.0, 0.5, levels) for name in names}
+    columns["level"] = np.arange(levels)
+    whole = {"dataset": "tiny", "source": "tiny", "model": "lenet_5", "seed": 0, "levels": 1}
+    return RecordedRun(
+        Path(f"run_{number}"), whole | fields, content or {}, {}, 100, columns, failed, source
+    )
+
+
+def labels(runs):
+    return [[setting.label for setting in one.settings] for one in group(runs)]
+
+
+def test_settings_are_called_after_what_differs_in_their_group():
+    vwcc = {"calib": "vwcc", "settings": {"dropout_rate": 0.1, "passes": 5}}
+    other = {"calib": "vwcc", "settings": {"dropout_rate": 0.2, "passes": 5}}
+    plain = [recorded(seed=seed) for seed in (0, 1)]
+    assert labels(plain) == [["calib=none"]]
+    assert labels([recorded(**vwcc), *plain]) == [["calib=none", "calib=vwcc"]]
+    assert labels([recorded(**vwcc), recorded(**other), plain[0]]) == [
+        ["calib=none", "calib=vwcc, dropout_rate=0.1", "calib=vwcc, dropout_rate=0.2"]
+    ]
+    assert labels([plain[0], recorded(rewind="step:5")]) == [["rewind=init", "rewind=step:5"]]
+    assert labels([plain[0], recorded(rewind="none", **vwcc)]) == [
+        ["calib=none, rewind=init", "calib=vwcc, rewind=none"]
+    ]
+
+
+def test_a_setting_has_its_finished_runs_by_seed():
+    runs = [recorded(0, seed=4), recorded(1, seed=2), recorded(2, seed=3, levels=1)]
+    runs.append(recorded(3, seed=5, failed="out of memory"))
+    (one,) = group(runs)
+    (setting,) = one.settings
+    assert {seed: run.directory.name for seed, run in setting.runs.items()} == {
+        4: "run_0",
+        2: "run_1",
+    }
+    assert len(one.runs) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "title"),
+    [
+        ({"dataset": "other"}, "other, lenet_5"),
+        ({"model": "lenet_9"}, "tiny, lenet_9"),
+        ({"epochs": 3, "lr": 0.5}, "tiny, lenet_5, lr=0.5, epochs=3"),
+        ({"half": "a"}, "tiny, lenet_5, half=a"),
+        ({"label_noise": 0.2}, "tiny, label_noise=0.2, noise_kind=symmetric"),
+        ({"of_a_later_version": 1}, "tiny, lenet_5, of_a_later_version=1"),
+        ({"content": {"data": "ab12"}}, "tiny, lenet_5, data (digest)=ab12"),
+        ({"source": Source("vwcc", {}, 0), "ticket": "x"}, "tiny, lenet_5, start=tickets"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_in_groups_that_are_named(fields, title):
+    first, second = group([recorded(), recorded(1), recorded(seed=1, **fields)])
+    assert second.title == title
+    assert first.title.startswith("tiny, lenet_5") and len(first.runs) == 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 1},
+        {"levels": 0},
+        {"data_dir": "/there", "out": "elsewhere", "plan": "xla", "threads": 1},
+        {"noise_kind": "uniform"},  # without label noise it means nothing
+        {"content": {"calib_source": "ab12"}},
+    ],
+)
+def test_runs_that_differ_in_nothing_else_are_compared(fields):
+    assert len(group([recorded(), recorded(**fields)])) == 1
+
+
+def test_under_label_noise_network_and_difficulty_vary():
+    runs = [recorded(model=name, label_noise=0.2) for name in ("lenet_5", "lenet_9")]
+    (one,) = group(runs)
+    assert one.has_noise and one.title == "tiny"
+    assert [setting.label for setting in one.settings] == ["model=lenet_5", "model=lenet_9"]
+
+
+def test_the_baseline_is_none_with_the_same_other_fields():
+    (one,) = group(
+        [
+            recorded(),
+            recorded(calib="vwcc", settings={"dropout_rate": 0.1}),
+            recorded(calib="vwcc", criterion="random"),
+            recorded(rewind="none"),
+            recorded(calib="mixup", rewind="none"),
+        ]
+    )
+    found = {s.label: one.baseline(s) for s in one.settings}
+    assert {name: base and base.label for name, base in found.items()} == {
+        "calib=none, criterion=magnitude, rewind=init": None,
+        "calib=none, criterion=magnitude, rewind=none": None,
+        "calib=vwcc, criterion=magnitude, rewind=init": "calib=none, criterion=magnitude, rewind=init",
+        "calib=vwcc, criterion=random, rewind=init": None,
+        "calib=mixup, criterion=magnitude, rewind=none": "calib=none, criterion=magnitude, rewind=none",
+    }
+
+
+def test_transfers_are_compared_by_the_strategy_that_found_the_tickets():
+    def moved(calib, by, seed=0, control="none"):
+        content = {"run": f"tiny-lenet-{by}-{seed}"}
+        fields = {"calib": calib, "control": control, "ticket": "x"}
+        return recorded(source=Source(by, {}, seed), content=content, **fields)
+
+    (one,) = group([moved("none", by, seed) for by in ("none", "vwcc") for seed in (0, 1)])
+    plain, vwcc = one.settings
+    assert (plain.label, vwcc.label) == ("tickets=none", "tickets=vwcc")
+    assert list(vwcc.runs) == [(0, 0), (0, 1)]
+    assert one.is_transfer and one.baseline(vwcc) is plain
+    # Each trained by the strategy that found it; a control has a control as its baseline.
+    (same,) = group(
+        [moved("none", "none"), moved("vwcc", "vwcc"), moved("none", "none", control="random_mask")]
+    )
+    plain, control, vwcc = same.settings
+    assert vwcc.label == "tickets=vwcc, calib=vwcc, control=none"
+    assert same.baseline(vwcc) is plain and same.baseline(control) is None
+    (mixed,) = group([moved("mixup", "none"), moved("vwcc", "vwcc")])
+    assert mixed.baseline(mixed.settings[1]) is None
+
+
+def test_single_tickets_are_compared_by_their_level():
+    def moved(number, source_level):
+        run = recorded(number, source=Source("none", {}, 0), ticket="x")
+        columns = run.columns | {"source_level": np.array([source_level, np.nan])}
+        return dataclasses.replace(run, columns=columns)
+
+    assert labels([moved(0, 3.0), moved(1, 5.0)]) == [["ticket_level=3", "ticket_level=5"]]
+    (one,) = group([moved(0, 3.0), moved(1, 3.0)])
+    assert len(one.settings[0].runs) == 2, "no run is lost"
+
+
+def test_the_baseline_has_the_same_hyperparameters_of_the_criterion():
+    custom = {"criterion": "module:Own"}
+    (one,) = group(
+        [
+            recorded(settings={"power": 1}, **custom),
+            recorded(settings={"power": 2}, **custom),
+            recorded(calib="vwcc", settings={"power": 2, "dropout_rate": 0.1}, **custom),
+        ]
+    )
+    found = {s.label: one.baseline(s) for s in one.settings}
+    assert found["calib=vwcc"].settings == {"power": 2}
+    assert found["calib=none, power=1"] is found["calib=none, power=2"] is None
+
+
+def test_hyperparameters_of_the_run_that_found_the_tickets_are_in_the_name():
+    runs = [
+        recorded(source=Source("vwcc", {"dropout_rate": rate}, 0), ticket="x")
+        for rate in (0.1, 0.2)
+    ]
+    assert labels(runs) == [
+        ["tickets=vwcc, tickets' dropout_rate=0.1", "tickets=vwcc, tickets' dropout_rate=0.2"]
+    ]

@@ -1,0 +1,93 @@
+"""That every figure is drawn, for every kind of runs, and alike each time."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from lotcal_tf.analysis import label_noise_figures as figures
+from lotcal_tf.analysis.figures import picture
+from lotcal_tf.analysis.label_noise import Study
+from lotcal_tf.analysis.runs import DIFFICULTY, read_runs
+
+
+def runs_of(directories):
+    found, problems = read_runs(directories)
+    assert not problems
+    return found
+
+
+def shape(figure):
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=50)
+    pixels = imread(io.BytesIO(png.getvalue()), format="png")
+    assert pixels[..., :3].std() > 0.02, "nothing is drawn"
+    return pixels.shape[:2]
+
+
+def test_figures_of_one_task(written_run):
+    study = Study(
+        runs_of(
+            [
+                written_run("a"),
+                written_run("b", start=90_000),
+                written_run("c", levels=18, fields={"seed": 1}),
+            ]
+        )
+    )
+    drawn = figures.draw(study)
+    assert list(drawn) == ["descent", "best_size", "truth"]
+    for figure in drawn.values():
+        shape(figure)
+    first, again = (picture("x", figures.descent(study), "").svg for _ in range(2))
+    assert first == again and b"<dc:date>" not in first
+
+
+def test_each_difficulty_has_a_row_of_panels(written_run):
+    runs = [
+        written_run(f"d{d}", fields={"source": "mixture_linear", DIFFICULTY: d}, levels=20)
+        for d in (1, 2, 3)
+    ]
+    one, three = Study(runs_of(runs[:1])), Study(runs_of(runs))
+    assert shape(figures.descent(three))[0] > 2 * shape(figures.descent(one))[0]
+    assert shape(figures.best_size(three))[1] > 1.5 * shape(figures.best_size(one))[1]
+
+
+def test_the_axis_of_sizes_is_widened_alike_on_both_sides():
+    assert figures._widened((2.0, 8.0), 100.0) == pytest.approx((0.4, 40.0))
+    assert figures._widened((2.0, 8.0), 3.0) == (2.0, 8.0)
+
+
+@pytest.mark.parametrize("levels", [0, 1, 5])
+def test_runs_without_a_best_ticket_are_drawn_too(written_run, levels):
+    left_out = ("test_kl_true", "test_overconfidence")
+    study = Study(runs_of([written_run("a", levels=levels, columns=left_out)]))
+    assert study.runs[0].descent.best is None
+    drawn = figures.draw(study)
+    assert list(drawn) == ["descent", "best_size"]
+    for figure in drawn.values():
+        shape(figure)
+
+
+def test_dense_networks_are_joined_by_their_means(written_run):
+    runs = runs_of(
+        [
+            written_run("a"),
+            written_run("b", fields={"seed": 1}, shift=2.0),
+            written_run("c", start=10_000),
+        ]
+    )
+    first, second = figures._dense(runs, "test")
+    assert (first[0], second[0]) == (10_000, 300_000)
+    errors = [c.error("test")[0] for c in runs if c.start == 300_000]
+    assert second[1] == pytest.approx(np.mean(errors)) and errors[0] != errors[1]
+
+
+def test_histograms_of_confidence():
+    draw = np.random.default_rng(0)
+    pair = [(draw.integers(0, 3, 50), draw.normal(size=(50, 3))) for _ in range(2)]
+    right = np.arange(3), 20 * np.eye(3)
+    one = figures.confidences({"a": [tuple(pair)]})
+    two = figures.confidences({"a": [tuple(pair)] * 2, "b": [(right, right)]})
+    assert shape(two)[0] > 1.5 * shape(one)[0]

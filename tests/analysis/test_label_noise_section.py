@@ -1,0 +1,51 @@
+"""The text of the descent section: every claim, or why there is none."""
+
+from lotcal_tf.analysis.document import Table
+from lotcal_tf.analysis.label_noise import Study
+from lotcal_tf.analysis.label_noise_section import rows, tables
+from lotcal_tf.analysis.runs import DIFFICULTY
+
+
+def text_of(study):
+    parts = tables(study)
+    cells = [c for p in parts if isinstance(p, Table) for row in p.rows for c in row]
+    return cells, [line for p in parts if not isinstance(p, Table) for line in p.lines]
+
+
+def test_a_bound_is_marked(recorded_run):
+    cells, _ = text_of(Study([recorded_run([1000, 800, 600, 100])]))
+    assert "≤ 100" in cells
+
+
+def test_claims_that_cannot_be_made_are_left_out_or_say_why(sized):
+    cells, lines = text_of(Study([sized(100), sized(200, model="b", start=2000)]))
+    spread = "Spread of best sizes over 2 starting sizes (max/min): 2.00 of the means"
+    assert any(line.startswith(spread) for line in lines)
+    assert not any("KL" in text or DIFFICULTY in text for text in (*cells, *lines))
+    _, hard = text_of(Study([sized(100, difficulty=d) for d in (1, 2)]))
+    missing = "none; it needs at least 5 difficulties, and there are 2"
+    assert f"Rank correlation of best size and {DIFFICULTY}: {missing}" in hard
+    assert any(f"at {DIFFICULTY}=2 (max/min): none; it needs two starting" in x for x in hard)
+
+
+def test_every_run_has_a_row_and_a_verdict(sized):
+    kl = {"test_kl_true": [2.0, 2.0, 1.0, 0.5, 0.7]}
+    study = Study([sized(100, seed=seed, **kl) for seed in (0, 1)])
+    of_runs, of_sizes = (part for part in tables(study) if isinstance(part, Table))
+    assert [row[:2] for row in of_runs.rows[1:]] == [["net", "0"], ["net", "1"]]
+    assert [row[0] for row in of_sizes.rows[1:]] == ["net"]
+    _, lines = text_of(study)
+    assert sum("double descent" in line for line in lines) == 2
+    assert "KL(best) / KL(full): 0.250 ± 0.000 (2)" in lines
+
+
+def test_the_numbers_are_rows_of_the_csv_file(sized):
+    kl = {"test_kl_true": [2.0, 2.0, 1.0, 0.5, 0.7]}
+    found = rows(Study([sized(100, seed=seed, **kl) for seed in (0, 1)]), "group", "calib=none")
+    best = [row for row in found if row.metric == "best_weights"]
+    assert [(row.value, row.seed, row.level, row.density) for row in best] == [
+        (100, 0, 3, 0.1),
+        (100, 1, 3, 0.1),
+    ]
+    (ratio,) = (r for r in found if r.metric == "test_kl_true" and r.kind == "best / full")
+    assert (ratio.value, ratio.n) == (0.25, 2)
