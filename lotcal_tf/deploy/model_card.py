@@ -188,8 +188,11 @@ def _chosen(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _others(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Realised values of the data, by the names of their rows."""
     elsewhere = [name for names in _REALISED.values() for name in names]
-    return {name: value for name, value in data.items() if name not in elsewhere}
+    # The field `classes` says which classes were kept.
+    rows = {"classes": "number_of_classes"}
+    return {rows.get(name, name): v for name, v in data.items() if name not in elsewhere}
 
 
 def _limits(facts: Mapping[str, Any]) -> list[str]:

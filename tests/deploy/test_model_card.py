@@ -171,6 +171,13 @@ def test_the_card_lists_each_field_that_applies_and_no_other(written):
     assert absent == (set(FIELDS) - result_depends_on) | empty | void
 
 
+def test_the_classes_that_were_kept_are_listed_beside_their_number(written, facts):
+    facts["experiment"]["classes"] = [3, 5, 1]
+    found = re.sub(" +", " ", section(written(), "Data"))
+    assert "| classes | 3, 5, 1 |" in found
+    assert f"| number_of_classes | {facts['data']['classes']} |" in found
+
+
 def test_confidence_is_explained_by_temperature_and_error(written, facts):
     found = section(written(), "Metrics")
     assert "gives logits divided by the temperature 2.5, which was fitted on validation" in found
