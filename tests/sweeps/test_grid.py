@@ -173,7 +173,7 @@ def test_values_of_the_library():
         ({"optimizer": object()}, {}),
         ({}, {"calib": [type("Local", (), {"__module__": "__main__"})]}),
     ],
-    ids=str,
+    ids=lambda part: "-".join(part),
 )
 def test_values_of_the_library_that_cannot_be_are_refused(fields, axes):
     with pytest.raises(UsageError, match=next(iter({**fields, **axes}))):
