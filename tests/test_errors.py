@@ -17,7 +17,7 @@ def test_one_base_catches_every_error(kind):
 
 def test_wrong_requests_are_value_errors_and_failed_runs_are_not():
     requests = {kind.__name__ for kind in ALL if issubclass(kind, UsageError)}
-    assert requests == {"UsageError", "FieldError", "NewerFormat"}
+    assert requests == {"UsageError", "FieldError", "NewerFormat", "RunInUse"}
     assert {kind.__name__ for kind in ALL if issubclass(kind, ValueError)} == requests
     assert issubclass(TrainingDiverged, ArithmeticError)
 
