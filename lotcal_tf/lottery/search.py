@@ -427,6 +427,8 @@ class Search:
     def _measure_by_truth(self, predictions: Predictions) -> Record:
         """Metrics of test predictions against noisy labels and against the true conditionals."""
         figures: Record = {}
+        if "test" not in predictions:  # Only the time of the other metrics is measured.
+            return figures
         if self.dataset.noisy_test_labels is not None:
             noisy = self.dataset.noisy_test_labels
             measured = metrics.measure(noisy, predictions["test"][1], bins=self.experiment.ece_bins)
