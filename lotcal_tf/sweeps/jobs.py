@@ -180,7 +180,11 @@ def _of_source(point: Point, ticket: Any) -> dict[str, Any]:
     if missing:
         raise FieldError(missing[0], OF_SOURCE, f"{ticket} has no such field")
     own = setting_fields()
-    taken = {n: v for n, v in settings.items() if n in own and n not in point}
+    taken = {
+        n: v
+        for n, v in settings.items()
+        if n in own and n not in point and not own[n].metadata["from_ticket"]
+    }
     return {**point, **taken, **{name: recorded.get(name, settings.get(name)) for name in names}}
 
 

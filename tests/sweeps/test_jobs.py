@@ -124,7 +124,8 @@ def source(path, levels=2, run_id="digits-x-1", **fields):
 @pytest.fixture
 def sources(tmp_path):
     place = tmp_path / "first"
-    vwcc = {"calib": "vwcc", "settings": {"passes": 3, "dropout_rate": 0.3}}
+    settings = {"passes": 3, "dropout_rate": 0.3, "dropout_at": "head"}  # a ticket has its dropout
+    vwcc = {"calib": "vwcc", "settings": settings}
     source(place / "calib_none-seed_4-0123456789", run_id="a", calib="none", seed=4)
     source(place / "calib_vwcc-seed_5-0123456780", run_id="b", seed=5, **vwcc)
     (place / "logs").mkdir()
