@@ -52,7 +52,6 @@ from lotcal_tf.models.given import GivenModel
 from lotcal_tf.sweeps.grid import Grid, read_grid, sweep_values
 from lotcal_tf.sweeps.jobs import jobs_of
 from lotcal_tf.sweeps.objects import GivenObjects
-from lotcal_tf.sweeps.ray_cluster import ray_address
 from lotcal_tf.sweeps.runner import SweepRun, run_jobs
 from lotcal_tf.training.given_optimizer import GivenOptimizer, take_objects
 
@@ -266,9 +265,8 @@ def run_sweep(
     Raises:
       UsageError: a run of the sweep cannot run; nothing is trained.
     """
-    checked(arguments.SweepArguments, {"workers": workers, "ray": ray, "progress": progress})
-    if ray is not None and (problem := ray_address(ray)):
-        raise FieldError("ray", ray, problem)
+    asked = {"workers": workers, "ray": ray, "progress": progress}
+    options = checked(arguments.SweepArguments, asked)
     place = arguments.path_of("out", out)
     if problem := creation_problem(place):
         raise FieldError("out", out, problem)
@@ -277,14 +275,14 @@ def run_sweep(
     given = {"train": train, "test": test, "validation": validation}
     objects = GivenObjects.of(model, given, custom_objects, config)
     if objects is None:
-        named = {} if model is None else {"model": [str(model)]}
-        jobs = jobs_of(described.with_values({}, named), place, _text(config))
+        named = {} if model is None else {"model": str(model)}
+        jobs = jobs_of(described.with_values(named, {}), place, _text(config))
     else:
         own = functools.partial(_own_experiment, objects=objects)
         jobs = jobs_of(described, place, experiment_of=own, content=objects.content())
         if not all(job.is_finished for job in jobs):
             objects.check(jobs[0].experiment)  # before workers start
-    return run_jobs(jobs, place, workers=workers, ray=ray, task_of=objects, progress=progress)
+    return run_jobs(jobs, place, options, task_of=objects)
 
 
 def _own_experiment(given: Mapping[str, Any], objects: GivenObjects) -> Experiment:

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lotcal_tf.config import custom, flags
-from lotcal_tf.config.fields import integer_text
+from lotcal_tf.config.arguments import SweepArguments
+from lotcal_tf.config.fields import checked, integer_text
 from lotcal_tf.config.recipes import recipe_names
 from lotcal_tf.errors import FieldError, RunsFailed, UsageError
 from lotcal_tf.files import creation_problem
 from lotcal_tf.sweeps.grid import Grid, flag_values, read_grid
 from lotcal_tf.sweeps.jobs import LOGS, Job, jobs_of
 from lotcal_tf.sweeps.perform import DONE
-from lotcal_tf.sweeps.ray_cluster import ray_address
 from lotcal_tf.sweeps.runner import predict_jobs, run_jobs
 from lotcal_tf.tables import duration
 
@@ -36,11 +36,7 @@ FLAGS = (
         "runs at the same time, each in its own process; default: one per CPU, or one if there is a GPU",
         check=integer_text(1, 1024),
     ),
-    flags.Flag(
-        "ray",
-        "run on a Ray cluster: its address, or auto for the one of this machine",
-        check=ray_address,
-    ),
+    flags.Flag("ray", "run on a Ray cluster: its address, or auto for the one of this machine"),
     flags.Flag("gpus", "share of a GPU for each run, on a Ray cluster", default="0", check=_share),
     flags.Flag(
         "dry_run", "print the train commands and the predicted time, and train nothing", switch=True
@@ -63,20 +59,13 @@ def main(request: flags.Request) -> None:
     if problem := creation_problem(out):
         raise FieldError("out", out, problem)
     custom.check_custom_objects(own["custom_objects"])
+    options = checked(SweepArguments, {name: own[name] for name in ("workers", "ray", "gpus")})
     grid = Grid() if own["grid"] is None else read_grid(Path(own["grid"]))
     jobs = jobs_of(grid.with_values({}, flag_values(given)), out, request.config)
-    workers = None if own["workers"] is None else int(own["workers"])
     if own["dry_run"]:
-        _predict(jobs, workers)
+        _predict(jobs, options.workers)
         return
-    results = run_jobs(
-        jobs,
-        out,
-        workers=workers,
-        ray=own["ray"],
-        gpus=float(own["gpus"]),
-        custom_objects=own["custom_objects"],
-    )
+    results = run_jobs(jobs, out, options, custom_objects=own["custom_objects"])
     failed = [result for result in results if result.how != DONE]
     if failed:
         raise RunsFailed(

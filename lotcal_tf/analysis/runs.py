@@ -184,7 +184,7 @@ def read_runs(directories: Sequence[Path]) -> tuple[list[RecordedRun], list[str]
     """Reads runs; what cannot be read is named and left out.
 
     Returns:
-      The runs, ordered by difficulty, starting size, network and seed; and a line for each directory
+      The runs, see `in_order`; and a line for each directory
       that is left out.
 
     Raises:
@@ -206,8 +206,12 @@ def read_runs(directories: Sequence[Path]) -> tuple[list[RecordedRun], list[str]
             problems.append(f"left out: {directory} is the same experiment as {same}")
     if not runs:
         raise UsageError(f"no run can be read; {problems[0].removeprefix('left out: ')}")
-    order = sorted(runs, key=lambda c: (c.difficulty or 0.0, c.start, c.model, c.seed))
-    return order, problems
+    return in_order(runs), problems
+
+
+def in_order(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
+    """Runs by difficulty, starting size, network and seed."""
+    return sorted(runs, key=lambda c: (c.difficulty or 0.0, c.start, c.model, c.seed))
 
 
 def _identity(run: RecordedRun) -> str:

@@ -24,7 +24,7 @@ from lotcal_tf.analysis.document import Chapter, Picture, Section, Table, Text
 from lotcal_tf.analysis.groups import BASELINE, OF_NOISE, Group, Setting
 from lotcal_tf.analysis.label_noise import Study
 from lotcal_tf.analysis.predictions import Measured, measure, pooled
-from lotcal_tf.analysis.runs import RecordedRun
+from lotcal_tf.analysis.runs import RecordedRun, in_order
 from lotcal_tf.analysis.statistics import Summary, paired_difference, summarise
 from lotcal_tf.metrics import Estimate
 
@@ -306,8 +306,7 @@ class GroupChapter:
             found.setdefault(_without_noise(setting), []).extend(setting.runs.values())
         sections = []
         for place, (words, runs) in enumerate(found.items()):
-            order = sorted(runs, key=lambda c: (c.difficulty or 0.0, c.start, c.model, c.seed))
-            study = Study(order)
+            study = Study(in_order(runs))
             prefix = self._figure("", place).rstrip("_") + "_"
             parts: Parts = [*label_noise_section.section(study, prefix)]
             title = "Descent and best tickets" + (f", {words}" if len(found) > 1 else "")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,12 +88,19 @@ class FindArguments:
     takeover: bool = declared(False, "")
 
 
+def _cluster(value: str) -> str | None:
+    """The address of a Ray cluster."""
+    known = value == "auto" or re.fullmatch(r"(ray://)?[\w.-]+:\d{1,5}", value, re.ASCII)
+    return None if known else "must be auto, HOST:PORT or ray://HOST:PORT"
+
+
 @dataclasses.dataclass(frozen=True)
 class SweepArguments:
-    """Arguments of `run_sweep`; see there."""
+    """Arguments of `run_sweep` and flags of `sweep`; see there."""
 
     workers: int | None = declared(None, "", check=between(1, 1024))
-    ray: str | None = declared(None, "")
+    ray: str | None = declared(None, "", check=_cluster)
+    gpus: float = declared(0.0, "", check=between(0, 64))
     progress: bool = declared(True, "")
 
 

@@ -25,7 +25,7 @@ class Display:
         self, jobs: Sequence[Job], shown: bool = True, stream: TextIO | None = None
     ) -> None:
         self.stream = tolerant((stream or sys.stderr) if shown else None)
-        self._runs, self._ended, self._found = len(jobs), 0, 0
+        self._runs, self._ended = len(jobs), 0
         self._levels = {job.name: job.experiment.levels + 1 for job in jobs}
         self._done: dict[str, int] = {}
         self._bar: tqdm | None = None
@@ -66,7 +66,6 @@ class Display:
         self._ended += 1
         self._done[job.name] = self._levels[job.name]
         if found:
-            self._found += 1
             return
         how = f"done in {duration(outcome.seconds)}"
         if outcome.how != DONE:

@@ -113,11 +113,25 @@ def sweep_values(
         if isinstance(values, str) or not isinstance(values, Iterable):
             raise FieldError(name, values, "an axis must be a list of values")
         found[name] = [_plain(name, value) for value in itertools.islice(values, MOST_RUNS + 1)]
-        if not found[name] or any(found[name].count(value) > 1 for value in found[name][:1000]):
-            raise FieldError(name, values, "an axis must have different values, at least one")
-        if name in FIELDS and name not in _AXES:
-            raise FieldError(name, values, _NO_AXIS)
+        _check_axis(name, values, found[name])
     return {name: _plain(name, value) for name, value in fields.items()}, found
+
+
+def _check_axis(name: str, given: Any, values: Sequence[Any]) -> None:
+    """Checks the values of an axis, which were given as `given`.
+
+    Raises:
+      FieldError: the field cannot be an axis; or the values are not different, or one of them is empty.
+    """
+    if name in FIELDS and name not in _AXES:
+        raise FieldError(name, given, _NO_AXIS)
+    try:
+        different = len(set(values)) == len(values)
+    except TypeError:  # lists
+        different = not any(values.count(value) > 1 for value in values)
+    if not values or "" in values or not different:
+        problem = "an axis has different values, at least one, none of them empty"
+        raise FieldError(name, given, problem)
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -161,17 +175,8 @@ def values_of(name: str, value: Any) -> list[Any]:
         return list(range(first, last + 1))
     if "," not in value or name in ("out", "data_dir"):
         return [value]
-    if name in FIELDS and name not in _AXES:
-        raise FieldError(
-            name,
-            value,
-            _NO_AXIS,
-        )
     parts = [part.strip() for part in value.split(",")]
-    for part in parts:
-        if not part or parts.count(part) > 1:
-            problem = "an axis has different values, none of them empty: VALUE,VALUE,…"
-            raise FieldError(name, value, problem)
+    _check_axis(name, value, parts)
     field = FIELDS.get(name) or setting_fields()[name]
     return [typed(field, kind, part) for part in parts]
 
@@ -201,10 +206,12 @@ def read_grid(path: Path) -> Grid:
     fields, axes = (_table(path, name, content.get(name, {})) for name in ("fields", "axes"))
     exclude, dependent = (_tables(path, name, content.get(name, [])) for name in ("exclude", "set"))
     for name, values in axes.items():
-        if not isinstance(values, list) or not values:
+        if not isinstance(values, list):
             raise UsageError(f"{path}: axes.{name}={shown(values)}: must be a list of values")
-        if any(values.count(value) > 1 for value in values):
-            raise UsageError(f"{path}: axes.{name}={shown(values)}: has a value twice")
+        try:
+            _check_axis(name, values, values)
+        except FieldError as error:
+            raise UsageError(f"{path}: axes.{error}") from error
         if name in fields:
             raise UsageError(f"{path}: {name} is in [fields] and in [axes]: give one of them")
     pairs = []
@@ -222,11 +229,6 @@ def read_grid(path: Path) -> Grid:
     names = {*fields, *axes, *(name for _, own in pairs for name in own)}
     if "out" in names:
         raise UsageError(f"{path}: out cannot be in a grid file; give --out")
-    for name in axes:
-        if name in FIELDS and name not in _AXES:
-            raise UsageError(
-                f"{path}: axes.{name} cannot be an axis, since it does not change results: write it in [fields]"
-            )
     return Grid(fields, axes, tuple(exclude), tuple(pairs), frozenset(names))
 
 

@@ -7,7 +7,6 @@ after their last checkpoints.
 
 import functools
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,6 @@ from lotcal_tf.sweeps.worker import output_in, variables
 
 _RETRIES = 3  # of a task whose node or process is lost
 _AHEAD = 2  # jobs that are handed to Ray, for each CPU of the cluster
-
-
-def ray_address(value: str) -> str | None:
-    """A check of a text: the address of a cluster."""
-    known = value == "auto" or re.fullmatch(r"(ray://)?[\w.-]+:\d{1,5}", value, re.ASCII)
-    return None if known else "must be auto, HOST:PORT or ray://HOST:PORT"
 
 
 class LostOnCluster(Exception):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from lotcal_tf.config.arguments import SweepArguments
 from lotcal_tf.config.run_directory import finished_levels
 from lotcal_tf.errors import RunsFailed
 from lotcal_tf.files import temporary, usable_out, write_new
@@ -190,24 +191,19 @@ class Runner:
 def run_jobs(
     jobs: Sequence[Job],
     out: Path,
+    options: SweepArguments,
     *,
-    workers: int | None = None,
-    ray: str | None = None,
-    gpus: float = 0.0,
     task_of: TaskOf | None = None,
     custom_objects: str | None = None,
-    progress: bool = True,
 ) -> list[SweepRun]:
     """Runs the jobs of a sweep in processes of this machine, or on a Ray cluster.
 
     Args:
       jobs: the jobs.
       out: the directory of the sweep.
-      workers: how many jobs run at the same time; None: `default_workers`, or all CPUs of the cluster.
-      ray: the address of a Ray cluster, or `auto`; None: this machine.
-      gpus: the share of a GPU for each job, on a cluster.
+      options: `workers` (None: `default_workers`, or all CPUs of the cluster), `ray`, the address of a
+        cluster (None: this machine), `gpus`, the share of a GPU for each job on a cluster, `progress`.
       task_of, custom_objects: see `perform`.
-      progress: whether to show progress on standard error.
 
     Returns:
       How each run ended, in the order of the jobs.
@@ -217,13 +213,15 @@ def run_jobs(
     work = functools.partial(perform, task_of=task_of, custom_objects=custom_objects)
     with usable_out(out):
         out.mkdir(parents=True, exist_ok=True)
-    count = min(workers or default_workers(), len(jobs))
+    count = min(options.workers or default_workers(), len(jobs))
     threads = functools.partial(threads_of, workers=count)
-    pool: Workers = LocalWorkers(work, count, threads, out / LOGS)
-    if ray is not None:
-        pool = RayWorkers(work, ray, workers, threads, gpus, out / LOGS)
+    pool: Workers
+    if options.ray is None:
+        pool = LocalWorkers(work, count, threads, out / LOGS)
+    else:
+        pool = RayWorkers(work, options.ray, options.workers, threads, options.gpus, out / LOGS)
     ordered = sorted(jobs, key=threads)
-    found = {r.name: r for r in Runner(ordered, pool, out, Display(jobs, progress)).run()}
+    found = {r.name: r for r in Runner(ordered, pool, out, Display(jobs, options.progress)).run()}
     return [found[job.name] for job in jobs]
 
 
