@@ -224,6 +224,7 @@ def _experiment(values: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
+@_in_custom_object_scope
 def run_sweep(
     model: "Callable[[], keras.Model] | str | Path | None" = None,
     train: Any = None,
@@ -278,18 +279,21 @@ def run_sweep(
         named = {} if model is None else {"model": str(model)}
         jobs = jobs_of(described.with_values(named, {}), place, _text(config))
     else:
-        own = functools.partial(_own_experiment, objects=objects)
+        own = functools.partial(_own_experiment, objects=objects, config=_text(config))
         jobs = jobs_of(described, place, experiment_of=own, content=objects.content())
         if not all(job.is_finished for job in jobs):
             objects.check(jobs[0].experiment)  # before workers start
-    return run_jobs(jobs, place, options, task_of=objects)
+    known = None if objects is None else objects.custom_objects
+    return run_jobs(jobs, place, options, task_of=objects, custom_objects=known)
 
 
-def _own_experiment(given: Mapping[str, Any], objects: GivenObjects) -> Experiment:
+def _own_experiment(
+    given: Mapping[str, Any], objects: GivenObjects, config: str | None
+) -> Experiment:
     """The experiment of a run on a model, and perhaps data, that are passed as objects."""
     if objects.data:
         return _experiment(given)
-    return resolve({**given, "model": "own"}, own_model=True)
+    return resolve({**given, "model": "own"}, config, own_model=True)
 
 
 def load_ticket(directory: str | Path, custom_objects: Mapping[str, Any] | None = None) -> Ticket:

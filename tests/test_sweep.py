@@ -172,11 +172,34 @@ def test_data_of_functions_and_named_data(tmp_path):
 
     (found,) = lotcal_tf.run_sweep(of_digits, out=tmp_path / "b", dataset="digits", **FIELDS)
     assert found.how == "done", found
+    recipe = tmp_path / "own.toml"
+    recipe.write_text('source = "digits"\nlr = 0.0625\n')
+    (found,) = lotcal_tf.run_sweep(of_digits, out=tmp_path / "d", config=recipe, **FIELDS)
+    assert '"lr": 0.0625' in (found.directory / "experiment.json").read_text()
+
     both = lotcal_tf.run_sweep(
         "lenet_10_5", out=tmp_path / "c", axes={"calib": ["none", "lwcc"]}, **FIELDS
     )
     assert [run.how for run in both] == ["done", "done"], both
     assert [run.name.split("-")[0] for run in both] == ["calib_none", "calib_lwcc"]
+
+
+class Doubled(keras.layers.Layer):
+    def call(self, inputs):
+        return 2 * inputs
+
+
+def test_a_file_with_a_custom_layer_on_named_data(tmp_path):
+    layers = [keras.layers.Flatten(), Doubled(), keras.layers.Dense(10)]
+    keras.Sequential([keras.Input((8, 8, 1)), *layers], name="own").save(tmp_path / "own.keras")
+    (found,) = lotcal_tf.run_sweep(
+        tmp_path / "own.keras",
+        out=tmp_path / "out",
+        dataset="digits",
+        custom_objects={"Doubled": Doubled},
+        **FIELDS,
+    )
+    assert found.how == "done", found
 
 
 @pytest.mark.parametrize(

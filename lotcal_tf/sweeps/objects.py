@@ -44,7 +44,8 @@ class GivenObjects:
         """
         model = str(model) if isinstance(model, os.PathLike) else model
         given = {name: part for name, part in data.items() if part is not None}
-        if not given and (model is None or isinstance(model, str)):
+        known = arguments.custom_objects_of(custom_objects)
+        if not (given or known) and (model is None or isinstance(model, str)):
             return None
         if not isinstance(model, str) and not hasattr(model, "__qualname__"):
             raise UsageError(
@@ -55,7 +56,7 @@ class GivenObjects:
             raise FieldError("model", model, "beside data, pass a function or a .keras file")
         if given and ("train" not in given or config is not None):
             raise UsageError("data needs train=(inputs, labels), and takes no config beside it")
-        return cls(model, given, arguments.custom_objects_of(custom_objects))
+        return cls(model, given, known)
 
     def __call__(self, experiment: Experiment) -> Task:
         """The task of a run. The initial weights of its model depend on its seed only."""

@@ -5,7 +5,7 @@ import dataclasses
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,18 @@ class Outcome:
 
 
 TaskOf = Callable[[Experiment], Any]
+CustomObjects = str | Mapping[str, Any] | None
 
 
-def perform(job: Job, task_of: TaskOf | None = None, custom_objects: str | None = None) -> Outcome:
+def perform(
+    job: Job, task_of: TaskOf | None = None, custom_objects: CustomObjects = None
+) -> Outcome:
     """Runs, or goes on with, a run, and says how it ended; raises nothing.
 
     Args:
       job: the run.
       task_of: see `run_experiment`.
-      custom_objects: the model's custom classes and functions: `module:Class[,module:Class]`.
+      custom_objects: the model's custom classes and functions, by name or as `module:Class[,module:Class]`.
     """
     begun = time.perf_counter()
     try:
@@ -69,14 +72,17 @@ def predict(job: Job) -> float | str:
         return _described(error)[1]
 
 
-def _run(job: Job, task_of: TaskOf | None, custom_objects: str | None) -> None:
+def _run(job: Job, task_of: TaskOf | None, custom_objects: CustomObjects) -> None:
     from lotcal_tf.compat import keras
     from lotcal_tf.lottery.run import run_experiment
 
     # It exists, so that it is locked before data is loaded: another sweep takes another run meanwhile.
     job.directory.mkdir(parents=True, exist_ok=True)
     try:
-        with keras.utils.custom_object_scope(custom.load_custom_objects(custom_objects)):
+        known = custom_objects
+        if known is None or isinstance(known, str):
+            known = custom.load_custom_objects(known)
+        with keras.utils.custom_object_scope(known):
             run_experiment(job.experiment, task_of, estimate_time=False)
     finally:
         with contextlib.suppress(OSError):

@@ -23,6 +23,7 @@ from lotcal_tf.sweeps.perform import (
     IN_USE,
     NO_ROOM,
     STOPPED,
+    CustomObjects,
     Outcome,
     TaskOf,
     perform,
@@ -194,7 +195,7 @@ def run_jobs(
     options: SweepArguments,
     *,
     task_of: TaskOf | None = None,
-    custom_objects: str | None = None,
+    custom_objects: CustomObjects = None,
 ) -> list[SweepRun]:
     """Runs the jobs of a sweep in processes of this machine, or on a Ray cluster.
 
