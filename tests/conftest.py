@@ -1,5 +1,6 @@
 """Fixtures that tests of several folders share."""
 
+import gc
 import os
 import resource
 import shutil
@@ -19,6 +20,13 @@ SLOW = {"tensorflow", "tf_keras", "tensorflow_model_optimization", "tensorflow_d
 SLOW |= {"numpy", "scipy", "sklearn", "matplotlib"}
 
 
+def pytest_collection_finish():
+    """Lets Python's garbage collector run rarely: what was imported stays, and graphs are many objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
 def pytest_sessionfinish(session):
     """Drops TensorFlow's notices, which pytest-xdist would print after pytest's closing line."""
     manager = session.config.pluginmanager.getplugin("capturemanager")
@@ -31,6 +39,27 @@ def state_home(tmp_path_factory):
     """The directory for the user's key; tests leave the home directory alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_diagrams():
+    """Reliability diagrams stay empty: drawing one for each level takes a third of a short run's time."""
+    from lotcal_tf.metrics import reliability
+
+    draw = reliability._draw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reliability, "_draw", lambda *_: None)
+        yield draw
+
+
+@pytest.fixture(scope="module")
+def diagrams(empty_diagrams):
+    """Reliability diagrams are drawn in the module that uses this."""
+    from lotcal_tf.metrics import reliability
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reliability, "_draw", empty_diagrams)
         yield
 
 

@@ -6,6 +6,7 @@ format of `FORMATS` must be refused in one line.
 
 import dataclasses
 import shutil
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -202,19 +203,35 @@ def mixed(policy, *layers, shape):
         keras.mixed_precision.set_global_policy(None)
 
 
+TOP = {"weights": None, "classes": CLASSES, "classifier_activation": None}
+
+
 def application(module, name, size=32, **settings):
     make = getattr(module.applications, name)
-    return make(
-        input_shape=(size, size, 3),
-        weights=None,
-        classes=CLASSES,
-        classifier_activation=None,
-        **settings,
-    )
+    return make(input_shape=(size, size, 3), **TOP, **settings)
+
+
+def resnet(module, stack):
+    """ResNet50 with 6 of its 16 blocks: `stack` is the function of the application for a stage."""
+    parts = sys.modules[module.applications.ResNet50.__module__]
+
+    def stages(x):
+        x = getattr(parts, stack)(x, 64, 2, stride1=1, name="conv2")
+        x = getattr(parts, stack)(x, 128, 1, name="conv3")
+        x = getattr(parts, stack)(x, 256, 1, name="conv4")
+        return getattr(parts, stack)(x, 512, 2, name="conv5")
+
+    return parts.ResNet(stages, preact=False, use_bias=True, input_shape=(32, 32, 3), **TOP)
+
+
+def efficientnet(module):
+    """EfficientNetV2B0 with 9 of its 21 blocks, and half the channels."""
+    parts = sys.modules[module.applications.EfficientNetV2B0.__module__]
+    blocks = parts.DEFAULT_BLOCKS_ARGS["efficientnetv2-b0"]
+    return parts.EfficientNetV2(0.5, 0.3, 32, blocks_args=blocks, input_shape=(32, 32, 3), **TOP)
 
 
 PHOTO = floats(32, 32, 3)
-SMALL_V3 = {"alpha": 0.35, "minimalistic": True}
 DEEP = {"inputs": PHOTO, "formats": ("keras", "float32")}
 MODELS = {
     # Layer families of tf_keras.
@@ -344,18 +361,17 @@ MODELS = {
         VECTOR,
         labels=np.arange(COUNT) % 2,
     ),
-    # An application in both versions of Keras; others are converted in tests/models/test_keras3.py.
+    # Applications in both versions of Keras; tests/models/test_keras3.py converts MobileNetV3 too.
     "mobilenet_v2": Row(lambda: application(keras, "MobileNetV2", alpha=0.35), **DEEP),
     "keras3_mobilenet_v2": Row(lambda: application(keras3, "MobileNetV2", alpha=0.35), **DEEP),
-    "mobilenet_v3": Row(lambda: application(keras, "MobileNetV3Small", **SMALL_V3), **DEEP),
-    "keras3_mobilenet_v3": Row(lambda: application(keras3, "MobileNetV3Small", **SMALL_V3), **DEEP),
-    # One format each, since each conversion of such networks takes long.
-    "efficientnet_v2": Row(lambda: application(keras, "EfficientNetV2B0"), PHOTO, ("float32",)),
-    "keras3_efficientnet_v2": Row(
-        lambda: application(keras3, "EfficientNetV2B0"), PHOTO, ("int8",)
+    "mobilenet_v3": Row(
+        lambda: application(keras, "MobileNetV3Small", alpha=0.35, minimalistic=True), **DEEP
     ),
-    "resnet50": Row(lambda: application(keras, "ResNet50"), PHOTO, ("float32",)),
-    "keras3_resnet50": Row(lambda: application(keras3, "ResNet50"), PHOTO, ("int8",)),
+    # One format each, since each conversion of such networks takes long.
+    "efficientnet_v2": Row(lambda: efficientnet(keras), PHOTO, ("float32",)),
+    "keras3_efficientnet_v2": Row(lambda: efficientnet(keras3), PHOTO, ("int8",)),
+    "resnet50": Row(lambda: resnet(keras, "stack1"), PHOTO, ("float32",)),
+    "keras3_resnet50": Row(lambda: resnet(keras3, "stack_residual_blocks_v1"), PHOTO, ("int8",)),
     # Keras 3.
     "keras3_dense": Row(lambda: stack((8,), L3.Dense(6, activation="relu"), module=keras3), VECTOR),
     "keras3_conv2d": Row(

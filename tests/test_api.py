@@ -125,6 +125,7 @@ def test_the_readmes_example_again_continues_the_same_run(executed, example, mon
     assert "kept" not in err  # no level is run again
 
 
+@pytest.mark.full
 def test_the_readmes_example_in_another_process_continues_the_same_run(executed, example):
     done = subprocess.run(
         [sys.executable, "-c", f"{example}\nprint('found', run.found, run.selected.digest)"],
@@ -865,7 +866,12 @@ def random_images():
 
 
 @pytest.mark.parametrize(
-    ("model", "plan"), [(random_dense, "graph"), (random_dense, "xla"), (random_images, "auto")]
+    ("model", "plan"),
+    [
+        pytest.param(random_dense, "graph", marks=pytest.mark.full),
+        (random_dense, "xla"),
+        (random_images, "auto"),  # A graph.
+    ],
 )
 def test_runs_with_random_layers_repeat_and_resume_to_the_bit(model, plan, tmp_path):
     model, fields = model(), QUICK | {"plan": plan, "epochs": 2, "lr": 0.05}
@@ -875,8 +881,6 @@ def test_runs_with_random_layers_repeat_and_resume_to_the_bit(model, plan, tmp_p
     resumed = api.find_tickets(model, TRAIN, out=tmp_path / "b", **fields | {"levels": 1})
     for level in (0, 1):
         assert resumed.ticket(level).digest == whole.ticket(level).digest
-    other = api.find_tickets(model, TRAIN, out=tmp_path / "c", seed=1, **fields | {"levels": 0})
-    assert other.records[0]["train_loss"] != whole.records[0]["train_loss"]
     # The ticket's model is the caller's, with Keras's layers.
     kinds = [type(layer) for layer in whole.selected.model().layers]
     assert kinds == [type(layer) for layer in model.layers]

@@ -75,7 +75,7 @@ def call(call_command):
 @pytest.fixture
 def one_file(monkeypatch):
     """The command exports one file only: most tests are not about exporting, which takes seconds."""
-    monkeypatch.setattr(train, "FORMATS", ("float32",))
+    monkeypatch.setattr(train, "FORMATS", ("keras",))
 
 
 @pytest.fixture
@@ -330,7 +330,11 @@ def test_more_levels_extend_a_run(finished, call, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("one_file")
 @pytest.mark.parametrize(
     ("number", "code", "how"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")],
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        # tests/config/test_process.py tests both signals without a run.
+        pytest.param(signal.SIGTERM, 143, "ended by SIGTERM", marks=pytest.mark.full),
+    ],
 )
 def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(
     finished, call, tmp_path, number, code, how
@@ -570,4 +574,4 @@ def test_finished_levels_stay_when_a_later_one_fails(call, tmp_path, monkeypatch
     assert [row["level"] for row in rows(run / "metrics.csv")] == ["0"]
     # What is there is a run by itself.
     assert call(*SMALL, *flags, "--levels=0").code == 0
-    assert (run / "export" / "ticket_float32.tflite").is_file()
+    assert (run / "export" / "ticket.keras").is_file()

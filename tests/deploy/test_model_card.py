@@ -20,6 +20,8 @@ from lotcal_tf.formats.tflite import Float32
 from lotcal_tf.metrics import prediction_bins
 from lotcal_tf.metrics.reliability import reliability_diagram
 
+pytestmark = pytest.mark.usefixtures("diagrams")
+
 EXPERIMENT = Experiment.of(
     dataset="blobs", seed=31, rewind="epoch:2", lr=0.003, calib="vwcc", passes=3
 )

@@ -120,7 +120,7 @@ def written(begin, tmp_path, monkeypatch):
 
     def written(minutes, seconds, epochs=12):
         started, found, now = (
-            begin(tmp_path, epochs=epochs, levels=0, checkpoint_minutes=minutes),
+            begin(tmp_path, epochs=epochs, levels=0, checkpoint_minutes=minutes, plan="graph"),
             [],
             [0.0],
         )

@@ -18,6 +18,8 @@ from lotcal_tf.lottery.ticket import selected_level
 from lotcal_tf.metrics.reliability import reliability_diagram
 from lotcal_tf.training.trainer import Epoch, Progress
 
+pytestmark = pytest.mark.usefixtures("diagrams")
+
 EPOCHS, BINS = 2, 5
 EXPERIMENT = Experiment(epochs=EPOCHS, ece_bins=BINS, levels=2)
 METRICS = ("accuracy", "ece", "nll", "brier")

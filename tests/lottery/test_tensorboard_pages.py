@@ -16,6 +16,8 @@ from lotcal_tf.lottery.tensorboard import TensorBoardLog, hyperparameters, level
 from lotcal_tf.lottery.ticket import selected_level
 from tests import browser
 
+pytestmark = pytest.mark.usefixtures("diagrams")
+
 NAMES = {"none": "calib_none-seed_3-1a2b3c4d5e", "vwcc": "calib_vwcc-seed_3-0f9e8d7c6b"}
 PARTS = ("train", "validation", "test", "selected")
 LEVELS, EPOCHS = 2, 2

@@ -153,13 +153,15 @@ def outcome(run):
 
 # Keras's own callbacks that count within a level begin it again.
 BEGIN_AGAIN = ("plateau",)
-# The others run with tools/check --full.
-QUICK = ("nadam", "early, ema", "instance, late", "callback", "mixed_float16")
 
 
-@pytest.mark.parametrize(
-    "option", [pytest.param(o, marks=[] if o in QUICK else pytest.mark.full) for o in OPTIONS]
-)
+def options(*quick):
+    """All options; those that are not named run with tools/check --full."""
+    return [pytest.param(o, marks=[] if o in quick else pytest.mark.full) for o in OPTIONS]
+
+
+# Each of the quick options is in one of the two tests.
+@pytest.mark.parametrize("option", options("instance, late", "callback"))
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, option):
     straight = find(tmp_path / "straight", option, 1)
     find(tmp_path / "resumed", option, 0)
@@ -172,9 +174,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, option):
             assert not ticket.trained[name][~mask].any()
 
 
-@pytest.mark.parametrize(
-    "option", [pytest.param(o, marks=[] if o in QUICK else pytest.mark.full) for o in OPTIONS]
-)
+@pytest.mark.parametrize("option", options("nadam", "early, ema", "mixed_float16"))
 def test_a_run_that_was_interrupted_within_levels_ends_as_one_that_was_not(tmp_path, option):
     straight = find(tmp_path / "straight", option, 1)
     for level in (0, 1):

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from lotcal_tf.metrics import reliability
 from lotcal_tf.metrics.reliability import reliability_diagram
 
+pytestmark = pytest.mark.usefixtures("diagrams")
+
 # The diagram's own axes in pixels of the image, from the fractions it is laid out with.
 LEFT, RIGHT = 0.14 * 480, 0.965 * 480
 TOP, BOTTOM = (1 - 0.825) * 480, (1 - 0.285) * 480
