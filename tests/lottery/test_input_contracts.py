@@ -68,8 +68,8 @@ CASES = {
         IDS[:, :3],
         LITE,
     ),
-    "mask through dropout": (
-        lambda: tokens(L.Dropout(0.2), L.Conv1D(4, 2), L.GlobalMaxPooling1D()),
+    "int64, mask through dropout": (
+        lambda: tokens(L.Dropout(0.2), L.Conv1D(4, 2), L.GlobalMaxPooling1D(), dtype="int64"),
         IDS,
         LITE,
     ),
@@ -109,7 +109,10 @@ def listed(data):
     return tuple(tuple(part) if isinstance(part, list) else part for part in data)
 
 
-@pytest.mark.parametrize("name", CASES)
+# An LSTM's files take as long as all others; tests/formats/test_layers.py has one in every format.
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.full] if "LSTM" in n else []) for n in CASES]
+)
 def test_a_model_goes_all_the_way(name, tmp_path):
     build, x, formats = CASES[name]
     keras.utils.set_random_seed(1)
