@@ -407,7 +407,8 @@ def without_times(directory):
     headers = [store.header(level) for level in range(store.finished())]
     for header in headers:
         del header["record"]["seconds"]
-    tensors = {path.name: path.read_bytes() for path in directory.rglob("*.safetensors")}
+    found = directory.rglob("*.safetensors")
+    tensors = {path.relative_to(directory): path.read_bytes() for path in found}
     return headers, tensors, (directory / "history.csv").read_bytes()
 
 
