@@ -82,14 +82,20 @@ RULES: Mapping[str, Rule] = {"validation": by_validation, "test, as published": 
 def ece_minimum(run: RecordedRun, column: str) -> Lowest | None:
     """The level with the lowest ECE before the collapse; None if the run lacks the column.
 
-    A collapsed network predicts all classes alike, which is calibrated but useless.
+    A collapsed network predicts all classes alike, which is calibrated but useless. If the ECE still
+    falls where the collapse begins, the level is a bound.
 
     Args:
       run: the run.
       column: one of `ECES`.
     """
-    values = run.columns.get(column, np.zeros(0))[: run.descent.collapse]
-    return _lowest(values) if values.size and np.isfinite(values).all() else None
+    whole = run.columns.get(column, np.zeros(0))
+    values = whole[: run.descent.collapse]
+    if not values.size or not np.isfinite(whole).all():
+        return None
+    found = _lowest(values)
+    rises = found.level + 1 < whole.size and whole[found.level + 1] > whole[found.level]
+    return Lowest(found.level, found.is_bound and not rises)
 
 
 def _lowest(values: np.ndarray) -> Lowest:
@@ -328,24 +334,37 @@ NETWORKS = ("full", "best ticket", "lowest test error", "small dense")
 
 @dataclasses.dataclass(frozen=True)
 class NamedStudy:
-    """A study, with its group and what distinguishes it from the other studies of the group."""
+    """A study, with its group.
 
+    Attributes:
+      title: a short name, another one for each study.
+      group: the group.
+      words: what its runs have in common of what may vary in a group, network and difficulty aside.
+      study: the runs.
+    """
+
+    title: str
     group: Group
     words: str
     study: Study
 
-    @property
-    def title(self) -> str:
-        """The title of the group, and the words."""
-        return f"{self.group.title}, {self.words}" if self.words else self.group.title
 
-
-def studies(group: Group) -> list[NamedStudy]:
-    """The studies of a group: one for each setting, network and difficulty aside; none without noise."""
-    found: dict[str, list[RecordedRun]] = {}
-    for setting in group.settings if group.has_noise else ():
-        found.setdefault(_without_noise(setting), []).extend(setting.runs.values())
-    return [NamedStudy(group, words, Study(in_order(runs))) for words, runs in found.items()]
+def studies(groups: Sequence[Group]) -> list[NamedStudy]:
+    """The studies of groups: one for each setting, network and difficulty aside; none without noise."""
+    found: list[NamedStudy] = []
+    for group in groups:
+        own: dict[str, list[RecordedRun]] = {}
+        for setting in group.settings if group.has_noise else ():
+            own.setdefault(_without_noise(setting), []).extend(setting.runs.values())
+        for words, runs in own.items():
+            parts = [str(runs[0].field("dataset"))]
+            parts += [f"{runs[0].classes} classes"] if runs[0].field("classes") else []
+            parts += [words] if len(own) > 1 else []
+            title = ", ".join(parts)
+            same = sum(one.title.partition(" (")[0] == title for one in found)
+            title += f" ({same + 1})" if same else ""
+            found.append(NamedStudy(title, group, words, Study(in_order(runs))))
+    return found
 
 
 def _without_noise(setting: Setting) -> str:

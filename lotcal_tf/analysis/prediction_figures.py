@@ -124,9 +124,9 @@ def confidences(shown: Sequence[Shown]) -> Figure:
             clean(axes)
             if name in one.networks:
                 words = _histogram(axes, one.networks[name])
-                axes.set_title(f"{one.title}\n{name}: {words}", fontsize=_TITLE)
+                axes.set_title(f"{one.title}, {name}\n{words}", fontsize=_TITLE)
             else:
-                axes.set_title(f"{one.title}\nno {name} network", fontsize=_TITLE)
+                axes.set_title(f"{one.title}, {name}\nnone", fontsize=_TITLE)
         row[0].set_ylabel("share of examples")
     for axes in panels[-1]:
         axes.set_xlabel("probability of the predicted class")
@@ -170,15 +170,14 @@ def conditionals(shown: Sequence[Shown]) -> Figure | None:
         _along(row[0], one, found)
         cells = {n: gaps(one.networks[n], found) for n in names if n in one.networks}
         highest = max(float(np.nanmax(values)) for values, *_ in cells.values())
-        drawn = None
-        for axes, name in zip(row[1:], names, strict=True):
-            if name not in cells:
-                axes.remove()
-                continue
-            drawn = _on_plane(axes, name, one.networks[name], found, cells[name], highest)
         row[1].set_ylabel("second half")
-        if drawn is not None:
-            whole.colorbar(drawn, ax=list(row[1:]), label="mean |p* − p|", fraction=0.05)
+        own = dict(zip(names, row[1:], strict=True))
+        for name, axes in own.items():
+            if name in cells:
+                drawn = _on_plane(axes, name, one.networks[name], found, cells[name], highest)
+            else:
+                axes.set_visible(False)
+        whole.colorbar(drawn, ax=list(own.values()), label="mean |p* − p|", fraction=0.05)
     legend(whole, [*network_lines(), Line2D([], [], color="#CC79A7", lw=2.5, label="true p*")])
     return whole
 

@@ -299,7 +299,7 @@ class GroupChapter:
     # Label noise
 
     def _descents(self) -> list[tuple[str, Parts]]:
-        named = studies(self.group)
+        named = studies([self.group])
         sections = []
         for place, one in enumerate(named):
             prefix = self._figure("", place).rstrip("_") + "_"
