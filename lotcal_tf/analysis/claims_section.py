@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lotcal_tf.analysis.claims import CLAIMS, Finding, judge, over_classes
+from lotcal_tf.analysis.claims import CLAIMS, Finding, judge, over_classes, slope
 from lotcal_tf.analysis.comparison import Row
 from lotcal_tf.analysis.document import Chapter, Section, Table, Text
 from lotcal_tf.analysis.figures import COLORS, MARKERS, picture, short
@@ -103,7 +103,10 @@ def sizes(named: Sequence[NamedStudy]) -> Figure | None:
         _line(panels[0], place, name, _means(runs, lambda run: run.start))
     weights_axis(panels[0], "weights of the dense network")
     for place, (name, runs) in enumerate(list(counted.items())[:_MOST]):
-        _line(panels[1], place, name, _means(runs, _classes))
+        means = _means(runs, _classes)
+        change = slope(means)
+        words = "" if change is None else f": {change:+,.0f} weights per class"
+        _line(panels[1], place, name + words, means)
     for axes, title in zip(
         panels, ("best size against starting size", "against classes"), strict=False
     ):

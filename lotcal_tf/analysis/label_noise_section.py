@@ -133,6 +133,22 @@ def rows(study: Study, group: str, setting: str) -> list[Row]:
         kinds = {"full": compared.full, "best": compared.best, "best - full": compared.difference}
         kinds |= {"best / full": compared.ratio} if compared.ratio else {}
         found += [Row.of(group, setting, kind, name, "", one) for kind, one in kinds.items()]
+    return found + [row for cell in study.cells() for row in _cell_rows(cell, group, setting)]
+
+
+def _cell_rows(cell: Cell, group: str, setting: str) -> list[Row]:
+    """The sizes and the networks of one width."""
+    hard = "" if cell.difficulty is None else f", {DIFFICULTY}={cell.difficulty:g}"
+    setting = f"{setting}, {cell.model}{hard}"
+    sizes = {f"best size by {name}": one for name, one in cell.sizes.items()}
+    sizes |= {f"size at the lowest {name}": one for name, one in cell.minima.items()}
+    found = [
+        Row.of(group, setting, kind, "weights", "", one.found)
+        for kind, one in sizes.items()
+        if one.found is not None
+    ]
+    for network, metrics in cell.networks.items():
+        found += [Row.of(group, setting, network, name, "", one) for name, one in metrics.items()]
     return found
 
 

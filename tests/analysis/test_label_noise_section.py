@@ -58,6 +58,12 @@ def test_the_numbers_are_rows_of_the_csv_file(sized):
     ]
     (ratio,) = (r for r in found if r.metric == "test_kl_true" and r.kind == "best / full")
     assert (ratio.value, ratio.n) == (0.25, 2)
+    of_width = {
+        (row.kind, row.metric): row.value for row in found if row.setting == "calib=none, net"
+    }
+    assert of_width["best size by validation", "weights"] == 100
+    assert of_width["full", "weights"] == 1000 and of_width["full", "test_kl_true"] == 2
+    assert of_width["best ticket", "test_kl_true"] == 0.5
 
 
 def test_sizes_by_both_rules_and_the_lowest_ece_stand_in_tables(sized):
