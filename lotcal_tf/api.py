@@ -237,6 +237,7 @@ def run_sweep(
     config: str | Path | None = None,
     workers: int | None = None,
     ray: str | None = None,
+    gpus: float = 0.0,
     custom_objects: Mapping[str, Any] | None = None,
     progress: bool = True,
     **fields: Any,
@@ -256,6 +257,7 @@ def run_sweep(
       grid: a grid file, as `--grid` of the command; `axes` and `fields` override it.
       workers: how many runs go on at the same time; None: one per CPU, or one if there is a GPU.
       ray: `auto` or the address of a Ray cluster that runs them instead of this machine.
+      gpus: GPUs of each run on Ray, also fractions, e.g. 0.25.
       config, custom_objects, progress: see `find_tickets`.
       **fields: fields of all runs, as for `find_tickets`. `calib` and `criterion` may be classes of a
         module, also in `axes`.
@@ -266,7 +268,7 @@ def run_sweep(
     Raises:
       UsageError: a run of the sweep cannot run; nothing is trained.
     """
-    asked = {"workers": workers, "ray": ray, "progress": progress}
+    asked = {"workers": workers, "ray": ray, "gpus": gpus, "progress": progress}
     options = checked(arguments.SweepArguments, asked)
     place = arguments.path_of("out", out)
     if problem := creation_problem(place):

@@ -103,6 +103,10 @@ class SweepArguments:
     gpus: float = declared(0.0, "", check=between(0, 64))
     progress: bool = declared(True, "")
 
+    def __post_init__(self) -> None:
+        if self.gpus and self.ray is None:
+            raise FieldError("gpus", self.gpus, "needs a Ray cluster: name it with ray, e.g. auto")
+
 
 def custom_objects_of(given: Any) -> dict[str, Any]:
     """The argument `custom_objects` as a dictionary; empty for None.

@@ -271,6 +271,7 @@ BAD = {
         "config": [1, b"x", {}, "nowhere", "digits", LONG_NAME, ""],
         "workers": [0, -1, 1.5, "x", True, [], 10**5000],
         "ray": [1, b"x", [], {}, True],
+        "gpus": [-1, 65, float("nan"), "x", True, [], 0.5],  # 0.5: without a cluster
         "custom_objects": NOT_OBJECTS,
         "progress": NOT_FLAGS,
         "fields": [
