@@ -40,7 +40,6 @@ from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
 from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
-from lotcal_tf.files import creation_problem
 from lotcal_tf.inputs import arranged, flat, specs_of
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
@@ -270,9 +269,7 @@ def run_sweep(
     """
     asked = {"workers": workers, "ray": ray, "gpus": gpus, "progress": progress}
     options = checked(arguments.SweepArguments, asked)
-    place = arguments.path_of("out", out)
-    if problem := creation_problem(place):
-        raise FieldError("out", out, problem)
+    place = arguments.directory_of("out", out)
     described = Grid() if grid is None else read_grid(arguments.path_of("grid", grid))
     described = described.with_values(*sweep_values(fields, {} if axes is None else axes))
     given = {"train": train, "test": test, "validation": validation}
@@ -553,9 +550,7 @@ class _ExportRequest:
         Raises:
           UsageError: the ticket is missing or damaged.
         """
-        target = None if directory is None else arguments.path_of("directory", directory)
-        if target is not None and (problem := creation_problem(target)):
-            raise FieldError("directory", target, problem)
+        target = None if directory is None else arguments.directory_of("directory", directory)
         if not isinstance(given, Run | Ticket):
             other = ", a ticket, or the run that find_tickets returns"
             path = arguments.path_of("ticket", given, other)

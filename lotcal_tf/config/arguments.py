@@ -175,6 +175,18 @@ def for_report(**given: Any) -> ReportArguments:
     return found
 
 
+def directory_of(name: str, value: Any) -> Path:
+    """The path of a directory that can be created or written to, as far as can be seen.
+
+    Raises:
+      FieldError: it cannot, or the value is not a path.
+    """
+    directory = path_of(name, value)
+    if problem := creation_problem(directory):
+        raise FieldError(name, value, problem)
+    return directory
+
+
 def path_of(name: str, value: Any, others: str = "") -> Path:
     """A path that was passed as text or as a path.
 
