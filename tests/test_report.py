@@ -148,7 +148,7 @@ def test_single_runs_have_intervals_from_their_predictions(call, sweep, tmp_path
     expected = metrics.metric_intervals(labels, logits)
     scaled = metrics.metric_intervals(labels, logits / 1.25)
     values = {row["metric"]: [float(row[n]) for n in ("value", "low", "high")] for row in found}
-    assert len(values) == 9
+    assert len(values) == 14
     for name, one in values.items():
         plain = name.removeprefix("test_").removesuffix("_scaled")
         estimate = (scaled if name.endswith("_scaled") else expected)[plain]

@@ -42,6 +42,13 @@ _AFTER = {
     "nll_scaled": "NLL",
     "brier_scaled": "Brier score",
 }
+_FURTHER = {
+    "adaptive_ece": "Adaptive ECE",
+    "classwise_ece": "Class-wise ECE",
+    "mce": "MCE",
+    "aurc": "AURC",
+    "overconfidence": "Over-confidence",
+}
 _OF_PREDICTIONS = ("debiased_ece", "debiased_ece_scaled", "brier_scaled")
 _DENSE = Place(1.0)
 _NAME = "setting"
@@ -258,7 +265,8 @@ class GroupChapter:
 
     def _single(self) -> Parts:
         parts: Parts = []
-        for title, metrics in (("", _RAW), ("After temperature scaling", _AFTER)):
+        tables = ("", _RAW), ("Further metrics", _FURTHER), ("After temperature scaling", _AFTER)
+        for title, metrics in tables:
             rows = []
             for setting in self.group.settings:
                 for run in setting.runs.values():
