@@ -12,17 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from lotcal_tf.analysis.label_noise import (
+from lotcal_tf.analysis.label_noise import KL, NamedStudy, Study, metric
+from lotcal_tf.analysis.rules import (
     ECES,
-    KL,
     RULES,
-    NamedStudy,
     Rule,
-    Study,
     best_size,
     by_validation,
     ece_minimum,
-    metric,
     size_at,
 )
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun

@@ -12,9 +12,10 @@ from lotcal_tf.analysis.comparison import Row
 from lotcal_tf.analysis.document import Chapter, Section, Table, Text
 from lotcal_tf.analysis.figures import COLORS, MARKERS, picture, short
 from lotcal_tf.analysis.groups import Group
-from lotcal_tf.analysis.label_noise import NamedStudy, best_size, studies
+from lotcal_tf.analysis.label_noise import NamedStudy, studies
 from lotcal_tf.analysis.label_noise_section import with_interval
-from lotcal_tf.analysis.panels import clean, plain, weights_axis
+from lotcal_tf.analysis.panels import clean, plain, weights_axis, widened
+from lotcal_tf.analysis.rules import best_size
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 
 TITLE = "Claims under label noise"
@@ -30,6 +31,7 @@ _CAPTION = (
     "Best size by validation against starting size and against the number of classes, of all groups; a line for each "
     "architecture and data set, means over seeds, without bounds."
 )
+_LEAST_FACTOR = 10.0  # of its axis of best sizes
 _MOST = 12  # lines of the figure
 Lines = dict[str, list[RecordedRun]]
 
@@ -112,6 +114,9 @@ def sizes(named: Sequence[NamedStudy]) -> Figure | None:
     ):
         axes.set(yscale="log", ylabel="weights of the best ticket", title=title)
         clean(axes)
+        # Of the same factor as the starting sizes, so that sizes independent of them look flat.
+        low, high = panels[0].get_xlim()
+        axes.set_ylim(widened(axes.get_ylim(), max(high / low, _LEAST_FACTOR)))
         plain(axes.yaxis)
         legend = axes.legend(
             loc="upper center", bbox_to_anchor=(0.5, -0.17), fontsize=7.5, frameon=False

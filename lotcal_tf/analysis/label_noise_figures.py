@@ -1,6 +1,5 @@
 """Figures of runs under label noise: descent, best sizes, distance to the truth, calibration error."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,16 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lotcal_tf.analysis.label_noise import (
-    ECES,
-    KL,
-    OVERCONFIDENCE,
-    RULES,
-    Rule,
-    Study,
-    by_validation,
-    ece_minimum,
-)
+from lotcal_tf.analysis.label_noise import KL, OVERCONFIDENCE, Study
 from lotcal_tf.analysis.panels import (
     DENSE,
     bests,
@@ -32,8 +22,10 @@ from lotcal_tf.analysis.panels import (
     rows,
     titled,
     weights_axis,
+    widened,
 )
 from lotcal_tf.analysis.published import published_with
+from lotcal_tf.analysis.rules import ECES, RULES, Rule, by_validation, ece_minimum
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 
 _DASHES = ("-", "--", "-.", ":")
@@ -152,7 +144,7 @@ def _limit_sizes(panels: np.ndarray) -> None:
         for axes in row:
             clean(axes)
             axes.set(yscale="log", ylabel="weights of the best ticket")
-            axes.set_ylim(_widened(axes.get_ylim(), high / low))
+            axes.set_ylim(widened(axes.get_ylim(), high / low))
             plain(axes.yaxis)
 
 
@@ -192,13 +184,6 @@ def _published_sizes(axes: Axes, run: RecordedRun) -> None:
     ]
     if found:
         axes.plot(*zip(*found, strict=True), zorder=6, **_PUBLISHED_BEST)  # type: ignore[arg-type]
-
-
-def _widened(limits: tuple[float, float], extent: float) -> tuple[float, float]:
-    """Limits of a logarithmic axis, widened equally on both sides to span the factor `extent`."""
-    low, high = limits
-    aside = max(1.0, math.sqrt(extent * low / high))
-    return low / aside, high * aside
 
 
 def truth(study: Study) -> Figure:

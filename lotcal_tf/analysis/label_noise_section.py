@@ -7,22 +7,20 @@ from lotcal_tf.analysis.comparison import Row
 from lotcal_tf.analysis.document import Picture, Table, Text
 from lotcal_tf.analysis.figures import picture
 from lotcal_tf.analysis.label_noise import (
-    ECES,
     KL,
     OVERCONFIDENCE,
-    RULES,
     WRONG_CONFIDENT,
     Cell,
     Comparison,
     Sizes,
     Study,
-    by_validation,
     compare,
     metric,
     with_predictions,
 )
 from lotcal_tf.analysis.networks import shown
 from lotcal_tf.analysis.published import LABEL, published_beside
+from lotcal_tf.analysis.rules import ECES, RULES, by_validation
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 from lotcal_tf.analysis.statistics import Summary
 from lotcal_tf.config.run_directory import level_path

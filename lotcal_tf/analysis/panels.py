@@ -1,5 +1,6 @@
 """What the figures of runs under label noise share: rows of panels, colours, axes and legends."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from lotcal_tf.analysis.label_noise import Lowest
+from lotcal_tf.analysis.rules import Lowest
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 
 DENSE = "0.15"
@@ -77,6 +78,13 @@ def weights_axis(axes: Axes, label: str) -> None:
     axes.set(xscale="log", xlabel=label)
     plain(axes.xaxis)
     clean(axes)
+
+
+def widened(limits: tuple[float, float], extent: float) -> tuple[float, float]:
+    """Limits of a logarithmic axis, widened equally on both sides to span the factor `extent`."""
+    low, high = limits
+    aside = max(1.0, math.sqrt(extent * low / high))
+    return low / aside, high * aside
 
 
 def clean(axes: Axes) -> None:

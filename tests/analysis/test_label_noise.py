@@ -3,16 +3,8 @@
 import numpy as np
 import pytest
 
-from lotcal_tf.analysis.label_noise import (
-    Lowest,
-    Study,
-    best_size,
-    by_test,
-    compare,
-    ece_minimum,
-    size_at,
-    with_predictions,
-)
+from lotcal_tf.analysis.label_noise import Study, compare, with_predictions
+from lotcal_tf.analysis.rules import Lowest, best_size, by_test, ece_minimum, size_at
 
 
 def test_spread_over_starting_sizes_by_hand(recorded_run, sized):

@@ -10,6 +10,7 @@ from matplotlib.image import imread
 from lotcal_tf.analysis import label_noise_figures as figures
 from lotcal_tf.analysis.figures import picture
 from lotcal_tf.analysis.label_noise import Study
+from lotcal_tf.analysis.panels import widened
 from lotcal_tf.analysis.runs import DIFFICULTY, read_runs
 
 
@@ -56,8 +57,8 @@ def test_each_difficulty_has_a_row_of_panels(written_run):
 
 
 def test_the_axis_of_sizes_is_widened_alike_on_both_sides():
-    assert figures._widened((2.0, 8.0), 100.0) == pytest.approx((0.4, 40.0))
-    assert figures._widened((2.0, 8.0), 3.0) == (2.0, 8.0)
+    assert widened((2.0, 8.0), 100.0) == pytest.approx((0.4, 40.0))
+    assert widened((2.0, 8.0), 3.0) == (2.0, 8.0)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 5])
