@@ -151,7 +151,7 @@ def _conditionals(study: Study, where: str) -> list[Finding]:
 
 
 def _minima(study: Study, where: str) -> list[Finding]:
-    needs = "runs with a best ticket and a minimum of the ECE that are no bounds"
+    needs = "runs with a best ticket and a lowest ECE that are not bounds"
     found = []
     for column, labels in ECES.items():
         limits = _WITHIN_TWO if column == "test_noisy_ece" else None

@@ -219,8 +219,8 @@ class Study:
         """The run of the same seed whose level 0 is the best small dense network beside a run.
 
         Of the networks of the same architecture and difficulty with fewer weights, it has the lowest
-        validation error at level 0, mean over seeds; of equal ones it is the smallest. None if there
-        is no smaller network, or none of the same seed.
+        validation error at level 0, mean over seeds; of equal ones it is the smallest. None without a
+        smaller network of the same seed.
         """
         smaller = [
             one

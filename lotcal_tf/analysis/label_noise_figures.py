@@ -30,6 +30,11 @@ from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D")
+_ERRORS = {
+    "test": "test error",
+    "test_noisy": "test error, noisy labels",
+    "train": "train error",
+}
 _PUBLISHED_DENSE = {"marker": "x", "color": "#D55E00", "lw": 0, "ms": 6, "mew": 1.5}
 _PUBLISHED_BEST = {"marker": "*", "color": "#D55E00", "lw": 0, "ms": 9, "mfc": "none", "mew": 1.2}
 
@@ -45,37 +50,48 @@ def draw(study: Study) -> dict[str, Figure]:
 
 
 def descent(study: Study) -> Figure:
-    """Test and training error against remaining weights, a row of panels per difficulty and architecture.
+    """Test and training errors against remaining weights, a row of panels per difficulty and architecture.
 
-    Each run is a thin line; a thick line joins the dense networks. A circle marks a best ticket, an
-    empty triangle a bound; published values are crosses (dense) and stars (best pruned).
+    Test errors are on clean labels and, where they are recorded, on noisy ones. Each run is a thin
+    line; a thick line joins the dense networks. A circle marks a best ticket, an empty triangle a
+    bound; published values are crosses (dense) and stars (best pruned).
     """
     groups = rows(study.runs)
     colors = colors_of([run.model for run in study.runs])
-    whole = Figure(figsize=(9.5, 3.1 * len(groups) + 0.7), layout="constrained")
-    panels = whole.subplots(len(groups), 2, squeeze=False, sharex=True)
+    splits = {
+        split: title
+        for split, title in _ERRORS.items()
+        if any(f"{split}_accuracy" in run.columns for run in study.runs)
+    }
+    size = (4.75 * min(len(splits), 2.4), 3.1 * len(groups) + 0.7)
+    whole = Figure(figsize=size, layout="constrained")
+    panels = whole.subplots(len(groups), len(splits), squeeze=False, sharex=True)
     entries = [*lines_of(study.runs, colors)]
-    joined = False
     for number, (title, runs) in enumerate(groups.items()):
-        last = number == len(groups) - 1
-        for axes, split in zip(panels[number], ("test", "train"), strict=True):
-            for run in runs:
-                color = colors[run.model]
-                axes.plot(run.weights, run.error(split), color=color, lw=1, alpha=0.8)
-                mark(axes, run, by_validation(run), run.error(split), color)
-            dense = _dense(runs, split)
-            if len(dense) > 1:
-                axes.plot(*zip(*dense, strict=True), "o-", color=DENSE, lw=3, ms=5, alpha=0.75)
-                joined = True
         published = _draw_published(panels[number][0], runs[0])
-        for axes, split in zip(panels[number], ("test", "train"), strict=True):
-            weights_axis(axes, "remaining weights" if last else "")
-            axes.set(title=titled(f"{split} error", title), ylim=(0, None))
+        for axes, split in zip(panels[number], splits, strict=True):
+            _draw_errors(axes, runs, split, colors)
+            weights_axis(axes, "remaining weights" if number == len(groups) - 1 else "")
+            axes.set(title=titled(splits[split], title), ylim=(0, None))
         entries += [one for one in published if one.get_label() not in _labels(entries)]
-    if joined:
+    if any(len(_dense(runs, "test")) > 1 for runs in groups.values()):
         entries.append(Line2D([], [], color=DENSE, lw=3, marker="o", label="dense networks"))
     legend(whole, [*entries, *bests(study.runs)])
     return whole
+
+
+def _draw_errors(
+    axes: Axes, runs: Sequence[RecordedRun], split: str, colors: Mapping[str, Any]
+) -> None:
+    """A thin line for each run, and a thick one that joins the dense networks."""
+    shown = [run for run in runs if f"{split}_accuracy" in run.columns]
+    for run in shown:
+        color = colors[run.model]
+        axes.plot(run.weights, run.error(split), color=color, lw=1, alpha=0.8)
+        mark(axes, run, by_validation(run), run.error(split), color)
+    dense = _dense(shown, split)
+    if len(dense) > 1:
+        axes.plot(*zip(*dense, strict=True), "o-", color=DENSE, lw=3, ms=5, alpha=0.75)
 
 
 def _draw_published(axes: Axes, run: RecordedRun) -> list[Line2D]:

@@ -125,6 +125,12 @@ def test_d_is_the_slope_over_the_number_of_classes(noisy):
     assert "three numbers of classes" in found.verdict and found.where == ""
 
 
+def test_other_data_is_not_named_as_a_difference(noisy):
+    runs = [noisy(100, classes=10), noisy(50, classes=2, source="other", count="openlth")]
+    (found,) = findings(runs, "d")
+    assert found.found is None and "agree in" not in found.verdict
+
+
 def test_e_compares_architectures_whose_training_may_differ(noisy):
     runs = [
         *(noisy(100, seed=seed) for seed in (0, 1)),

@@ -129,7 +129,24 @@ def test_published_points_are_drawn_where_data_and_network_match(written_run):
 
 def test_the_lowest_ece_is_marked(written_run):
     (run,) = runs_of([written_run("a")])
-    (axes,) = figures.ece(Study([run])).axes  # clean labels: the runs have no noisy ones
-    (diamond,) = (line for line in axes.lines if line.get_marker() == "D")
-    level = int(np.argmin(run.columns["test_ece"][: run.descent.collapse]))
-    assert diamond.get_xdata().tolist() == [run.weights[level]]
+    # The runs have no noisy labels; the lowest ECE is two levels before the best ticket.
+    values = np.where(np.arange(25) == run.descent.best - 2, 0.01, run.columns["test_ece"])
+    run = dataclasses.replace(run, columns={**run.columns, "test_ece": values})
+    (axes,) = figures.ece(Study([run])).axes
+    marks = {line.get_marker(): line.get_xdata().tolist() for line in axes.lines}
+    assert marks["D"] == [run.weights[run.descent.best - 2]]
+    assert marks["o"] == [run.weights[run.descent.best]]
+
+
+def test_errors_on_noisy_labels_have_a_panel_where_they_are_recorded(written_run):
+    runs = runs_of([written_run("a"), written_run("b", start=90_000)])
+    assert [axes.get_title() for axes in figures.descent(Study(runs)).axes] == [
+        "test error",
+        "train error",
+    ]
+    columns = {**runs[0].columns, "test_noisy_accuracy": 0.9 * runs[0].columns["test_accuracy"]}
+    one = dataclasses.replace(runs[0], columns=columns)
+    panels = figures.descent(Study([one, runs[1]])).axes
+    assert panels[1].get_title() == "test error, noisy labels" and len(panels) == 3
+    (line,) = (line for line in panels[1].lines if line.get_lw() == 1)
+    assert line.get_ydata() == pytest.approx(1 - columns["test_noisy_accuracy"])
