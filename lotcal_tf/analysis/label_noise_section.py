@@ -64,8 +64,8 @@ _METRICS = {
 }
 _LARGEST = "The largest network with a best ticket of each architecture and difficulty, all seeds"
 _CAPTIONS = {
-    "descent": "Test error (clean and noisy labels) and training error against remaining weights. A thin line is a run, "
-    "the thick line joins the dense networks. A circle marks a best ticket, a triangle a bound.",
+    "descent": "Test error (clean and noisy labels) and training error against remaining weights. A thin line is a "
+    "run, the thick line joins the dense networks. A circle marks a best ticket, a triangle a bound.",
     "best_size": "Size of the best ticket against starting size (and difficulty), above by validation error, below by "
     "test error as published. A point is a run, a triangle a bound, a line joins the means.",
     "truth": "Distance to the truth and over-confidence on the test split against density; a line is a run.",
