@@ -21,6 +21,7 @@ from lotcal_tf.analysis.statistics import (
     rank_correlation,
     spread,
     summarise,
+    summarise_ratios,
 )
 from lotcal_tf.metrics import wrong_confident
 
@@ -72,11 +73,11 @@ class Sizes:
     without: int
 
     @classmethod
-    def of(cls, runs: Sequence[RecordedRun], rule: Rule) -> "Sizes":
-        """The sizes of the levels that a rule finds."""
+    def of(cls, runs: Sequence[RecordedRun], rule: Rule, geometric: bool = False) -> "Sizes":
+        """The sizes of the levels that a rule finds, with their mean or their geometric mean."""
         levels = [rule(run) for run in runs]
         return cls(
-            summarise(sizes(runs, rule)),
+            (summarise_ratios if geometric else summarise)(sizes(runs, rule)),
             bounds=sum(one is not None and one.is_bound for one in levels),
             without=sum(one is None for one in levels),
         )
@@ -92,7 +93,8 @@ class Cell:
       start: prunable weights of the dense network.
       runs: number of runs.
       sizes: best sizes, by rule.
-      minima: sizes at the minimum of the calibration error, by column of `ECES`.
+      minima: sizes at the minimum of the calibration error with their geometric mean, by column of
+        `ECES`.
       networks: metrics over seeds, by network and metric; networks that no run has are left out.
     """
 
@@ -148,7 +150,8 @@ class Study:
     runs: Sequence[RecordedRun]
 
     def cells(self) -> list[Cell]:
-        """One cell for each difficulty and starting size."""
+        """One cell for each difficulty and starting size, those of an architecture together."""
+        runs = sorted(self.runs, key=lambda c: (c.difficulty or 0.0, c.architecture, c.start))
         return [
             Cell(
                 difficulty=runs[0].difficulty,
@@ -157,13 +160,13 @@ class Study:
                 runs=len(runs),
                 sizes={name: Sizes.of(runs, rule) for name, rule in RULES.items()},
                 minima={
-                    name: Sizes.of(runs, functools.partial(ece_minimum, column=name))
+                    name: Sizes.of(runs, functools.partial(ece_minimum, column=name), True)
                     for name in ECES
                     if any(name in run.columns for run in runs)
                 },
                 networks=self.networks(runs),
             )
-            for runs in _grouped(self.runs, lambda c: (c.difficulty, c.model))
+            for runs in _grouped(runs, lambda c: (c.difficulty, c.model))
         ]
 
     def spreads(self) -> list[Spread]:

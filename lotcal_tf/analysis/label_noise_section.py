@@ -18,7 +18,7 @@ from lotcal_tf.analysis.label_noise import (
     metric,
     with_predictions,
 )
-from lotcal_tf.analysis.networks import shown
+from lotcal_tf.analysis.networks import MOST, shown
 from lotcal_tf.analysis.published import LABEL, published_beside
 from lotcal_tf.analysis.rules import ECES, RULES, by_validation
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
@@ -44,8 +44,8 @@ _NETWORKS = (
     "error, paired by seed. p* is the true conditional of noisy labels; for two classes ½ Σ |p* − p| is |p* − p|."
 )
 _MINIMA = (
-    "Size at the lowest ECE before the collapse: mean over seeds with the 95 % interval (number of runs), beside "
-    "the best sizes."
+    "Size at the lowest ECE before the collapse: geometric mean over seeds with its 95 % interval (number of runs), "
+    "beside the best sizes."
 )
 _BESIDE = (
     "Errors on clean test labels, means over seeds. Published: arXiv 2306.12190, means of three replicates "
@@ -62,7 +62,7 @@ _METRICS = {
     OVERCONFIDENCE: ("over-confidence", ".3f"),
     WRONG_CONFIDENT: ("confident when wrong", ".3f"),
 }
-_LARGEST = "The largest network with a best ticket of each architecture and difficulty, all seeds"
+_LARGEST = f"The largest network with a best ticket of each architecture and difficulty (at most {MOST}), all seeds"
 _CAPTIONS = {
     "descent": "Test error (clean and noisy labels) and training error against remaining weights. A thin line is a "
     "run, the thick line joins the dense networks. A circle marks a best ticket, a triangle a bound.",

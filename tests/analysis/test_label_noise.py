@@ -160,3 +160,13 @@ def test_the_small_dense_network_is_the_best_narrower_one_of_the_architecture(si
     assert list(networks) == ["full", "best ticket", "lowest test error", "small dense"]
     weights = [one["weights"].mean for one in networks.values()]
     assert weights == [4000, 100, 100, 2000]
+
+
+def test_sizes_at_the_lowest_ece_have_a_geometric_mean(sized):
+    runs = [sized(100, seed=seed, test_ece=[0.9, 0.9, 0.9, 0.9, 0.9]) for seed in (0, 1)] + [
+        sized(100, model="a_9", start=4000, test_ece=[0.1, 0.9, 0.9, 0.9, 0.9])
+    ]
+    runs[0].columns["test_ece"][2] = runs[1].columns["test_ece"][3] = 0.1
+    first, second = Study(runs).cells()
+    assert [first.model, second.model] == ["a_9", "net"], "in the order of architectures"
+    assert second.minima["test_ece"].found.mean == pytest.approx(np.sqrt(600 * 100))
