@@ -13,7 +13,7 @@ from lotcal_tf.data.mixtures import TEST_SIZE, Mixture
 from lotcal_tf.data.noise import noisy_labels
 from lotcal_tf.errors import LotcalError
 from lotcal_tf.lottery.ticket_files import read_predictions
-from lotcal_tf.metrics import log_softmax
+from lotcal_tf.metrics import accuracy, log_softmax
 from lotcal_tf.metrics.conditional import label_maps, seen_through_noise
 
 # Rows of a figure of predictions.
@@ -77,9 +77,10 @@ def read_predicted(run: RecordedRun, level: int) -> Predicted:
     """Reads the predictions of a level; the noise of the labels is drawn again.
 
     Raises:
-      LotcalError: they cannot be read.
+      LotcalError: they cannot be read, or are not predictions of classes.
     """
     labels, logits = read_predictions(level_path(run.directory, level), "test")
+    accuracy(labels, logits)  # checks both
     maps = label_maps(
         str(run.field("noise_kind")), logits.shape[1], run.field("noise_map") or list[int]()
     )
@@ -124,7 +125,10 @@ def plane(run: RecordedRun) -> Plane | None:
     """The test examples of a run's mixture, drawn again; None if its data is none, or a part of one."""
     if run.difficulty is None or run.field("classes"):
         return None
-    mixture = Mixture.of(run.experiment)
+    try:
+        mixture = Mixture.of(run.experiment)
+    except LotcalError:  # a record that was edited
+        return None
     inputs, _ = mixture.draw(TEST_SIZE, "test")
     maps = label_maps(str(run.field("noise_kind")), 2, run.field("noise_map") or list[int]())
     truth = seen_through_noise(mixture.conditional(inputs), float(run.field("label_noise")), maps)

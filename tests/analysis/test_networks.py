@@ -13,6 +13,7 @@ from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.config.sealed import seal
 from lotcal_tf.data import mixtures
 from lotcal_tf.data.noise import with_label_noise
+from lotcal_tf.errors import UsageError
 from tests.analysis.conftest import write_run
 
 MIXTURE = {"source": "mixture_linear", "nu": 0.5, "dimensions": 4}
@@ -69,6 +70,8 @@ def test_the_plane_of_the_centres_by_hand(tmp_path, monkeypatch):
     assert plane(xor).position.tolist() == [0, 0, 1, 1]
     assert plane(xor).centers.tolist() == [[[0, 0], [1, 1]], [[0, 1], [1, 0]]]
     assert plane(read_run(write_run(tmp_path / "c"))) is None
+    odd = {**MIXTURE, "source": "mixture_xor", "dimensions": 5}
+    assert plane(read_run(write_run(tmp_path / "e", fields=odd))) is None
     assert plane(read_run(write_run(tmp_path / "d", fields={**MIXTURE, "classes": [1, 0]}))) is None
 
 
@@ -97,3 +100,20 @@ def test_at_most_some_rows_and_none_without_predictions(tmp_path):
     assert len(found) == MOST
     assert (found[0].title, found[-1].title) == ("lenet_300, nu 0.1", f"lenet_300, nu 0.{MOST + 3}")
     assert shown(Study([read_run(write_run(tmp_path / "without"))])) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "logits"),
+    [
+        (np.array([0, 2], np.int32), np.zeros((2, 2), np.float32)),
+        (np.array([0, 1], np.int32), np.full((2, 2), np.nan, np.float32)),
+        (np.array([0], np.int32), np.zeros((2, 2), np.float32)),
+    ],
+)
+def test_what_is_not_a_prediction_is_left_out(tmp_path, labels, logits):
+    run = read_run(write_run(tmp_path / "a"))
+    for level in (0, run.descent.best):
+        write_predictions(run.directory, level, labels, logits)
+    with pytest.raises(UsageError):
+        read_predicted(run, 0)
+    assert shown(Study([run])) == []
