@@ -108,7 +108,7 @@ setup(
     package_dir={"lotcal_tf.configs": "configs"},
     package_data={
         "lotcal_tf": ["py.typed"],
-        "lotcal_tf.analysis": ["*.j2"],
+        "lotcal_tf.analysis": ["*.j2", "published.csv"],
         "lotcal_tf.deploy": ["*.j2"],
         "lotcal_tf.configs": ["*.toml", "grids/*.toml"],
     },

@@ -40,7 +40,6 @@ from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
 from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
-from lotcal_tf.files import creation_problem
 from lotcal_tf.inputs import arranged, flat, specs_of
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.store import RunStore, read_ticket
@@ -237,6 +236,7 @@ def run_sweep(
     config: str | Path | None = None,
     workers: int | None = None,
     ray: str | None = None,
+    gpus: float = 0.0,
     custom_objects: Mapping[str, Any] | None = None,
     progress: bool = True,
     **fields: Any,
@@ -256,6 +256,7 @@ def run_sweep(
       grid: a grid file, as `--grid` of the command; `axes` and `fields` override it.
       workers: how many runs go on at the same time; None: one per CPU, or one if there is a GPU.
       ray: `auto` or the address of a Ray cluster that runs them instead of this machine.
+      gpus: GPUs of each run on Ray, also fractions, e.g. 0.25.
       config, custom_objects, progress: see `find_tickets`.
       **fields: fields of all runs, as for `find_tickets`. `calib` and `criterion` may be classes of a
         module, also in `axes`.
@@ -266,11 +267,9 @@ def run_sweep(
     Raises:
       UsageError: a run of the sweep cannot run; nothing is trained.
     """
-    asked = {"workers": workers, "ray": ray, "progress": progress}
+    asked = {"workers": workers, "ray": ray, "gpus": gpus, "progress": progress}
     options = checked(arguments.SweepArguments, asked)
-    place = arguments.path_of("out", out)
-    if problem := creation_problem(place):
-        raise FieldError("out", out, problem)
+    place = arguments.directory_of("out", out)
     described = Grid() if grid is None else read_grid(arguments.path_of("grid", grid))
     described = described.with_values(*sweep_values(fields, {} if axes is None else axes))
     given = {"train": train, "test": test, "validation": validation}
@@ -551,9 +550,7 @@ class _ExportRequest:
         Raises:
           UsageError: the ticket is missing or damaged.
         """
-        target = None if directory is None else arguments.path_of("directory", directory)
-        if target is not None and (problem := creation_problem(target)):
-            raise FieldError("directory", target, problem)
+        target = None if directory is None else arguments.directory_of("directory", directory)
         if not isinstance(given, Run | Ticket):
             other = ", a ticket, or the run that find_tickets returns"
             path = arguments.path_of("ticket", given, other)

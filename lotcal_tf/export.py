@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 from lotcal_tf.config import custom, fields, flags
+from lotcal_tf.config.arguments import directory_of
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED
 from lotcal_tf.config.run_data import data_experiment, data_path
 from lotcal_tf.config.run_directory import is_run, stored_levels
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.files import creation_problem
 
 BY_PREFERENCE = "auto"
 
@@ -83,8 +83,8 @@ def main(request: flags.Request) -> None:
     names = ("float_tolerance", "accuracy_tolerance", "ece_tolerance", "logit_tolerance")
     tolerances = [_number(name, own[name]) for name in names]
     seconds = _number("seconds", own["seconds"])
-    if own["out"] and (problem := creation_problem(Path(own["out"]))):
-        raise FieldError("out", own["out"], problem)
+    if own["out"]:
+        directory_of("out", own["out"])
     data_path(data_experiment(run, given, request.config))
     # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()

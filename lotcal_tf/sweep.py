@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lotcal_tf.config import custom, flags
-from lotcal_tf.config.arguments import SweepArguments
+from lotcal_tf.config.arguments import SweepArguments, directory_of
 from lotcal_tf.config.fields import checked, integer_text
 from lotcal_tf.config.recipes import recipe_names
-from lotcal_tf.errors import FieldError, RunsFailed, UsageError
-from lotcal_tf.files import creation_problem
+from lotcal_tf.errors import RunsFailed, UsageError
 from lotcal_tf.sweeps.grid import Grid, flag_values, read_grid
 from lotcal_tf.sweeps.jobs import LOGS, Job, jobs_of
 from lotcal_tf.sweeps.perform import DONE
@@ -55,9 +54,7 @@ def main(request: flags.Request) -> None:
     own, given = request.own, dict(request.given)
     if not given.get("out"):
         raise UsageError("--out is missing: name the directory of the sweep")
-    out = Path(given.pop("out"))
-    if problem := creation_problem(out):
-        raise FieldError("out", out, problem)
+    out = directory_of("out", given.pop("out"))
     custom.check_custom_objects(own["custom_objects"])
     options = checked(SweepArguments, {name: own[name] for name in ("workers", "ray", "gpus")})
     grid = Grid() if own["grid"] is None else read_grid(Path(own["grid"]))

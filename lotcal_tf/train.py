@@ -5,14 +5,11 @@ metrics.csv, history.csv, tickets/, a TensorBoard log and export/. The same comm
 interrupted run; more --levels extend a finished one.
 """
 
-from pathlib import Path
-
 from lotcal_tf.config import custom, flags
+from lotcal_tf.config.arguments import directory_of
 from lotcal_tf.config.recipes import check_own_choice, recipe_names, resolve
 from lotcal_tf.config.run_data import data_path
 from lotcal_tf.config.run_directory import check_ticket
-from lotcal_tf.errors import FieldError
-from lotcal_tf.files import creation_problem
 from lotcal_tf.training.distributed import cluster
 
 FLAGS = (
@@ -40,8 +37,8 @@ def main(request: flags.Request) -> None:
     custom.check_custom_objects(request.own["custom_objects"])
     data_path(experiment)
     cluster.of(experiment.distribute)
-    if experiment.out and (problem := creation_problem(Path(experiment.out))):
-        raise FieldError("out", experiment.out, problem)
+    if experiment.out:
+        directory_of("out", experiment.out)
     if experiment.ticket:
         check_ticket(experiment.ticket)
     # Imported late: TensorFlow takes seconds, and usage errors should not wait.

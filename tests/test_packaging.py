@@ -105,7 +105,7 @@ def test_wheel_carries_package_recipes_types_and_license(built):
     sources = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "lotcal_tf").rglob("*")
-        if path.suffix in (".py", ".j2") or path.name == "py.typed"
+        if path.suffix in (".py", ".j2", ".csv") or path.name == "py.typed"
     }
     assert {name for name in names if ".dist-info/" not in name} == sources | {
         f"lotcal_tf/configs/{recipe}.toml" for recipe in RECIPES | GRIDS

@@ -22,6 +22,7 @@ from lotcal_tf.config import sealed
 from lotcal_tf.files import sha256_of
 from lotcal_tf.lottery.run_tables import as_csv
 from tests import browser
+from tests.analysis.test_networks import written
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = [90_000, 40_000, 20_000, 6_000, 1_000]
@@ -147,7 +148,7 @@ def test_single_runs_have_intervals_from_their_predictions(call, sweep, tmp_path
     expected = metrics.metric_intervals(labels, logits)
     scaled = metrics.metric_intervals(labels, logits / 1.25)
     values = {row["metric"]: [float(row[n]) for n in ("value", "low", "high")] for row in found}
-    assert len(values) == 9
+    assert len(values) == 14
     for name, one in values.items():
         plain = name.removeprefix("test_").removesuffix("_scaled")
         estimate = (scaled if name.endswith("_scaled") else expected)[plain]
@@ -312,15 +313,30 @@ def test_answers_in_a_second_and_without_tensorflow(at_once, argv, code):
     assert ("usage: python -m lotcal_tf.report RUN_OR_SWEEP… [--flag" in done.out) == (code == 0)
 
 
+WITHOUT_TENSORFLOW = (
+    "import sys; from lotcal_tf import report\n"
+    "try: report.run(sys.argv[1:])\n"
+    "finally: assert not {'tensorflow', 'tf_keras', 'sklearn'} & set(sys.modules)\n"
+)
+
+
+def test_a_report_on_a_mixture_needs_no_tensorflow(tmp_path):
+    for start in (200_000, 300_000):
+        written(tmp_path / "runs" / str(start), start=start)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, f"{tmp_path}/runs", f"--out={tmp_path}/a.html",
+         f"--figures={tmp_path}/f"],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    names = {path.stem.removeprefix("group_1_") for path in (tmp_path / "f").glob("*.svg")}
+    assert {"calibration", "confidence", "conditional", "ece", "descent", "best_size"} <= names
+
+
 def test_a_report_on_a_real_run_needs_no_tensorflow(digits_run, tmp_path):
-    code = (
-        "import sys; from lotcal_tf import report\n"
-        "try: report.run(sys.argv[1:])\n"
-        "finally: assert not {'tensorflow', 'tf_keras', 'sklearn'} & set(sys.modules)\n"
-    )
     out = [f"--out={tmp_path}/a.html", f"--csv={tmp_path}/a.csv"]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(digits_run.directory), *out],
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, str(digits_run.directory), *out],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -347,7 +363,7 @@ def test_the_page_works_in_a_browser(sweep, tmp_path):
         sizes = page.evaluate(
             "[...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth, i.clientHeight])"
         )
-        assert len(sizes) == 3 + 3 + 4
+        assert len(sizes) == 3 + 3 + 6
         assert all(done and min(size) > 100 for done, *size in sizes)
         assert page.evaluate("document.documentElement.scrollWidth") == 900
         links = page.evaluate("[...document.links].map(a => [a.getAttribute('href'), a.href])")

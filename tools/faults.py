@@ -47,6 +47,8 @@ USUAL = "lenet_20_10"
 SURVIVED, REFUSED, LOST = "survived", "refused", "lost"
 # What a kill must not leave behind.
 LEFTOVERS = ("*.export.*", ".*.csv.*", ".level_*")
+LONGEST = 300.0  # seconds; a command that takes longer hangs
+HANGS = 124  # its exit code here, as that of `timeout`
 
 _fork = multiprocessing.get_context("forkserver")
 
@@ -125,6 +127,15 @@ class Campaign:
             process.join()
             return int(process.exitcode)
 
+    def _end(self, process: Any) -> int:
+        """Waits for a process; its exit code, or `HANGS`."""
+        code = self._code(process, LONGEST)
+        if code is None:
+            process.kill()
+            self._code(process)
+            return HANGS
+        return code
+
     def run(
         self,
         command: str,
@@ -135,11 +146,12 @@ class Campaign:
     ) -> Ended:
         """Runs a command, and sends it a signal after some seconds if `stop` has both."""
         log, begun = self.new().with_suffix(".log"), time.monotonic()
+        log.touch()  # The process may be killed before it opens it.
         process = self.start(command, flags, log, inject)
         if stop is not None and self._code(process, stop[0]) is None:
             with contextlib.suppress(ProcessLookupError):  # It has just ended.
                 os.kill(process.pid, stop[1])
-        code = self._code(process)
+        code = self._end(process)
         lines = log.read_text(errors="replace").splitlines()
         log.unlink()
         return Ended(code, lines, time.monotonic() - begun)
@@ -284,14 +296,14 @@ class Campaign:
         both = [first, self.start("train", [*flags, "--seed=1"], logs[1])]
         ended = multiprocessing.connection.wait([process.sentinel for process in both])
         loser = next(n for n, process in enumerate(both) if process.sentinel in ended)
-        code = self._code(both[loser])
+        code = self._end(both[loser])
         lines = logs[loser].read_text().splitlines()
         refused = code == 2 and "Traceback" not in "".join(lines)
         record, winner = directory / "experiment.json", both[1 - loser]
         while self._code(winner, 0.01) is None and not record.exists():
             pass
         winner.terminate()
-        self._code(winner)
+        refused = refused and self._end(winner) != HANGS
         seed = json.loads(record.read_text())["experiment"]["seed"]
         good = refused and seed == 1 - loser
         case = f"{delay:.2f} s apart: {lines[-1:]}, record of seed {seed}"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lotcal_tf.analysis import figures
+from lotcal_tf.analysis import claims_section, figures
 from lotcal_tf.analysis.comparison import Row
 from lotcal_tf.analysis.document import Chapter, Document, Text
 from lotcal_tf.analysis.groups import Group, group
@@ -33,6 +33,9 @@ def assemble(
         chapter, rows = ranking(groups, given.rank, densities)
         chapters.append(chapter)
     with figures.styled():
+        claims, numbers = claims_section.chapter(groups)
+        chapters += [claims] if claims else []
+        rows += numbers
         for number, one in enumerate(groups, start=1):
             made = GroupChapter(one, number, densities, relative_link(Path(given.out)), problems)
             chapters.append(made.chapter())

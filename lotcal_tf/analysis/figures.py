@@ -7,6 +7,7 @@ too, so that they are distinguished in grey. Files are the same for the same run
 import contextlib
 import io
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from lotcal_tf.metrics.bins import BinStatistics
 # Okabe and Ito, from dark to light as far as the hues allow.
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _DASHES = ("--", "-", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST = len(COLORS)  # settings in one figure
 _TICKS = (0, 0.5, 1)  # of a reliability diagram; each tick takes time
 _LETTERS = 60  # of a label
@@ -59,7 +60,15 @@ def picture(name: str, figure: Figure, caption: str) -> Picture:
         return content.getvalue()
 
     svg = drawn("svg", "Date", "Creator")
-    return Picture(name, svg, lambda: drawn("pdf", "CreationDate", "Creator", "Producer"), caption)
+    return Picture(
+        name, _shortened(svg), lambda: drawn("pdf", "CreationDate", "Creator", "Producer"), caption
+    )
+
+
+def _shortened(svg: bytes) -> bytes:
+    """The same drawing with coordinates of two digits after the point, and without indentation."""
+    svg = re.sub(rb' d="[^"]*"', lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), svg)
+    return re.sub(rb"\n\s+", b"\n", svg)
 
 
 def curves(settings: Sequence[Setting], columns: Mapping[str, str]) -> Figure:
@@ -171,7 +180,7 @@ def _style(place: int) -> dict[str, Any]:
     return {
         "color": COLORS[place % MOST],
         "ls": _DASHES[place % MOST],
-        "marker": _MARKERS[place % MOST],
+        "marker": MARKERS[place % MOST],
         "ms": 4.5,
         "mfc": "white" if place % 2 else COLORS[place % MOST],
         "mew": 1.1,

@@ -1,12 +1,19 @@
-"""Runs under label noise: the claims that several of them support together, as numbers."""
+"""Runs under label noise: the networks that are compared at each width, and their sizes, as numbers.
+
+The networks of a width are its full (dense) network, its best ticket by each of two rules (`RULES`),
+and the best small dense network (`Study.small_dense`).
+"""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from lotcal_tf.analysis.runs import RecordedRun
+from lotcal_tf.analysis.groups import OF_NOISE, Group, Setting
+from lotcal_tf.analysis.rules import ECES, RULES, Rule, best_size, best_sizes, ece_minimum, sizes
+from lotcal_tf.analysis.runs import RecordedRun, in_order
 from lotcal_tf.analysis.statistics import (
     RankCorrelation,
     Summary,
@@ -14,20 +21,22 @@ from lotcal_tf.analysis.statistics import (
     rank_correlation,
     spread,
     summarise,
+    summarise_ratios,
 )
 from lotcal_tf.metrics import wrong_confident
 
 # A rank correlation is reported from this number of difficulties on.
 DIFFICULTIES = 5
 KL, OVERCONFIDENCE, WRONG_CONFIDENT = "test_kl_true", "test_overconfidence", "test_wrong_confident"
-# Metrics by which the full network and the best ticket are compared.
+# Metrics by which networks are compared.
 COMPARED = (
     "test_error",
+    "test_noisy_error",
     KL,
     "test_tv_true",
     "test_bayes_error",
     "test_excess_error",
-    "test_ece",
+    *ECES,
     OVERCONFIDENCE,
     WRONG_CONFIDENT,
 )
@@ -50,6 +59,31 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of some level of runs that differ in their seed.
+
+    Attributes:
+      found: the sizes without bounds; None if there are none.
+      bounds: number of runs with a bound.
+      without: number of runs without such a level.
+    """
+
+    found: Summary | None
+    bounds: int
+    without: int
+
+    @classmethod
+    def of(cls, runs: Sequence[RecordedRun], rule: Rule, geometric: bool = False) -> "Sizes":
+        """The sizes of the levels that a rule finds, with their mean or their geometric mean."""
+        levels = [rule(run) for run in runs]
+        return cls(
+            (summarise_ratios if geometric else summarise)(sizes(runs, rule)),
+            bounds=sum(one is not None and one.is_bound for one in levels),
+            without=sum(one is None for one in levels),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Cell:
     """The runs of one difficulty and one starting size, which differ in their seed.
 
@@ -58,20 +92,19 @@ class Cell:
       model: name of the network.
       start: prunable weights of the dense network.
       runs: number of runs.
-      sizes: weights of the best tickets, without bounds; None if there are none.
-      bounds: number of runs that end inside their sweet spot, so that their best size is a bound.
-      without: number of runs without a best ticket.
-      compared: full networks and best tickets, by metric.
+      sizes: best sizes, by rule.
+      minima: sizes at the minimum of the calibration error with their geometric mean, by column of
+        `ECES`.
+      networks: metrics over seeds, by network and metric; networks that no run has are left out.
     """
 
     difficulty: float | None
     model: str
     start: int
     runs: int
-    sizes: Summary | None
-    bounds: int
-    without: int
-    compared: dict[str, Comparison]
+    sizes: dict[str, Sizes]
+    minima: dict[str, Sizes]
+    networks: dict[str, dict[str, Summary]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,19 +150,23 @@ class Study:
     runs: Sequence[RecordedRun]
 
     def cells(self) -> list[Cell]:
-        """One cell for each difficulty and starting size."""
+        """One cell for each difficulty and starting size, those of an architecture together."""
+        runs = sorted(self.runs, key=lambda c: (c.difficulty or 0.0, c.architecture, c.start))
         return [
             Cell(
                 difficulty=runs[0].difficulty,
                 model=runs[0].model,
                 start=runs[0].start,
                 runs=len(runs),
-                sizes=summarise(best_sizes(runs)),
-                bounds=sum(run.descent.best_is_bound for run in runs),
-                without=sum(run.descent.best is None for run in runs),
-                compared=compare(runs),
+                sizes={name: Sizes.of(runs, rule) for name, rule in RULES.items()},
+                minima={
+                    name: Sizes.of(runs, functools.partial(ece_minimum, column=name), True)
+                    for name in ECES
+                    if any(name in run.columns for run in runs)
+                },
+                networks=self.networks(runs),
             )
-            for runs in _grouped(self.runs, lambda c: (c.difficulty, c.model))
+            for runs in _grouped(runs, lambda c: (c.difficulty, c.model))
         ]
 
     def spreads(self) -> list[Spread]:
@@ -181,22 +218,95 @@ class Study:
             missing = "all difficulties have the same best size"
         return Correlation(count, len(whole), found, summarise(rhos), missing)
 
+    def small_dense(self, run: RecordedRun) -> RecordedRun | None:
+        """The run of the same seed whose level 0 is the best small dense network beside a run.
+
+        Of the networks of the same architecture and difficulty with fewer weights, it has the lowest
+        validation error at level 0, mean over seeds; of equal ones it is the smallest. None without a
+        smaller network of the same seed.
+        """
+        smaller = [
+            one
+            for one in self.runs
+            if one.start < run.start
+            and (one.architecture, one.difficulty) == (run.architecture, run.difficulty)
+        ]
+        groups = _grouped(smaller, lambda c: c.model)
+        means = [(float(np.mean([c.error("val")[0] for c in g])), g[0].start, g) for g in groups]
+        own = min(means, key=lambda one: one[:2])[2] if means else []
+        return next((one for one in own if one.seed == run.seed), None)
+
+    def levels(self, run: RecordedRun) -> dict[str, tuple[RecordedRun, int]]:
+        """The networks that are compared beside a run: their run and level by name, see `NETWORKS`."""
+        found: dict[str, tuple[RecordedRun, int]] = {"full": (run, 0)}
+        for name, rule in zip(NETWORKS[1:3], RULES.values(), strict=True):
+            best = rule(run)
+            found |= {} if best is None else {name: (run, best.level)}
+        small = self.small_dense(run)
+        return found | ({} if small is None else {"small dense": (small, 0)})
+
+    def networks(self, runs: Sequence[RecordedRun]) -> dict[str, dict[str, Summary]]:
+        """Metrics over runs, by network (see `NETWORKS`) and metric; `weights` are among them."""
+        levels = [self.levels(run) for run in runs]
+        found: dict[str, dict[str, Summary]] = {}
+        for network in NETWORKS:
+            places = [own[network] for own in levels if network in own]
+            for name in ("weights", *COMPARED):
+                values = [v for run, n in places if (v := metric(run, name, n)) is not None]
+                summary = summarise(values)
+                if summary is not None:
+                    found.setdefault(network, {})[name] = summary
+        return found
+
     @property
     def has_difficulty(self) -> bool:
         """Whether the runs' data has a difficulty."""
         return any(run.difficulty is not None for run in self.runs)
 
 
-def best_size(run: RecordedRun) -> int | None:
-    """Weights of a run's best ticket; None if it has none, or only a bound."""
-    found = run.descent
-    sure = found.best is not None and not found.best_is_bound
-    return int(run.weights[found.best]) if sure else None
+# The networks that are compared at each width; the second and the third are those of `RULES`.
+NETWORKS = ("full", "best ticket", "lowest test error", "small dense")
 
 
-def best_sizes(runs: Sequence[RecordedRun]) -> list[int]:
-    """The best sizes of the runs that have one."""
-    return [size for run in runs if (size := best_size(run)) is not None]
+@dataclasses.dataclass(frozen=True)
+class NamedStudy:
+    """A study, with its group.
+
+    Attributes:
+      title: a short name, another one for each study.
+      group: the group.
+      words: what its runs have in common of what may vary in a group, network and difficulty aside.
+      study: the runs.
+    """
+
+    title: str
+    group: Group
+    words: str
+    study: Study
+
+
+def studies(groups: Sequence[Group]) -> list[NamedStudy]:
+    """The studies of groups: one for each setting, network and difficulty aside; none without noise."""
+    found: list[NamedStudy] = []
+    for group in groups:
+        own: dict[str, list[RecordedRun]] = {}
+        for setting in group.settings if group.has_noise else ():
+            own.setdefault(_without_noise(setting), []).extend(setting.runs.values())
+        for words, runs in own.items():
+            parts = [str(runs[0].field("dataset"))]
+            parts += [f"{runs[0].classes} classes"] if runs[0].field("classes") else []
+            parts += [words] if len(own) > 1 else []
+            title = ", ".join(parts)
+            same = sum(one.title.partition(" (")[0] == title for one in found)
+            title += f" ({same + 1})" if same else ""
+            found.append(NamedStudy(title, group, words, Study(in_order(runs))))
+    return found
+
+
+def _without_noise(setting: Setting) -> str:
+    """What a setting is, network and difficulty aside."""
+    values = {n: v for n, v in setting.values.items() if n not in OF_NOISE} | dict(setting.settings)
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value not in (None, ()))
 
 
 def metric(run: RecordedRun, name: str, level: int | None) -> float | None:

@@ -1,25 +1,42 @@
-"""Figures of runs under label noise: descent, best sizes, distance to the truth, confidence."""
+"""Figures of runs under label noise: descent, best sizes, distance to the truth, calibration error."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lotcal_tf.analysis.label_noise import KL, OVERCONFIDENCE, Study
+from lotcal_tf.analysis.panels import (
+    DENSE,
+    bests,
+    clean,
+    colors_of,
+    legend,
+    lines_of,
+    mark,
+    marker,
+    plain,
+    rows,
+    titled,
+    weights_axis,
+    widened,
+)
+from lotcal_tf.analysis.published import published_with
+from lotcal_tf.analysis.rules import ECES, RULES, Rule, by_validation, ece_minimum
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
-from lotcal_tf.metrics import confidence
 
-_BINS = 20
-_DENSE = "0.15"
-Predictions = tuple[np.ndarray, np.ndarray]
-# By network, the predictions of a full network and of its best ticket, of each run.
-PredictionsByModel = dict[str, list[tuple[Predictions, Predictions]]]
+_DASHES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D")
+_ERRORS = {
+    "test": "test error",
+    "test_noisy": "test error, noisy labels",
+    "train": "train error",
+}
+_PUBLISHED_DENSE = {"marker": "x", "color": "#D55E00", "lw": 0, "ms": 6, "mew": 1.5}
+_PUBLISHED_BEST = {"marker": "*", "color": "#D55E00", "lw": 0, "ms": 9, "mfc": "none", "mew": 1.2}
 
 
 def draw(study: Study) -> dict[str, Figure]:
@@ -27,155 +44,228 @@ def draw(study: Study) -> dict[str, Figure]:
     drawn = {"descent": descent(study), "best_size": best_size(study)}
     if any(OVERCONFIDENCE in run.columns or KL in run.columns for run in study.runs):
         drawn["truth"] = truth(study)
+    if any(name in run.columns for name in ECES for run in study.runs):
+        drawn["ece"] = ece(study)
     return drawn
 
 
 def descent(study: Study) -> Figure:
-    """Test and training error against remaining weights, with a row of panels per difficulty.
+    """Test and training errors against remaining weights, a row of panels per difficulty and architecture.
 
-    Each run is a thin line; a thick line joins the dense networks. A circle marks a best ticket, an
-    empty triangle a bound.
+    Test errors are on clean labels and, where they are recorded, on noisy ones. Each run is a thin
+    line; a thick line joins the dense networks. A circle marks a best ticket, an empty triangle a
+    bound; published values are crosses (dense) and stars (best pruned).
     """
-    groups = _by_difficulty(study.runs)
-    colors = _colors([run.model for run in study.runs])
-    whole = Figure(figsize=(9.5, 3.1 * len(groups) + 0.7), layout="constrained")
-    panels = whole.subplots(len(groups), 2, squeeze=False, sharex=True)
-    for number, (difficulty, runs) in enumerate(groups.items()):
-        row, last = panels[number], number == len(groups) - 1
-        for axes, split in zip(row, ("test", "train"), strict=True):
-            for run in runs:
-                color = colors[run.model]
-                axes.plot(run.weights, run.error(split), color=color, lw=1, alpha=0.8)
-                _mark(axes, run, run.error(split), color)
-            dense = _dense(runs, split)
-            if len(dense) > 1:
-                axes.plot(*zip(*dense, strict=True), "o-", color=_DENSE, lw=3, ms=5, alpha=0.75)
-            title = f"{split} error" + _at(difficulty)
-            _weights_axis(axes, "remaining weights" if last else "")
-            axes.set(title=title, ylim=(0, None))
-    _legend(whole, study, colors, dense=len(colors) > 1)
+    groups = rows(study.runs)
+    colors = colors_of([run.model for run in study.runs])
+    splits = {
+        split: title
+        for split, title in _ERRORS.items()
+        if any(f"{split}_accuracy" in run.columns for run in study.runs)
+    }
+    size = (4.75 * min(len(splits), 2.4), 3.1 * len(groups) + 0.7)
+    whole = Figure(figsize=size, layout="constrained")
+    panels = whole.subplots(len(groups), len(splits), squeeze=False, sharex=True)
+    entries = [*lines_of(study.runs, colors)]
+    for number, (title, runs) in enumerate(groups.items()):
+        published = _draw_published(panels[number][0], runs[0])
+        for axes, split in zip(panels[number], splits, strict=True):
+            _draw_errors(axes, runs, split, colors)
+            weights_axis(axes, "remaining weights" if number == len(groups) - 1 else "")
+            axes.set(title=titled(splits[split], title), ylim=(0, None))
+        entries += [one for one in published if one.get_label() not in _labels(entries)]
+    if any(len(_dense(runs, "test")) > 1 for runs in groups.values()):
+        entries.append(Line2D([], [], color=DENSE, lw=3, marker="o", label="dense networks"))
+    legend(whole, [*entries, *bests(study.runs)])
     return whole
+
+
+def _draw_errors(
+    axes: Axes, runs: Sequence[RecordedRun], split: str, colors: Mapping[str, Any]
+) -> None:
+    """A thin line for each run, and a thick one that joins the dense networks."""
+    shown = [run for run in runs if f"{split}_accuracy" in run.columns]
+    for run in shown:
+        color = colors[run.model]
+        axes.plot(run.weights, run.error(split), color=color, lw=1, alpha=0.8)
+        mark(axes, run, by_validation(run), run.error(split), color)
+    dense = _dense(shown, split)
+    if len(dense) > 1:
+        axes.plot(*zip(*dense, strict=True), "o-", color=DENSE, lw=3, ms=5, alpha=0.75)
+
+
+def _draw_published(axes: Axes, run: RecordedRun) -> list[Line2D]:
+    """Draws the published errors on the data and architecture of a run; the entries of the legend."""
+    found = published_with(run)
+    dense = [(r.full_weights, r.full_error) for r in found if r.full_weights]
+    best = [(r.best_weights, r.best_error) for r in found if r.best_weights and r.best_error]
+    entries = []
+    for points, style, name in (
+        (dense, _PUBLISHED_DENSE, "published, dense"),
+        (best, _PUBLISHED_BEST, "published, best pruned"),
+    ):
+        if points:
+            axes.plot(*zip(*points, strict=True), label="_", zorder=6, **style)  # type: ignore[arg-type]
+            entries.append(Line2D([], [], label=name, **style))  # type: ignore[arg-type]
+    return entries
 
 
 def best_size(study: Study) -> Figure:
     """Best size against starting size and, if there are several, against difficulty.
 
-    Each run is a point, or an empty triangle for a bound; a line joins the means. The axis of best
-    sizes spans the same factor as that of starting sizes, so that sizes independent of their start
-    look flat.
+    A row of panels for each rule. Each run is a point, or an empty triangle for a bound; a line joins
+    the means of an architecture. The axis of best sizes spans the same factor as that of starting
+    sizes, so that sizes independent of their start look flat.
     """
-    groups = _by_difficulty(study.runs)
-    several = len(groups) > 1
-    whole = Figure(figsize=(9.5 if several else 5.6, 4.2), layout="constrained")
-    panels = whole.subplots(1, 2 if several else 1, squeeze=False)[0]
-    shades = _colors([_name(difficulty) for difficulty in groups])
-    for difficulty, runs in groups.items():
-        color = shades[_name(difficulty)]
-        _sizes(panels[0], runs, lambda c: c.start, color)
-    _weights_axis(panels[0], "weights of the dense network")
-    panels[0].set(title="best ticket against starting size")
-    if several:
-        _key(panels[0], shades, DIFFICULTY)
-        colors = _colors([run.model for run in study.runs])
-        for model, color in colors.items():
+    difficulties = sorted({run.difficulty for run in study.runs}, key=lambda d: d or 0.0)
+    several = len(difficulties) > 1
+    shades = colors_of([_name(difficulty) for difficulty in difficulties])
+    colors = colors_of([run.model for run in study.runs])
+    shapes = _shapes(study.runs)
+    size = (9.5 if several else 5.6, 3.6 * len(RULES) + 0.8)
+    whole = Figure(figsize=size, layout="constrained")
+    panels = whole.subplots(len(RULES), 2 if several else 1, squeeze=False, sharex="col")
+    for row, (name, rule) in zip(panels, RULES.items(), strict=True):
+        for title, runs in rows(study.runs).items():
+            color, shape = shades[_name(runs[0].difficulty)], shapes[runs[0].architecture]
+            _sizes(row[0], runs, rule, lambda c: c.start, color, shape)
+            _published_sizes(row[0], runs[0])
+            del title
+        row[0].set(title=f"lowest error by {name}")
+        for model in colors if several else ():
             runs = [run for run in study.runs if run.model == model]
-            _sizes(panels[1], runs, lambda c: c.difficulty or 0.0, color)
-        panels[1].set(title="best ticket against difficulty", xlabel=DIFFICULTY)
-        panels[1].set_xticks([difficulty or 0.0 for difficulty in groups])
-        _key(panels[1], colors, "network")
-    if not any(run.descent.best is not None for run in study.runs):
-        panels[0].text(
-            0.5, 0.5, "no run has a best ticket", transform=panels[0].transAxes, ha="center"
-        )
-    low, high = panels[0].get_xlim()
-    for axes in panels:
-        _clean(axes)
-        axes.set(yscale="log", ylabel="weights of the best ticket")
-        axes.set_ylim(_widened(axes.get_ylim(), high / low))
-        _plain(axes.yaxis)
+            shape = shapes[runs[0].architecture]
+            _sizes(row[1], runs, rule, lambda c: c.difficulty or 0.0, colors[model], shape)
+            row[1].set(title="against difficulty")
+            row[1].set_xticks([difficulty or 0.0 for difficulty in difficulties])
+        if not any(rule(run) for run in study.runs):
+            row[0].text(
+                0.5, 0.5, "no run has a best ticket", transform=row[0].transAxes, ha="center"
+            )
+    _limit_sizes(panels)
+    for axes, label in zip(panels[-1], ("weights of the dense network", DIFFICULTY), strict=False):
+        axes.set_xlabel(label)
+    legend(
+        whole,
+        _size_legend(study.runs, shades if several else {}, colors if several else {}, shapes),
+    )
     return whole
 
 
-def _widened(limits: tuple[float, float], extent: float) -> tuple[float, float]:
-    """Limits of a logarithmic axis, widened equally on both sides to span the factor `extent`."""
-    low, high = limits
-    aside = max(1.0, math.sqrt(extent * low / high))
-    return low / aside, high * aside
+def _limit_sizes(panels: np.ndarray) -> None:
+    """Sets the axes of `best_size`: logarithmic, and of the same factor in both directions."""
+    for row in panels:
+        weights_axis(row[0], "")
+        low, high = row[0].get_xlim()
+        for axes in row:
+            clean(axes)
+            axes.set(yscale="log", ylabel="weights of the best ticket")
+            axes.set_ylim(widened(axes.get_ylim(), high / low))
+            plain(axes.yaxis)
+
+
+def _size_legend(
+    runs: Sequence[RecordedRun],
+    shades: Mapping[str, Any],
+    colors: Mapping[str, Any],
+    shapes: Mapping[str, tuple[str, str]],
+) -> list[Line2D]:
+    found = [
+        Line2D([], [], color=color, lw=1.8, label=f"{DIFFICULTY} {name}")
+        for name, color in shades.items()
+    ]
+    found += [Line2D([], [], color=color, lw=1.8, label=name) for name, color in colors.items()]
+    if len(shapes) > 1:
+        found += [
+            Line2D([], [], color="0.3", marker=shape, ls=dashes, label=name)
+            for name, (shape, dashes) in shapes.items()
+        ]
+    found.append(marker("v", "bound of the best", face="none"))
+    if any(row.best_weights and row.full_weights for run in runs for row in published_with(run)):
+        found.append(Line2D([], [], label="published", **_PUBLISHED_BEST))  # type: ignore[arg-type]
+    return found
+
+
+def _shapes(runs: Sequence[RecordedRun]) -> dict[str, tuple[str, str]]:
+    """A marker and dashes for each architecture."""
+    names = dict.fromkeys(run.architecture for run in runs)
+    return {n: (_MARKERS[i % 4], _DASHES[i % 4]) for i, n in enumerate(names)}
+
+
+def _published_sizes(axes: Axes, run: RecordedRun) -> None:
+    found = [
+        (row.full_weights, row.best_weights)
+        for row in published_with(run)
+        if row.full_weights and row.best_weights
+    ]
+    if found:
+        axes.plot(*zip(*found, strict=True), zorder=6, **_PUBLISHED_BEST)  # type: ignore[arg-type]
 
 
 def truth(study: Study) -> Figure:
     """KL(p* ‖ p) and over-confidence on the test split against density; a thin line per run."""
     titles = {KL: "KL(p* ‖ p), nats", OVERCONFIDENCE: "over-confidence: confidence − accuracy"}
     shown = {n: t for n, t in titles.items() if any(n in c.columns for c in study.runs)}
-    groups = _by_difficulty(study.runs)
-    colors = _colors([run.model for run in study.runs])
-    size = (4.75 * len(shown) + 0.6, 3.1 * len(groups) + 0.7)
-    whole = Figure(figsize=size, layout="constrained")
-    panels = whole.subplots(len(groups), len(shown), squeeze=False, sharex=True)
-    for row, (difficulty, runs) in zip(panels, groups.items(), strict=True):
-        for axes, (name, title) in zip(row, shown.items(), strict=True):
+    whole, panels, colors = _against(
+        study, shown, lambda run: 100 * run.columns["density"], "weights kept (%)"
+    )
+    for row, runs in zip(panels, rows(study.runs).values(), strict=True):
+        for axes, name in zip(row, shown, strict=True):
+            axes.axhline(0, color="0.6", lw=0.8)
             for run in runs:
                 if name in run.columns:
                     kept = 100 * run.columns["density"]
-                    axes.plot(kept, run.columns[name], color=colors[run.model], lw=1, alpha=0.8)
-                    _mark(axes, run, run.columns[name], colors[run.model], kept)
-            axes.axhline(0, color="0.6", lw=0.8)
-            axes.set(xscale="log", title=title + _at(difficulty), xlabel="weights kept (%)")
-            _plain(axes.xaxis)
-            _clean(axes)
+                    mark(axes, run, by_validation(run), run.columns[name], colors[run.model], kept)
     panels[0][0].invert_xaxis()  # shared by all
-    _legend(whole, study, colors, dense=False)
+    legend(whole, [*lines_of(study.runs, colors), *bests(study.runs)])
     return whole
 
 
-def confidences(predicted: Mapping[str, Sequence[tuple[Predictions, Predictions]]]) -> Figure:
-    """Histograms of the confidence of full networks and best tickets, by right and wrong.
+def ece(study: Study) -> Figure:
+    """ECE against remaining weights on clean and on noisy labels; a thin line per run.
 
-    Args:
-      predicted: by network, a pair for each run: the predictions of its full network and of its best
-        ticket, each as labels `(N,)` and logits `(N, K)`. Runs of one network share a histogram.
+    A diamond marks the minimum before the collapse, a circle the best ticket.
     """
-    whole = Figure(figsize=(9.5, 2.6 * len(predicted) + 0.5), layout="constrained")
-    panels = whole.subplots(len(predicted), 2, squeeze=False, sharex=True, sharey=True)
-    edges = np.linspace(0, 1, _BINS + 1)
-    for row, (model, pairs) in zip(panels, predicted.items(), strict=True):
-        for axes, which, place in zip(row, ("full network", "best ticket"), (0, 1), strict=True):
-            labels = np.concatenate([pair[place][0] for pair in pairs])
-            classes, sure = (
-                np.concatenate(part)
-                for part in zip(*(confidence(pair[place][1]) for pair in pairs), strict=True)
-            )
-            parts = [sure[classes == labels], sure[classes != labels]]
-            weights = [np.full(part.size, 1 / labels.size) for part in parts]
-            # Side by side: in a stack on a logarithmic axis, heights are not proportional to shares.
-            axes.hist(
-                parts,
-                edges,
-                weights=weights,
-                color=["#7fb3d5", "#c0532b"],
-                label=["right", "wrong"],
-            )
-            wrong = parts[1].size
-            share = f"{np.mean(parts[1] > 0.9):.0%} of them above 0.9" if wrong else "none"
-            axes.set(
-                title=f"{model}, {which}\n{wrong / labels.size:.1%} wrong, {share}",
-                yscale="log",
-                xlim=(0, 1),
-            )
-            axes.title.set_fontsize(10)
-            _clean(axes)
-        row[0].set_ylabel("share of examples")
-    for axes in panels[-1]:
-        axes.set_xlabel("confidence")
-    panels[0][0].legend(fontsize=8, frameon=False, loc="upper left")
+    shown = {
+        name: f"ECE on {labels}"
+        for name, labels in ECES.items()
+        if any(name in run.columns for run in study.runs)
+    }
+    whole, panels, colors = _against(study, shown, lambda run: run.weights, "remaining weights")
+    for row, runs in zip(panels, rows(study.runs).values(), strict=True):
+        for axes, name in zip(row, shown, strict=True):
+            for run in runs:
+                if name in run.columns:
+                    color, values = colors[run.model], run.columns[name]
+                    mark(axes, run, by_validation(run), values, color)
+                    mark(axes, run, ece_minimum(run, name), values, color, shape="D")
+            axes.set_ylim(0, None)
+    entries = [*lines_of(study.runs, colors), marker("D", "lowest ECE"), *bests(study.runs)]
+    legend(whole, entries)
     return whole
 
 
-def _by_difficulty(runs: Sequence[RecordedRun]) -> dict[float | None, list[RecordedRun]]:
-    groups: dict[float | None, list[RecordedRun]] = {}
-    for run in runs:
-        groups.setdefault(run.difficulty, []).append(run)
-    return groups
+def _against(
+    study: Study,
+    shown: Mapping[str, str],
+    places: Callable[[RecordedRun], np.ndarray],
+    label: str,
+) -> tuple[Figure, np.ndarray, dict[str, Any]]:
+    """Panels of columns against a logarithmic axis; the figure, its panels and the networks' colours."""
+    groups = rows(study.runs)
+    colors = colors_of([run.model for run in study.runs])
+    size = (4.75 * len(shown) + 0.6, 3.1 * len(groups) + 0.7)
+    whole = Figure(figsize=size, layout="constrained")
+    panels = whole.subplots(len(groups), len(shown), squeeze=False, sharex=True)
+    for number, (row, (end, runs)) in enumerate(zip(panels, groups.items(), strict=True)):
+        for axes, (name, title) in zip(row, shown.items(), strict=True):
+            for run in runs:
+                if name in run.columns:
+                    color = colors[run.model]
+                    axes.plot(places(run), run.columns[name], color=color, lw=1, alpha=0.8)
+            weights_axis(axes, label if number == len(groups) - 1 else "")
+            axes.set_title(titled(title, end))
+    return whole, panels, colors
 
 
 def _dense(runs: Sequence[RecordedRun], split: str) -> list[tuple[float, float]]:
@@ -186,110 +276,34 @@ def _dense(runs: Sequence[RecordedRun], split: str) -> list[tuple[float, float]]
     return [(start, float(np.mean(found))) for start, found in sorted(errors.items())]
 
 
-def _mark(
-    axes: Axes, run: RecordedRun, values: np.ndarray, color: Any, places: np.ndarray | None = None
-) -> None:
-    best = run.descent.best
-    if best is not None:
-        x = (run.weights if places is None else places)[best]
-        bound = run.descent.best_is_bound
-        shape, face = ("v", "none") if bound else ("o", "white")
-        axes.plot(x, values[best], shape, color=color, ms=6, mfc=face, mew=1.5, zorder=5)
-
-
 def _sizes(
     axes: Axes,
     runs: Sequence[RecordedRun],
+    rule: Rule,
     place: Callable[[RecordedRun], float],
     color: Any,
+    style: tuple[str, str],
 ) -> None:
+    shape, dashes = style
     sure: dict[float, list[float]] = {}
     for run in runs:
-        if run.descent.best is None:
+        found = rule(run)
+        if found is None:
             continue
-        size = float(run.weights[run.descent.best])
-        if run.descent.best_is_bound:
+        size = float(run.weights[found.level])
+        if found.is_bound:
             axes.plot(place(run), size, "v", color=color, ms=6, mfc="none", mew=1.2)
         else:
-            axes.plot(place(run), size, "o", color=color, ms=4, alpha=0.6, mew=0)
+            axes.plot(place(run), size, shape, color=color, ms=4, alpha=0.6, mew=0)
             sure.setdefault(place(run), []).append(size)
     means = [(x, float(np.mean(sizes))) for x, sizes in sorted(sure.items())]
     if means:
-        axes.plot(*zip(*means, strict=True), "-", color=color, lw=1.8)
-
-
-def _colors(names: Sequence[str]) -> dict[str, Any]:
-    """A colour for each name, from dark to light in the given order."""
-    known = list(dict.fromkeys(names))
-    scale = np.linspace(0.0, 0.85, max(len(known), 2))
-    return {name: colormaps["viridis"](place) for name, place in zip(known, scale, strict=False)}
+        axes.plot(*zip(*means, strict=True), color=color, ls=dashes, lw=1.8)
 
 
 def _name(difficulty: float | None) -> str:
     return "–" if difficulty is None else f"{difficulty:g}"
 
 
-def _at(difficulty: float | None) -> str:
-    return "" if difficulty is None else f", {DIFFICULTY} {difficulty:g}"
-
-
-def _count(value: float, place: int | None = None) -> str:
-    """A short label, e.g. `25k` for 25000."""
-    for unit, letter in ((1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:g}{letter}"
-    return f"{value:g}"
-
-
-def _plain(axis: Any) -> None:
-    """Labels a logarithmic axis with plain numbers; the shorter it is, the more per decade."""
-    low, high = sorted(axis.get_view_interval())
-    extent = high / max(low, 1e-12)
-    marks = (1, 1.5, 2, 3, 5, 7) if extent < 15 else (1, 2, 5) if extent < 3000 else (1,)
-    decades = range(-4, 10)
-    axis.set_ticks([t for d in decades for m in marks if low <= (t := m * 10.0**d) <= high])
-    axis.set_major_formatter(FuncFormatter(_count))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _weights_axis(axes: Axes, label: str) -> None:
-    axes.set(xscale="log", xlabel=label)
-    _plain(axes.xaxis)
-    _clean(axes)
-
-
-def _clean(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
-
-
-def _key(axes: Axes, colors: Mapping[str, Any], title: str) -> None:
-    """Puts the legend of the colours below the panel, where it hides no point."""
-    lines = [Line2D([], [], color=color, lw=1.8, label=name) for name, color in colors.items()]
-    axes.legend(
-        handles=lines,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.15),
-        ncols=5,
-        fontsize=8,
-        frameon=False,
-        title=title,
-        title_fontsize=8,
-    )
-
-
-def _legend(whole: Figure, study: Study, colors: Mapping[str, Any], dense: bool) -> None:
-    starts = {run.model: run.start for run in study.runs}
-    lines = [
-        Line2D([], [], color=color, lw=1.5, label=f"{model} ({starts[model]:,})")
-        for model, color in colors.items()
-    ]
-    if dense:
-        lines.append(Line2D([], [], color=_DENSE, lw=3, marker="o", label="dense networks"))
-    bounds = {run.descent.best_is_bound for run in study.runs if run.descent.best is not None}
-    common: dict[str, Any] = {"color": "0.3", "lw": 0, "mew": 1.5, "ms": 6}
-    if False in bounds:
-        lines.append(Line2D([], [], marker="o", mfc="white", label="best ticket", **common))
-    if True in bounds:
-        lines.append(Line2D([], [], marker="v", mfc="none", label="bound of the best", **common))
-    whole.legend(handles=lines, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+def _labels(entries: Sequence[Line2D]) -> set[Any]:
+    return {entry.get_label() for entry in entries}

@@ -1,8 +1,8 @@
-"""The descent section of runs under label noise: a table of runs, one of starting sizes, claims, figures."""
+"""The descent section of runs under label noise: tables of runs, sizes and networks, claims, figures."""
 
 from collections.abc import Sequence
 
-from lotcal_tf.analysis import label_noise_figures
+from lotcal_tf.analysis import label_noise_figures, prediction_figures
 from lotcal_tf.analysis.comparison import Row
 from lotcal_tf.analysis.document import Picture, Table, Text
 from lotcal_tf.analysis.figures import picture
@@ -12,11 +12,15 @@ from lotcal_tf.analysis.label_noise import (
     WRONG_CONFIDENT,
     Cell,
     Comparison,
+    Sizes,
     Study,
     compare,
     metric,
     with_predictions,
 )
+from lotcal_tf.analysis.networks import MOST, shown
+from lotcal_tf.analysis.published import LABEL, published_beside
+from lotcal_tf.analysis.rules import ECES, RULES, by_validation
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 from lotcal_tf.analysis.statistics import Summary
 from lotcal_tf.config.run_directory import level_path
@@ -28,14 +32,52 @@ _RULE = (
     "best are given in weights; they are found from training and validation errors only. ≤ marks a bound: the run "
     "ends there."
 )
+_SIZES = (
+    "Non-zero weights, output layer included: mean ± standard deviation over seeds (number of runs). validation: "
+    "lowest validation error after the peak, our rule; it never uses test labels. test, as published: lowest error "
+    "on clean test labels of a chain whose dense network over-fits, the definition of arXiv 2306.12190. A bound is "
+    "the end of a chain and is left out of the mean."
+)
+_NETWORKS = (
+    "Test split, mean ± standard deviation over seeds. best ticket: by validation. lowest test error: the published "
+    "definition. small dense: of the narrower networks of the architecture the dense one with the lowest validation "
+    "error, paired by seed. p* is the true conditional of noisy labels; for two classes ½ Σ |p* − p| is |p* − p|."
+)
+_MINIMA = (
+    "Size at the lowest ECE before the collapse: geometric mean over seeds with its 95 % interval (number of runs), "
+    "beside the best sizes."
+)
+_BESIDE = (
+    "Errors on clean test labels, means over seeds. Published: arXiv 2306.12190, means of three replicates "
+    "(mixtures: five)."
+)
+_METRICS = {
+    "weights": ("weights", ",.0f"),
+    "test_error": ("error, clean", ".4f"),
+    "test_noisy_error": ("error, noisy", ".4f"),
+    KL: ("KL(p* ‖ p)", ".3f"),
+    "test_tv_true": ("½ Σ |p* − p|", ".3f"),
+    "test_ece": ("ECE, clean", ".3f"),
+    "test_noisy_ece": ("ECE, noisy", ".3f"),
+    OVERCONFIDENCE: ("over-confidence", ".3f"),
+    WRONG_CONFIDENT: ("confident when wrong", ".3f"),
+}
+_LARGEST = f"The largest network with a best ticket of each architecture and difficulty (at most {MOST}), all seeds"
 _CAPTIONS = {
-    "descent": "Test and training error against remaining weights. A thin line is a run, the thick line joins the "
-    "dense networks. A circle marks a best ticket, a triangle a bound.",
-    "best_size": "Size of the best ticket against starting size (and difficulty). A point is a run, a triangle a "
-    "bound, a line joins the means.",
+    "descent": "Test error (clean and noisy labels) and training error against remaining weights. A thin line is a "
+    "run, the thick line joins the dense networks. A circle marks a best ticket, a triangle a bound.",
+    "best_size": "Size of the best ticket against starting size (and difficulty), above by validation error, below by "
+    "test error as published. A point is a run, a triangle a bound, a line joins the means.",
     "truth": "Distance to the truth and over-confidence on the test split against density; a line is a run.",
-    "confidence": "Confidence of full networks and best tickets on the test split, separately for right and wrong "
-    "predictions.",
+    "ece": "Calibration error against remaining weights, on clean and on noisy test labels; a line is a run. A diamond "
+    "marks the lowest ECE before the collapse, a circle the best ticket, a triangle a bound of either.",
+    "confidence": f"Histograms of the probability of the predicted class; right and wrong by clean labels. {_LARGEST}.",
+    "calibration": "Calibration averaged over classes: share of a class against its predicted probability, in 10 bins; "
+    f"bands are the standard deviation over classes and seeds. {_LARGEST}.",
+    "conditional": "Left: predicted and true probability of class 1 of noisy labels against the position between the "
+    "centres of class 0 (0) and class 1 (1); bands are the standard deviation over seeds. Right: mean |p* − p| of the "
+    "test examples, seen on the plane through the centres (circles: class 0, squares: class 1). For XOR the position "
+    f"is along the first half of the inputs, on the example's side of the second. {_LARGEST}.",
 }
 
 
@@ -46,11 +88,13 @@ def section(study: Study, prefix: str) -> list[Text | Table | Picture]:
       study: the runs.
       prefix: of the names of the figures.
     """
-    runs, predicted = _with_predictions(study.runs)
-    study = Study(runs)
+    study = Study([_with_column(run) for run in study.runs])
     figures = label_noise_figures.draw(study)
-    if predicted:
-        figures["confidence"] = label_noise_figures.confidences(predicted)
+    if predicted := shown(study):
+        figures["calibration"] = prediction_figures.calibration(predicted)
+        figures["confidence"] = prediction_figures.confidences(predicted)
+        if (conditional := prediction_figures.conditionals(predicted)) is not None:
+            figures["conditional"] = conditional
     drawn = [picture(f"{prefix}{name}", one, _CAPTIONS[name]) for name, one in figures.items()]
     first = drawn.pop(0)
     return [Text([_setting(study.runs)]), first, *tables(study), *drawn]
@@ -58,10 +102,15 @@ def section(study: Study, prefix: str) -> list[Text | Table | Picture]:
 
 def tables(study: Study) -> list[Text | Table | Picture]:
     """The tables and claims of a study."""
+    cells = study.cells()
+    beside = _published_table(study, cells)
     return [
         _run_table(study.runs),
         Text([f"{name_of(run)}: {run.descent.verdict}" for run in study.runs]),
-        _cell_table(study.cells()),
+        _size_table(cells),
+        *([beside] if beside else []),
+        _network_table(cells),
+        *([_minimum_table(cells)] if any(cell.minima for cell in cells) else []),
         Text(_claims(study)),
     ]
 
@@ -82,6 +131,22 @@ def rows(study: Study, group: str, setting: str) -> list[Row]:
         kinds = {"full": compared.full, "best": compared.best, "best - full": compared.difference}
         kinds |= {"best / full": compared.ratio} if compared.ratio else {}
         found += [Row.of(group, setting, kind, name, "", one) for kind, one in kinds.items()]
+    return found + [row for cell in study.cells() for row in _cell_rows(cell, group, setting)]
+
+
+def _cell_rows(cell: Cell, group: str, setting: str) -> list[Row]:
+    """The sizes and the networks of one width."""
+    hard = "" if cell.difficulty is None else f", {DIFFICULTY}={cell.difficulty:g}"
+    setting = f"{setting}, {cell.model}{hard}"
+    sizes = {f"best size by {name}": one for name, one in cell.sizes.items()}
+    sizes |= {f"size at the lowest {name}": one for name, one in cell.minima.items()}
+    found = [
+        Row.of(group, setting, kind, "weights", "", one.found)
+        for kind, one in sizes.items()
+        if one.found is not None
+    ]
+    for network, metrics in cell.networks.items():
+        found += [Row.of(group, setting, network, name, "", one) for name, one in metrics.items()]
     return found
 
 
@@ -91,24 +156,18 @@ def name_of(run: RecordedRun) -> str:
     return f"{run.model}{hard}, seed {run.seed}"
 
 
-def _with_predictions(
-    runs: Sequence[RecordedRun],
-) -> tuple[list[RecordedRun], label_noise_figures.PredictionsByModel]:
-    """The runs, with columns from stored predictions; and those of runs with a best ticket, by network."""
-    predicted: label_noise_figures.PredictionsByModel = {}
-    found = []
-    for run in runs:
-        best = run.descent.best
-        try:
-            levels = () if best is None else (0, best)
-            pair = [read_predictions(level_path(run.directory, n), "test") for n in levels]
-        except LotcalError:  # damaged ones are named in the report already
-            pair = []
-        if pair and best is not None:
-            predicted.setdefault(run.model, []).append((pair[0], pair[1]))
-            run = with_predictions(run, dict(zip((0, best), pair, strict=True)))
-        found.append(run)
-    return found, predicted
+def _with_column(run: RecordedRun) -> RecordedRun:
+    """A run with the share of wrong predictions that are confident, which older runs did not record."""
+    best = by_validation(run)
+    if best is None or WRONG_CONFIDENT in run.columns:
+        return run
+    try:
+        levels = {
+            n: read_predictions(level_path(run.directory, n), "test") for n in (0, best.level)
+        }
+    except LotcalError:  # damaged ones are named in the report already
+        return run
+    return with_predictions(run, levels)
 
 
 def _claims(study: Study) -> list[str]:
@@ -189,35 +248,91 @@ def _run_table(runs: Sequence[RecordedRun]) -> Table:
     return Table("Descent of each run", [head, *rows], note=_RULE)
 
 
-def _cell_table(cells: Sequence[Cell]) -> Table:
-    hard = any(cell.difficulty is not None for cell in cells)
-    names = {
-        "test_error": "test error",
-        KL: "KL to the truth",
-        OVERCONFIDENCE: "over-confidence",
-        WRONG_CONFIDENT: "confident when wrong",
-    }
-    shown = {n: h for n, h in names.items() if any(n in cell.compared for cell in cells)}
-    head = ["network", *([DIFFICULTY] if hard else []), "weights", "best size", *shown.values()]
+def _size_table(cells: Sequence[Cell]) -> Table:
+    head = [*_cell_head(cells), *(f"best size by {name}" for name in RULES)]
+    rows = [
+        [*_cell_name(cell, cells), *(_sized(cell.sizes[name]) for name in RULES)] for cell in cells
+    ]
+    return Table("Effective number of parameters", [head, *rows], note=_SIZES)
+
+
+def _network_table(cells: Sequence[Cell]) -> Table:
+    """The networks that are compared at each width, a row for each."""
+    networks = [one for cell in cells for one in cell.networks.values()]
+    names = [name for name in _METRICS if any(name in one for one in networks)]
+    *places, _ = _cell_head(cells)  # the weights are a metric here
+    head = [*places, "seeds", *(_METRICS[name][0] for name in names)]
     rows = []
     for cell in cells:
-        left = [f"{cell.bounds} bound{'s' * (cell.bounds != 1)}"] if cell.bounds else []
-        left += [f"{cell.without} without a best"] if cell.without else []
-        sizes = [_short(cell.sizes, ",.0f")] if cell.sizes else []
+        model, *others, _ = _cell_name(cell, cells)
+        for network, found in cell.networks.items():
+            values = [_deviated(found.get(name), _METRICS[name][1]) for name in names]
+            rows.append([f"{model}: {network}", *others, str(found["weights"].n), *values])
+    return Table("Networks compared", [head, *rows], note=_NETWORKS)
+
+
+def _minimum_table(cells: Sequence[Cell]) -> Table:
+    shown = [name for name in ECES if any(name in cell.minima for cell in cells)]
+    head = [*_cell_head(cells), *(f"best size by {name}" for name in RULES)]
+    head += [f"lowest ECE on {ECES[name]}" for name in shown]
+    rows = [
+        [
+            *_cell_name(cell, cells),
+            *(_sized(cell.sizes[name]) for name in RULES),
+            *(_sized(cell.minima.get(name), interval=True) for name in shown),
+        ]
+        for cell in cells
+    ]
+    return Table("Where the calibration error is lowest", [head, *rows], note=_MINIMA)
+
+
+def _published_table(study: Study, cells: Sequence[Cell]) -> Table | None:
+    """The sizes and errors of the widths that were published; None without such a width."""
+    head = [*_cell_head(cells), "dense error", f"{LABEL}"]
+    head += ["best size by validation", "by test", f"{LABEL} "]
+    head += ["best error by validation", "by test", f"{LABEL}  "]
+    rows = []
+    for cell in cells:
+        runs = [c for c in study.runs if (c.model, c.difficulty) == (cell.model, cell.difficulty)]
+        one = published_beside(runs[0])
+        if one is None:
+            continue
+        errors = {name: found.get("test_error") for name, found in cell.networks.items()}
         rows.append(
             [
-                cell.model,
-                *([f"{cell.difficulty:g}" if cell.difficulty is not None else "–"] if hard else []),
-                f"{cell.start:,}",
-                ", ".join(sizes + left),
-                *(_arrow(cell.compared.get(name)) for name in shown),
+                *_cell_name(cell, cells),
+                _deviated(errors.get("full"), ".3f"),
+                _number(one.full_error, ".3f"),
+                *(_sized(cell.sizes[name]) for name in RULES),
+                _number(one.best_weights, ",.0f"),
+                *(_deviated(errors.get(n), ".3f") for n in ("best ticket", "lowest test error")),
+                _number(one.best_error, ".3f"),
             ]
         )
-    note = (
-        "Mean ± standard deviation over seeds (number of runs). Metrics: full network → best ticket, on the test "
-        "split."
-    )
-    return Table("Best tickets by starting size", [head, *rows], note=note)
+    return Table("Beside the published values", [head, *rows], note=_BESIDE) if rows else None
+
+
+def _cell_head(cells: Sequence[Cell]) -> list[str]:
+    hard = any(cell.difficulty is not None for cell in cells)
+    return ["network", *([DIFFICULTY] if hard else []), "dense weights"]
+
+
+def _cell_name(cell: Cell, cells: Sequence[Cell]) -> list[str]:
+    hard = any(one.difficulty is not None for one in cells)
+    difficulty = [_number(cell.difficulty, "g")] if hard else []
+    return [cell.model, *difficulty, f"{cell.start:,}"]
+
+
+def _sized(found: Sizes | None, interval: bool = False) -> str:
+    """Sizes over seeds; the runs with a bound and those without such a level."""
+    if found is None:
+        return "–"
+    parts = []
+    if found.found:
+        parts.append((with_interval if interval else _short)(found.found, ",.0f"))
+    parts += [f"{found.bounds} bound{'s' * (found.bounds != 1)}"] if found.bounds else []
+    parts += [f"{found.without} without"] if found.without else []
+    return ", ".join(parts)
 
 
 def _weights(run: RecordedRun, level: int | None, bound: bool = False) -> str:
@@ -235,8 +350,18 @@ def _short(summary: Summary | None, form: str = ".3f") -> str:
     return f"{summary.mean:{form}}{deviation} ({summary.n})"
 
 
-def _arrow(found: Comparison | None) -> str:
-    return "–" if found is None else f"{found.full.mean:.3f} → {_short(found.best)}"
+def with_interval(summary: Summary, form: str = ".3f") -> str:
+    """A mean with its 95 % interval and the number of values."""
+    ends = ""
+    if summary.low is not None and summary.high is not None:
+        ends = f" [{summary.low:{form}}, {summary.high:{form}}]"
+    return f"{summary.mean:{form}}{ends} ({summary.n})"
+
+
+def _deviated(summary: Summary | None, form: str) -> str:
+    if summary is None:
+        return "–"
+    return f"{summary.mean:{form}}" + ("" if summary.sd is None else f" ± {summary.sd:{form}}")
 
 
 def _against(found: Comparison) -> str:

@@ -1,7 +1,8 @@
 """What the stored predictions of single runs say: metrics with intervals, bins of confidence."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,10 @@ from lotcal_tf.metrics import Estimate, metric_intervals, prediction_bins
 from lotcal_tf.metrics.bins import BinStatistics
 
 # Metrics of single runs, before and after temperature scaling.
-RAW = ("accuracy", "ece", "debiased_ece", "nll", "brier")
+RAW = (
+    *("accuracy", "ece", "debiased_ece", "nll", "brier"),
+    *("adaptive_ece", "classwise_ece", "mce", "aurc", "overconfidence"),
+)
 SCALED = ("ece", "debiased_ece", "nll", "brier")
 
 
@@ -52,18 +56,19 @@ def measure(group: Group, chosen: Sequence[Place], problems: list[str]) -> list[
       chosen: the columns.
       problems: gets a line for each ticket that cannot be read; the others are measured.
     """
-    return [
-        measured
-        for setting in group.settings
-        for replicate in setting.runs
-        for measured in _of_run(setting, replicate, chosen, problems)
-    ]
+    runs = [(setting, replicate) for setting in group.settings for replicate in setting.runs]
+    with ThreadPoolExecutor() as pool:  # NumPy and SciPy compute outside the interpreter's lock
+        found = list(pool.map(lambda run: _of_run(run[0], run[1], chosen), runs))
+    problems += [problem for _, problem in found if problem]
+    return [measured for levels, _ in found for measured in levels]
 
 
 def _of_run(
-    setting: Setting, replicate: Any, chosen: Sequence[Place], problems: list[str]
-) -> Iterator[Measured]:
+    setting: Setting, replicate: Any, chosen: Sequence[Place]
+) -> tuple[list[Measured], str | None]:
+    """The levels of a run up to the first that cannot be read, and what is wrong with that."""
     run = setting.runs[replicate]
+    found: list[Measured] = []
     levels = {level for place in chosen if (level := place.level(run)) is not None}
     for level in sorted(levels):
         ticket = level_path(run.directory, level)
@@ -73,21 +78,20 @@ def _of_run(
             labels, logits = read_predictions(ticket, "test")
             metrics, bins = _metrics(run, level, labels, logits)
         except LotcalError as error:
-            problems.append(f"predictions left out: {error}")
-            return  # one line for a run
-        yield Measured(setting, replicate, level, metrics, bins)
+            return found, f"predictions left out: {error}"
+        found.append(Measured(setting, replicate, level, metrics, bins))
+    return found, None
 
 
 def _metrics(
     run: RecordedRun, level: int, labels: np.ndarray, logits: np.ndarray
 ) -> tuple[dict[str, Estimate], BinStatistics]:
     bins = int(run.field("ece_bins"))
-    raw = metric_intervals(labels, logits, bins=bins)
-    found = {name: raw[name] for name in RAW}
+    found = metric_intervals(labels, logits, bins=bins, names=RAW)
     temperature = run.metric("temperature", level)
     if temperature is not None and temperature > 0:
-        scaled = metric_intervals(labels, logits / temperature, bins=bins)
-        found |= {f"{name}_scaled": scaled[name] for name in SCALED}
+        scaled = metric_intervals(labels, logits / temperature, bins=bins, names=SCALED)
+        found |= {f"{name}_scaled": one for name, one in scaled.items()}
     return found, prediction_bins(labels, logits, bins=bins)
 
 

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class RecordedRun:
         level; NaN where a cell is empty.
       failed: why the run ended early; empty if it did not.
       source: the run that found its tickets; None if it starts from a network.
+      classes: number of classes; None if it is not recorded.
     """
 
     directory: Path
@@ -65,6 +67,7 @@ class RecordedRun:
     columns: Columns
     failed: str = ""
     source: Source | None = None
+    classes: int | None = None
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -99,6 +102,11 @@ class RecordedRun:
     def model(self) -> str:
         """The network's name; under label noise it identifies the starting size."""
         return str(self.field("model"))
+
+    @property
+    def architecture(self) -> str:
+        """The network's name with W in place of its width, e.g. `lenet_W_100` or `resnet20_W`."""
+        return re.sub(r"_\d+", "_W", self.model, count=1)
 
     @property
     def seed(self) -> int:
@@ -247,6 +255,7 @@ def read_run(directory: Path) -> RecordedRun:
             f"{directory}/experiment.json has no entry realised.examples.val"
         ) from error
     wrong, failed = realised.get("wrong_labels", {}), whole.get("failed", "")
+    classes = realised.get("classes")
     return RecordedRun(
         directory=directory,
         fields=fields,
@@ -256,6 +265,7 @@ def read_run(directory: Path) -> RecordedRun:
         columns=columns,
         failed=failed if isinstance(failed, str) else str(failed),
         source=_source(whole),
+        classes=classes if isinstance(classes, int) else None,
     )
 
 

@@ -21,10 +21,10 @@ from lotcal_tf.analysis.comparison import (
     worse_on_validation,
 )
 from lotcal_tf.analysis.document import Chapter, Picture, Section, Table, Text
-from lotcal_tf.analysis.groups import BASELINE, OF_NOISE, Group, Setting
-from lotcal_tf.analysis.label_noise import Study
+from lotcal_tf.analysis.groups import BASELINE, Group, Setting
+from lotcal_tf.analysis.label_noise import studies
 from lotcal_tf.analysis.predictions import Measured, measure, pooled
-from lotcal_tf.analysis.runs import RecordedRun, in_order
+from lotcal_tf.analysis.runs import RecordedRun
 from lotcal_tf.analysis.statistics import Summary, paired_difference, summarise
 from lotcal_tf.metrics import Estimate
 
@@ -41,6 +41,13 @@ _AFTER = {
     "debiased_ece_scaled": "Debiased ECE",
     "nll_scaled": "NLL",
     "brier_scaled": "Brier score",
+}
+_FURTHER = {
+    "adaptive_ece": "Adaptive ECE",
+    "classwise_ece": "Class-wise ECE",
+    "mce": "MCE",
+    "aurc": "AURC",
+    "overconfidence": "Over-confidence",
 }
 _OF_PREDICTIONS = ("debiased_ece", "debiased_ece_scaled", "brier_scaled")
 _DENSE = Place(1.0)
@@ -258,7 +265,8 @@ class GroupChapter:
 
     def _single(self) -> Parts:
         parts: Parts = []
-        for title, metrics in (("", _RAW), ("After temperature scaling", _AFTER)):
+        tables = ("", _RAW), ("Further metrics", _FURTHER), ("After temperature scaling", _AFTER)
+        for title, metrics in tables:
             rows = []
             for setting in self.group.settings:
                 for run in setting.runs.values():
@@ -299,19 +307,14 @@ class GroupChapter:
     # Label noise
 
     def _descents(self) -> list[tuple[str, Parts]]:
-        if not self.group.has_noise:
-            return []
-        found: dict[str, list[RecordedRun]] = {}
-        for setting in self.group.settings:
-            found.setdefault(_without_noise(setting), []).extend(setting.runs.values())
+        named = studies([self.group])
         sections = []
-        for place, (words, runs) in enumerate(found.items()):
-            study = Study(in_order(runs))
+        for place, one in enumerate(named):
             prefix = self._figure("", place).rstrip("_") + "_"
-            parts: Parts = [*label_noise_section.section(study, prefix)]
-            title = "Descent and best tickets" + (f", {words}" if len(found) > 1 else "")
+            parts: Parts = [*label_noise_section.section(one.study, prefix)]
+            title = "Descent and best tickets" + (f", {one.words}" if len(named) > 1 else "")
             sections.append((title, parts))
-            self.rows += label_noise_section.rows(study, self.group.title, words)
+            self.rows += label_noise_section.rows(one.study, self.group.title, one.words)
         return sections
 
     def _add_values(self) -> None:
@@ -389,12 +392,6 @@ def _chunks(settings: Sequence[Setting]) -> list[list[Setting]]:
     first, others, size = [*settings[:1]], settings[1:], figures.MOST - 1
     parts = [list(others[at : at + size]) for at in range(0, len(others), size)]
     return [first + part for part in parts or ([[]] if first else [])]
-
-
-def _without_noise(setting: Setting) -> str:
-    """What a setting is, network and difficulty aside."""
-    values = {n: v for n, v in setting.values.items() if n not in OF_NOISE} | dict(setting.settings)
-    return ", ".join(f"{name}={value}" for name, value in values.items() if value not in (None, ()))
 
 
 def _share(title: str) -> float:

@@ -63,6 +63,28 @@ def summarise(values: Collection[float]) -> Summary | None:
     return Summary(found.size, mean, sd, mean - half, mean + half)
 
 
+def summarise_ratios(values: Collection[float]) -> Summary | None:
+    """Summarises values above 0 by their logarithms; None if there are none.
+
+    `mean` is the geometric mean, `low` and `high` are the ends of its 95 % interval; `sd` is None.
+
+    Raises:
+      ValueError: a value is 0 or less, or not finite.
+    """
+    if any(not value > 0 for value in values):
+        raise ValueError(f"values must be above 0, got {min(values)}")
+    found = summarise([math.log(value) for value in values])
+    if found is None:
+        return None
+    low, high = (None if end is None else _exp(end) for end in (found.low, found.high))
+    return Summary(found.n, math.exp(found.mean), None, low, high)
+
+
+def _exp(value: float) -> float:
+    """The exponential, infinite where it is too large for a number: two seeds have wide intervals."""
+    return math.exp(value) if value < 700 else math.inf
+
+
 def spread(values: Collection[float]) -> float | None:
     """Ratio of the largest to the smallest of values above 0; None for fewer than two values.
 

@@ -103,6 +103,10 @@ class SweepArguments:
     gpus: float = declared(0.0, "", check=between(0, 64))
     progress: bool = declared(True, "")
 
+    def __post_init__(self) -> None:
+        if self.gpus and self.ray is None:
+            raise FieldError("gpus", self.gpus, "needs a Ray cluster: name it with ray, e.g. auto")
+
 
 def custom_objects_of(given: Any) -> dict[str, Any]:
     """The argument `custom_objects` as a dictionary; empty for None.
@@ -169,6 +173,18 @@ def for_report(**given: Any) -> ReportArguments:
         if problem:
             raise FieldError(name, one, problem)
     return found
+
+
+def directory_of(name: str, value: Any) -> Path:
+    """The path of a directory that can be created or written to, as far as can be seen.
+
+    Raises:
+      FieldError: it cannot, or the value is not a path.
+    """
+    directory = path_of(name, value)
+    if problem := creation_problem(directory):
+        raise FieldError(name, value, problem)
+    return directory
 
 
 def path_of(name: str, value: Any, others: str = "") -> Path:

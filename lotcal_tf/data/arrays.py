@@ -189,14 +189,12 @@ def from_pipelines(
 ) -> Dataset:
     """Builds a dataset from `tf.data` pipelines of `(input, label)` pairs, single or in batches.
 
-    `train` may give `(input, label, weight)` triples. Every pipeline is read once to check its
-    examples. The dataset stays in memory if all inputs together fit into `memory_limit_mb`,
-    otherwise it streams. A pipeline must give the same examples in the same order every time it is
-    read.
+    `train` may give `(input, label, weight)` triples. Every pipeline is read once to check its examples.
+    The dataset stays in memory if all inputs together fit into `memory_limit_mb`, otherwise it streams. A
+    pipeline must give the same examples in the same order every time it is read.
 
     Args:
-      train, test, validation: pipelines; without `validation`, validation examples are drawn from
-        `train` by seed.
+      train, test, validation: pipelines; without `validation`, it is drawn from `train` by seed.
       memory_limit_mb: in units of 2**20 bytes.
       shuffle_buffer: examples over which a streamed epoch is shuffled.
       classes, validation_size, seed, half, subset, input_range, takes: see `from_arrays`.
@@ -209,24 +207,39 @@ def from_pipelines(
       UsageError: the data is invalid, or a pipeline raised an error (UnreadableExample).
     """
     check_known(subset, classes)
-    train, validation, test = (
-        None if data is None else unbatched(data, name, classes, takes)
+    given = {
+        name: None if data is None else unbatched(data, name, classes, takes)
         for name, data in (("train", train), ("validation", validation), ("test", test))
-    )
-    given = {"train": train, "validation": validation, "test": test}
-    in_memory = functools.partial(
-        from_arrays,
-        classes=classes,
-        validation_size=validation_size,
-        seed=seed,
-        half=half,
-        subset=subset,
-        input_range=input_range,
-        takes=takes,
-    )
+    }
+    options: dict[str, Any] = {
+        "classes": classes,
+        "validation_size": validation_size,
+        "seed": seed,
+        "half": half,
+        "subset": subset,
+        "input_range": input_range,
+        "takes": takes,
+    }
     if key in _last_read and _bytes(_last_read[key]) <= memory_limit_mb * _MB:
-        return in_memory(**_last_read[key])
-    counts, pairs, room = dict[str, int](), dict[str, Any](), memory_limit_mb * _MB
+        return from_arrays(**_last_read[key], **options)
+    counts, pairs = _read_all(given, classes, memory_limit_mb * _MB, repeats, takes)
+    if pairs is None:
+        return _from_streams(given, counts, shuffle_buffer, **options)
+    _last_read.clear()
+    if key is not None and _bytes(pairs) <= _KEPT_MB * _MB:
+        _last_read[key] = pairs
+    return from_arrays(**pairs, **options)
+
+
+def _read_all(
+    given: Mapping[str, Any], classes: int, room: int, repeats: bool, takes: Specs | None
+) -> tuple[dict[str, int], dict[str, Any] | None]:
+    """Reads and checks all pipelines.
+
+    Returns:
+      The number of examples of each, and their arrays; None if these need more than `room` bytes.
+    """
+    counts, pairs = dict[str, int](), dict[str, Any]()
     readings = {} if repeats else {n: Readings() for n, data in given.items() if data is not None}
     for name, data in given.items():
         pairs[name] = None
@@ -236,29 +249,39 @@ def from_pipelines(
     for name, first in readings.items():
         _check_repeats(given[name], name, first, whole=room < 0)
     _check_shapes({name: _example_shape(given[name], takes) for name in counts})
-    if room >= 0:
-        _last_read.clear()
-        if key is not None and _bytes(pairs) <= _KEPT_MB * _MB:
-            _last_read[key] = pairs
-        return in_memory(**pairs)
-    pairs.clear()
+    return counts, pairs if room >= 0 else None
+
+
+def _from_streams(
+    given: dict[str, Any],
+    counts: dict[str, int],
+    shuffle_buffer: int,
+    *,
+    classes: int,
+    validation_size: int | None,
+    seed: int,
+    half: str,
+    subset: Sequence[int],
+    input_range: float,
+    takes: Specs | None,
+) -> Dataset:
+    """A dataset of checked pipelines that do not fit into memory; `counts` are their numbers of examples."""
+    streamed = functools.partial(_streamed, shuffle_buffer=shuffle_buffer, takes=takes)
     if subset:
         for name in counts:
             given[name], counts[name] = of_classes_streamed(given[name], subset, name)
-        train, validation, test = given.values()
-    streamed = functools.partial(_streamed, shuffle_buffer=shuffle_buffer, takes=takes)
-    count = counts["train"]
+    train, count = given["train"], counts["train"]
     if half != "whole":
         typed = functools.partial(_typed, takes=takes)
         blocks = train.map(typed).batch(_CHECK).as_numpy_iterator()
         train, count = _members(train, half_members((b[:2] for b in blocks), half))
-    if validation is None:
+    if "validation" in counts:
+        kept, cut = streamed(train, count), streamed(given["validation"], counts["validation"])
+    else:
         members = validation_members(count, validation_size, seed)
         kept, cut = streamed(*_members(train, ~members)), streamed(*_members(train, members))
         cut = dataclasses.replace(cut, examples=cut.data())  # without weights
-    else:
-        kept, cut = streamed(train, count), streamed(validation, counts["validation"])
-    tested = streamed(test, counts["test"]) if test is not None else None
+    tested = streamed(given["test"], counts["test"]) if "test" in counts else None
     weights = kept.weights()
     if weights is not None:
         check_some(weights, "train")

@@ -11,28 +11,33 @@ validation data and draws label noise.
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.special
 from numpy.typing import NDArray
 
 from lotcal_tf.config.experiment import Experiment
-from lotcal_tf.data.arrays import from_arrays
-from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError
 from lotcal_tf.seeds import generator
+
+if TYPE_CHECKING:
+    from lotcal_tf.data.splits import Dataset
 
 TRAIN_SIZE, TEST_SIZE = 10_000, 5_000
 
 _Values = NDArray[np.float64]
 
 
-def load(experiment: Experiment) -> Dataset:
+def load(experiment: Experiment) -> "Dataset":
     """Generates the mixture that `source` names, with the true conditionals of its test split.
 
     Raises:
       FieldError: `mixture_xor` has an odd number of dimensions.
     """
+    # Imported late: a report needs the mixtures, but not TensorFlow.
+    from lotcal_tf.data.arrays import from_arrays
+
     mixture = Mixture.of(experiment)
     train, test = mixture.draw(TRAIN_SIZE, "train"), mixture.draw(TEST_SIZE, "test")
     dataset = from_arrays(

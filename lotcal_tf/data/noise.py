@@ -5,19 +5,22 @@ rounded up). The seed determines which labels these are and what they become.
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.rounding import half_up
-from lotcal_tf.data.splits import Dataset, Split
 from lotcal_tf.errors import FieldError
 from lotcal_tf.metrics.conditional import label_maps, seen_through_noise
 from lotcal_tf.seeds import generator
 
+if TYPE_CHECKING:  # a report draws the noise again, without TensorFlow
+    from lotcal_tf.data.splits import Dataset, Split
 
-def with_label_noise(dataset: Dataset, experiment: Experiment) -> Dataset:
+
+def with_label_noise(dataset: "Dataset", experiment: Experiment) -> "Dataset":
     """Applies `label_noise`, `noise_kind` and `noise_map` of an experiment to a data set.
 
     Returns:
@@ -83,5 +86,5 @@ def noisy_labels(
     return noisy
 
 
-def _labels(split: Split) -> NDArray[np.int32]:
+def _labels(split: "Split") -> NDArray[np.int32]:
     return np.concatenate([labels.numpy() for _, labels in split.in_order(1000)])

@@ -21,8 +21,30 @@ from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
 from lotcal_tf.metrics.reliability import reliability_diagram
 from lotcal_tf.training.trainer import Epoch, Progress
 
-# One thread for all logs: memory and file handles are kept for each thread that draws a diagram.
-_WRITER = ThreadPoolExecutor(1, "lotcal_tf tensorboard")
+
+class _Writer:
+    """One thread for all logs: memory and file handles are kept for each thread that draws a diagram."""
+
+    def __init__(self) -> None:
+        self._thread = self._new()
+
+    def submit(self, write: Callable[..., None], *given: Any) -> "Future[None]":
+        """Calls a function in the thread, after those before it."""
+        try:
+            return self._thread.submit(write, *given)
+        except BaseException:
+            # A signal that comes while the thread starts: the pool does not know the thread then, so at its
+            # end the process would wait for it and never end it. This lets it end after its work.
+            self._thread.shutdown(wait=False)
+            self._thread = self._new()
+            raise
+
+    @staticmethod
+    def _new() -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "lotcal_tf tensorboard")
+
+
+_WRITER = _Writer()
 # The runs of TensorBoard by the prefixes of the columns of `metrics.csv` and `history.csv`.
 _RUNS = {"train": "train", "val": "validation", "test": "test"}
 _METRICS = ("accuracy", "ece", "nll", "brier")

@@ -2,22 +2,39 @@
 
 import functools
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.stats import norm
 
+from lotcal_tf.errors import UsageError, shown
 from lotcal_tf.metrics.bins import bin_index, checked_bins, debiased_squares
-from lotcal_tf.metrics.classification import DEFAULT_BINS, checked, unchecked_log_softmax
+from lotcal_tf.metrics.classification import (
+    DEFAULT_BINS,
+    adaptive_ece,
+    aurc,
+    checked,
+    confidence,
+    unchecked_log_softmax,
+)
 
 LEVEL = 0.99
 _MEANS = ("accuracy", "nll", "brier", "overconfidence")  # metrics that are means over examples
 _DRAWS = 1000
 _FEW = 200  # draws for an interval of one classifier: its width has a standard error of 5 %
-# The ranges of `_MEANS`, and of both calibration errors.
-_RANGES = ((0.0, 1.0), (0.0, math.inf), (0.0, 2.0), (-1.0, 1.0), (0.0, 1.0), (0.0, 1.0))
+_BINNED = ("ece", "debiased_ece", "mce")
+# The metrics of `metric_intervals` with their ranges.
+_RANGES = {
+    "accuracy": (0.0, 1.0),
+    "nll": (0.0, math.inf),
+    "brier": (0.0, 2.0),
+    "overconfidence": (-1.0, 1.0),
+    **dict.fromkeys((*_BINNED, "classwise_ece", "adaptive_ece", "aurc"), (0.0, 1.0)),
+}
 _AT_ONCE = 50  # draws in one matrix product
 ESTIMATE_LEVEL = 0.95
 
@@ -51,47 +68,67 @@ class Estimate:
 
 
 def metric_intervals(
-    labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS
+    labels: ArrayLike,
+    logits: ArrayLike,
+    *,
+    bins: int = DEFAULT_BINS,
+    names: Collection[str] | None = None,
 ) -> dict[str, Estimate]:
     """Metrics of a classifier with 95 % intervals: what another test set of the same size could give.
 
-    They are accuracy, NLL, Brier score, over-confidence, ECE and debiased ECE (`debiased_ece`). The
-    intervals are m ± 1.96 s, where m is the metric on the N examples and s its bootstrap standard error,
-    limited to the metric's range. For means over examples, s is the limit for infinitely many draws, the
-    standard deviation / sqrt(N). For the others, s is the standard deviation over 200 draws of N examples.
-    The draws are the same for all classifiers on N examples, so that equal predictions have equal
-    intervals. Percentiles are not used: the ECE of a draw is larger than that of the examples. The
-    interval does not cover the spread over seeds.
+    The intervals are m ± 1.96 s, where m is the metric on the N examples and s its bootstrap standard
+    error, limited to the metric's range. For means over examples and the AURC, s is the limit for
+    infinitely many draws: the standard deviation / sqrt(N), of the AURC that of its derivatives with
+    respect to the weights of the examples. For the others, s is the standard deviation over 200 draws of
+    N examples; the adaptive ECE has the same bins on all of them. The draws are the same for all
+    classifiers on N examples, so that equal predictions have equal intervals. Percentiles are not used:
+    the ECE of a draw is larger than that of the examples. The interval does not cover the spread over
+    seeds.
 
     Args:
         labels: `(N,)`, integers in [0, K).
         logits: `(N, K)`.
-        bins: number of bins of both ECEs.
+        bins: number of bins of the calibration errors.
+        names: the metrics to measure; None: all.
 
     Returns:
-        The estimates by `accuracy`, `nll`, `brier`, `overconfidence`, `ece` and `debiased_ece`.
+        The estimates by `accuracy`, `nll`, `brier`, `overconfidence`, `ece`, `debiased_ece`, `mce`,
+        `classwise_ece`, `adaptive_ece` and `aurc`.
     """
     y, z = checked(labels, logits)
     bins = checked_bins(bins)
+    asked = _asked(names)
     scores, index = _terms(y, z, bins)
-    hits, gaps = scores[:, _MEANS.index("accuracy")], scores[:, _MEANS.index("overconfidence")]
-    # One row for each bin of ones, hits and gaps; an example is in one bin, so the matrix is sparse.
-    rows = np.concatenate([index, index + bins, index + 2 * bins])
-    parts = np.concatenate([np.ones(len(y)), hits, gaps])
-    columns = np.tile(np.arange(len(y)), 3)
-    shape = (3 * bins, len(y))
-    terms = sparse.csr_array((parts.astype(np.float32), (rows, columns)), shape=shape)
-    sums = np.bincount(rows, parts, 3 * bins)
-    values = [*scores.mean(axis=0), *_calibration_errors(sums, bins)]
-    draws = _calibration_errors((terms @ _few_draws(len(y))).T.astype(np.float64), bins)
-    errors = [*scores.std(axis=0) / np.sqrt(len(y)), *(error.std() for error in draws)]
+    found = dict(
+        zip(_MEANS, zip(scores.mean(0), scores.std(0) / np.sqrt(len(y)), strict=True), strict=True)
+    )
+    draws = _few_draws(len(y))
+    for own, measured in (
+        (_BINNED, functools.partial(_binned, scores, index, bins, draws)),
+        (("classwise_ece",), functools.partial(_classwise, y, z, bins, draws)),
+        (("adaptive_ece",), functools.partial(_adaptive, y, z, bins, draws)),
+    ):
+        if asked & {*own}:
+            found |= {n: (v, d.std()) for n, (v, d) in zip(own, measured(), strict=True)}
+    if "aurc" in asked:
+        found["aurc"] = (aurc(y, z), _aurc_influence(y, z).std() / np.sqrt(len(y)))
     half = norm.ppf((1 + ESTIMATE_LEVEL) / 2)
     return {
-        name: Estimate(float(v), max(float(v - half * s), low), min(float(v + half * s), high))
-        for name, v, s, (low, high) in zip(
-            (*_MEANS, "ece", "debiased_ece"), values, errors, _RANGES, strict=True
-        )
+        name: Estimate(m, max(float(m - half * s), low), min(float(m + half * s), high))
+        for name, (low, high) in _RANGES.items()
+        if name in asked
+        for m, s in [map(float, found[name])]
     }
+
+
+def _asked(names: Collection[str] | None) -> set[str]:
+    """The metrics to measure."""
+    if names is None:
+        return {*_RANGES}
+    known = isinstance(names, Collection) and not isinstance(names, str | bytes)
+    if not known or not all(isinstance(n, str) and n in _RANGES for n in names):
+        raise UsageError(f"names must be some of {', '.join(_RANGES)}, got {shown(names)}")
+    return {*names}
 
 
 def paired_intervals(
@@ -165,11 +202,106 @@ def _in_bins(values: NDArray, index: NDArray[np.intp], bins: int) -> NDArray[np.
     return spread
 
 
-def _calibration_errors(sums: NDArray, bins: int) -> tuple[NDArray, NDArray]:
-    """ECE and debiased ECE `(...)` from sums of ones, hits and gaps in each bin, `(..., 3 * bins)`."""
-    counts, hits, gaps = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, bins), -2, 0)
-    squares = debiased_squares(counts, hits, gaps).sum(-1) / counts.sum(-1)
-    return np.abs(gaps).sum(-1) / counts.sum(-1), np.sqrt(np.maximum(squares, 0))
+_Drawn: TypeAlias = tuple[float, NDArray]  # a metric of the examples, and of each draw
+
+
+def _binned(scores: NDArray, index: NDArray, bins: int, draws: NDArray) -> list[_Drawn]:
+    """ECE, debiased ECE and MCE; see `_terms` for `scores` and `index`."""
+    hits, gaps = (scores[:, _MEANS.index(name)] for name in ("accuracy", "overconfidence"))
+    rows = index[:, None] + bins * np.arange(3)
+    parts = np.stack([np.ones(len(hits)), hits, gaps], axis=1)
+    values, drawn = (
+        _calibration_errors(*np.split(sums, 3)) for sums in _sums(rows, parts, 3 * bins, draws)
+    )
+    return [(value.item(), of_draws) for value, of_draws in zip(values, drawn, strict=True)]
+
+
+def _sums(
+    rows: NDArray, values: NDArray, count: int, draws: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums of the values `(N, V)` that go to the rows `(N, V)`: of the examples `(count, 1)`, and of draws.
+
+    Returns:
+        The sums over the examples, `(count, 1)`, and over each draw, `(count, draws)`.
+    """
+    examples, each = values.shape
+    starts = np.arange(0, values.size + 1, each)
+    terms = (values.astype(np.float32).ravel(), rows.ravel(), starts)
+    drawn = sparse.csc_array(terms, shape=(count, examples)) @ draws
+    sums = np.bincount(rows.ravel(), values.ravel(), count)[:, None]
+    return sums.astype(np.float64), drawn.astype(np.float64)
+
+
+def _calibration_errors(
+    counts: NDArray, hits: NDArray, gaps: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
+    """ECE, debiased ECE and MCE `(D,)` from the sums of ones, hits and gaps in each bin, `(bins, D)`."""
+    total = counts.sum(0)
+    squares = debiased_squares(counts, hits, gaps).sum(0) / total
+    largest = (np.abs(gaps) / np.maximum(counts, 1)).max(0)
+    return np.abs(gaps).sum(0) / total, np.sqrt(np.maximum(squares, 0)), largest
+
+
+def _classwise(labels: NDArray, z: NDArray, bins: int, draws: NDArray) -> list[_Drawn]:
+    """Class-wise ECE."""
+    p = np.minimum(np.exp(unchecked_log_softmax(z)), 1.0)
+    rows = bin_index(p, bins) + bins * np.arange(z.shape[1])
+    p[np.arange(len(p)), labels] -= 1
+    sums = _sums(rows, p, bins * z.shape[1], draws)
+    value, drawn = (np.abs(one).sum(0) / p.size for one in sums)
+    return [(value.item(), drawn)]
+
+
+def _adaptive(labels: NDArray, z: NDArray, bins: int, draws: NDArray) -> list[_Drawn]:
+    """Adaptive ECE, with the bins of the examples for all draws."""
+    group, counts, gaps = _by_confidence(labels, z)
+    # Where groups of equal confidence and bins overlap: an example counts in each bin of its group with the
+    # share of the group that lies in the bin, since `adaptive_ece` gives equal confidences their mean accuracy.
+    ends = np.cumsum([len(part) for part in np.array_split(group, min(bins, len(group)))])
+    upto = np.cumsum(counts)
+    cuts = np.union1d(ends, upto)
+    own, place = np.searchsorted(upto, cuts), np.searchsorted(ends, cuts)
+    shares = np.diff(cuts, prepend=0) / counts[own]
+    overlap = sparse.csc_array((shares, (place, own)), shape=(len(ends), len(counts)))
+    terms = overlap[:, group].multiply(gaps).tocsr().astype(np.float32)
+    drawn = np.abs((terms @ draws).astype(np.float64)).sum(0) / len(group)
+    return [(adaptive_ece(labels, z, bins=bins), drawn)]
+
+
+def _by_confidence(labels: NDArray, z: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Groups of equal confidence, ascending: that of each example `(N,)`, their sizes `(G,)`; gaps `(N,)`."""
+    predicted, sure = confidence(z)
+    _, group, counts = np.unique(sure, return_inverse=True, return_counts=True)
+    return group, counts, sure - (predicted == labels)
+
+
+def _aurc_influence(labels: NDArray, z: NDArray) -> NDArray[np.float64]:
+    """The derivative of N AURC with respect to the weight of each example, `(N,)`.
+
+    Its standard deviation / sqrt(N) is the infinitesimal jackknife (Efron & Tibshirani 1993, chapter 21).
+    In descending order of confidence, let group g of equal confidence have n examples with the error
+    rate r, after C examples with E errors. Then N AURC = sum over g of n r + (E - r C) h with
+    h = H(C + n) - H(C), H the harmonic numbers, whose derivative is 1 / C.
+    """
+    predicted, sure = confidence(z)
+    wrong = (predicted != labels).astype(np.float64)
+    _, group, n = np.unique(-sure, return_inverse=True, return_counts=True)
+    errors = np.bincount(group, wrong)
+    (
+        r,
+        upto,
+    ) = errors / n, np.cumsum(n)
+    before, errors_before = upto - n, np.cumsum(errors) - errors
+    harmonic = np.cumsum(np.r_[0, 1 / np.arange(1, len(group) + 1)])
+    h, excess = harmonic[upto] - harmonic[before], errors_before - r * before
+    # An example adds to E and C of the groups after its own; the first group has excess 0.
+    in_c = excess * (1 / upto - 1 / np.maximum(before, 1)) - r * h
+    by_e, by_c = (np.cumsum(x[::-1])[::-1] - x for x in (h, in_c))
+    # It adds to n of its own group, and changes its r.
+    in_n, in_r = excess / upto, -before * h / n
+    return (
+        wrong + (wrong - r[group]) * in_r[group] + in_n[group] + wrong * by_e[group] + by_c[group]
+    )
 
 
 def _resampled_sums(terms: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Builds a built-in model for a data set: input layer, scaling of the inputs, network."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lotcal_tf.compat import keras
 from lotcal_tf.config import registry
@@ -67,15 +67,7 @@ def build_model(
     def draw() -> "keras.initializers.Initializer":
         return keras.initializers.VarianceScaling(factor, mode, distribution)
 
-    numbers = itertools.count(1)
-
-    def dropout(place: str, x: "keras.KerasTensor") -> "keras.KerasTensor":
-        if not dropout_rate or place != ("block" if dropout_at == "blocks" else "head"):
-            return x
-        # The seed of a mask depends on the layer's name. An automatic name would depend on the models
-        # built before in this process.
-        return StrategyDropout(dropout_rate, name=f"dropout_{next(numbers)}")(x)
-
+    dropout = _dropout(dropout_rate, "block" if dropout_at == "blocks" else "head")
     with policy(precision):
         inputs = keras.Input(tuple(shape), name="inputs")
         x = _scaled(inputs, input_range, input_mean, input_std)
@@ -85,6 +77,20 @@ def build_model(
         if (use_bias, bias_initializer, norm_initializer) != (True, "zeros", "ones"):
             model = with_starts(model, use_bias, bias_initializer, norm_initializer)
         return redraw(model, seed, "initial")
+
+
+def _dropout(rate: float, wanted: str) -> "Callable[[str, keras.KerasTensor], keras.KerasTensor]":
+    """A function that inserts a dropout layer at the places `wanted`; with rate 0 at none."""
+    numbers = itertools.count(1)
+
+    def dropout(place: str, x: "keras.KerasTensor") -> "keras.KerasTensor":
+        if not rate or place != wanted:
+            return x
+        # The seed of a mask depends on the layer's name. An automatic name would depend on the models
+        # built before in this process.
+        return StrategyDropout(rate, name=f"dropout_{next(numbers)}")(x)
+
+    return dropout
 
 
 def _scaled(

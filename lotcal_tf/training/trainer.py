@@ -207,8 +207,7 @@ class Trainer:
         Args:
           level: number of the level, part of the seed of its random draws.
           first_step: after late rewinding, the step rewound to.
-          pause_at: steps of the schedule after which a `Progress` is yielded, in addition to those
-            that are yielded anyway.
+          pause_at: steps of the schedule after which a `Progress` is yielded in any case.
           callbacks: Keras callbacks, see `check_callbacks`. Their methods are called as by
             `fit`, with the strategy as their model. If one sets `stop_training` of the model, the
             level ends after the epoch. If one sets the optimizer's learning rate, that replaces the
@@ -230,9 +229,7 @@ class Trainer:
         self._begin(first_step)
         hooks.on_train_begin()
         if state is not None:
-            with self.distribution.scope():
-                training_state.give(state, self.strategy, self.rate, stopping)
-            user_callbacks.restore(callbacks, state.callbacks)
+            self._restore(state, stopping, callbacks)
         done = first_step if state is None else state.epochs * self.steps_per_epoch
         progress = functools.partial(Progress, level, done, last_step=self.total_steps)
         for epoch in range(done // self.steps_per_epoch, self.experiment.epochs):
@@ -249,11 +246,29 @@ class Trainer:
                 if self.strategy.stop_training or epoch + 1 == self.experiment.epochs:
                     keep()
                     break
-            states = user_callbacks.states(callbacks)
-            after = training_state.take(epoch + 1, self.strategy, self.rate, stopping, states)
+            after = self._state(epoch + 1, stopping, callbacks)
             yield progress(step=start + self.steps_per_epoch, state=after)
         hooks.on_train_end(ended.logs)
         self.fetch()  # A callback may have changed the weights.
+
+    def _state(
+        self,
+        epochs: int,
+        stopping: "keras.callbacks.EarlyStopping | None",
+        callbacks: Sequence["keras.callbacks.Callback"],
+    ) -> TrainingState:
+        states = user_callbacks.states(callbacks)
+        return training_state.take(epochs, self.strategy, self.rate, stopping, states)
+
+    def _restore(
+        self,
+        state: TrainingState,
+        stopping: "keras.callbacks.EarlyStopping | None",
+        callbacks: Sequence["keras.callbacks.Callback"],
+    ) -> None:
+        with self.distribution.scope():
+            training_state.give(state, self.strategy, self.rate, stopping)
+        user_callbacks.restore(callbacks, state.callbacks)
 
     def _begin(self, first_step: int) -> None:
         """Prepares replicas and optimizer for a level that begins at a step of the schedule."""

@@ -92,6 +92,25 @@ def test_under_label_noise_network_and_difficulty_vary():
     assert [setting.label for setting in one.settings] == ["model=lenet_5", "model=lenet_9"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "title"),
+    [
+        ({"count": "openlth"}, "count=openlth"),
+        ({"noise_kind": "uniform"}, "noise_kind=uniform"),
+        ({"label_noise": 0.4}, "label_noise=0.4"),
+        ({"exclude_output": True}, "exclude_output=True"),
+        ({"prune_rate": 0.3}, "prune_rate=0.3"),
+        ({"classes": [0, 1, 2]}, "classes=0,1,2"),
+    ],
+)
+def test_studies_of_different_definitions_are_apart_and_the_field_is_named(fields, title):
+    noise = {"label_noise": 0.2, "scope": "global"}
+    runs = [recorded(n, model=f"lenet_{n}", **noise) for n in (5, 6)]
+    first, second = group([*runs, recorded(9, model="lenet_5", **(noise | fields))])
+    assert [len(one.runs) for one in (first, second)] == [2, 1]
+    assert second.title == f"tiny, {title}"
+
+
 def test_the_baseline_is_none_with_the_same_other_fields():
     (one,) = group(
         [

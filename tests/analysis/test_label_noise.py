@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lotcal_tf.analysis.label_noise import Study, best_size, compare, with_predictions
+from lotcal_tf.analysis.label_noise import Study, compare, with_predictions
+from lotcal_tf.analysis.rules import Lowest, best_size, by_test, ece_minimum, size_at
 
 
 def test_spread_over_starting_sizes_by_hand(recorded_run, sized):
@@ -24,9 +25,10 @@ def test_spread_over_starting_sizes_by_hand(recorded_run, sized):
     assert (found.by_seed.n, found.by_seed.mean) == (2, (3 + 1.5) / 2)
     assert found.by_seed.sd == pytest.approx(1.5 / np.sqrt(2))
     a, b, c = study.cells()
-    assert (a.sizes.n, a.sizes.mean, a.bounds, a.without) == (2, 150, 0, 0)
-    assert (b.sizes.mean, b.sizes.sd) == (300, 0)
-    assert (c.sizes, c.runs, c.bounds, c.without) == (None, 2, 1, 1)
+    a_sizes, b_sizes, c_sizes = (cell.sizes["validation"] for cell in (a, b, c))
+    assert (a_sizes.found.n, a_sizes.found.mean, a_sizes.bounds, a_sizes.without) == (2, 150, 0, 0)
+    assert (b_sizes.found.mean, b_sizes.found.sd) == (300, 0)
+    assert (c_sizes.found, c.runs, c_sizes.bounds, c_sizes.without) == (None, 2, 1, 1)
 
 
 def test_a_spread_takes_two_starting_sizes(sized):
@@ -105,3 +107,66 @@ def test_a_bound_is_no_best_size(recorded_run):
     bound = recorded_run([1000, 800, 600, 100])
     assert bound.descent.best == 3 and bound.descent.best_is_bound
     assert best_size(bound) is None
+
+
+def test_the_published_rule_takes_the_lowest_test_error_of_an_over_parameterised_chain(sized):
+    # Validation finds level 3; the clean test error is lowest at levels 1 and 2 alike: the sparser.
+    run = sized(100, test_accuracy=[0.8, 0.9, 0.9, 0.85, 0.6])
+    assert by_test(run) == Lowest(2, False) and run.descent.best == 3
+    assert (best_size(run, by_test), best_size(run)) == (600, 100)
+    # The chain ends at its lowest error; pruning does not lower the error; the dense one does not over-fit.
+    assert by_test(sized(100, test_accuracy=[0.8, 0.8, 0.8, 0.8, 0.9])) == Lowest(4, True)
+    assert by_test(sized(100, test_accuracy=[0.9, 0.8, 0.8, 0.8, 0.6])) is None
+    wide = {
+        "test_accuracy": [0.8, 0.9, 0.9, 0.85, 0.6],
+        "train_accuracy": [0.84, 0.8, 0.8, 0.8, 0.4],
+    }
+    assert by_test(sized(100, **wide)) is None, "0.16 is more than half of 0.3"
+
+
+def test_a_collapsed_network_is_calibrated_and_no_minimum(sized):
+    run = sized(100, test_ece=[0.3, 0.2, 0.1, 0.15, 0.01], test_noisy_ece=[0.3, 0.2, 0.2, 0.1, 0.0])
+    assert run.descent.collapse == 4
+    assert ece_minimum(run, "test_ece") == Lowest(2, False)
+    # Lowest where the collapse begins: a bound, without a size.
+    assert ece_minimum(run, "test_noisy_ece") == Lowest(3, True)
+    assert size_at(run, ece_minimum(run, "test_noisy_ece")) is None
+    # The same level, but the ECE rises with the collapse.
+    rising = sized(100, test_ece=[0.3, 0.2, 0.2, 0.1, 0.2])
+    assert ece_minimum(rising, "test_ece") == Lowest(3, False)
+    assert ece_minimum(sized(100), "test_ece") is None
+
+
+def test_the_small_dense_network_is_the_best_narrower_one_of_the_architecture(sized):
+    def run(width, error, seed=0, model="lenet_{}"):
+        accuracy = [1 - error, 0.6, 0.75, 0.8, 0.35]
+        name, start = model.format(width), 1000 * width
+        return sized(100, start=start, model=name, seed=seed, val_accuracy=accuracy)
+
+    runs = [
+        *(run(1, error, seed) for seed, error in enumerate((0.35, 0.35))),
+        # The lowest mean, though not the lowest error of seed 0.
+        *(run(2, error, seed) for seed, error in enumerate((0.36, 0.2))),
+        *(run(3, error, seed) for seed, error in enumerate((0.32, 0.32))),
+        run(4, 0.3),
+        run(1, 0.1, model="other_{}_100"),
+        run(9, 0.1),
+    ]
+    study = Study(runs)
+    assert study.small_dense(runs[6]) is runs[2]
+    assert study.small_dense(runs[4]) is runs[2] and study.small_dense(runs[5]) is runs[3]
+    assert study.small_dense(runs[0]) is None is study.small_dense(runs[7])
+    networks = study.networks([runs[6]])
+    assert list(networks) == ["full", "best ticket", "lowest test error", "small dense"]
+    weights = [one["weights"].mean for one in networks.values()]
+    assert weights == [4000, 100, 100, 2000]
+
+
+def test_sizes_at_the_lowest_ece_have_a_geometric_mean(sized):
+    runs = [sized(100, seed=seed, test_ece=[0.9, 0.9, 0.9, 0.9, 0.9]) for seed in (0, 1)] + [
+        sized(100, model="a_9", start=4000, test_ece=[0.1, 0.9, 0.9, 0.9, 0.9])
+    ]
+    runs[0].columns["test_ece"][2] = runs[1].columns["test_ece"][3] = 0.1
+    first, second = Study(runs).cells()
+    assert [first.model, second.model] == ["a_9", "net"], "in the order of architectures"
+    assert second.minima["test_ece"].found.mean == pytest.approx(np.sqrt(600 * 100))

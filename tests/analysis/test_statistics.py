@@ -11,6 +11,7 @@ from lotcal_tf.analysis.statistics import (
     rank_correlation,
     spread,
     summarise,
+    summarise_ratios,
 )
 
 
@@ -81,3 +82,16 @@ def test_pairs_are_matched_by_key():
     assert (found.n, found.mean) == (2, 3.0)
     assert found.sd == pytest.approx(math.sqrt(2))
     assert paired_difference({"a": 1.0}, {"b": 1.0}) is None
+
+
+def test_ratios_are_summarised_by_their_logarithms():
+    found = summarise_ratios([1.0, 4.0])
+    # Logarithms 0 and 2 ln 2: mean ln 2, deviation √2 ln 2, so the half-width is t · ln 2; t(0.975, 1) = 12.7062.
+    factor = 2**12.706204736174698
+    assert (found.n, found.mean, found.sd) == (2, pytest.approx(2), None)
+    assert (found.low, found.high) == pytest.approx((2 / factor, 2 * factor))
+    assert summarise_ratios([3.0]) == Summary(1, pytest.approx(3.0), None, None, None)
+    assert summarise_ratios([]) is None
+    assert summarise_ratios([1e-300, 1e300]).high == math.inf
+    with pytest.raises(ValueError, match="above 0"):
+        summarise_ratios([1.0, 0.0])

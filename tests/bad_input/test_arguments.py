@@ -271,6 +271,7 @@ BAD = {
         "config": [1, b"x", {}, "nowhere", "digits", LONG_NAME, ""],
         "workers": [0, -1, 1.5, "x", True, [], 10**5000],
         "ray": [1, b"x", [], {}, True],
+        "gpus": [-1, 65, float("nan"), "x", True, [], 0.5],  # 0.5: without a cluster
         "custom_objects": NOT_OBJECTS,
         "progress": NOT_FLAGS,
         "fields": [
@@ -422,7 +423,11 @@ BAD = {
     **{f"metrics.{n}": METRIC for n in ("accuracy", "aurc", "brier", "nll", "nll_standard_error")},
     **{f"metrics.{n}": METRIC for n in ("overconfidence", "wrong_confident")},
     **{f"metrics.{n}": BINNED for n in ("adaptive_ece", "classwise_ece", "ece", "mce", "measure")},
-    **{f"metrics.{n}": BINNED for n in ("debiased_ece", "metric_intervals")},
+    "metrics.debiased_ece": BINNED,
+    "metrics.metric_intervals": {
+        **BINNED,
+        "names": [1, "ece", b"ece", [1], ["nonsense"], {"ece": 1, 2: 3}, [["ece"]]],
+    },
     "metrics.prediction_bins": BINNED,
     "metrics.confidence": {"logits": BAD_LOGITS[:-2]},
     "metrics.log_softmax": {"logits": BAD_LOGITS[:-2]},

@@ -26,7 +26,7 @@ BAD = {
         "grid": [*PATHS, "nowhere", "/dev/null", "/proc", ".", "/dev/zero", "../file/x"],
         "workers": [*NUMBERS, "0", "1025", "1.5", "1e2"],
         "ray": [*TEXTS, "nowhere:x:y"],
-        "gpus": [*(n for n in NUMBERS if n != "1,2"), "65", "1,2"],
+        "gpus": [*(n for n in NUMBERS if n != "1,2"), "65", "1,2", "0.5"],
         "dry_run": SWITCH,
         "custom_objects": CUSTOM,
     },

@@ -4,6 +4,8 @@ import collections
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -333,3 +335,30 @@ def test_a_run_goes_on_without_a_log_that_cannot_be_written(begin, tmp_path, cap
     assert len(run(begin, directory, levels=1).tickets()) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if "TensorBoard" in line]
     assert len(lines) == 1 and str(directory) in lines[0]
+
+
+INTERRUPTED = """
+import pathlib, sys, threading
+from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.lottery.tensorboard import TensorBoardLog
+
+start = threading.Thread.start
+def interrupted(thread):
+    start(thread)
+    threading.Thread.start = start
+    raise KeyboardInterrupt
+threading.Thread.start = interrupted
+directory = pathlib.Path(sys.argv[1])
+try:
+    TensorBoardLog(directory / "a", Experiment()).on_start(10, (), 0)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_process_ends_if_a_signal_comes_while_the_thread_starts(tmp_path):
+    """The pool of threads does not know such a thread: the process waited for it for ever."""
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr

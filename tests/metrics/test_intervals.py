@@ -11,6 +11,8 @@ LOGITS = DRAW.normal(size=(300, 5)) * 2
 LABELS = np.where(DRAW.random(300) < 0.7, LOGITS.argmax(1), DRAW.integers(0, 5, 300))
 OTHERS = LOGITS * 1.1 + DRAW.normal(size=LOGITS.shape) * 0.3
 
+BOOTSTRAPPED = ("ece", "debiased_ece", "mce", "classwise_ece", "adaptive_ece", "aurc")
+
 
 def overconfidence(labels, logits):
     predicted, confidence = metrics.confidence(logits)
@@ -89,9 +91,9 @@ def test_a_shift_from_under_to_over_confidence_is_hardly_ever_taken_for_a_rise()
 
 def test_intervals_of_one_classifier_are_around_its_metrics():
     found = metrics.metric_intervals(LABELS, LOGITS, bins=7)
-    assert list(found) == ["accuracy", "nll", "brier", "overconfidence", "ece", "debiased_ece"]
+    assert {"accuracy", "nll", *BOOTSTRAPPED} <= found.keys()
     for name, one in found.items():
-        options = {"bins": 7} if "ece" in name else {}
+        options = {"bins": 7} if "ece" in name or name == "mce" else {}
         assert one.value == pytest.approx(
             getattr(metrics, name)(LABELS, LOGITS, **options), abs=1e-12
         )
@@ -105,16 +107,31 @@ def test_means_have_the_interval_of_a_mean():
     assert (one.value - one.low, one.high - one.value) == pytest.approx((half, half))
 
 
-@pytest.mark.parametrize("name", ["ece", "debiased_ece"])
-def test_calibration_errors_have_a_bootstrap(name):
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("name", BOOTSTRAPPED)
+def test_other_metrics_have_a_bootstrap(name, ties):
+    # Rounded logits of two classes give many examples the same confidence.
+    logits, labels = (LOGITS[:, :2].round(), np.minimum(LABELS, 1)) if ties else (LOGITS, LABELS)
     draw = np.random.default_rng(9)
     values = []
     for _ in range(1500):
         chosen = draw.integers(300, size=300)
-        values.append(getattr(metrics, name)(LABELS[chosen], LOGITS[chosen]))
-    one = metrics.metric_intervals(LABELS, LOGITS)[name]
+        values.append(getattr(metrics, name)(labels[chosen], logits[chosen]))
+    one = metrics.metric_intervals(labels, logits, names=[name])[name]
     # 200 draws: the standard error of a standard deviation is 5 %; three of them.
     assert one.high - one.value == pytest.approx(1.959964 * np.std(values), rel=0.15)
+
+
+def test_draws_are_measured_as_the_metrics_do():
+    """Each of the draws, with the metric's own function."""
+    generator = np.random.default_rng(0)
+    chosen = [generator.integers(300, size=300) for _ in range(200)]
+    for logits in (LOGITS, LOGITS.round()):
+        found = metrics.metric_intervals(LABELS, logits, bins=7)
+        for name in ("ece", "debiased_ece", "mce", "classwise_ece"):
+            own = [getattr(metrics, name)(LABELS[c], logits[c], bins=7) for c in chosen]
+            expected = found[name].value + 1.959964 * np.std(own)
+            assert found[name].high == pytest.approx(min(expected, 1), abs=1e-5), name
 
 
 def test_intervals_stay_in_the_range_of_the_metric():
