@@ -33,13 +33,13 @@ def assemble(
         chapter, rows = ranking(groups, given.rank, densities)
         chapters.append(chapter)
     with figures.styled():
-        claims, numbers = claims_section.chapter(groups)
-        chapters += [claims] if claims else []
-        rows += numbers
         for number, one in enumerate(groups, start=1):
             made = GroupChapter(one, number, densities, relative_link(Path(given.out)), problems)
             chapters.append(made.chapter())
             rows += made.rows
+        claims, numbers = claims_section.chapter(groups)
+        chapters += [claims] if claims else []
+        rows += numbers
     title = f"Report: {groups[0].title}" if len(groups) == 1 else f"Report on {len(runs)} runs"
     return Document(title, _about(groups, problems), chapters), rows, problems
 
