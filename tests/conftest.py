@@ -1,6 +1,5 @@
 """Fixtures that tests of several folders share."""
 
-import gc
 import os
 import resource
 import shutil
@@ -18,13 +17,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # What takes seconds to import; and what a command needs for its work, but not for its usage.
 SLOW = {"tensorflow", "tf_keras", "tensorflow_model_optimization", "tensorflow_datasets"}
 SLOW |= {"numpy", "scipy", "sklearn", "matplotlib"}
-
-
-def pytest_collection_finish():
-    """Lets Python's garbage collector run rarely: what was imported stays, and graphs are many objects."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
 
 
 def pytest_sessionfinish(session):

@@ -143,16 +143,19 @@ def test_numbers_by_hand(call, sweep, tmp_path):
 
 def test_single_runs_have_intervals_from_their_predictions(call, sweep, tmp_path):
     call(sweep, "-o", tmp_path / "a.html", f"--csv={tmp_path}/a.csv", "--densities=0.22")
-    found = rows_of(tmp_path / "a.csv", setting="calib=none", kind="interval", seed="1", level="2")
-    labels, logits = some_predictions(1)[2]
-    expected = metrics.metric_intervals(labels, logits)
-    scaled = metrics.metric_intervals(labels, logits / 1.25)
-    values = {row["metric"]: [float(row[n]) for n in ("value", "low", "high")] for row in found}
-    assert len(values) == 14
-    for name, one in values.items():
-        plain = name.removeprefix("test_").removesuffix("_scaled")
-        estimate = (scaled if name.endswith("_scaled") else expected)[plain]
-        assert one == pytest.approx([estimate.value, estimate.low, estimate.high])
+    # The dense network has further metrics.
+    for level, count in ((0, 14), (2, 9)):
+        own = {"setting": "calib=none", "kind": "interval", "seed": "1", "level": str(level)}
+        found = rows_of(tmp_path / "a.csv", **own)
+        labels, logits = some_predictions(1)[level]
+        expected = metrics.metric_intervals(labels, logits)
+        scaled = metrics.metric_intervals(labels, logits / 1.25)
+        values = {row["metric"]: [float(row[n]) for n in ("value", "low", "high")] for row in found}
+        assert len(values) == count
+        for name, one in values.items():
+            plain = name.removeprefix("test_").removesuffix("_scaled")
+            estimate = (scaled if name.endswith("_scaled") else expected)[plain]
+            assert one == pytest.approx([estimate.value, estimate.low, estimate.high])
 
 
 def test_unfinished_and_failed_runs_are_listed_only(call, sweep, tmp_path):

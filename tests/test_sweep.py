@@ -84,7 +84,13 @@ def start(out, *flags):
     return subprocess.Popen(call, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
-LONG = ["--seed=0..1", "--model=lenet_20_10", "--epochs=60", "--levels=2", "--checkpoint_minutes=0"]
+LONG = [
+    "--seed=0..1",
+    "--model=lenet_20_10",
+    "--epochs=150",
+    "--levels=3",
+    "--checkpoint_minutes=0",
+]
 
 
 def wait_for(condition):

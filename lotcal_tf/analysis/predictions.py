@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,9 @@ from lotcal_tf.lottery.ticket_files import read_predictions
 from lotcal_tf.metrics import Estimate, metric_intervals, prediction_bins
 from lotcal_tf.metrics.bins import BinStatistics
 
-# Metrics of single runs, before and after temperature scaling.
-RAW = (
-    *("accuracy", "ece", "debiased_ece", "nll", "brier"),
-    *("adaptive_ece", "classwise_ece", "mce", "aurc", "overconfidence"),
-)
+# Metrics of single runs, before and after temperature scaling; further ones of dense networks and selected tickets.
+RAW = ("accuracy", "ece", "debiased_ece", "nll", "brier")
+FURTHER = ("adaptive_ece", "classwise_ece", "mce", "aurc", "overconfidence")
 SCALED = ("ece", "debiased_ece", "nll", "brier")
 
 
@@ -57,8 +54,7 @@ def measure(group: Group, chosen: Sequence[Place], problems: list[str]) -> list[
       problems: gets a line for each ticket that cannot be read; the others are measured.
     """
     runs = [(setting, replicate) for setting in group.settings for replicate in setting.runs]
-    with ThreadPoolExecutor() as pool:  # NumPy and SciPy compute outside the interpreter's lock
-        found = list(pool.map(lambda run: _of_run(run[0], run[1], chosen), runs))
+    found = [_of_run(setting, replicate, chosen) for setting, replicate in runs]
     problems += [problem for _, problem in found if problem]
     return [measured for levels, _ in found for measured in levels]
 
@@ -87,7 +83,8 @@ def _metrics(
     run: RecordedRun, level: int, labels: np.ndarray, logits: np.ndarray
 ) -> tuple[dict[str, Estimate], BinStatistics]:
     bins = int(run.field("ece_bins"))
-    found = metric_intervals(labels, logits, bins=bins, names=RAW)
+    names = (*RAW, *FURTHER) if level in (0, run.selected) else RAW
+    found = metric_intervals(labels, logits, bins=bins, names=names)
     temperature = run.metric("temperature", level)
     if temperature is not None and temperature > 0:
         scaled = metric_intervals(labels, logits / temperature, bins=bins, names=SCALED)

@@ -272,6 +272,8 @@ class GroupChapter:
                 for run in setting.runs.values():
                     own = {m.level: m for p in self.places if (m := self._at(run, p)) is not None}
                     for level, measured in sorted(own.items()):
+                        if not metrics.keys() & measured.metrics.keys():
+                            continue
                         cells = [_estimate(n, measured.metrics.get(n)) for n in metrics]
                         kept = _number(run.metric("density", level), ".1%")
                         mark = " (selected)" if level == run.selected else ""

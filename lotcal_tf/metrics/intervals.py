@@ -15,10 +15,7 @@ from lotcal_tf.errors import UsageError, shown
 from lotcal_tf.metrics.bins import bin_index, checked_bins, debiased_squares
 from lotcal_tf.metrics.classification import (
     DEFAULT_BINS,
-    adaptive_ece,
-    aurc,
     checked,
-    confidence,
     unchecked_log_softmax,
 )
 
@@ -98,20 +95,21 @@ def metric_intervals(
     y, z = checked(labels, logits)
     bins = checked_bins(bins)
     asked = _asked(names)
-    scores, index = _terms(y, z, bins)
+    scores, sure, p = _scores(y, z)
+    hits, gaps = (scores[:, _MEANS.index(name)] for name in ("accuracy", "overconfidence"))
     found = dict(
         zip(_MEANS, zip(scores.mean(0), scores.std(0) / np.sqrt(len(y)), strict=True), strict=True)
     )
     draws = _few_draws(len(y))
-    for own, measured in (
-        (_BINNED, functools.partial(_binned, scores, index, bins, draws)),
-        (("classwise_ece",), functools.partial(_classwise, y, z, bins, draws)),
-        (("adaptive_ece",), functools.partial(_adaptive, y, z, bins, draws)),
-    ):
-        if asked & {*own}:
-            found |= {n: (v, d.std()) for n, (v, d) in zip(own, measured(), strict=True)}
-    if "aurc" in asked:
-        found["aurc"] = (aurc(y, z), _aurc_influence(y, z).std() / np.sqrt(len(y)))
+    if asked & {*_BINNED}:
+        found |= _binned(hits, gaps, bin_index(sure, bins), bins, draws)
+    if "classwise_ece" in asked:
+        found["classwise_ece"] = _classwise(y, p, bins, draws)
+    if asked & {"adaptive_ece", "aurc"}:
+        _, group, counts = np.unique(sure, return_inverse=True, return_counts=True)
+        found["adaptive_ece"] = _adaptive(group, counts, gaps, bins, draws)
+        influence = _aurc_influence(group, counts, hits)
+        found["aurc"] = influence.mean(), influence.std() / np.sqrt(len(y))
     half = norm.ppf((1 + ESTIMATE_LEVEL) / 2)
     return {
         name: Estimate(m, max(float(m - half * s), low), min(float(m + half * s), high))
@@ -186,13 +184,21 @@ def _terms(
     labels: NDArray, z: NDArray[np.float64], bins: int
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """What each example adds to the metrics: `(N, 4)` values of `_MEANS`; and its bin, `(N,)`."""
+    scores, sure, _ = _scores(labels, z)
+    return scores, bin_index(sure, bins)
+
+
+def _scores(
+    labels: NDArray, z: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The values of `_MEANS` of each example, `(N, 4)`; its confidence, `(N,)`; probabilities, `(N, K)`."""
     rows, log_p = np.arange(len(z)), unchecked_log_softmax(z)
     p = np.exp(log_p)
     correct = (z.argmax(axis=1) == labels).astype(np.float64)
     brier = np.einsum("ij,ij->i", p, p) - 2 * p[rows, labels] + 1
     sure = p.max(axis=1)
     scores = np.stack([correct, -log_p[rows, labels], brier, sure - correct], axis=1)
-    return scores, bin_index(sure, bins)
+    return scores, sure, p
 
 
 def _in_bins(values: NDArray, index: NDArray[np.intp], bins: int) -> NDArray[np.float64]:
@@ -202,18 +208,20 @@ def _in_bins(values: NDArray, index: NDArray[np.intp], bins: int) -> NDArray[np.
     return spread
 
 
-_Drawn: TypeAlias = tuple[float, NDArray]  # a metric of the examples, and of each draw
+_Found: TypeAlias = tuple[float, float]  # a metric of the examples, and its standard error
 
 
-def _binned(scores: NDArray, index: NDArray, bins: int, draws: NDArray) -> list[_Drawn]:
-    """ECE, debiased ECE and MCE; see `_terms` for `scores` and `index`."""
-    hits, gaps = (scores[:, _MEANS.index(name)] for name in ("accuracy", "overconfidence"))
+def _binned(
+    hits: NDArray, gaps: NDArray, index: NDArray, bins: int, draws: NDArray
+) -> dict[str, _Found]:
+    """ECE, debiased ECE and MCE of hits and gaps `(N,)` in bins of the confidence."""
     rows = index[:, None] + bins * np.arange(3)
     parts = np.stack([np.ones(len(hits)), hits, gaps], axis=1)
     values, drawn = (
         _calibration_errors(*np.split(sums, 3)) for sums in _sums(rows, parts, 3 * bins, draws)
     )
-    return [(value.item(), of_draws) for value, of_draws in zip(values, drawn, strict=True)]
+    errors = zip(values, drawn, strict=True)
+    return {n: (v.item(), d.std()) for n, (v, d) in zip(_BINNED, errors, strict=True)}
 
 
 def _sums(
@@ -242,19 +250,24 @@ def _calibration_errors(
     return np.abs(gaps).sum(0) / total, np.sqrt(np.maximum(squares, 0)), largest
 
 
-def _classwise(labels: NDArray, z: NDArray, bins: int, draws: NDArray) -> list[_Drawn]:
-    """Class-wise ECE."""
-    p = np.minimum(np.exp(unchecked_log_softmax(z)), 1.0)
-    rows = bin_index(p, bins) + bins * np.arange(z.shape[1])
+def _classwise(labels: NDArray, p: NDArray, bins: int, draws: NDArray) -> _Found:
+    """Class-wise ECE of probabilities `(N, K)`."""
+    p = np.minimum(p, 1.0)
+    rows = bin_index(p, bins) + bins * np.arange(p.shape[1])
     p[np.arange(len(p)), labels] -= 1
-    sums = _sums(rows, p, bins * z.shape[1], draws)
+    sums = _sums(rows, p, bins * p.shape[1], draws)
     value, drawn = (np.abs(one).sum(0) / p.size for one in sums)
-    return [(value.item(), drawn)]
+    return value.item(), drawn.std()
 
 
-def _adaptive(labels: NDArray, z: NDArray, bins: int, draws: NDArray) -> list[_Drawn]:
-    """Adaptive ECE, with the bins of the examples for all draws."""
-    group, counts, gaps = _by_confidence(labels, z)
+def _adaptive(group: NDArray, counts: NDArray, gaps: NDArray, bins: int, draws: NDArray) -> _Found:
+    """Adaptive ECE, with the bins of the examples for all draws.
+
+    Args:
+      group: of equal confidence, of each example, `(N,)`; ascending.
+      counts: the sizes of the groups.
+      gaps: `(N,)`.
+    """
     # Where groups of equal confidence and bins overlap: an example counts in each bin of its group with the
     # share of the group that lies in the bin, since `adaptive_ece` gives equal confidences their mean accuracy.
     ends = np.cumsum([len(part) for part in np.array_split(group, min(bins, len(group)))])
@@ -263,34 +276,25 @@ def _adaptive(labels: NDArray, z: NDArray, bins: int, draws: NDArray) -> list[_D
     own, place = np.searchsorted(upto, cuts), np.searchsorted(ends, cuts)
     shares = np.diff(cuts, prepend=0) / counts[own]
     overlap = sparse.csc_array((shares, (place, own)), shape=(len(ends), len(counts)))
-    terms = overlap[:, group].multiply(gaps).tocsr().astype(np.float32)
+    value = np.abs(overlap @ np.bincount(group, gaps)).sum() / len(group)
+    terms = overlap[:, group].multiply(gaps).tocsc().astype(np.float32)
     drawn = np.abs((terms @ draws).astype(np.float64)).sum(0) / len(group)
-    return [(adaptive_ece(labels, z, bins=bins), drawn)]
+    return value, drawn.std()
 
 
-def _by_confidence(labels: NDArray, z: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Groups of equal confidence, ascending: that of each example `(N,)`, their sizes `(G,)`; gaps `(N,)`."""
-    predicted, sure = confidence(z)
-    _, group, counts = np.unique(sure, return_inverse=True, return_counts=True)
-    return group, counts, sure - (predicted == labels)
+def _aurc_influence(group: NDArray, counts: NDArray, hits: NDArray) -> NDArray[np.float64]:
+    """The derivative of N AURC with respect to the weight of each example, `(N,)`; see `_adaptive`.
 
-
-def _aurc_influence(labels: NDArray, z: NDArray) -> NDArray[np.float64]:
-    """The derivative of N AURC with respect to the weight of each example, `(N,)`.
-
-    Its standard deviation / sqrt(N) is the infinitesimal jackknife (Efron & Tibshirani 1993, chapter 21).
-    In descending order of confidence, let group g of equal confidence have n examples with the error
-    rate r, after C examples with E errors. Then N AURC = sum over g of n r + (E - r C) h with
-    h = H(C + n) - H(C), H the harmonic numbers, whose derivative is 1 / C.
+    Its mean is the AURC, and its standard deviation / sqrt(N) the standard error by the infinitesimal
+    jackknife (Efron & Tibshirani 1993, chapter 21). In descending order of confidence, let group g of
+    equal confidence have n examples with the error rate r, after C examples with E errors. Then
+    N AURC = sum over g of n r + (E - r C) h with h = H(C + n) - H(C), H the harmonic numbers, whose
+    derivative is 1 / C.
     """
-    predicted, sure = confidence(z)
-    wrong = (predicted != labels).astype(np.float64)
-    _, group, n = np.unique(-sure, return_inverse=True, return_counts=True)
+    wrong, group, n = 1 - hits, len(counts) - 1 - group, counts[::-1]
     errors = np.bincount(group, wrong)
-    (
-        r,
-        upto,
-    ) = errors / n, np.cumsum(n)
+    r = errors / n
+    upto = np.cumsum(n)
     before, errors_before = upto - n, np.cumsum(errors) - errors
     harmonic = np.cumsum(np.r_[0, 1 / np.arange(1, len(group) + 1)])
     h, excess = harmonic[upto] - harmonic[before], errors_before - r * before
