@@ -303,9 +303,9 @@ class Campaign:
         while self._code(winner, 0.01) is None and not record.exists():
             pass
         winner.terminate()
-        refused = refused and self._end(winner) != HANGS
+        ends = self._end(winner) != HANGS
         seed = json.loads(record.read_text())["experiment"]["seed"]
-        good = refused and seed == 1 - loser
+        good = refused and ends and seed == 1 - loser
         case = f"{delay:.2f} s apart: {lines[-1:]}, record of seed {seed}"
         self.note(kind, SURVIVED if good else LOST, case, directory)
 

@@ -23,7 +23,13 @@ from lotcal_tf.analysis.rules import (
     size_at,
 )
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
-from lotcal_tf.analysis.statistics import Summary, spread, summarise, summarise_ratios
+from lotcal_tf.analysis.statistics import (
+    Summary,
+    means_at,
+    spread,
+    summarise,
+    summarise_ratios,
+)
 from lotcal_tf.config.experiment import FIELDS
 
 CLAIMS: Mapping[str, str] = {
@@ -363,10 +369,7 @@ def _titles(named: Sequence[NamedStudy]) -> str:
 
 def _means_by_seed(values: Sequence[tuple[int, float]]) -> list[float]:
     """The mean of each seed."""
-    seeds: dict[int, list[float]] = {}
-    for seed, value in values:
-        seeds.setdefault(seed, []).append(value)
-    return [float(np.mean(own)) for own in seeds.values()]
+    return [mean for _, mean in means_at(values)]
 
 
 def _ratios_over_seeds(ratios: Sequence[tuple[int, float]]) -> Summary | None:

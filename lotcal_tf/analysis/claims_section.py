@@ -17,6 +17,7 @@ from lotcal_tf.analysis.label_noise_section import with_interval
 from lotcal_tf.analysis.panels import clean, plain, weights_axis, widened
 from lotcal_tf.analysis.rules import best_size
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
+from lotcal_tf.analysis.statistics import means_at
 
 TITLE = "Claims under label noise"
 _NOTE = (
@@ -171,12 +172,8 @@ def _means(
     runs: Sequence[RecordedRun], place: Callable[[RecordedRun], float]
 ) -> list[tuple[float, float]]:
     """The mean best size at each place, in order."""
-    found: dict[float, list[int]] = {}
-    for run in runs:
-        size = best_size(run)
-        if size is not None:
-            found.setdefault(place(run), []).append(size)
-    return [(at, float(np.mean(sizes))) for at, sizes in sorted(found.items())]
+    sized = ((place(run), best_size(run)) for run in runs)
+    return means_at((at, size) for at, size in sized if size is not None)
 
 
 def _line(axes: Axes, place: int, name: str, means: Sequence[tuple[float, float]]) -> None:

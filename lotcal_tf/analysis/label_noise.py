@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.analysis.groups import OF_NOISE, Group, Setting
-from lotcal_tf.analysis.rules import ECES, RULES, Rule, best_size, best_sizes, ece_minimum, sizes
+from lotcal_tf.analysis.rules import ECES, RULES, Rule, best_size, best_sizes, ece_minimum
 from lotcal_tf.analysis.runs import RecordedRun, in_order
 from lotcal_tf.analysis.statistics import (
     RankCorrelation,
@@ -77,7 +77,7 @@ class Sizes:
         """The sizes of the levels that a rule finds, with their mean or their geometric mean."""
         levels = [rule(run) for run in runs]
         return cls(
-            (summarise_ratios if geometric else summarise)(sizes(runs, rule)),
+            (summarise_ratios if geometric else summarise)(best_sizes(runs, rule)),
             bounds=sum(one is not None and one.is_bound for one in levels),
             without=sum(one is None for one in levels),
         )

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lotcal_tf.analysis.figures import MARKERS
 from lotcal_tf.analysis.label_noise import KL, OVERCONFIDENCE, Study
 from lotcal_tf.analysis.panels import (
     DENSE,
@@ -27,9 +28,9 @@ from lotcal_tf.analysis.panels import (
 from lotcal_tf.analysis.published import published_with
 from lotcal_tf.analysis.rules import ECES, RULES, Rule, by_validation, ece_minimum
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
+from lotcal_tf.analysis.statistics import means_at
 
 _DASHES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D")
 _ERRORS = {
     "test": "test error",
     "test_noisy": "test error, noisy labels",
@@ -126,11 +127,10 @@ def best_size(study: Study) -> Figure:
     whole = Figure(figsize=size, layout="constrained")
     panels = whole.subplots(len(RULES), 2 if several else 1, squeeze=False, sharex="col")
     for row, (name, rule) in zip(panels, RULES.items(), strict=True):
-        for title, runs in rows(study.runs).items():
+        for runs in rows(study.runs).values():
             color, shape = shades[_name(runs[0].difficulty)], shapes[runs[0].architecture]
             _sizes(row[0], runs, rule, lambda c: c.start, color, shape)
             _published_sizes(row[0], runs[0])
-            del title
         row[0].set(title=f"lowest error by {name}")
         for model in colors if several else ():
             runs = [run for run in study.runs if run.model == model]
@@ -189,7 +189,7 @@ def _size_legend(
 def _shapes(runs: Sequence[RecordedRun]) -> dict[str, tuple[str, str]]:
     """A marker and dashes for each architecture."""
     names = dict.fromkeys(run.architecture for run in runs)
-    return {n: (_MARKERS[i % 4], _DASHES[i % 4]) for i, n in enumerate(names)}
+    return {n: (MARKERS[i % 4], _DASHES[i % 4]) for i, n in enumerate(names)}
 
 
 def _published_sizes(axes: Axes, run: RecordedRun) -> None:
@@ -270,10 +270,7 @@ def _against(
 
 def _dense(runs: Sequence[RecordedRun], split: str) -> list[tuple[float, float]]:
     """Weights and mean error over seeds of the dense networks, ordered by size."""
-    errors: dict[int, list[float]] = {}
-    for run in runs:
-        errors.setdefault(run.start, []).append(float(run.error(split)[0]))
-    return [(start, float(np.mean(found))) for start, found in sorted(errors.items())]
+    return means_at((run.start, float(run.error(split)[0])) for run in runs)
 
 
 def _sizes(
@@ -285,7 +282,7 @@ def _sizes(
     style: tuple[str, str],
 ) -> None:
     shape, dashes = style
-    sure: dict[float, list[float]] = {}
+    sure: list[tuple[float, float]] = []
     for run in runs:
         found = rule(run)
         if found is None:
@@ -295,10 +292,9 @@ def _sizes(
             axes.plot(place(run), size, "v", color=color, ms=6, mfc="none", mew=1.2)
         else:
             axes.plot(place(run), size, shape, color=color, ms=4, alpha=0.6, mew=0)
-            sure.setdefault(place(run), []).append(size)
-    means = [(x, float(np.mean(sizes))) for x, sizes in sorted(sure.items())]
-    if means:
-        axes.plot(*zip(*means, strict=True), color=color, ls=dashes, lw=1.8)
+            sure.append((place(run), size))
+    if sure:
+        axes.plot(*zip(*means_at(sure), strict=True), color=color, ls=dashes, lw=1.8)
 
 
 def _name(difficulty: float | None) -> str:

@@ -288,9 +288,9 @@ def _minimum_table(cells: Sequence[Cell]) -> Table:
 
 def _published_table(study: Study, cells: Sequence[Cell]) -> Table | None:
     """The sizes and errors of the widths that were published; None without such a width."""
-    head = [*_cell_head(cells), "dense error", f"{LABEL}"]
-    head += ["best size by validation", "by test", f"{LABEL} "]
-    head += ["best error by validation", "by test", f"{LABEL}  "]
+    head = [*_cell_head(cells), "dense error", LABEL]
+    head += ["best size by validation", "by test", LABEL]
+    head += ["best error by validation", "by test", LABEL]
     rows = []
     for cell in cells:
         runs = [c for c in study.runs if (c.model, c.difficulty) == (cell.model, cell.difficulty)]
@@ -344,10 +344,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _short(summary: Summary | None, form: str = ".3f") -> str:
-    if summary is None:
-        return "–"
-    deviation = "" if summary.sd is None else f" ± {summary.sd:{form}}"
-    return f"{summary.mean:{form}}{deviation} ({summary.n})"
+    return "–" if summary is None else f"{_deviated(summary, form)} ({summary.n})"
 
 
 def with_interval(summary: Summary, form: str = ".3f") -> str:

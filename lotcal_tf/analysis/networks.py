@@ -81,11 +81,15 @@ def read_predicted(run: RecordedRun, level: int) -> Predicted:
     """
     labels, logits = read_predictions(level_path(run.directory, level), "test")
     accuracy(labels, logits)  # checks both
-    maps = label_maps(
-        str(run.field("noise_kind")), logits.shape[1], run.field("noise_map") or list[int]()
-    )
-    noisy = noisy_labels(labels, float(run.field("label_noise")), maps, run.seed, "test")
+    noisy = noisy_labels(labels, *_noise(run, logits.shape[1]), run.seed, "test")
     return Predicted(labels, noisy, logits)
+
+
+def _noise(run: RecordedRun, classes: int) -> tuple[float, np.ndarray]:
+    """The rate of a run's label noise, and what noisy labels become."""
+    image = run.field("noise_map") or list[int]()
+    maps = label_maps(str(run.field("noise_kind")), classes, image)
+    return float(run.field("label_noise")), maps
 
 
 def shown(study: Study) -> list[Shown]:
@@ -130,8 +134,7 @@ def plane(run: RecordedRun) -> Plane | None:
     except LotcalError:  # a record that was edited
         return None
     inputs, _ = mixture.draw(TEST_SIZE, "test")
-    maps = label_maps(str(run.field("noise_kind")), 2, run.field("noise_map") or list[int]())
-    truth = seen_through_noise(mixture.conditional(inputs), float(run.field("label_noise")), maps)
+    truth = seen_through_noise(mixture.conditional(inputs), *_noise(run, 2))
     half = max(mixture.dimensions // 2, 1)
 
     def halves(points: np.ndarray) -> np.ndarray:

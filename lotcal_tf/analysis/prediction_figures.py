@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from lotcal_tf.analysis.networks import Plane, Predicted, Shown, plane
 from lotcal_tf.analysis.panels import NETWORK_STYLES, clean, legend, network_lines
 from lotcal_tf.metrics import confidence
-from lotcal_tf.metrics.bins import bin_statistics
+from lotcal_tf.metrics.bins import bin_statistics, means
 
 _BINS = 20  # of a histogram
 _CURVE_BINS = 10
@@ -63,20 +63,15 @@ def class_curve(predictions: Sequence[Predicted], noisy: bool) -> ClassCurve:
             enough = bins.counts >= _LEAST
             places.append(np.where(enough, bins.confidence, np.nan))
             shares.append(np.where(enough, bins.accuracy, np.nan))
-    found = [_means(np.array(values)) for values in (places, shares)]
+    found = [_of_columns(np.array(values)) for values in (places, shares)]
     counts = np.isfinite(shares).sum(0)
     squares = np.nansum((np.array(shares) - found[1]) ** 2, axis=0)
-    deviation = np.full(_CURVE_BINS, np.nan)
-    np.divide(squares, counts - 1, out=deviation, where=counts > 1)
-    return ClassCurve(found[0], found[1], np.sqrt(deviation))
+    return ClassCurve(found[0], found[1], np.sqrt(means(squares, counts - 1)))
 
 
-def _means(values: np.ndarray) -> np.ndarray:
+def _of_columns(values: np.ndarray) -> np.ndarray:
     """The means of the columns without NaN; NaN for empty columns."""
-    counts = np.isfinite(values).sum(0)
-    means = np.full(values.shape[1], np.nan)
-    np.divide(np.nansum(values, axis=0), counts, out=means, where=counts > 0)
-    return means
+    return means(np.nansum(values, axis=0), np.isfinite(values).sum(0))
 
 
 def calibration(shown: Sequence[Shown]) -> Figure:
@@ -195,12 +190,12 @@ def _along(axes: Axes, one: Shown, found: Plane) -> None:
     at = (edges[:-1] + edges[1:]) / 2
     axes.plot(at, _binned(found.position, found.truth, edges), color="#CC79A7", lw=2.5)
     for name, predictions in one.networks.items():
-        means = np.array(
+        binned = np.array(
             [_binned(found.position, p.probabilities[:, 1], edges) for p in predictions]
         )
-        mean, style = means.mean(0), NETWORK_STYLES[name]
-        if len(means) > 1:
-            aside = means.std(0, ddof=1)
+        mean, style = binned.mean(0), NETWORK_STYLES[name]
+        if len(binned) > 1:
+            aside = binned.std(0, ddof=1)
             axes.fill_between(
                 at, mean - aside, mean + aside, color=style["color"], alpha=0.14, lw=0
             )
@@ -219,9 +214,7 @@ def _binned(places: np.ndarray, values: np.ndarray, edges: np.ndarray) -> np.nda
     """The mean of values in bins of their places; NaN for empty bins."""
     counts, _ = np.histogram(places, edges)
     sums, _ = np.histogram(places, edges, weights=values)
-    means = np.full(counts.size, np.nan)
-    np.divide(sums, counts, out=means, where=counts > 0)
-    return means
+    return means(sums, counts)
 
 
 def gaps(
@@ -238,9 +231,7 @@ def gaps(
     gap = np.mean([np.abs(found.truth - p.probabilities[:, 1]) for p in predictions], axis=0)
     counts, _, _ = np.histogram2d(first, second, edges)
     sums, _, _ = np.histogram2d(first, second, edges, weights=gap)
-    means = np.full(counts.shape, np.nan)
-    np.divide(sums, counts, out=means, where=counts > 0)
-    return means, edges[0], edges[1]
+    return means(sums, counts), edges[0], edges[1]
 
 
 def _on_plane(

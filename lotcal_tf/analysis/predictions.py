@@ -1,7 +1,7 @@
 """What the stored predictions of single runs say: metrics with intervals, bins of confidence."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import LotcalError
 from lotcal_tf.lottery.ticket_files import read_predictions
 from lotcal_tf.metrics import Estimate, metric_intervals, prediction_bins
-from lotcal_tf.metrics.bins import BinStatistics
+from lotcal_tf.metrics.bins import BinStatistics, means
 
 # Metrics of single runs, before and after temperature scaling; further ones of dense networks and selected tickets.
 RAW = ("accuracy", "ece", "debiased_ece", "nll", "brier")
@@ -53,18 +53,18 @@ def measure(group: Group, chosen: Sequence[Place], problems: list[str]) -> list[
       chosen: the columns.
       problems: gets a line for each ticket that cannot be read; the others are measured.
     """
-    runs = [(setting, replicate) for setting in group.settings for replicate in setting.runs]
-    found = [_of_run(setting, replicate, chosen) for setting, replicate in runs]
-    problems += [problem for _, problem in found if problem]
-    return [measured for levels, _ in found for measured in levels]
+    return [
+        measured
+        for setting in group.settings
+        for replicate in setting.runs
+        for measured in _of_run(setting, replicate, chosen, problems)
+    ]
 
 
 def _of_run(
-    setting: Setting, replicate: Any, chosen: Sequence[Place]
-) -> tuple[list[Measured], str | None]:
-    """The levels of a run up to the first that cannot be read, and what is wrong with that."""
+    setting: Setting, replicate: Any, chosen: Sequence[Place], problems: list[str]
+) -> Iterator[Measured]:
     run = setting.runs[replicate]
-    found: list[Measured] = []
     levels = {level for place in chosen if (level := place.level(run)) is not None}
     for level in sorted(levels):
         ticket = level_path(run.directory, level)
@@ -74,9 +74,9 @@ def _of_run(
             labels, logits = read_predictions(ticket, "test")
             metrics, bins = _metrics(run, level, labels, logits)
         except LotcalError as error:
-            return found, f"predictions left out: {error}"
-        found.append(Measured(setting, replicate, level, metrics, bins))
-    return found, None
+            problems.append(f"predictions left out: {error}")
+            return  # one line for a run
+        yield Measured(setting, replicate, level, metrics, bins)
 
 
 def _metrics(
@@ -99,6 +99,5 @@ def pooled(measured: Sequence[BinStatistics]) -> BinStatistics:
         np.sum([np.nan_to_num(values(one)) * one.counts for one in measured], axis=0)
         for values in (lambda one: one.confidence, lambda one: one.accuracy)
     ]
-    means = np.full((2, counts.size), np.nan)
-    np.divide(sums, counts, out=means, where=np.broadcast_to(counts > 0, means.shape))
-    return BinStatistics(measured[0].edges, counts, confidence=means[0], accuracy=means[1])
+    confidence, accuracy = (means(one, counts) for one in sums)
+    return BinStatistics(measured[0].edges, counts, confidence=confidence, accuracy=accuracy)

@@ -82,11 +82,6 @@ def best_size(run: RecordedRun, rule: Rule = by_validation) -> int | None:
     return size_at(run, rule(run))
 
 
-def best_sizes(runs: Sequence[RecordedRun]) -> list[int]:
-    """The best sizes of the runs that have one."""
-    return sizes(runs, by_validation)
-
-
-def sizes(runs: Sequence[RecordedRun], rule: Rule) -> list[int]:
+def best_sizes(runs: Sequence[RecordedRun], rule: Rule = by_validation) -> list[int]:
     """The sizes that a rule finds, of the runs that have one."""
     return [size for run in runs if (size := best_size(run, rule)) is not None]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -78,6 +78,14 @@ def summarise_ratios(values: Collection[float]) -> Summary | None:
         return None
     low, high = (None if end is None else _exp(end) for end in (found.low, found.high))
     return Summary(found.n, math.exp(found.mean), None, low, high)
+
+
+def means_at(pairs: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The mean of y at each x, ordered by x."""
+    found: dict[float, list[float]] = {}
+    for x, y in pairs:
+        found.setdefault(x, []).append(y)
+    return [(x, float(np.mean(own))) for x, own in sorted(found.items())]
 
 
 def _exp(value: float) -> float:

@@ -89,12 +89,16 @@ def bin_statistics(correct: ArrayLike, confidence: ArrayLike, bins: int) -> BinS
     counts = np.bincount(index, minlength=bins)
 
     def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        sums = np.bincount(index, weights=values, minlength=bins)
-        means = np.full(bins, np.nan)
-        np.divide(sums, counts, out=means, where=counts > 0)
-        return means
+        return means(np.bincount(index, weights=values, minlength=bins), counts)
 
     return BinStatistics(edges, counts, confidence=mean(conf), accuracy=mean(hits))
+
+
+def means(sums: NDArray, counts: NDArray) -> NDArray[np.float64]:
+    """Sums divided by counts of the same shape; NaN where there is nothing to count."""
+    found = np.full(counts.shape, np.nan)
+    np.divide(sums, counts, out=found, where=counts > 0)
+    return found
 
 
 def bin_index(confidence: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
