@@ -72,8 +72,8 @@ def estimate_time(
       clock: returns seconds.
 
     Returns:
-      The estimate. None if a level has only one step, or if the loss is not finite before a second
-      step was timed.
+      The estimate. None if a level has only one step, or if the loss is not finite before a
+      step that needs no compilation.
     """
     strategy = trainer.strategy
     variables = [
@@ -117,18 +117,19 @@ def _time_steps(trainer: Trainer, clock: Callable[[], float], validation: float)
       validation: the seconds that each validation takes.
     """
     pause_at = [1 << power for power in range(MAX_STEPS_PER_CALL[trainer.plan].bit_length())]
-    begun: tuple[float, int] | None = None
+    compiled, begun, step = trainer.loop.compilations, clock(), 0
     seconds, steps, epochs = 0.0, 0, 0
     with contextlib.suppress(TrainingDiverged):
         for progress in trainer.train(0, pause_at=pause_at):
-            now = clock()
-            if begun is None:  # The first steps are compiled.
-                begun = now, progress.step
-                continue
-            epochs += progress.epoch is not None
+            now, compilations = clock(), trainer.loop.compilations
+            # A smaller batch at the end of the first epoch is compiled, too.
+            if compilations == compiled:
+                seconds += now - begun
+                steps += progress.step - step
+                epochs += progress.epoch is not None
+            compiled, begun, step = compilations, now, progress.step
             # The time of the slowest process, so that all of them stop at the same step.
-            seconds = trainer.distribution.largest(now - begun[0])
-            steps = progress.step - begun[1]
-            if steps and seconds >= MEASURED_SECONDS:
+            slowest = trainer.distribution.largest(seconds)
+            if steps and slowest >= MEASURED_SECONDS:
                 break
-    return max(0.0, seconds - epochs * validation) / steps if steps else None
+    return max(0.0, slowest - epochs * validation) / steps if steps else None

@@ -34,14 +34,14 @@ def split(count, bad=False):
     return ResidentSplit.of(inputs, rng.integers(0, 3, count))
 
 
-def make_trainer(steps=STEPS, bad=False, **fields):
+def make_trainer(steps=STEPS, bad=False, more=0, **fields):
     keras.utils.set_random_seed(1)
     inputs = keras.Input((4,))
     x = keras.layers.BatchNormalization()(keras.layers.Dense(5, name="hidden")(inputs))
     network = masking.wrap(keras.Model(inputs, keras.layers.Dense(3, name="logits")(x)))
     fields = {"optimizer": "sgd", "momentum": 0.9, "lr": 0.1, "plan": "graph"} | fields
     experiment = Experiment(**{"epochs": 2, "batch_size": BATCH} | fields)
-    data = Dataset(3, split(BATCH * steps, bad), split(VALIDATION), None)
+    data = Dataset(3, split(BATCH * steps + more, bad), split(VALIDATION), None)
     return Trainer(experiment, Counting, network, data)
 
 
@@ -94,6 +94,15 @@ def test_validation_is_not_part_of_the_time_of_a_step(steps, step, taken, measur
     clock = Clock(trainer, step, example=0.002)
     assert estimate_time(trainer, len, clock) == approx(step, 0.002)
     assert (clock.steps, clock.measured) == (taken, measured)
+
+
+@pytest.mark.parametrize("plan", ["graph", "xla"])
+def test_the_compilation_for_a_smaller_batch_is_not_part_of_it(plan):
+    """The fourth step of an epoch has 5 examples, and the first of these takes 50 s more."""
+    trainer = make_trainer(steps=3, more=5, plan=plan, drop_remainder=False)
+    clock = Clock(trainer, 0.2)
+    assert estimate_time(trainer, len, clock) == approx(0.2, 0.0)
+    assert trainer.loop.compilations == 2
 
 
 def approx(step, example):
