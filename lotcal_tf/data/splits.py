@@ -155,6 +155,9 @@ class ResidentSplit:
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
         """Gives every example once, in batches; the last batch may be smaller."""
+        if self.count <= batch_size:  # nothing to copy
+            yield self.inputs, self.labels
+            return
         for start in range(0, self.count, batch_size):
             rows = slice(start, start + batch_size)
             yield structures.select(self.inputs, rows), self.labels[rows]

@@ -1,6 +1,7 @@
 """The search: trains, measures and stores a ticket, prunes and rewinds it, level by level."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -38,6 +39,9 @@ from lotcal_tf.training.time_estimate import estimate_time
 from lotcal_tf.training.trainer import Epoch, Progress, Trainer
 
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
+# How often the state of the training is copied, in seconds, so that Ctrl-C loses no more than that and
+# the epoch it comes in. Copying it takes as long as some short epochs.
+STATE_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +169,7 @@ class Search:
         self.resumed, self.notes = self._usable_checkpoint()
         self._waiting: Checkpoint | None = None  # not written yet
         self._written = time.monotonic()  # when the training was last stored
+        self._taken = -math.inf  # when its state was last copied
 
     def _usable_checkpoint(self) -> tuple[Checkpoint | None, Sequence[str]]:
         """The checkpoint to go on from, and lines about those that cannot be used."""
@@ -236,8 +241,7 @@ class Search:
                 before = self._level(level, before)
                 health.check(self.experiment.on_unhealthy, [before.record])
         except KeyboardInterrupt:
-            if self._waiting is not None:
-                self.store.save_checkpoint(self._waiting)
+            self._write_checkpoint()
             raise
         except TrainingDiverged as error:
             self.store.note_failure(str(error))
@@ -366,9 +370,14 @@ class Search:
             if progress.epoch is not None:
                 epochs.append(progress.epoch)
                 self.store.append_epoch(progress.epoch.row)
-            if progress.state is not None:
-                self._waiting = Checkpoint(level, tuple(epochs), progress.state, weights)
-                self._write_checkpoint(time.monotonic() - begun)
+            if progress.take_state is not None:
+                now = time.monotonic()
+                writes = self._must_write(now, epoch_seconds=now - begun)
+                if writes or now - self._taken >= STATE_SECONDS:
+                    state, self._taken = progress.take_state(), now
+                    self._waiting = Checkpoint(level, tuple(epochs), state, weights)
+                if writes:
+                    self._write_checkpoint()
                 begun = time.monotonic()
             for observer in self.observers:
                 observer.on_progress(progress)
@@ -383,10 +392,12 @@ class Search:
         self.resumed = None
         return found
 
-    def _write_checkpoint(self, epoch_seconds: float) -> None:
-        """Writes the waiting checkpoint, if after another epoch too much could be lost."""
-        most = 60 * self.experiment.checkpoint_minutes
-        if self._waiting is not None and time.monotonic() - self._written + epoch_seconds >= most:
+    def _must_write(self, now: float, epoch_seconds: float) -> bool:
+        """Whether after another epoch too much could be lost."""
+        return now - self._written + epoch_seconds >= 60 * self.experiment.checkpoint_minutes
+
+    def _write_checkpoint(self) -> None:
+        if self._waiting is not None:
             self.store.save_checkpoint(self._waiting)
             self._waiting, self._written = None, time.monotonic()
 

@@ -93,8 +93,8 @@ class Progress:
       step: how many steps of the schedule are done.
       last_step: how many steps the schedule has; a level that stops early does fewer.
       epoch: the results of the epoch that has just ended; None within an epoch.
-      state: from which the training goes on after the epoch that has just ended; None elsewhere, and
-        after the last epoch.
+      take_state: copies the state from which the training goes on after the epoch that has just ended;
+        None elsewhere, and after the last epoch. It can be called until the iteration goes on.
     """
 
     level: int
@@ -102,7 +102,7 @@ class Progress:
     step: int
     last_step: int
     epoch: Epoch | None = None
-    state: TrainingState | None = None
+    take_state: Callable[[], TrainingState] | None = None
 
 
 class Trainer:
@@ -218,8 +218,9 @@ class Trainer:
 
         Yields:
           The progress after some steps, and at the end of each epoch first with its results, and then
-          with the state. On several devices `network` has the current weights at the end of each
-          epoch, and after `fetch`. With moving averages, the weights at the end of an epoch are these.
+          with the function that takes the state. On several devices `network` has the current weights
+          at the end of each epoch, and after `fetch`. With moving averages, the weights at the end of an
+          epoch are these.
 
         Raises:
           TrainingDiverged: a loss was not finite.
@@ -234,20 +235,20 @@ class Trainer:
         progress = functools.partial(Progress, level, done, last_step=self.total_steps)
         for epoch in range(done // self.steps_per_epoch, self.experiment.epochs):
             start = epoch * self.steps_per_epoch
-            with self._rate_may_be_set():
+            with self._rate_may_be_set(hooks):
                 hooks.on_epoch_begin(epoch)
             for part in self._run_epoch(level, epoch, max(0, done - start), pause_at):
                 yield progress(step=start + part.step)
             with self._averaged() as keep:
                 ended = self._measure_epoch(level, epoch, part.means)
-                with self._rate_may_be_set():
+                with self._rate_may_be_set(hooks):
                     hooks.on_epoch_end(epoch, ended.logs)
                 yield progress(step=start + self.steps_per_epoch, epoch=ended)
                 if self.strategy.stop_training or epoch + 1 == self.experiment.epochs:
                     keep()
                     break
-            after = self._state(epoch + 1, stopping, callbacks)
-            yield progress(step=start + self.steps_per_epoch, state=after)
+            take = functools.partial(self._state, epoch + 1, stopping, callbacks)
+            yield progress(step=start + self.steps_per_epoch, take_state=take)
         hooks.on_train_end(ended.logs)
         self.fetch()  # A callback may have changed the weights.
 
@@ -309,8 +310,11 @@ class Trainer:
         return training_state.fits(state, self.strategy, self.rate, stopping)
 
     @contextlib.contextmanager
-    def _rate_may_be_set(self) -> Iterator[None]:
+    def _rate_may_be_set(self, hooks: "keras.callbacks.CallbackList") -> Iterator[None]:
         """Inside it, a callback may set the learning rate; the rate then stays until the level ends."""
+        if not hooks.callbacks:  # The rate of a million short epochs need not be read.
+            yield
+            return
         rate = self.strategy.optimizer.learning_rate
         before = float(rate.numpy())
         yield

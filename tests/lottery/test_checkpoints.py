@@ -1,5 +1,7 @@
 """Checkpoints of the level in progress: whole or not used, of this level, and not too rare."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -116,13 +118,17 @@ def test_one_of_another_level_is_not_used_even_under_its_name(checkpoints):
 
 @pytest.fixture
 def written(begin, tmp_path, monkeypatch):
-    """written(minutes, seconds per epoch) → the epochs after which level 0 wrote a checkpoint."""
+    """written(minutes, seconds per epoch) → the epochs after which level 0 wrote a checkpoint.
 
-    def written(minutes, seconds, epochs=12):
-        started, found, now = (
+    With `stopped`, Ctrl-C comes when so many epochs are done.
+    """
+
+    def written(minutes, seconds, epochs=12, stopped=None):
+        started, found, now, done = (
             begin(tmp_path, epochs=epochs, levels=0, checkpoint_minutes=minutes, plan="graph"),
             [],
             [0.0],
+            [0],
         )
         monkeypatch.setattr("lotcal_tf.lottery.search.time.monotonic", lambda: now[0])
         started.search._written = 0.0
@@ -132,12 +138,17 @@ def written(begin, tmp_path, monkeypatch):
             for progress in train(*given, **named):
                 now[0] += seconds if progress.epoch is not None else 0.0
                 yield progress
+                if progress.take_state is not None and progress.epoch is None:
+                    done[0] += 1
+                    if done[0] == stopped:
+                        raise KeyboardInterrupt
 
         monkeypatch.setattr(started.search.trainer, "train", timed)
         monkeypatch.setattr(
             started.store, "save_checkpoint", lambda c: found.append(c.state.epochs)
         )
-        started.run()
+        with contextlib.nullcontext() if stopped is None else pytest.raises(KeyboardInterrupt):
+            started.run()
         return found
 
     return written
@@ -156,3 +167,15 @@ def written(begin, tmp_path, monkeypatch):
 )
 def test_so_often_that_no_more_than_the_interval_is_lost(written, minutes, seconds, expected):
     assert written(minutes, seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stopped", "expected"),
+    [
+        (2, 7, 7),
+        (0.4, 3, 1),  # after 0.4 s; next after 1.6 s
+        (0.4, 6, 4),
+    ],
+)
+def test_ctrl_c_loses_a_second_at_most(written, seconds, stopped, expected):
+    assert written(5, seconds, stopped=stopped) == [expected]

@@ -6,6 +6,7 @@ import pytest
 import lotcal_tf
 from lotcal_tf.compat import keras
 from lotcal_tf.config.optimizers import OPTIMIZERS
+from lotcal_tf.lottery import search
 from lotcal_tf.models.precision import policy
 
 EPOCHS, BATCH, EXAMPLES = 3, 10, 40
@@ -175,7 +176,10 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, option):
 
 
 @pytest.mark.parametrize("option", options("nadam", "early, ema", "mixed_float16"))
-def test_a_run_that_was_interrupted_within_levels_ends_as_one_that_was_not(tmp_path, option):
+def test_a_run_that_was_interrupted_within_levels_ends_as_one_that_was_not(
+    tmp_path, option, monkeypatch
+):
+    monkeypatch.setattr(search, "STATE_SECONDS", 0.0)  # The epochs are short.
     straight = find(tmp_path / "straight", option, 1)
     for level in (0, 1):
         with pytest.raises(KeyboardInterrupt):

@@ -126,7 +126,7 @@ def test_an_epoch_is_reported_after_its_callbacks(trainer):
     for progress in trainer.train(0, callbacks=[recorder]):
         last = recorder.calls[-1]
         number = (progress.step - 1) // STEPS
-        ended = progress.epoch is not None or progress.state is not None
+        ended = progress.epoch is not None or progress.take_state is not None
         assert last[:2] == (("epoch end" if ended else "epoch begin"), number)
 
 

@@ -214,13 +214,13 @@ def test_progress_is_yielded_after_every_call_and_at_every_epochs_end(trainer, m
     steps = [
         (progress.step, progress.epoch and progress.epoch.epoch)
         for progress in found
-        if not progress.state
+        if progress.take_state is None
     ]
     assert steps == [
         (6, None), (6, 0), (10, None), (12, None), (12, 1), (16, None), (18, None), (18, 2),
     ]  # fmt: skip
     # The state follows the results of every epoch but the last.
-    states = [(n, p.step, p.state.epochs) for n, p in enumerate(found) if p.state is not None]
+    states = [(n, p.step, p.take_state().epochs) for n, p in enumerate(found) if p.take_state]
     assert states == [(2, 6, 1), (6, 12, 2)]
 
 
@@ -266,7 +266,8 @@ def test_the_last_validation_is_not_computed_again_until_weights_change(monkeypa
 
 def test_training_pauses_at_any_step_of_the_level(trainer, monkeypatch):
     monkeypatch.setitem(MAX_STEPS_PER_CALL, "graph", 4)
-    steps = [p.step for p in trainer.train(0, pause_at=[1, 6, 9, 99]) if p.epoch is p.state is None]
+    found = trainer.train(0, pause_at=[1, 6, 9, 99])
+    steps = [p.step for p in found if p.epoch is p.take_state is None]
     assert steps == [1, 4, 6, 9, 10, 12, 16, 18]
     assert_weights(trainer.network, by_hand()[0], 1e-6)
 
@@ -443,7 +444,7 @@ def test_averages_are_measured_and_stay_and_the_training_goes_on_without_them(pl
     start = {name: v.numpy() for name, v in masking.weight_variables(plain.network).items()}
     every, average, averages = range(1, EPOCHS * STEPS), dict(start), []
     for progress in plain.train(0, pause_at=every):
-        if progress.epoch is progress.state is None:
+        if progress.epoch is progress.take_state is None:
             weights = masking.values(plain.network)
             average = {n: 0.75 * average[n] + 0.25 * w for n, w in weights.items()}
             if progress.step % STEPS == 0:
@@ -467,7 +468,7 @@ def test_from_the_state_after_any_epoch_early_stopping_ends_at_the_same_one():
     fields = {"lr": 0.5, "lr_drops": (), "epochs": 12, "momentum": 0.0, "early_stopping": 2}
     whole, states = make_trainer(**fields), []
     for progress in whole.train(0):
-        states += [progress.state] if progress.state else []
+        states += [progress.take_state()] if progress.take_state else []
     assert any(state.stopping["wait"] == 1 for state in states)
     resumed = make_trainer(**fields)
     for state in states:
@@ -478,7 +479,8 @@ def test_from_the_state_after_any_epoch_early_stopping_ends_at_the_same_one():
 
 
 def test_a_state_of_another_trainer_is_not_accepted():
-    state = next(p.state for p in make_trainer(momentum=0.9).train(0) if p.state)
+    training = make_trainer(momentum=0.9).train(0)
+    state = next(p.take_state() for p in training if p.take_state)
     assert make_trainer(momentum=0.9).accepts(state)
     for other in ({"optimizer": "adam"}, {"early_stopping": 1}, {"ema": 0.5}):
         assert not make_trainer(**other).accepts(state)
