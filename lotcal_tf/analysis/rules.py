@@ -37,10 +37,17 @@ def by_test(run: RecordedRun) -> Lowest | None:
     None if the chain does not start over-parameterised, i.e. its dense network does not over-fit
     (see `OVERFITS`), or if pruning does not lower the test error.
     """
-    if not len(run.weights) or run.error("train")[0] > OVERFITS * run.error("val")[0]:
+    found = lowest_pruned(run)
+    errors = run.error("test")
+    return None if found is None or errors[found.level] > errors[0] else found
+
+
+def lowest_pruned(run: RecordedRun) -> Lowest | None:
+    """As `by_test`, also if the full network has a lower test error: for a comparison with it."""
+    if len(run.weights) < 2 or run.error("train")[0] > OVERFITS * run.error("val")[0]:
         return None
-    found = _lowest(run.error("test"))
-    return found if found.level else None
+    found = _lowest(run.error("test")[1:])
+    return dataclasses.replace(found, level=found.level + 1)
 
 
 Rule = Callable[[RecordedRun], Lowest | None]

@@ -10,7 +10,7 @@ from lotcal_tf.analysis.groups import group
 from lotcal_tf.analysis.label_noise import studies
 from lotcal_tf.analysis.statistics import summarise
 
-OURS = "(by validation)"
+OURS, PUBLISHED = "(by validation)", "(by test, as published)"
 
 
 @pytest.fixture
@@ -74,10 +74,15 @@ def test_b_takes_the_ratio_and_the_slope_of_errors(noisy):
 
     errors = [(1000, 0.2, 0.1), (2000, 0.3, 0.1), (3000, 0.4, 0.1)]
     runs = [run(*one, seed) for seed in (0, 1) for one in errors]
-    ratio, gradient = findings(runs, "b")
-    assert ratio.found.mean == pytest.approx((1 / 2 * 1 / 3 * 1 / 4) ** (1 / 3))
-    assert gradient.found.mean == pytest.approx(0, abs=1e-12)
-    assert ratio.verdict == gradient.verdict == "holds"
+    for rule in (OURS, PUBLISHED):
+        ratio, gradient = findings(runs, "b", rule)
+        assert ratio.found.mean == pytest.approx((1 / 2 * 1 / 3 * 1 / 4) ** (1 / 3))
+        assert gradient.found.mean == pytest.approx(0, abs=1e-12)
+        assert ratio.verdict == gradient.verdict == "holds"
+    # By test, the best pruned network counts that is worse than the full one.
+    runs = [run(1000, 0.2, 0.3, seed) for seed in (0, 1)]
+    ratio, _ = findings(runs, "b", PUBLISHED)
+    assert (ratio.found.mean, ratio.verdict) == (pytest.approx(1.5), "does not hold")
     assert slope([(0, 1), (1, 3), (2, 5)]) == pytest.approx(2)
     assert slope([(0, 1), (1, 3)]) is slope([(1, 1), (1, 2), (1, 3)]) is None
 
@@ -149,16 +154,18 @@ def test_e_compares_architectures_whose_training_may_differ(noisy):
 
 def test_f_compares_the_best_ticket_with_the_full_and_the_small_dense_network(noisy):
     kl = "test_kl_true"
-    runs = [
-        noisy(90, start=1000, seed=seed, columns={kl: [0.2, 1, 1, 0.2, 1]}) for seed in (0, 1)
-    ] + [
-        noisy(100, start=9000, model="lenet_45", seed=seed, columns={kl: [0.9, 1, 1, 0.1, 1]})
-        for seed in (0, 1)
-    ]
-    full, small = findings(runs, "f", "KL")
+    # The test error is lowest at level 2, the validation error at level 3.
+    accuracy = {"test_accuracy": [0.7, 0.7, 0.9, 0.8, 0.5]}
+    narrow = accuracy | {kl: [0.2, 1, 1, 0.2, 1]}
+    wide = accuracy | {kl: [0.9, 1, 0.3, 0.1, 1]}
+    runs = [noisy(90, start=1000, seed=seed, columns=narrow) for seed in (0, 1)]
+    runs += [noisy(100, start=9000, model="lenet_45", seed=seed, columns=wide) for seed in (0, 1)]
+    full, small, full_by_test, small_by_test = findings(runs, "f", "KL")
     assert full.found.mean == pytest.approx(math.sqrt(1 * 1 / 9))
     assert small.found.mean == pytest.approx(0.5)
-    (full, small) = findings(runs, "f", "½ Σ |p* − p|")
+    assert full_by_test.found.mean == pytest.approx(math.sqrt(1 / 0.2 * 0.3 / 0.9))
+    assert small_by_test.found.mean == pytest.approx(0.3 / 0.2)
+    full, small, *_ = findings(runs, "f", "½ Σ |p* − p|")
     assert full.found is small.found is None and "known conditionals" in full.verdict
 
 
