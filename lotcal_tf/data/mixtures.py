@@ -7,7 +7,7 @@ Two classes of equal size in D dimensions, covariance identity:
   dimensions and 0 on the other. Both means of a class are equally frequent.
 
 The examples are the same for every seed, and up to their means for every nu. The seed splits off
-validation data and draws label noise.
+validation data, which leaves 10 000 training examples, and draws label noise.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from lotcal_tf.seeds import generator
 if TYPE_CHECKING:
     from lotcal_tf.data.splits import Dataset
 
-TRAIN_SIZE, TEST_SIZE = 10_000, 5_000
+TRAIN_SIZE, VALIDATION_SIZE, TEST_SIZE = 10_000, 5_000, 5_000
 
 _Values = NDArray[np.float64]
 
@@ -39,12 +39,13 @@ def load(experiment: Experiment) -> "Dataset":
     from lotcal_tf.data.arrays import from_arrays
 
     mixture = Mixture.of(experiment)
-    train, test = mixture.draw(TRAIN_SIZE, "train"), mixture.draw(TEST_SIZE, "test")
+    validation = experiment.validation_size or VALIDATION_SIZE
+    train, test = mixture.draw(TRAIN_SIZE + validation, "train"), mixture.draw(TEST_SIZE, "test")
     dataset = from_arrays(
         train,
         test,
         classes=2,
-        validation_size=experiment.validation_size,
+        validation_size=validation,
         seed=experiment.seed,
         half=experiment.half,
         subset=experiment.classes,

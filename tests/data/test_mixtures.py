@@ -111,7 +111,7 @@ def test_examples_have_unit_covariance_about_their_means():
 @pytest.mark.parametrize("source", KINDS)
 def test_sizes_and_truth_of_the_data_set(source):
     dataset = load(source, nu=0.7, dimensions=6)
-    assert dataset.train.count + dataset.validation.count == 10_000
+    assert (dataset.train.count, dataset.validation.count) == (10_000, 50)
     assert dataset.test.count == 5_000
     assert (dataset.classes, dataset.train.shape) == (2, (6,))
     inputs = dataset.test.inputs.numpy()
