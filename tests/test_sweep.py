@@ -104,7 +104,8 @@ def wait_for(condition):
 def test_ctrl_c_leaves_every_run_resumable(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     process = start(cut, *LONG, "--workers=2")
-    wait_for(lambda: len(list(cut.glob("*/checkpoints/*"))) >= 2)
+    # One run trains; the other one may have begun earlier or later.
+    wait_for(lambda: any(cut.glob("*/checkpoints/*")))
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does: to all processes of the command.
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
