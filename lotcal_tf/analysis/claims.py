@@ -6,7 +6,6 @@ finding says what is needed.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -154,18 +153,16 @@ def _errors(study: Study, where: str) -> list[Finding]:
 
 def _conditionals(study: Study, where: str) -> list[Finding]:
     found = []
-    of_networks = itertools.product(
-        ((KL, "KL(p* ‖ p)"), ("test_tv_true", "mean ½ Σ |p* − p|")), RULES.items()
-    )
-    for (column, title), (name, rule) in of_networks:
-        found += [
-            Finding("f", f"{title}, best ticket / full network (by {name})", where,
-                    over_seeds(study.runs, _best_to_full(column, rule), ratio=True), _HALF,
-                    "runs with a best ticket and known conditionals"),
-            Finding("f", f"{title}, best ticket / small dense network (by {name})", where,
-                    over_seeds(study.runs, _best_to_small(study, column, rule), ratio=True), _WITHIN_TWO,
-                    "two widths of one architecture with a best ticket and known conditionals"),
-        ]  # fmt: skip
+    for column, title in ((KL, "KL(p* ‖ p)"), ("test_tv_true", "mean ½ Σ |p* − p|")):
+        for name, rule in RULES.items():
+            found += [
+                Finding("f", f"{title}, best ticket / full network (by {name})", where,
+                        over_seeds(study.runs, _best_to_full(column, rule), ratio=True), _HALF,
+                        "runs with a best ticket and known conditionals"),
+                Finding("f", f"{title}, best ticket / small dense network (by {name})", where,
+                        over_seeds(study.runs, _best_to_small(study, column, rule), ratio=True), _WITHIN_TWO,
+                        "two widths of one architecture with a best ticket and known conditionals"),
+            ]  # fmt: skip
     return found
 
 

@@ -24,7 +24,7 @@ from lotcal_tf.seeds import generator
 if TYPE_CHECKING:
     from lotcal_tf.data.splits import Dataset
 
-TRAIN_SIZE, VALIDATION_SIZE, TEST_SIZE = 10_000, 5_000, 5_000
+TRAIN_SIZE, TEST_SIZE = 10_000, 5_000
 
 _Values = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ def load(experiment: Experiment) -> "Dataset":
     from lotcal_tf.data.arrays import from_arrays
 
     mixture = Mixture.of(experiment)
-    validation = experiment.validation_size or VALIDATION_SIZE
+    validation = experiment.validation_size or TRAIN_SIZE // 10
     train, test = mixture.draw(TRAIN_SIZE + validation, "train"), mixture.draw(TEST_SIZE, "test")
     dataset = from_arrays(
         train,

@@ -218,9 +218,8 @@ class Trainer:
 
         Yields:
           The progress after some steps, and at the end of each epoch first with its results, and then
-          with the function that takes the state. On several devices `network` has the current weights
-          at the end of each epoch, and after `fetch`. With moving averages, the weights at the end of an
-          epoch are these.
+          with `take_state`. On several devices `network` has the current weights at the end of each
+          epoch, and after `fetch`. With moving averages, the weights at the end of an epoch are these.
 
         Raises:
           TrainingDiverged: a loss was not finite.
