@@ -20,6 +20,7 @@ from lotcal_tf.data.splits import (
     ResidentSplit,
     StreamedSplit,
     first_line,
+    of_members,
     validation_members,
 )
 from lotcal_tf.data.subsets import check_known, of_classes, of_classes_streamed
@@ -274,12 +275,12 @@ def _from_streams(
     if half != "whole":
         typed = functools.partial(_typed, takes=takes)
         blocks = train.map(typed).batch(_CHECK).as_numpy_iterator()
-        train, count = _members(train, half_members((b[:2] for b in blocks), half))
+        train, count = of_members(train, half_members((b[:2] for b in blocks), half))
     if "validation" in counts:
         kept, cut = streamed(train, count), streamed(given["validation"], counts["validation"])
     else:
         members = validation_members(count, validation_size, seed)
-        kept, cut = streamed(*_members(train, ~members)), streamed(*_members(train, members))
+        kept, cut = streamed(*of_members(train, ~members)), streamed(*of_members(train, members))
         cut = dataclasses.replace(cut, examples=cut.data())  # without weights
     tested = streamed(given["test"], counts["test"]) if "test" in counts else None
     weights = kept.weights()
@@ -445,12 +446,6 @@ def _failing(data: "tf.data.Dataset", first: int) -> int:
     except _FAILURES:
         return count
     return first
-
-
-def _members(data: "tf.data.Dataset", members: NDArray[np.bool_]) -> tuple["tf.data.Dataset", int]:
-    table = tf.constant(members)
-    chosen = data.enumerate().filter(lambda place, _: table[place]).map(lambda _, example: example)
-    return chosen, int(members.sum())
 
 
 def _streamed(

@@ -8,6 +8,7 @@ order; each takes its rows of every batch.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -22,6 +23,10 @@ from lotcal_tf.seeds import generator, named_seed
 
 # Inputs and labels; of `shuffled` also weights, if the split has them.
 Block = tuple[Any, ...]
+
+# How many training examples a level is measured on, at most. On data of MNIST's size, more would
+# take a tenth of the time of a short level, and accuracies are known to half a point with these.
+TRAIN_SAMPLE = 10_000
 
 # Errors of damaged, truncated or missing files. Errors of a lost worker are others.
 _UNREADABLE = (
@@ -84,6 +89,9 @@ class Split(Protocol):
 
     def relabelled(self, labels: NDArray[np.int32]) -> "Split":
         """Returns the same examples with other labels `(count,)`, in the order of `in_order`."""
+
+    def chosen(self, members: NDArray[np.bool_]) -> "Split":
+        """Returns the examples of which `members` `(count,)` is true, in the order of `in_order`."""
 
     def data(self) -> Any:
         """Returns the examples as a pair of arrays, or as an unbatched pipeline."""
@@ -169,6 +177,10 @@ class ResidentSplit:
     def relabelled(self, labels: NDArray[np.int32]) -> "ResidentSplit":
         """Returns the same examples with other labels."""
         return dataclasses.replace(self, labels=tf.constant(labels, tf.int32))
+
+    def chosen(self, members: NDArray[np.bool_]) -> "ResidentSplit":
+        """Returns the examples of which `members` is true."""
+        return ResidentSplit(*self._gathered(np.flatnonzero(members)))
 
     def data(self) -> tuple[Any, NDArray]:
         """Returns inputs and labels as arrays."""
@@ -283,6 +295,11 @@ class StreamedSplit:
         examples = examples.map(lambda old, new: (old[0], new, *old[2:]))
         return dataclasses.replace(self, examples=examples)
 
+    def chosen(self, members: NDArray[np.bool_]) -> "StreamedSplit":
+        """Returns the part of the stream of which `members` is true."""
+        examples, count = of_members(self.examples, members)
+        return dataclasses.replace(self, examples=examples, count=count)
+
     def data(self) -> "tf.data.Dataset":
         """Returns the unbatched pipeline of `(input, label)` pairs."""
         return self.examples.map(lambda *example: example[:2]) if self.weighted else self.examples
@@ -340,6 +357,14 @@ class Dataset:
         splits: dict[str, Split | None]
         splits = {"train": self.train, "val": self.validation, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
+
+    @functools.cached_property
+    def measured_splits(self) -> dict[str, Split]:
+        """The splits that a level is measured on: of more than `TRAIN_SAMPLE` training examples a random sample."""
+        splits, count = self.named_splits(), self.train.count
+        if count > TRAIN_SAMPLE:
+            splits["train"] = self.train.chosen(_drawn(count, TRAIN_SAMPLE, 0, "train_sample"))
+        return splits
 
     def part(self, name: str) -> Part:
         """One split of the data set.
@@ -404,9 +429,7 @@ def validation_members(count: int, size: int | None, seed: int) -> NDArray[np.bo
     if not 0 < size < count:
         valid = f"it must be 1 … {count - 1}" if count > 1 else "at least 2 are needed"
         raise FieldError("validation_size", size, f"there are {count} training examples: {valid}")
-    members = np.zeros(count, bool)
-    members[generator(seed, "validation").permutation(count)[:size]] = True
-    return members
+    return _drawn(count, size, seed, "validation")
 
 
 def test_members(count: int, size: int | None) -> NDArray[np.bool_]:
@@ -429,9 +452,23 @@ def test_members(count: int, size: int | None) -> NDArray[np.bool_]:
     if not 0 < size < count - 1:
         valid = f"it must be 1 … {count - 2}" if count > 2 else "at least 3 are needed"
         raise FieldError("test_size", given or size, f"there are {count} examples: {valid}")
+    return _drawn(count, size, 0, "test")
+
+
+def _drawn(count: int, size: int, seed: int, purpose: str) -> NDArray[np.bool_]:
+    """`(count,)` boolean, True for `size` random places."""
     members = np.zeros(count, bool)
-    members[generator(0, "test").permutation(count)[:size]] = True
+    members[generator(seed, purpose).permutation(count)[:size]] = True
     return members
+
+
+def of_members(
+    examples: "tf.data.Dataset", members: NDArray[np.bool_]
+) -> tuple["tf.data.Dataset", int]:
+    """The examples of an unbatched pipeline of which `members` is true, and their number."""
+    table = tf.constant(members)
+    chosen = examples.enumerate().filter(lambda place, _: table[place])
+    return chosen.map(lambda _, example: example), int(members.sum())
 
 
 def shuffle_seed(seed: int, level: int, epoch: int) -> tuple[int, int]:

@@ -295,7 +295,8 @@ class Search:
         epochs, late_weights = self._train(level)
         kept = self._kept(epochs)
         predictions = {
-            name: self.trainer.predict(split) for name, split in self.dataset.named_splits().items()
+            name: self.trainer.predict(split)
+            for name, split in self.dataset.measured_splits.items()
         }
         trained = masked_start(masking.values(self.network), masks)
         record = {

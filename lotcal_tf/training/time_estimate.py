@@ -48,7 +48,7 @@ class TimeEstimate:
         experiment = trainer.experiment
         steps = trainer.total_steps - first_step
         epochs = experiment.epochs - first_step // trainer.steps_per_epoch
-        counts = {name: s.count for name, s in trainer.dataset.named_splits().items()}
+        counts = {name: s.count for name, s in trainer.dataset.measured_splits.items()}
         examples = sum(counts.values())
         # The validation after the last epoch is that of the level, unless its weights are left.
         validations = epochs if experiment.early_stopping else epochs - 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lotcal_tf.data import splits
 from lotcal_tf.data.splits import (
     Dataset,
     ResidentSplit,
@@ -167,6 +168,38 @@ def test_splits_by_name():
     a, b, c = (make_split("resident", count) for count in (1, 2, 3))
     assert Dataset(10, a, b, c).named_splits() == {"train": a, "val": b, "test": c}
     assert Dataset(10, a, b, None).named_splits() == {"train": a, "val": b}
+
+
+@both_kinds
+def test_chosen_examples(kind):
+    split = make_split(kind, 23).chosen(np.arange(23) % 3 == 1)
+    inputs, labels = (np.concatenate(parts) for parts in zip(*split.in_order(4), strict=True))
+    np.testing.assert_array_equal(inputs[:, 0], np.arange(1, 23, 3))
+    np.testing.assert_array_equal(labels, inputs[:, 0])
+    assert split.count == 8
+
+
+@both_kinds
+def test_levels_are_measured_on_a_sample_of_many_training_examples(kind, monkeypatch):
+    monkeypatch.setattr(splits, "TRAIN_SAMPLE", 20)
+    train, validation = make_split(kind, 23), make_split("resident", 30)
+    measured = Dataset(10, train, validation, None).measured_splits
+    assert measured["val"] is validation
+    ((_, labels),) = measured["train"].in_order(100)
+    assert measured["train"].count == len(set(labels.numpy())) == 20
+    assert set(labels.numpy()) < set(range(23))
+    monkeypatch.setattr(splits, "TRAIN_SAMPLE", 23)
+    assert Dataset(10, train, validation, None).measured_splits["train"] is train
+
+
+def test_the_sample_comes_from_everywhere():
+    """Of 200,000 examples in the order of 10 classes, each class has about 1,000: sd 30 or less."""
+    zeros, labels = np.zeros((200_000, 1), np.uint8), np.repeat(np.arange(10), 20_000)
+    train = ResidentSplit.of(zeros, labels.astype(np.int32))
+    sample = Dataset(10, train, train, None).measured_splits["train"]
+    counts = np.bincount(sample.labels.numpy())
+    assert counts.sum() == 10_000
+    assert (abs(counts - 1000) < 150).all()
 
 
 @pytest.mark.parametrize(

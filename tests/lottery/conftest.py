@@ -76,12 +76,13 @@ def dataset():
 
 @pytest.fixture(scope="session")
 def begin(network, dataset):
-    """begin(directory, start=…, strategy=…, criterion=…, observers=…, **fields) → a StartedSearch."""
+    """begin(directory, start=…, dataset=…, strategy=…, criterion=…, observers=…, **fields) → a StartedSearch."""
 
     def begin(
         directory,
         *,
         start=network,
+        dataset=dataset,
         strategy=CrossEntropy,
         criterion=Magnitude,
         observers=(),

@@ -17,6 +17,7 @@ from lotcal_tf import metrics
 from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.data import splits
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import export
 from lotcal_tf.errors import FieldError, TrainingDiverged, UsageError
@@ -291,6 +292,19 @@ def test_every_figure_is_that_of_the_stored_ticket(chains, dataset):
                 assert ticket.record[f"{name}_{figure}"] == pytest.approx(expected, abs=1e-5)
         assert ticket.record["val_loss"] == ticket.record["val_nll"]
         assert ticket.record["ece_bins"] == 15
+
+
+def test_figures_of_many_training_examples_are_those_of_a_sample(
+    begin, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(splits, "TRAIN_SAMPLE", 20)
+    sampled = dataclasses.replace(dataset)
+    (ticket,) = begin(tmp_path, dataset=sampled, levels=0, epochs=1).run().tickets()
+    part = sampled.measured_splits["train"]
+    labels, logits = part.labels.numpy(), ticket.model()(part.inputs, training=False).numpy()
+    assert labels.shape == (20,)
+    assert ticket.record["train_accuracy"] == metrics.accuracy(labels, logits)
+    assert ticket.record["train_nll"] == pytest.approx(metrics.nll(labels, logits), abs=1e-5)
 
 
 def test_the_temperature_is_fitted_on_validation_data_and_its_figures_are_of_scaled_logits(

@@ -7,6 +7,7 @@ import tensorflow as tf
 from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.data import splits
 from lotcal_tf.data.splits import Dataset, ResidentSplit
 from lotcal_tf.pruning import masking
 from lotcal_tf.training.time_estimate import TimeEstimate, estimate_time
@@ -126,8 +127,10 @@ def test_a_level_has_steps_predictions_and_metrics(fields, first, steps, example
     assert found == pytest.approx(100 * steps + 0.5 * examples + 0.01 * 92)
 
 
+@pytest.mark.parametrize("sample", [50, 1000])
 @pytest.mark.parametrize("fields", [{}, {"early_stopping": 1}], ids=["plain", "early stopping"])
-def test_a_level_predicts_as_many_examples_as_is_assumed(fields, monkeypatch):
+def test_a_level_predicts_as_many_examples_as_is_assumed(fields, sample, monkeypatch):
+    monkeypatch.setattr(splits, "TRAIN_SAMPLE", sample)
     trainer = make_trainer(**fields)
     examples, batches = [], trainer._predict.batches
 
@@ -143,7 +146,7 @@ def test_a_level_predicts_as_many_examples_as_is_assumed(fields, monkeypatch):
         masking.assign(
             trainer.network, {n: v + 1 for n, v in masking.values(trainer.network).items()}
         )
-    for split in trainer.dataset.named_splits().values():
+    for split in trainer.dataset.measured_splits.values():
         trainer.predict(split)
     estimate = TimeEstimate(step=0.0, example=1.0, metrics=0.0)
     assert sum(examples) == estimate.level(trainer)
