@@ -35,7 +35,7 @@ _RULE = (
 _SIZES = (
     "Non-zero weights, output layer included: mean ± standard deviation over seeds (number of runs). validation: "
     "lowest validation error after the peak, our rule; it never uses test labels. test, as published: lowest error "
-    "on clean test labels of a chain whose dense network over-fits, the definition of arXiv 2306.12190. A bound is "
+    "on clean test labels of a chain that starts over-parameterised, the definition of arXiv 2306.12190. A bound is "
     "the end of a chain and is left out of the mean."
 )
 _NETWORKS = (

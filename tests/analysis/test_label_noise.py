@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lotcal_tf.analysis.label_noise import Study, compare, with_predictions
-from lotcal_tf.analysis.rules import Lowest, best_size, by_test, ece_minimum, size_at
+from lotcal_tf.analysis.rules import Lowest, best_size, by_test, ece_minimum, lowest_pruned, size_at
 
 
 def test_spread_over_starting_sizes_by_hand(recorded_run, sized):
@@ -114,14 +114,17 @@ def test_the_published_rule_takes_the_lowest_test_error_of_an_over_parameterised
     run = sized(100, test_accuracy=[0.8, 0.9, 0.9, 0.85, 0.6])
     assert by_test(run) == Lowest(2, False) and run.descent.best == 3
     assert (best_size(run, by_test), best_size(run)) == (600, 100)
-    # The chain ends at its lowest error; pruning does not lower the error; the dense one does not over-fit.
+    # The chain ends at its lowest error; pruning does not lower the error; the dense one is too small.
     assert by_test(sized(100, test_accuracy=[0.8, 0.8, 0.8, 0.8, 0.9])) == Lowest(4, True)
     assert by_test(sized(100, test_accuracy=[0.9, 0.8, 0.8, 0.8, 0.6])) is None
     wide = {
         "test_accuracy": [0.8, 0.9, 0.9, 0.85, 0.6],
-        "train_accuracy": [0.84, 0.8, 0.8, 0.8, 0.4],
+        "train_accuracy": [0.78, 0.8, 0.8, 0.8, 0.4],
     }
-    assert by_test(sized(100, **wide)) is None, "0.16 is more than half of 0.3"
+    assert by_test(sized(100, **wide)) == Lowest(2, False), "0.22 is 0.73 of 0.3"
+    assert lowest_pruned(sized(100, **wide)) is None, "and more than half of it"
+    wide["train_accuracy"][0] = 0.77
+    assert by_test(sized(100, **wide)) is None, "0.23 is 0.77 of 0.3"
 
 
 def test_a_collapsed_network_is_calibrated_and_no_minimum(sized):
