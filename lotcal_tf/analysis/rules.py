@@ -46,10 +46,10 @@ def by_test(run: RecordedRun) -> Lowest | None:
 
 
 def lowest_pruned(run: RecordedRun, share: float = OVERFITS) -> Lowest | None:
-    """As `by_test`, also if the full network has a lower test error: for a comparison with it.
+    """The pruned level with the lowest error on clean test labels, for a comparison with the full network.
 
-    Since pruning need not lower the error here, the dense network must clearly over-fit: its training
-    error is at most a `share` of its validation error.
+    Other than by `by_test`, it may have a higher error than the full network. None if the training error
+    of the full network is above a `share` of its validation error; by default it must over-fit.
     """
     if len(run.weights) < 2 or run.error("train")[0] > share * run.error("val")[0]:
         return None
