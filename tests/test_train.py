@@ -349,7 +349,7 @@ def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(
         process.send_signal(number)
         err, out = process.stderr.read(), process.stdout.read()
     assert first, "it ended before its first level did"
-    assert (process.returncode, out) == (code, "")
+    assert (process.returncode, out) == (code, ""), err
     *levels, last = err.splitlines()
     assert last.startswith(f"train: {how}; the same command")
     assert all(line.startswith("level ") for line in levels)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TextIO, cast
@@ -17,6 +18,9 @@ from lotcal_tf.files import NO_SPACE
 
 # The exit codes of shells for a process that a signal ended.
 _CODES = {number: 128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+# Seconds between two exceptions of one signal, if something drops the first.
+AGAIN_SECONDS = 1.0
 
 
 def cpus() -> int:
@@ -137,29 +141,67 @@ def _open_missing() -> None:
                 os.close(null)
 
 
+class _Request:
+    """Raises `Stopped` in the main thread, again and again until nothing swallows it.
+
+    Python drops an exception that a signal raises in a destructor or in the callback of a weak reference,
+    and compiled libraries drop some, too. A dropped exception no longer exists, so the next alarm raises
+    another one; one that is on its way out of the block is left alone.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._raised: weakref.ref[Stopped] | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal that asks the process to end, or the alarm after it."""
+        if self._raised is None:
+            self._number = number
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
+        elif not self.swallowed:
+            return
+        raise self._new()
+
+    @property
+    def swallowed(self) -> bool:
+        """Whether it raised an exception, and the exception was dropped."""
+        return self._raised is not None and self._raised() is None
+
+    def _new(self) -> Stopped:
+        # In a function of its own: a local variable of the handler would keep the exception alive.
+        stopped = Stopped(self._number)
+        self._raised = weakref.ref(stopped)
+        return stopped
+
+    def end(self) -> None:
+        """Ends the alarms, and raises what was dropped since the last one."""
+        if self._raised is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        if self.swallowed:
+            raise self._new()
+
+
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """Lets SIGINT, SIGTERM and SIGHUP raise `Stopped` in the `with` block. The second signal ends the process.
 
-    Ignored signals stay ignored, as `nohup` wants it.
+    Code that drops the exception meets it again within `AGAIN_SECONDS`. Ignored signals stay ignored, as
+    `nohup` wants it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Only the main thread can set handlers.
         return
     usual = (signal.SIG_DFL, signal.default_int_handler)
-    before = {n: h for n in _CODES if (h := signal.getsignal(n)) in usual}
-    stopping = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if not stopping.is_set():
-            stopping.set()
-            raise Stopped(number)
-
+    before = {n: h for n in (*_CODES, signal.SIGALRM) if (h := signal.getsignal(n)) in usual}
+    request = _Request()
     with _second_signal_exits():
         try:
             for number in before:
-                signal.signal(number, stop)
-            yield
+                signal.signal(number, request)
+            try:
+                yield
+            finally:
+                request.end()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -167,7 +209,7 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _second_signal_exits() -> Iterator[None]:
-    """Ends the process at the second signal that it handles.
+    """Ends the process at the second signal that asks it to end.
 
     A handler in Python waits until a running TensorFlow program returns. The numbers of signals are
     written to a pipe at once, and another thread reads them.
@@ -176,9 +218,13 @@ def _second_signal_exits() -> Iterator[None]:
     os.set_blocking(writing, False)
 
     def watch() -> None:
+        asked = False
         with open(reading, "rb", buffering=0) as signals:  # noqa: PTH123
-            if signals.read(1) and (number := signals.read(1)):
-                os._exit(128 + number[0])
+            while number := signals.read(1):
+                if number[0] in _CODES:
+                    if asked:
+                        os._exit(_CODES[signal.Signals(number[0])])
+                    asked = True
 
     threading.Thread(target=watch, name="lotcal_tf signals", daemon=True).start()
     outer = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

@@ -1,5 +1,6 @@
 """Commands in bad company: closed streams, broken pipes, poor terminals, signals."""
 
+import contextlib
 import io
 import os
 import signal
@@ -12,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from lotcal_tf.config import flags
-from lotcal_tf.config.process import Stopped, Tolerant, safe_streams, stoppable, tolerant
+from lotcal_tf.config.process import (
+    AGAIN_SECONDS,
+    Stopped,
+    Tolerant,
+    safe_streams,
+    stoppable,
+    tolerant,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = f"exec {sys.executable}"
@@ -233,6 +241,64 @@ def test_handlers_are_set_back_and_other_threads_leave_them_alone():
     thread.start()
     thread.join()
     assert not failed
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_dropped_request_to_end_is_repeated(ends):
+    """The end of the block repeats it at once, a longer block within a second."""
+    with pytest.raises(Stopped) as caught, stoppable():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        for _ in range(0 if ends else 100):
+            time.sleep(0.1)
+    assert (caught.value.name, caught.value.code) == ("SIGTERM", 143)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+
+def test_a_signal_in_a_destructor_ends_a_command():
+    """Python drops exceptions there, after it has printed them."""
+    first = """
+class Destroyed:
+    def __del__(self):
+        print("begun", flush=True)
+        time.sleep(2)
+Destroyed()
+"""
+    with start(
+        first, code=COMMAND.replace("try:\n", "try:\n        exec(sys.argv[1])\n")
+    ) as process:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out.endswith("cleaning\n")
+    assert err.endswith("train: interrupted; do this\n")
+
+
+def test_cleaning_up_is_not_interrupted_again():
+    cleaned = False
+    with pytest.raises(Stopped), stoppable():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            until = time.monotonic() + 2.5 * AGAIN_SECONDS
+            while time.monotonic() < until:
+                time.sleep(0.05)
+            cleaned = True
+    assert cleaned
+
+
+def test_other_signals_are_no_requests_to_end():
+    """They are written to the same pipe if they have a handler."""
+    child = COMMAND.replace(
+        "def main", "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: None)\ndef main"
+    )
+    with start(code=child) as process:
+        for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1):
+            process.send_signal(number)
+            time.sleep(0.2)
+        out = process.communicate(timeout=30)[0]
+    assert (process.returncode, out) == (143, "cleaning\n")
 
 
 def test_an_error_of_the_system_is_one_line(capsys):
