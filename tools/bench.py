@@ -265,9 +265,9 @@ def torch_eager(dataset: Dataset) -> Contender:
 def pruning_run(experiment: Experiment, dataset: Dataset) -> None:
     """Carries out a pruning run; prints where its time goes, and its memory.
 
-    Shares are of the CPU time of the process, since other processes disturb the wall time.
+    CPU time is that of the process; other processes disturb the wall time.
     """
-    experiment = dataclasses.replace(experiment, levels=15, epochs=5, checkpoint_minutes=0)
+    experiment = dataclasses.replace(experiment, levels=15, epochs=5)
     model = build_model("lenet_300_100", (28, 28, 1), 10, seed=0, input_range=255.0)
     strategy = registry.STRATEGIES[experiment.calib].load()
     with tempfile.TemporaryDirectory() as directory:
@@ -280,23 +280,28 @@ def pruning_run(experiment: Experiment, dataset: Dataset) -> None:
         drawn = writer_seconds()
         whole()
         drawn = writer_seconds() - drawn
-    compilation, steps = parts["compilation"].cpu, parts["steps"].cpu
-    total = whole.cpu + drawn - compilation
-    print(f"run of {experiment.levels + 1} levels, without {compilation:.1f} s of compilation")
-    print("| part | CPU s | share |\n|---|---|---|")
-    rows = {name: part.cpu for name, part in parts.items() if name != "compilation"}
-    rows |= {"TensorBoard": drawn}
-    for name, seconds in (rows | {"other": total - sum(rows.values()), "all": total}).items():
-        print(f"| {name} | {seconds:.2f} | {100 * seconds / total:.1f} % |")
-    print(f"not in steps: {100 * (1 - steps / total):.1f} %")
-    wall = whole.wall - parts["compilation"].wall
-    print(f"wall time: run / steps {wall / parts['steps'].wall:.2f}")
+    compilation = parts.pop("compilation")
+    cpu = {name: part.cpu for name, part in parts.items()} | {"TensorBoard": drawn}
+    wall = {name: part.wall for name, part in parts.items()} | {"TensorBoard": 0.0}
+    all_cpu, all_wall = whole.cpu + drawn - compilation.cpu, whole.wall - compilation.wall
+    cpu |= {"other": all_cpu - sum(cpu.values()), "all": all_cpu}
+    wall |= {"other": all_wall - sum(wall.values()), "all": all_wall}
+    print(f"run of {experiment.levels + 1} levels, without {compilation.wall:.1f} s of compilation")
+    print("| part | CPU s | share | wall s | share |\n|---|---|---|---|---|")
+    for name, seconds in cpu.items():
+        shares = 100 * seconds / all_cpu, 100 * wall[name] / all_wall
+        print(
+            f"| {name} | {seconds:.2f} | {shares[0]:.1f} % | {wall[name]:.2f} | {shares[1]:.1f} % |"
+        )
+    for kind, of, every in (("CPU", cpu, all_cpu), ("wall", wall, all_wall)):
+        print(f"not in steps: {100 * (1 - of['steps'] / every):.1f} % of the {kind} time")
     print(f"compilations: {search.trainer.loop.compilations}")
     print(
         f"memory after level 2: {memory.after[2]:.0f} MB, after level 15: {memory.after[15]:.0f} MB"
     )
     for name in ("copying the state", "writing checkpoints"):
-        print(f"{name}: {1e3 * parts[name].wall / parts[name].calls:.1f} ms")
+        if parts[name].calls:
+            print(f"{name}: {1e3 * parts[name].wall / parts[name].calls:.1f} ms")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
@@ -403,6 +408,12 @@ def main() -> None:
     parser.add_argument("--data_dir", help="TFDS directory that contains MNIST or CIFAR-10")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--run", action="store_true", help="time a whole pruning run")
+    parser.add_argument(
+        "--checkpoint_minutes",
+        type=float,
+        default=Experiment.checkpoint_minutes,
+        help="time between two checkpoints of --run; 0: after each epoch (default: %(default)g)",
+    )
     parser.add_argument("--strategies", action="store_true", help="compare the strategies")
     parser.add_argument("--resnet", action="store_true", help="compare ResNet-20 with Keras fit")
     parser.add_argument("--head", action="store_true", help="vwcc with dropout at the head only")
@@ -434,7 +445,8 @@ def main() -> None:
         return
     experiment, dataset = data(arguments.data_dir)
     if arguments.run:
-        pruning_run(experiment, dataset)
+        minutes = arguments.checkpoint_minutes
+        pruning_run(dataclasses.replace(experiment, checkpoint_minutes=minutes), dataset)
         return
     if arguments.strategies:
         # slimming needs convolutions.
