@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -14,6 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Processes of pytest-xdist share the processors: more threads in each would only wait.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # What takes seconds to import; and what a command needs for its work, but not for its usage.
 SLOW = {"tensorflow", "tf_keras", "tensorflow_model_optimization", "tensorflow_datasets"}
 SLOW |= {"numpy", "scipy", "sklearn", "matplotlib"}

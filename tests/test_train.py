@@ -340,11 +340,7 @@ def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(
     finished, call, tmp_path, number, code, how
 ):
     run = tmp_path / "run"
-    # A shell's background job ignores Ctrl-C, and so would what it starts.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = start(run, "--levels=3")
-    signal.signal(signal.SIGINT, handler)
-    with process:
+    with start(run, "--levels=3") as process:
         first = next((line for line in process.stderr if line.startswith("level  0:")), None)
         process.send_signal(number)
         err, out = process.stderr.read(), process.stdout.read()
