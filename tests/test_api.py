@@ -112,6 +112,7 @@ def test_the_readmes_example_works(executed, monkeypatch):
         np.testing.assert_array_equal(value, run.ticket(0).rewind[name])
 
 
+@pytest.mark.full
 def test_the_readmes_example_again_continues_the_same_run(executed, example, monkeypatch, capsys):
     monkeypatch.chdir(executed["place"])
     names = {}
@@ -272,6 +273,7 @@ def test_data_larger_than_the_memory_streams(tmp_path, capsys):
     assert capsys.readouterr().err == ""  # progress=False
 
 
+@pytest.mark.full
 def test_augmented_training_resumes_to_the_bit_and_half_the_data_is_another_run(tmp_path):
     rng = np.random.default_rng(0)
     data = [(rng.integers(0, 256, (n, 4, 4, 1), np.uint8), np.arange(n) % 3) for n in (60, 15)]
@@ -663,6 +665,7 @@ def convolutional():
     return keras.Model(given, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
 
 
+@pytest.mark.full
 def test_convolutions_give_identical_tickets_and_the_processes_setting_is_restored(tmp_path):
     from tensorflow.python.framework import config
 
@@ -869,7 +872,7 @@ def random_images():
     ("model", "plan"),
     [
         pytest.param(random_dense, "graph", marks=pytest.mark.full),
-        (random_dense, "xla"),
+        pytest.param(random_dense, "xla", marks=pytest.mark.full),
         (random_images, "auto"),  # A graph.
     ],
 )

@@ -38,16 +38,19 @@ def answer():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.full
 def test_keras_is_the_legacy_one():
     assert keras.__name__.split(".")[0] == "tf_keras"
     assert keras.__version__.startswith("2.")
 
 
+@pytest.mark.full
 def test_one_keras_for_tensorflow_and_tfp_with_no_variable_set(answer):
     assert answer["same"]
     assert answer["tfp"]
 
 
+@pytest.mark.full
 def test_notices_are_off_by_default(answer):
     assert answer["log"] == "2"
 

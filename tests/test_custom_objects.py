@@ -88,6 +88,7 @@ def test_tickets_of_a_run_have_its_custom_objects(run, objects):
     assert keras.saving.get_registered_object("Twice") is None
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["run", "ticket", "path"])
 def test_exports_and_measurements_of_the_library(run, objects, tmp_path, kind):
     given = {"run": run, "ticket": run.selected, "path": run.directory}[kind]
@@ -103,6 +104,7 @@ def test_exports_and_measurements_of_the_library(run, objects, tmp_path, kind):
         api.measure_model(done.files["keras"], DATA)
 
 
+@pytest.mark.full
 def test_the_commands(run, objects, call_command, tmp_path):
     ticket = run.directory / "tickets" / "level_01"
     data = "--dataset=digits"

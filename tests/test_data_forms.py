@@ -58,6 +58,7 @@ def plain(run, tmp_path_factory):
     return metrics, {name: path.read_bytes() for name, path in exported.files.items()}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_measured_and_exported_alike(run, plain, form, tmp_path):
     data, (metrics, files) = FORMS[form], plain
@@ -145,6 +146,7 @@ def flags(source, directory, **more):
     return [f"--{name}={value}" for name, value in given.items()]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("source", ["folder", "table", "hf"])
 def test_files_are_trained_on_measured_and_exported_by_the_commands(
     source, make_source, tmp_path, call_command

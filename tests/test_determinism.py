@@ -37,6 +37,7 @@ def tensors(directory):
     return {str(path.relative_to(directory)): path.read_bytes() for path in found}
 
 
+@pytest.mark.full
 @both_plans
 def test_a_repeated_run_gives_the_same_tickets_tables_and_files(plan, tmp_path):
     runs = [search(tmp_path / name, plan=plan) for name in "ab"]
@@ -48,6 +49,7 @@ def test_a_repeated_run_gives_the_same_tickets_tables_and_files(plan, tmp_path):
     assert len(one) >= 2 and one == other
 
 
+@pytest.mark.full
 def test_a_search_in_a_process_with_others_is_the_same_as_alone(tmp_path, monkeypatch):
     search(tmp_path / "first", plan="xla", seed=0)
     known = len(programs._compiled)
@@ -59,6 +61,7 @@ def test_a_search_in_a_process_with_others_is_the_same_as_alone(tmp_path, monkey
     assert tables(shared) == tables(alone)
 
 
+@pytest.mark.full
 @both_plans
 def test_more_epochs_begin_with_the_same_epochs(plan, tmp_path):
     few, many = (
@@ -69,6 +72,7 @@ def test_more_epochs_begin_with_the_same_epochs(plan, tmp_path):
     assert many[:3] == few
 
 
+@pytest.mark.full
 @both_plans
 def test_more_levels_begin_with_the_same_levels(plan, tmp_path):
     few, many = (search(tmp_path / str(n), plan=plan, epochs=1, levels=n) for n in (1, 3))

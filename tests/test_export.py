@@ -413,6 +413,7 @@ def test_the_card_of_a_ticket_describes_its_run(arrays_run, data, tmp_path):
     assert json.loads((done.directory / "model_card.json").read_text())["experiment"] == {}
 
 
+@pytest.mark.full
 def test_a_network_that_tflite_lacks_is_exported_to_other_formats(tmp_path):
     layers = tf_keras.layers
     given = tf_keras.Input((3, 5, 2))

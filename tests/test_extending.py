@@ -147,6 +147,7 @@ def test_the_strategys_loss_by_hand(write):
 # A criterion
 
 
+@pytest.mark.full
 def test_the_criterion_prunes_in_rounds_and_resumes_to_the_bit(write, tmp_path, monkeypatch):
     write("snip.py")
     more = {"prune_rate": 0.6}

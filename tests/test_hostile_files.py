@@ -631,6 +631,7 @@ def fuzzed(content, seed):
     return bytes(found)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "seeds", [range(40), *(pytest.param(range(n, n + 40), marks=pytest.mark.full)
                            for n in range(40, 200, 40))]

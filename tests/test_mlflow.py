@@ -38,6 +38,7 @@ class LogsToMLflow(keras.callbacks.Callback):
         self.level = state["level"]
 
 
+@pytest.mark.full
 def test_every_level_is_logged_also_of_a_run_that_is_continued(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     fields = {"dataset": "digits", "epochs": 2, "batch_size": 200, "lr": 0.01, "plan": "graph"}

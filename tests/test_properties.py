@@ -121,6 +121,7 @@ def check_that_it_runs(drawn, directory):
     hypothesis.event(runs_or_is_refused(drawn, directory))
 
 
+@pytest.mark.full
 @settings(max_examples=12)
 @given(recipe(likely))
 def test_a_likely_recipe_runs_or_is_refused(numbered, drawn):
@@ -146,6 +147,7 @@ def resolves_or_is_refused(drawn):
     assert Experiment(**again).run_id() == found.run_id()
 
 
+@pytest.mark.full
 @settings(max_examples=400)
 @given(recipe(lambda name: st.one_of(likely(name), ODD)))
 def test_any_value_is_accepted_and_recorded_or_refused(drawn):

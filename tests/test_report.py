@@ -211,6 +211,7 @@ def test_one_seed_has_no_interval(call, tmp_path):
 # Label noise
 
 
+@pytest.mark.full
 def test_runs_under_label_noise_have_their_descent(call, tmp_path):
     runs = [
         write_run(tmp_path / f"{model} {seed}", seed, model=model, label_noise=0.2)
@@ -323,6 +324,7 @@ WITHOUT_TENSORFLOW = (
 )
 
 
+@pytest.mark.full
 def test_a_report_on_a_mixture_needs_no_tensorflow(tmp_path):
     for start in (200_000, 300_000):
         written(tmp_path / "runs" / str(start), start=start)

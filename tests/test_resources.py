@@ -64,6 +64,7 @@ def measure(*plans, calls=1, levels=0, progress=False):
     return [memory for memory, _ in found], [files for _, files in found]
 
 
+@pytest.mark.full
 @linux
 def test_a_process_does_not_grow_with_its_searches():
     memory, files = measure("xla", calls=9)

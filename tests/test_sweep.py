@@ -43,6 +43,7 @@ def swept(tmp_path_factory):
     return out, done
 
 
+@pytest.mark.full
 def test_every_run_is_the_same_as_a_single_one(swept, tmp_path):
     out, done = swept
     assert len(runs(out)) == 4
@@ -61,6 +62,7 @@ def test_every_run_is_the_same_as_a_single_one(swept, tmp_path):
     assert sum(": done in" in line for line in done.stderr.splitlines()) == 4
 
 
+@pytest.mark.full
 def test_the_same_command_does_nothing_again(swept, call_command, tree):
     out, _ = swept
     before = tree(out)
@@ -133,6 +135,7 @@ def test_two_sweeps_share_the_runs_of_a_directory(tmp_path):
         assert log.read_text().count("level  0:") == 1, log.read_text()
 
 
+@pytest.mark.full
 def test_a_prediction_is_about_right_in_order_of_magnitude(tmp_path, call_command):
     flags = ["--seed=0..1", *SMALL, "--plan=graph", "--workers=1"]
     done = call_command(sweep, *flags, f"--out={tmp_path}", "--dry_run")
@@ -162,6 +165,7 @@ FIELDS = {"epochs": 1, "levels": 1, "batch_size": 10, "plan": "graph", "workers"
 FIELDS |= {"progress": False}
 
 
+@pytest.mark.full
 def test_own_models_and_arrays(tmp_path):
     def sweep_of():
         return lotcal_tf.run_sweep(
@@ -204,6 +208,7 @@ class Doubled(keras.layers.Layer):
         return 2 * inputs
 
 
+@pytest.mark.full
 def test_a_file_with_a_custom_layer_on_named_data(tmp_path):
     layers = [keras.layers.Flatten(), Doubled(), keras.layers.Dense(10)]
     keras.Sequential([keras.Input((8, 8, 1)), *layers], name="own").save(tmp_path / "own.keras")

@@ -273,6 +273,7 @@ def test_finished_run_says_so_and_writes_nothing(finished, call, levels):
     assert state(finished.directory) == before
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("one_file")
 def test_a_convolutional_recipe_runs_through_to_its_export(call, svhn, tmp_path):
     """The recipe's batch of 250 leaves one step an epoch here; T = 5 passes, dropout after stages."""
@@ -310,6 +311,7 @@ def test_the_library_gives_the_same_run(digits_run, call, tmp_path):
         assert store.read(level).digest == digits_run.ticket(level).digest
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("one_file")
 def test_more_levels_extend_a_run(finished, call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -327,6 +329,7 @@ def test_more_levels_extend_a_run(finished, call, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("one_file")
 @pytest.mark.parametrize(
     ("number", "code", "how"),
@@ -367,6 +370,7 @@ def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(
     assert again.out.splitlines()[table] == finished.out.splitlines()[table]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "redirected",
     [
@@ -388,6 +392,7 @@ def test_a_run_ends_well_with_any_streams(finished, tmp_path, redirected):
         assert "Traceback" not in path.read_text()
 
 
+@pytest.mark.full
 def test_a_second_process_ends_at_once_and_names_the_first(finished, call, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished.directory, run)

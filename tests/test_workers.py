@@ -112,6 +112,7 @@ def pair(ticket, tmp_path_factory):
     return directory, outputs
 
 
+@pytest.mark.full
 def test_two_workers_find_what_one_process_finds(pair, ticket, tmp_path):
     run = pair[0] / "run"
     one = run_experiment(
@@ -138,6 +139,7 @@ def test_two_workers_find_what_one_process_finds(pair, ticket, tmp_path):
     assert (realised["replicas"], realised["plan"]) == (2, "graph")
 
 
+@pytest.mark.full
 def test_only_the_chief_writes_and_exports(pair):
     directory, (chief, other) = pair
     assert sorted(path.name for path in directory.iterdir()) == ["err0", "err1", "run"]

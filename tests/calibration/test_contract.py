@@ -23,6 +23,11 @@ from lotcal_tf.seeds import step_seed
 from lotcal_tf.training.trainer import Trainer
 
 each_strategy = pytest.mark.parametrize("name", STRATEGIES)
+# Long tests: the plain strategy and the one with most parts in each check, all with --full.
+quick_strategies = [
+    pytest.param(name, marks=[] if name in ("none", "lwcc_si") else pytest.mark.full)
+    for name in STRATEGIES
+]
 
 
 def experiment(name):
@@ -142,6 +147,7 @@ def test_a_step_logs_what_log_names_say_and_its_gradients_are_finite(name, large
 
 
 # XLA takes long for slimming's network, the only one with convolutions.
+@pytest.mark.full
 @pytest.mark.parametrize(
     "name",
     [
@@ -178,6 +184,7 @@ def test_the_loss_falls_and_the_digits_are_learnt(name, trained):
     assert epochs[-1].val_accuracy > 0.7  # a tenth by chance
 
 
+@pytest.mark.full
 @each_strategy
 def test_a_seed_gives_the_same_weights_to_the_bit(name, dataset, trained):
     again, epochs = train(name, dataset)
@@ -233,7 +240,7 @@ def find(calib, out):
     )
 
 
-@each_strategy
+@pytest.mark.parametrize("name", quick_strategies)
 def test_from_data_to_a_file(name, tmp_path):
     run = find(name, tmp_path / "run")
     recorded = json.loads((run.directory / "experiment.json").read_text())

@@ -15,6 +15,7 @@ INPUTS = np.random.default_rng(0).normal(size=(30, 4, 2)).astype("float32")
 MATERIAL = Material(INPUTS, np.arange(30) % 3, ResidentSplit.of(INPUTS, np.arange(30) % 3))
 
 
+@pytest.mark.full
 def test_zeros_stay_and_two_runs_are_the_same(ticket, tmp_path, monkeypatch):
     monkeypatch.setattr(qat, "_STEPS", 5)
     files = [tmp_path / name for name in ("a.tflite", "b.tflite")]
@@ -42,6 +43,7 @@ def test_a_layer_that_cannot_be_quantised_is_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("after", ["norm", "conv"])
 def test_a_convolution_that_is_read_twice_keeps_its_batch_norm(after, tmp_path, monkeypatch):
     """Folding BatchNorm into the convolution would change what the other layer reads."""

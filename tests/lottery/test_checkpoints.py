@@ -154,6 +154,7 @@ def written(begin, tmp_path, monkeypatch):
     return written
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("minutes", "seconds", "expected"),
     [

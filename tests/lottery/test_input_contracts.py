@@ -109,9 +109,14 @@ def listed(data):
     return tuple(tuple(part) if isinstance(part, list) else part for part in data)
 
 
-# An LSTM's files take as long as all others; tests/formats/test_layers.py has one in every format.
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.full] if "LSTM" in n else []) for n in CASES]
+    "name",
+    [
+        pytest.param(
+            n, marks=[] if n in ("int32", "fixed batch", "dictionary") else pytest.mark.full
+        )
+        for n in CASES
+    ],
 )
 def test_a_model_goes_all_the_way(name, tmp_path):
     build, x, formats = CASES[name]
@@ -182,6 +187,7 @@ def unfixed(model, x):
     return np.concatenate([model(part) for part in np.split(padded, 3)])[:COUNT]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["int32", "list", "dictionary"])
 def test_arrays_streams_and_data_that_stays_in_memory_are_one(name, tmp_path):
     build, x, _ = CASES[name]
@@ -196,6 +202,7 @@ def test_arrays_streams_and_data_that_stays_in_memory_are_one(name, tmp_path):
     assert len(digests) == 1
 
 
+@pytest.mark.full
 def test_the_same_run_goes_on_to_the_bit(tmp_path):
     build, x, _ = CASES["dictionary"]
     digests = []
@@ -243,6 +250,7 @@ def test_other_strategies_take_several_inputs(calib, tmp_path):
 # Weights
 
 
+@pytest.mark.full
 def test_class_weights_train_as_weights_of_examples_do(tmp_path):
     def run(data, out, **fields):
         keras.utils.set_random_seed(1)

@@ -84,6 +84,7 @@ def test_another_experiment_in_the_directory_is_refused_by_what_differs(digits):
     assert "epochs" not in line
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("criterion", ["random", "magnitude_increase", "gradient"])
 def test_a_criterion_prunes_the_same_counts_and_resumes_to_the_bit(criterion, digits, tmp_path):
     flags = {"model": "lenet_10", "epochs": 1, "levels": 2, "criterion": criterion}
@@ -105,6 +106,7 @@ class Interrupting(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "calib",
     [
@@ -279,6 +281,7 @@ def test_a_ticket_of_another_run_brings_model_masks_and_rewind_weights(digits, t
         run_experiment(other, progress=False)
 
 
+@pytest.mark.full
 def test_every_level_of_a_run_is_transferred_and_followed(digits, tmp_path, capsys):
     fields = {"ticket": str(digits.directory), "epochs": 1, "seed": 3, "out": str(tmp_path / "run")}
     fields |= {"optimizer": "sgd", "momentum": 0.9, "plan": "graph"}
@@ -310,6 +313,7 @@ def test_every_level_of_a_run_is_transferred_and_followed(digits, tmp_path, caps
         run_experiment(resolve(fields | {"levels": 3}), progress=False)
 
 
+@pytest.mark.full
 def test_dropout_of_one_strategy_does_not_drop_in_another(tmp_path):
     flags = {"model": "lenet_8_6", "epochs": 1, "levels": 0, "plan": "graph", "calib": "vwcc"}
     found = run_experiment(resolve(flags | {"out": str(tmp_path / "found")}), progress=False)

@@ -68,6 +68,7 @@ def bits(arrays):
     return {name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()}
 
 
+@pytest.mark.full
 def test_figures_against_noise_and_truth_are_those_of_the_test_predictions(
     begin, network, dataset, tmp_path
 ):
@@ -166,6 +167,7 @@ def residual_network():
     return keras.Model(inputs, logits, name="residual")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("rewind", ["init", "step:4"])
 def test_batchnorms_statistics_are_rewound_with_the_weights(
     begin, dataset, tmp_path, monkeypatch, rewind

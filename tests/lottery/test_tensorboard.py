@@ -244,6 +244,7 @@ def test_a_finished_level_that_the_log_lacks_is_added(chain, tmp_path):
     assert Log(tmp_path).series("validation", "level/nll") == of_levels(records, "val_nll")
 
 
+@pytest.mark.full
 def test_a_level_that_is_trained_again_replaces_its_points(begin, chain, tmp_path):
     directory = tmp_path / "run"
     first = run(begin, directory)
@@ -356,6 +357,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.full
 def test_a_process_ends_if_a_signal_comes_while_the_thread_starts(tmp_path):
     """The pool of threads does not know such a thread: the process waited for it for ever."""
     ended = subprocess.run(

@@ -81,7 +81,11 @@ CLIP = {"none": None, "vwcc": 1.0}
 
 # TensorBoard has two readers. The one in Python, for platforms without the other, follows only the last
 # file of each directory, so that it shows levels after a restart.
-@pytest.fixture(scope="module", params=["true", "false"], ids=["while it grows", "at the end"])
+@pytest.fixture(
+    scope="module",
+    params=["true", pytest.param("false", marks=pytest.mark.full)],
+    ids=["while it grows", "at the end"],
+)
 def watched(request, begin, tmp_path_factory):
     """TensorBoard over a sweep, and the records of its runs."""
     sweep = tmp_path_factory.mktemp("sweep")
@@ -104,6 +108,7 @@ def watched(request, begin, tmp_path_factory):
         yield board, {calib: chain.store.records() for calib, chain in chains.items()}
 
 
+@pytest.mark.full
 def test_a_run_is_named_by_its_directory(watched):
     board, _ = watched
     assert set(board.get("runs")) == {f"{name}/{part}" for name in NAMES.values() for part in PARTS}
@@ -165,6 +170,7 @@ def test_the_images_are_reliability_diagrams(watched):
         assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.full
 def test_the_charts_are_drawn_in_a_browser(watched):
     board, _ = watched
     with browser.opened(f"{board.url}#timeseries", 1400, 1200) as page:

@@ -162,6 +162,7 @@ def options(*quick):
 
 
 # Each of the quick options is in one of the two tests.
+@pytest.mark.full
 @pytest.mark.parametrize("option", options("instance, late", "callback"))
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, option):
     straight = find(tmp_path / "straight", option, 1)
@@ -175,6 +176,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, option):
             assert not ticket.trained[name][~mask].any()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("option", options("nadam", "early, ema", "mixed_float16"))
 def test_a_run_that_was_interrupted_within_levels_ends_as_one_that_was_not(
     tmp_path, option, monkeypatch

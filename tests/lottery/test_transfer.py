@@ -250,6 +250,7 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_ticket_of_every_model_moves_to_other_data_and_strategies(family):
     name = registry.MODELS[family].example or family
@@ -341,6 +342,7 @@ def test_every_level_starts_from_its_ticket(run, dataset, tmp_path):
         assert found.record["density"] == source.record["density"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "control",
     [pytest.param("none", marks=pytest.mark.full), "random_mask", "redrawn_weights"],

@@ -107,6 +107,7 @@ def test_means_have_the_interval_of_a_mean():
     assert (one.value - one.low, one.high - one.value) == pytest.approx((half, half))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("name", BOOTSTRAPPED)
 def test_other_metrics_have_a_bootstrap(name, ties):

@@ -246,6 +246,7 @@ BUILDS = (
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("build", BUILDS)
 def test_a_model_has_the_same_names_and_weights_however_often_it_is_built(build):
     keras.backend.clear_session()  # as in a new process

@@ -81,6 +81,7 @@ def test_masked_layers_keep_float32_weights_and_zero_gradients(name):
     assert gradient.numpy()[mask].any()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", MIXED)
 def test_a_run_in_mixed_precision_is_measured_and_exported(tmp_path, name):
     run = lotcal_tf.find_tickets(

@@ -25,24 +25,24 @@ def kernels(model):
         ("lenet_300_100", MNIST, 266_200),
         ("lenet_500_100", MNIST, 443_000),
         ("lenet_1000_100", MNIST, 885_000),
-        ("lenet_5000_100", MNIST, 4_421_000),
-        ("lenet_10000_100", MNIST, 8_841_000),
+        pytest.param("lenet_5000_100", MNIST, 4_421_000, marks=pytest.mark.full),
+        pytest.param("lenet_10000_100", MNIST, 8_841_000, marks=pytest.mark.full),
         ("lenet_50", MNIST, 39_700),
         ("lenet_100", MNIST, 79_400),
         ("lenet_300", MNIST, 238_200),
         ("lenet_1000", MNIST, 794_000),
-        ("lenet_2000", MNIST, 1_588_000),
-        ("lenet_5000", MNIST, 3_970_000),
-        ("lenet_10000", MNIST, 7_940_000),
+        pytest.param("lenet_2000", MNIST, 1_588_000, marks=pytest.mark.full),
+        pytest.param("lenet_5000", MNIST, 3_970_000, marks=pytest.mark.full),
+        pytest.param("lenet_10000", MNIST, 7_940_000, marks=pytest.mark.full),
         ("resnet8_8", MNIST, 19_464),
         ("resnet8_11", MNIST, 36_597),
         ("resnet8_15", MNIST, 67_785),
-        ("resnet8_20", MNIST, 120_180),
-        ("resnet8_40", MNIST, 478_760),
+        pytest.param("resnet8_20", MNIST, 120_180, marks=pytest.mark.full),
+        pytest.param("resnet8_40", MNIST, 478_760, marks=pytest.mark.full),
         pytest.param("resnet8_80", MNIST, 1_911_120, marks=pytest.mark.full),
         pytest.param("resnet8_120", MNIST, 4_297_080, marks=pytest.mark.full),
-        ("resnet20_11", CIFAR, 128_271),
-        ("resnet20_15", CIFAR, 238_155),
+        pytest.param("resnet20_11", CIFAR, 128_271, marks=pytest.mark.full),
+        pytest.param("resnet20_15", CIFAR, 238_155, marks=pytest.mark.full),
         pytest.param("resnet20_40", CIFAR, 1_689_080, marks=pytest.mark.full),
         pytest.param("resnet20_60", CIFAR, 3_798_420, marks=pytest.mark.full),
         pytest.param("resnet20_100", CIFAR, 10_546_700, marks=pytest.mark.full),
@@ -95,6 +95,7 @@ def test_a_convolution_counts_the_inputs_of_its_window():
     assert 0.99 < largest * np.sqrt(3 * 3 * 5) <= 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["resnet8_40", "vgg16_8"])
 def test_scales_of_batch_norm_start_uniform(name):
     plain = masking.values(build_model(name, CIFAR, 10, seed=0))

@@ -59,6 +59,7 @@ def test_all_integers_of_the_type_are_drawn():
     assert scipy.stats.chisquare(np.bincount(values % 8)).pvalue > 1e-5
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", DRAWS)
 def test_draws_are_functions_of_seed_name_and_number_and_the_same_if_compiled(kind):
     draws = drawn(kind)

@@ -325,10 +325,10 @@ def test_gradients_of_masked_weights_are_zero_and_the_others_as_without_a_mask(c
     ("name", "jit"),
     [
         pytest.param("recurrent", True, id="recurrent-xla"),
-        pytest.param("recurrent", False, id="recurrent-graph"),
-        pytest.param("gates", True, id="gates-xla"),
+        pytest.param("recurrent", False, id="recurrent-graph", marks=pytest.mark.full),
+        pytest.param("gates", True, id="gates-xla", marks=pytest.mark.full),
         pytest.param("gates", False, id="gates-graph", marks=pytest.mark.full),
-        pytest.param("attention", True, id="attention-xla"),
+        pytest.param("attention", True, id="attention-xla", marks=pytest.mark.full),
         pytest.param("attention", False, id="attention-graph"),
     ],
 )
@@ -363,7 +363,9 @@ def test_stripping_leaves_a_plain_keras_model_that_computes_the_same(case):
         np.testing.assert_array_equal(values[name] == 0, ~mask)
 
 
-@pytest.mark.parametrize("file", ["m.keras", "saved_model", "m.h5"])
+@pytest.mark.parametrize(
+    "file", ["m.keras", *(pytest.param(f, marks=pytest.mark.full) for f in ("saved_model", "m.h5"))]
+)
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_saving_keeps_masks_weights_and_outputs(case, file, tmp_path):
     case.network.save(tmp_path / file)
@@ -582,7 +584,7 @@ def test_a_layer_s_own_precision_is_kept():
     np.testing.assert_array_equal(outputs(strip(network), x), outputs(network, x))
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("decay", [pytest.param(0.0, marks=pytest.mark.full), 0.1])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_pruned_weights_are_exactly_zero_after_every_step(name, decay):
     keras.utils.set_random_seed(0)

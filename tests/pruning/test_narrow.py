@@ -129,6 +129,7 @@ def test_logits_and_gradients_are_those_of_the_whole_network(name, shape):
     np.testing.assert_array_equal(model(x), logits, err_msg="afterwards it is whole again")
 
 
+@pytest.mark.full
 def test_a_whole_run_is_that_of_the_full_computation(tmp_path, monkeypatch):
     seen = []
 

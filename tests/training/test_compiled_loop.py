@@ -303,11 +303,11 @@ def epoch_in_keras(model, optimizer, split, kind):
 @pytest.mark.parametrize(
     ("plan", "kind", "batch_wide", "most"),
     [
-        ("xla", "resident", True, 100),
-        ("xla", "streamed", False, 3),
+        pytest.param("xla", "resident", True, 100, marks=pytest.mark.full),
+        pytest.param("xla", "streamed", False, 3, marks=pytest.mark.full),
         ("graph", "resident", False, 3),
         ("graph", "streamed", True, 3),  # The last batch is behind another in its block,
-        ("graph", "streamed", False, 7),  # or alone,
+        pytest.param("graph", "streamed", False, 7, marks=pytest.mark.full),  # or alone,
         ("graph", "streamed", False, 100),  # or behind all others.
     ],
 )
@@ -325,6 +325,7 @@ def test_the_smaller_batch_is_that_of_a_plain_keras_loop(plan, kind, batch_wide,
     assert_weights(weights(loop.strategy), masking.values(model), 1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("plan", ["graph"])
 def test_the_smaller_batch_is_compiled_once_and_alone_after_a_late_first_step(plan):
     loop, split = remainder_loop(plan), make_split()

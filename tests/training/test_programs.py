@@ -141,12 +141,16 @@ def trainer_of(dataset, model=None, calib="none", **fields):
     return Trainer(experiment, STRATEGIES[calib].load(), masking.wrap(model), dataset)
 
 
-@pytest.mark.parametrize("calib", STRATEGIES)
+@pytest.mark.parametrize(
+    "calib",
+    [pytest.param(n, marks=[] if n in ("none", "vwcc") else pytest.mark.full) for n in STRATEGIES],
+)
 def test_two_searches_of_a_strategy_share_their_program(calib, dataset):
     one, other = (digest(trainer_of(dataset, calib=calib, seed=seed)) for seed in (0, 1))
     assert one == other
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "fields",
     [

@@ -47,12 +47,14 @@ def begun(tmp_path_factory):
     return directory, run(directory, levels=0, threads=3, plan="graph")
 
 
+@pytest.mark.full
 def test_requested_threads_are_set_and_recorded(begun):
     _, (realised, error) = begun
     assert realised["threads"] == 3
     assert "threads=3" in error and "1 CPU" in error
 
 
+@pytest.mark.full
 def test_a_run_continues_with_the_recorded_threads_and_plan(begun):
     directory, _ = begun
     # The rules would give 1 thread and, without a convolution, the plan `xla`.

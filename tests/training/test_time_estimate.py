@@ -75,6 +75,7 @@ class Clock:
         return self.step * self.steps + self.example * self.examples + 50 * compilations
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("plan", ["graph", "xla"])
 @pytest.mark.parametrize(("step", "taken"), [(0.25, 8), (5.0, 2)])
 def test_as_few_steps_are_timed_as_take_a_second(plan, step, taken):
@@ -97,6 +98,7 @@ def test_validation_is_not_part_of_the_time_of_a_step(steps, step, taken, measur
     assert (clock.steps, clock.measured) == (taken, measured)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("plan", ["graph", "xla"])
 def test_the_compilation_for_a_smaller_batch_is_not_part_of_it(plan):
     """The fourth step of an epoch has 5 examples, and the first of these takes 50 s more."""
@@ -127,6 +129,7 @@ def test_a_level_has_steps_predictions_and_metrics(fields, first, steps, example
     assert found == pytest.approx(100 * steps + 0.5 * examples + 0.01 * 92)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("sample", [50, 1000])
 @pytest.mark.parametrize("fields", [{}, {"early_stopping": 1}], ids=["plain", "early stopping"])
 def test_a_level_predicts_as_many_examples_as_is_assumed(fields, sample, monkeypatch):

@@ -124,6 +124,7 @@ def test_a_level_is_its_schedule_step_by_step(trainer, level):
     assert [epoch.row for epoch in epochs] == [pytest.approx(row, rel=1e-4) for row in rows]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("first", [0, 6, 9])
 def test_the_smaller_batch_is_a_step_of_the_schedule(first):
     """50 examples are 7 batches of which the last has two; the learning rate drops after 14 steps."""
@@ -436,6 +437,7 @@ def test_a_stream_trains_as_memory_does_in_the_same_order(monkeypatch):
 # Moving averages and early stopping
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("plan", ["graph", "xla"])
 def test_averages_are_measured_and_stay_and_the_training_goes_on_without_them(plan):
     """Against a level without averages, of whose weights after each step the average is taken."""

@@ -164,6 +164,7 @@ def compared():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", ["", ", options"])
 def test_two_devices_train_as_one(compared, options):
     assert compared["replicas"] == 2
@@ -175,20 +176,24 @@ def test_two_devices_train_as_one(compared, options):
     assert one["captured"] != one["weights"]
 
 
+@pytest.mark.full
 def test_a_time_estimate_changes_no_device(compared):
     assert compared["estimated"]
 
 
+@pytest.mark.full
 def test_weights_that_a_callback_changes_come_back_from_the_devices(compared):
     assert compared["biases"] == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.full
 def test_every_device_has_the_same_masks(compared):
     for copies, mask in zip(compared["copies"], compared["masks"], strict=True):
         assert copies == [mask, mask]
         assert 0 < np.mean(mask) < 1
 
 
+@pytest.mark.full
 def test_every_device_takes_its_rows_and_draws_for_itself(compared):
     def drawn(number):
         with step_seed(tf.add(SEED, [number * distribution.REPLICA_SEED, 0])):
