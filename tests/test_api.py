@@ -232,6 +232,7 @@ def test_another_experiment_is_not_written_into_the_same_directory(finished, cas
     assert tree(finished.directory) == before
 
 
+@pytest.mark.full
 def test_nested_model_with_dropout_own_validation_and_no_test(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(7)
@@ -260,6 +261,7 @@ def test_nested_model_with_dropout_own_validation_and_no_test(tmp_path, monkeypa
     assert done.parity["split"] == "val"
 
 
+@pytest.mark.full
 def test_data_larger_than_the_memory_streams(tmp_path, capsys):
     data = [pipeline(part) for part in (TRAIN, TEST, VALIDATION)]
     run = api.find_tickets(dense(6, 3), *data, out=tmp_path, memory_limit_mb=0, **QUICK)
@@ -868,11 +870,12 @@ def random_images():
     return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("model", "plan"),
     [
-        pytest.param(random_dense, "graph", marks=pytest.mark.full),
-        pytest.param(random_dense, "xla", marks=pytest.mark.full),
+        (random_dense, "graph"),
+        (random_dense, "xla"),
         (random_images, "auto"),  # A graph.
     ],
 )

@@ -76,6 +76,7 @@ def test_custom_objects_are_a_dictionary_by_name(given, tmp_path):
         api.measure_model(tmp_path, custom_objects=given)
 
 
+@pytest.mark.full
 def test_tickets_of_a_run_have_its_custom_objects(run, objects):
     inputs = DATA[0][:5].astype("float32")
     logits = run.selected.model()(inputs).numpy()

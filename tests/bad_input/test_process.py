@@ -141,6 +141,7 @@ def test_a_bad_environment_variable_is_named_in_one_line(refused_command, each, 
 # Paths ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["*?[\\ '\"", "-x ü💥" + "a" * 100, "$HOME", "~"])
 def test_unusual_names_of_directories_work(here, call_command, name, monkeypatch):
     monkeypatch.setattr(train, "FORMATS", ("keras",))

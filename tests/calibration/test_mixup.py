@@ -26,6 +26,7 @@ def taken_apart(strategy, count, seed=(1, 2)):
     return inputs
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("a", [0.05, 0.2, 1.0, 8.0])
 def test_shares_are_of_beta_a_a(make_strategy, a):
     """Mean 1/2 and variance 1 / (4 (2a + 1)), within five standard errors: once in 10⁶ by chance."""

@@ -335,6 +335,7 @@ def svhn(tmp_path):
     }
 
 
+@pytest.mark.full
 def test_a_set_of_svhns_shape_is_trained_on(svhn):
     run = run_experiment(resolve(svhn | {"augment": "crop_flip"}), progress=False)
     dataset = run.load()

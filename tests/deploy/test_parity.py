@@ -185,6 +185,7 @@ SURER = {4.0: 1.042, 8.0: 1.082}
 
 
 # One data set of 10,000 examples takes half a second.
+@pytest.mark.full
 @pytest.mark.parametrize("sets", [8, pytest.param(300, marks=pytest.mark.full)])
 @pytest.mark.parametrize("sharp", SURER)
 @pytest.mark.parametrize("over_confident", [False, True])

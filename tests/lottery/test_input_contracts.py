@@ -111,12 +111,7 @@ def listed(data):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(
-            n, marks=[] if n in ("int32", "fixed batch", "dictionary") else pytest.mark.full
-        )
-        for n in CASES
-    ],
+    [pytest.param(n, marks=[] if n == "dictionary" else pytest.mark.full) for n in CASES],
 )
 def test_a_model_goes_all_the_way(name, tmp_path):
     build, x, formats = CASES[name]

@@ -41,7 +41,7 @@ def sizes(name, shape, levels, classes=10, **fields):
 def published(*given, classes=10):
     """A case; large ones take more than a second."""
     *_, dense, _, _ = given
-    return pytest.param(*given, classes, marks=pytest.mark.full if dense > 300_000 else ())
+    return pytest.param(*given, classes, marks=pytest.mark.full if dense > 100_000 else ())
 
 
 @pytest.mark.parametrize(

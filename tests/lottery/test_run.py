@@ -552,6 +552,7 @@ def test_a_time_is_not_predicted_for_the_directory_of_another_run(tmp_path):
         predicted_seconds(dataclasses.replace(experiment, epochs=2))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("fields", [{"label_noise": 0.2}, {"dataset": "mixture_linear"}])
 def test_the_time_of_runs_with_noisy_test_labels_or_known_truth_is_predicted(tmp_path, fields):
     small = {"model": "lenet_4", "epochs": 2, "levels": 1, "out": str(tmp_path / "run")}

@@ -109,7 +109,8 @@ def test_wrapping_for_training_keeps_weights_and_leaves_the_model_alone(network)
     np.testing.assert_array_equal(masking.values(network)["hidden/kernel"], before["hidden/kernel"])
 
 
-@pytest.mark.parametrize("depthwise", [False, pytest.param(True, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("depthwise", [False, True])
 def test_masks_of_all_kernels_come_back(depthwise, tmp_path):
     layers = keras.layers
     given = keras.Input((4, 4, 2))

@@ -50,6 +50,7 @@ def test_the_same_name_gives_the_same_weights_whatever_was_drawn_before(model):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.full
 def test_another_seed_use_or_index_gives_other_weights(model):
     first = kernels(redraw(model, 7, "use", 3))
     assert len(first) == 12

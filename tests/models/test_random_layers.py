@@ -128,6 +128,7 @@ MODELS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", MODELS)
 def test_the_steps_seed_determines_what_a_random_layer_does(name):
     model = MODELS[name]()

@@ -80,6 +80,7 @@ def test_the_depth_counts_convolutions_on_the_longest_way_and_the_linear_layer(b
     assert shortcuts == ["stage_2_block_1_shortcut", "stage_3_block_1_shortcut"]
 
 
+@pytest.mark.full
 def test_a_width_of_its_own_scales_every_stage(by_hand):
     for name, widths in [("resnet18_6", [6, 12, 24, 48]), ("resnet14_5", [5, 10, 20])]:
         kernels = masking.values(by_hand.build(resnet, name, IMAGE))
@@ -153,6 +154,7 @@ def test_dropout_is_offered_after_each_stage_and_before_the_last_layer(by_hand):
     assert [layer.name for layer in layers[-2:]] == ["head_after_pool", "logits"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "at", "before"),
     [

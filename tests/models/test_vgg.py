@@ -28,6 +28,7 @@ def test_parameter_counts_by_hand(by_hand, name, total):
     assert network.count_params() == trainable + 2 * sum(channels)
 
 
+@pytest.mark.full
 def test_a_width_of_its_own_scales_every_stage(by_hand):
     values = masking.values(by_hand.build(vgg, "vgg19_3", (32, 32, 3)))
     widths = [value.shape[-1] for path, value in values.items() if "_conv_" in path]

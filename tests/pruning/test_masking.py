@@ -321,14 +321,15 @@ def test_gradients_of_masked_weights_are_zero_and_the_others_as_without_a_mask(c
     assert any(plain[name][~mask].any() for name, mask in case.masks.items())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "jit"),
     [
         pytest.param("recurrent", True, id="recurrent-xla"),
-        pytest.param("recurrent", False, id="recurrent-graph", marks=pytest.mark.full),
-        pytest.param("gates", True, id="gates-xla", marks=pytest.mark.full),
-        pytest.param("gates", False, id="gates-graph", marks=pytest.mark.full),
-        pytest.param("attention", True, id="attention-xla", marks=pytest.mark.full),
+        pytest.param("recurrent", False, id="recurrent-graph"),
+        pytest.param("gates", True, id="gates-xla"),
+        pytest.param("gates", False, id="gates-graph"),
+        pytest.param("attention", True, id="attention-xla"),
         pytest.param("attention", False, id="attention-graph"),
     ],
 )

@@ -167,6 +167,7 @@ def test_a_late_first_step_takes_exactly_the_rest(loop, plan, kind, monkeypatch)
     assert_weights(weights(loop.strategy), weights(by_hand), 1e-6)
 
 
+@pytest.mark.full
 @both_plans
 @both_kinds
 @pytest.mark.parametrize(("most", "pause_at"), [(1, ()), (3, (2, 5))])
@@ -249,6 +250,7 @@ def test_bytes_are_fed_as_numbers(loop, plan):
     assert_weights(weights(loop.strategy), weights(by_hand), 1e-6)
 
 
+@pytest.mark.full
 @both_plans
 def test_a_stream_whose_last_block_is_shorter_is_compiled_once(loop, plan, monkeypatch):
     monkeypatch.setitem(MAX_STEPS_PER_CALL, plan, 5)  # blocks of 5 and of 2 steps
@@ -300,14 +302,15 @@ def epoch_in_keras(model, optimizer, split, kind):
     return np.mean(losses)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("plan", "kind", "batch_wide", "most"),
     [
-        pytest.param("xla", "resident", True, 100, marks=pytest.mark.full),
-        pytest.param("xla", "streamed", False, 3, marks=pytest.mark.full),
+        ("xla", "resident", True, 100),
+        ("xla", "streamed", False, 3),
         ("graph", "resident", False, 3),
         ("graph", "streamed", True, 3),  # The last batch is behind another in its block,
-        pytest.param("graph", "streamed", False, 7, marks=pytest.mark.full),  # or alone,
+        ("graph", "streamed", False, 7),  # or alone,
         ("graph", "streamed", False, 100),  # or behind all others.
     ],
 )
@@ -349,6 +352,7 @@ def reset_to(loop, split):
     return loop
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("plan", ["graph"])
 def test_strategies_that_draw_and_augmentation_take_the_smaller_batch(plan):
     loop = remainder_loop(plan, Mixup, mixup_a=0.3)
@@ -379,6 +383,7 @@ def test_a_loss_of_the_smaller_batch_that_is_not_finite_ends_the_epoch(plan):
 SECOND_OF_TWO = Distribution(None, Cluster({"worker 0": "a:1", "worker 1": "b:1"}, "worker 1"))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("plan", "kind", "devices", "own"),
     [
