@@ -1,0 +1,42 @@
+"""Runs that are made again from tables: the fields are those of the names and flags, the values those of the table."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from lotcal_tf.analysis.groups import group
+from lotcal_tf.analysis.runs import find_runs, read_runs
+
+COLUMNS = ("level", "density", "weights", "train_accuracy", "val_accuracy", "test_accuracy")
+
+
+def test_restored_runs_are_grouped_and_paired_as_the_first_ones(load, tmp_path):
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    given = {}
+    for name in ("calib_none-seed_0", "calib_none-seed_1", "calib_lwcc_si-seed_1"):
+        accuracy = np.round(np.random.default_rng(len(given)).random(3), 4)
+        given[name] = accuracy
+        with (tables / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for level in range(3):
+                writer.writerow([level, 0.8**level, 10 - level, *accuracy[[level] * 3]])
+    flags = {"dataset": "mnist"}
+    tool = load("restore_runs")
+    made = [tool.restore(table, flags, tmp_path / "runs", 90) for table in sorted(tables.iterdir())]
+
+    runs, problems = read_runs(find_runs([tmp_path / "runs"]))
+    assert not problems
+    assert sorted(run.directory for run in runs) == sorted(map(Path, made))
+    assert {run.examples for run in runs} == {90}
+    assert all(run.is_finished for run in runs)
+    (one,) = group(runs)
+    found = {s.strategy: s.runs for s in one.settings}
+    assert {name: set(seeds) for name, seeds in found.items()} == {"none": {0, 1}, "lwcc_si": {1}}
+    for strategy, seed in (("none", 0), ("none", 1), ("lwcc_si", 1)):
+        run = found[strategy][seed]
+        assert (run.experiment.lr, run.experiment.epochs) == (1e-4, 60)
+        accuracy = given[f"calib_{strategy}-seed_{seed}"]
+        np.testing.assert_array_equal(run.columns["test_accuracy"], accuracy)

@@ -1,0 +1,55 @@
+"""Makes run directories from the tables in `docs/results/data`, so that `report` can compare them again.
+
+    python tools/restore_runs.py docs/results/data/mnist --dataset=mnist --out=runs/mnist
+    python -m lotcal_tf.report runs/mnist -o mnist.html
+
+The name of a table says what differs between runs: `calib_none-seed_0.csv` is `--calib=none --seed=0`.
+Predictions are not kept, so the report has no reliability diagrams and no intervals from single examples. Studies
+of label noise are refused: their verdicts need the share of wrong labels, which is not in the tables.
+"""
+
+import argparse
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lotcal_tf.config.recipes import resolve
+from lotcal_tf.config.sealed import seal
+
+
+def restore(table: Path, flags: Mapping[str, Any], out: Path, validation: int) -> Path:
+    """Writes `experiment.json` and `metrics.csv` of a run; returns its directory."""
+    differs = dict(part.split("_", 1) for part in table.stem.split("-"))
+    levels = len(table.read_text().splitlines()) - 2  # a header, and level 0
+    experiment = resolve({**flags, **differs, "levels": levels})
+    if experiment.label_noise or experiment.source.startswith("mixture"):
+        raise SystemExit(f"{table}: the share of wrong labels is not in the tables")
+    directory = out / f"{table.stem}-{experiment.run_id().rpartition('-')[2]}"
+    directory.mkdir(parents=True)
+    record = {
+        "run_id": experiment.run_id(),
+        "experiment": experiment.as_dict(),
+        "realised": {"examples": {"val": validation}},
+    }
+    (directory / "experiment.json").write_bytes(seal(record))
+    shutil.copy(table, directory / "metrics.csv")
+    return directory
+
+
+def main() -> None:
+    """Restores the runs of a directory of tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("tables", type=Path, help="directory of NAME_VALUE-NAME_VALUE.csv")
+    parser.add_argument("--out", type=Path, required=True, help="new directory for the runs")
+    parser.add_argument(
+        "--validation", type=int, default=5000, help="validation examples (default: %(default)s)"
+    )
+    arguments, others = parser.parse_known_args()
+    flags = dict(flag.removeprefix("--").split("=", 1) for flag in others)
+    for table in sorted(arguments.tables.glob("*.csv")):
+        print(restore(table, flags, arguments.out, arguments.validation))
+
+
+if __name__ == "__main__":
+    main()
