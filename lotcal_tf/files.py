@@ -26,7 +26,7 @@ _TEMPORARY = re.compile(r"\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]{8}")
 _TEMPORARY_NAME = re.compile(r"\.(?P<name>.+)" + _TEMPORARY.pattern)
 # Errors of a full disk.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Version 0.1 and 0.2 named no process. Only the directories of `replacing` are recognised.
+# Version 0.1 and 0.2 did not name the process. Only the directories of `replacing` are recognised.
 _WITHOUT_PROCESS = re.compile(r"\.[a-z0-9_]{8}")
 # A process on another host cannot be asked; its temporary files are removed after a day.
 _OLD_SECONDS = 24 * 3600.0
@@ -275,7 +275,7 @@ def creation_problem(directory: Path) -> str | None:
 
 
 def parts(path: Path) -> list[Path]:
-    """The files of a directory at any depth, sorted; of a file, the file itself."""
+    """The files of a directory at any depth, sorted; for a file, the file itself."""
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
