@@ -157,7 +157,10 @@ class _Request:
         """Handles a signal that asks the process to end, or the alarm after it."""
         if self._raised is None:
             self._number = number
-            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
+            # Only if nothing else uses the alarm.
+            if signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
+                signal.signal(signal.SIGALRM, self)
+                signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
         elif not self.swallowed:
             return
         raise self._new()
@@ -175,8 +178,11 @@ class _Request:
 
     def end(self) -> None:
         """Ends the alarms, and raises what was dropped since the last one."""
-        if self._raised is not None:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        if signal.getsignal(signal.SIGALRM) is self:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            finally:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
         if self.swallowed:
             raise self._new()
 
@@ -185,14 +191,14 @@ class _Request:
 def stoppable() -> Iterator[None]:
     """Lets SIGINT, SIGTERM and SIGHUP raise `Stopped` in the `with` block. The second signal ends the process.
 
-    Code that drops the exception meets it again within `AGAIN_SECONDS`. Ignored signals stay ignored, as
-    `nohup` wants it.
+    Code that drops the exception meets it again within `AGAIN_SECONDS`, if nothing else uses SIGALRM, and at
+    the end of the block. Ignored signals stay ignored, as `nohup` wants it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Only the main thread can set handlers.
         return
     usual = (signal.SIG_DFL, signal.default_int_handler)
-    before = {n: h for n in (*_CODES, signal.SIGALRM) if (h := signal.getsignal(n)) in usual}
+    before = {n: h for n in _CODES if (h := signal.getsignal(n)) in usual}
     request = _Request()
     with _second_signal_exits():
         try:

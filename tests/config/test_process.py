@@ -275,6 +275,20 @@ Destroyed()
     assert err.endswith("train: interrupted; do this\n")
 
 
+def test_an_alarm_of_others_stays_theirs():
+    rung = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.append(True))
+    try:
+        with pytest.raises(Stopped), stoppable():
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+            assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+            signal.raise_signal(signal.SIGALRM)
+        assert rung == [True]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_cleaning_up_is_not_interrupted_again():
     cleaned = False
     with pytest.raises(Stopped), stoppable():
