@@ -184,6 +184,7 @@ def test_the_loss_falls_and_the_digits_are_learnt(name, trained):
     assert epochs[-1].val_accuracy > 0.7  # a tenth by chance
 
 
+@pytest.mark.full
 @each_strategy
 def test_a_seed_gives_the_same_weights_to_the_bit(name, dataset, trained):
     again, epochs = train(name, dataset)

@@ -60,6 +60,7 @@ def model(request):
     return network(LAYERS[request.param])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_computes_the_same_and_every_zero_is_compared(model, name, tmp_path):
     row = registry.FORMATS[name]

@@ -430,6 +430,7 @@ def uninterrupted(tmp_path_factory):
     return files, 10_000 - left[0]
 
 
+@pytest.mark.full
 def test_a_run_killed_at_any_call_ends_as_one_that_was_not(tmp_path, uninterrupted):
     whole, calls = uninterrupted
     assert calls > 50

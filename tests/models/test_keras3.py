@@ -242,6 +242,7 @@ def outputs(model, examples):
     return np.asarray(model(examples, training=False))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", MODELS)
 def test_a_twin_gives_the_same_outputs_in_both_directions(name):
     make, examples = MODELS[name]
