@@ -329,14 +329,14 @@ def test_more_levels_extend_a_run(finished, call, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
 
 
+# tests/config/test_process.py tests both signals without a run.
 @pytest.mark.full
 @pytest.mark.usefixtures("one_file")
 @pytest.mark.parametrize(
     ("number", "code", "how"),
     [
         (signal.SIGINT, 130, "interrupted"),
-        # tests/config/test_process.py tests both signals without a run.
-        pytest.param(signal.SIGTERM, 143, "ended by SIGTERM", marks=pytest.mark.full),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
     ],
 )
 def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(
@@ -373,11 +373,7 @@ def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(
 @pytest.mark.full
 @pytest.mark.parametrize(
     "redirected",
-    [
-        pytest.param(">&- 2>&- <&-", marks=pytest.mark.full),
-        "2>&1 | head -1",
-        pytest.param("> out 2> err < /dev/null", marks=pytest.mark.full),
-    ],
+    [">&- 2>&- <&-", "2>&1 | head -1", "> out 2> err < /dev/null"],
 )
 def test_a_run_ends_well_with_any_streams(finished, tmp_path, redirected):
     line = f"trap '' HUP; ({shlex.join([*COMMAND, *SMALL])} --out=run --levels=3) {redirected}"

@@ -262,12 +262,14 @@ def torch_eager(dataset: Dataset) -> Contender:
     return run
 
 
-def pruning_run(experiment: Experiment, dataset: Dataset) -> None:
+def pruning_run(experiment: Experiment, dataset: Dataset, checkpoint_minutes: float) -> None:
     """Carries out a pruning run; prints where its time goes, and its memory.
 
     CPU time is that of the process; other processes disturb the wall time.
     """
-    experiment = dataclasses.replace(experiment, levels=15, epochs=5)
+    experiment = dataclasses.replace(
+        experiment, levels=15, epochs=5, checkpoint_minutes=checkpoint_minutes
+    )
     model = build_model("lenet_300_100", (28, 28, 1), 10, seed=0, input_range=255.0)
     strategy = registry.STRATEGIES[experiment.calib].load()
     with tempfile.TemporaryDirectory() as directory:
@@ -281,20 +283,19 @@ def pruning_run(experiment: Experiment, dataset: Dataset) -> None:
         whole()
         drawn = writer_seconds() - drawn
     compilation = parts.pop("compilation")
-    cpu = {name: part.cpu for name, part in parts.items()} | {"TensorBoard": drawn}
-    wall = {name: part.wall for name, part in parts.items()} | {"TensorBoard": 0.0}
+    rows = {name: (part.cpu, part.wall) for name, part in parts.items()}
+    rows["TensorBoard"] = drawn, 0.0
     all_cpu, all_wall = whole.cpu + drawn - compilation.cpu, whole.wall - compilation.wall
-    cpu |= {"other": all_cpu - sum(cpu.values()), "all": all_cpu}
-    wall |= {"other": all_wall - sum(wall.values()), "all": all_wall}
+    known_cpu, known_wall = map(sum, zip(*rows.values(), strict=True))
+    rows |= {"other": (all_cpu - known_cpu, all_wall - known_wall), "all": (all_cpu, all_wall)}
     print(f"run of {experiment.levels + 1} levels, without {compilation.wall:.1f} s of compilation")
     print("| part | CPU s | share | wall s | share |\n|---|---|---|---|---|")
-    for name, seconds in cpu.items():
-        shares = 100 * seconds / all_cpu, 100 * wall[name] / all_wall
-        print(
-            f"| {name} | {seconds:.2f} | {shares[0]:.1f} % | {wall[name]:.2f} | {shares[1]:.1f} % |"
-        )
-    for kind, of, every in (("CPU", cpu, all_cpu), ("wall", wall, all_wall)):
-        print(f"not in steps: {100 * (1 - of['steps'] / every):.1f} % of the {kind} time")
+    for name, (cpu, wall) in rows.items():
+        shares = 100 * cpu / all_cpu, 100 * wall / all_wall
+        print(f"| {name} | {cpu:.2f} | {shares[0]:.1f} % | {wall:.2f} | {shares[1]:.1f} % |")
+    steps_cpu, steps_wall = rows["steps"]
+    print(f"not in steps: {100 * (1 - steps_cpu / all_cpu):.1f} % of the CPU time")
+    print(f"not in steps: {100 * (1 - steps_wall / all_wall):.1f} % of the wall time")
     print(f"compilations: {search.trainer.loop.compilations}")
     print(
         f"memory after level 2: {memory.after[2]:.0f} MB, after level 15: {memory.after[15]:.0f} MB"
@@ -412,7 +413,7 @@ def main() -> None:
         "--checkpoint_minutes",
         type=float,
         default=Experiment.checkpoint_minutes,
-        help="time between two checkpoints of --run; 0: after each epoch (default: %(default)g)",
+        help="of --run; 0: after each epoch (default: %(default)g)",
     )
     parser.add_argument("--strategies", action="store_true", help="compare the strategies")
     parser.add_argument("--resnet", action="store_true", help="compare ResNet-20 with Keras fit")
@@ -445,8 +446,7 @@ def main() -> None:
         return
     experiment, dataset = data(arguments.data_dir)
     if arguments.run:
-        minutes = arguments.checkpoint_minutes
-        pruning_run(dataclasses.replace(experiment, checkpoint_minutes=minutes), dataset)
+        pruning_run(experiment, dataset, arguments.checkpoint_minutes)
         return
     if arguments.strategies:
         # slimming needs convolutions.

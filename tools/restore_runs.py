@@ -9,6 +9,7 @@ of label noise are refused: their verdicts need the share of wrong labels, which
 """
 
 import argparse
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,19 +19,20 @@ from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.sealed import seal
 
 
-def restore(table: Path, flags: Mapping[str, Any], out: Path, validation: int) -> Path:
+def restore(table: Path, flags: Mapping[str, Any], out: Path) -> Path:
     """Writes `experiment.json` and `metrics.csv` of a run; returns its directory."""
     differs = dict(part.split("_", 1) for part in table.stem.split("-"))
     levels = len(table.read_text().splitlines()) - 2  # a header, and level 0
     experiment = resolve({**flags, **differs, "levels": levels})
-    if experiment.label_noise or experiment.source.startswith("mixture"):
+    if experiment.label_noise:
         raise SystemExit(f"{table}: the share of wrong labels is not in the tables")
     directory = out / f"{table.stem}-{experiment.run_id().rpartition('-')[2]}"
     directory.mkdir(parents=True)
     record = {
         "run_id": experiment.run_id(),
         "experiment": experiment.as_dict(),
-        "realised": {"examples": {"val": validation}},
+        # A report needs the number under label noise only.
+        "realised": {"examples": {"val": experiment.validation_size or 1}},
     }
     (directory / "experiment.json").write_bytes(seal(record))
     shutil.copy(table, directory / "metrics.csv")
@@ -42,13 +44,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("tables", type=Path, help="directory of NAME_VALUE-NAME_VALUE.csv")
     parser.add_argument("--out", type=Path, required=True, help="new directory for the runs")
-    parser.add_argument(
-        "--validation", type=int, default=5000, help="validation examples (default: %(default)s)"
-    )
     arguments, others = parser.parse_known_args()
+    for flag in others:
+        if not re.fullmatch("--[^=]+=.*", flag):
+            parser.error(f"{flag}: write the flags that all runs share as --NAME=VALUE")
     flags = dict(flag.removeprefix("--").split("=", 1) for flag in others)
     for table in sorted(arguments.tables.glob("*.csv")):
-        print(restore(table, flags, arguments.out, arguments.validation))
+        print(restore(table, flags, arguments.out))
 
 
 if __name__ == "__main__":

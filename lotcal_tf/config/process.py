@@ -227,10 +227,10 @@ def _second_signal_exits() -> Iterator[None]:
         asked = False
         with open(reading, "rb", buffering=0) as signals:  # noqa: PTH123
             while number := signals.read(1):
-                if number[0] in _CODES:
-                    if asked:
-                        os._exit(_CODES[signal.Signals(number[0])])
-                    asked = True
+                asks = number[0] in _CODES
+                if asks and asked:
+                    os._exit(128 + number[0])
+                asked |= asks
 
     threading.Thread(target=watch, name="lotcal_tf signals", daemon=True).start()
     outer = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

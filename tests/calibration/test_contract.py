@@ -21,13 +21,9 @@ from lotcal_tf.models.build import build_model
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import step_seed
 from lotcal_tf.training.trainer import Trainer
+from tests.cases import quick
 
 each_strategy = pytest.mark.parametrize("name", STRATEGIES)
-# Long tests: the plain strategy and the one with most parts in each check, all with --full.
-quick_strategies = [
-    pytest.param(name, marks=[] if name in ("none", "lwcc_si") else pytest.mark.full)
-    for name in STRATEGIES
-]
 
 
 def experiment(name):
@@ -146,15 +142,8 @@ def test_a_step_logs_what_log_names_say_and_its_gradients_are_finite(name, large
             assert (after != before[path]).any(), path
 
 
-# XLA takes long for slimming's network, the only one with convolutions.
 @pytest.mark.full
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.full] if name == "slimming" else [])
-        for name in STRATEGIES
-    ],
-)
+@each_strategy
 def test_a_step_compiled_whole_gives_the_same(name, dataset):
     inputs, labels = next(dataset.train.in_order(60))
     plain, compiled = make_strategy(name), make_strategy(name)
@@ -240,7 +229,8 @@ def find(calib, out):
     )
 
 
-@pytest.mark.parametrize("name", quick_strategies)
+# The plain strategy, and the one with most parts.
+@pytest.mark.parametrize("name", quick(STRATEGIES, "none", "lwcc_si"))
 def test_from_data_to_a_file(name, tmp_path):
     run = find(name, tmp_path / "run")
     recorded = json.loads((run.directory / "experiment.json").read_text())

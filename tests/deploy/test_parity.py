@@ -186,7 +186,7 @@ SURER = {4.0: 1.042, 8.0: 1.082}
 
 # One data set of 10,000 examples takes half a second.
 @pytest.mark.full
-@pytest.mark.parametrize("sets", [8, pytest.param(300, marks=pytest.mark.full)])
+@pytest.mark.parametrize("sets", [8, 300])
 @pytest.mark.parametrize("sharp", SURER)
 @pytest.mark.parametrize("over_confident", [False, True])
 def test_many_examples_fail_on_an_ece_that_is_higher_by_a_hundredth(sharp, over_confident, sets):

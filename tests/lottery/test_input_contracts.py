@@ -11,6 +11,7 @@ from lotcal_tf.api import export_ticket, find_tickets, measure_model
 from lotcal_tf.compat import keras
 from lotcal_tf.deploy.parity import Tolerance
 from lotcal_tf.errors import UsageError
+from tests.cases import quick
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -109,10 +110,7 @@ def listed(data):
     return tuple(tuple(part) if isinstance(part, list) else part for part in data)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[] if n == "dictionary" else pytest.mark.full) for n in CASES],
-)
+@pytest.mark.parametrize("name", quick(CASES, "dictionary"))
 def test_a_model_goes_all_the_way(name, tmp_path):
     build, x, formats = CASES[name]
     keras.utils.set_random_seed(1)

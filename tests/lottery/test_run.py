@@ -107,13 +107,7 @@ class Interrupting(keras.callbacks.Callback):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(
-    "calib",
-    [
-        pytest.param(name, marks=[] if name == "lwcc_si" else pytest.mark.full)
-        for name in registry.STRATEGIES
-    ],
-)
+@pytest.mark.parametrize("calib", registry.STRATEGIES)
 def test_every_strategy_resumes_within_a_level_to_the_bit(calib, tmp_path):
     flags = {"epochs": 3, "levels": 0, "calib": calib, "augment": "crop_flip", "model": "lenet_10"}
     try:

@@ -31,6 +31,7 @@ from lotcal_tf.pruning.criteria import Magnitude
 from lotcal_tf.pruning.rewind import masked_start
 from lotcal_tf.training.compiled_loop import MAX_STEPS_PER_CALL
 from lotcal_tf.training.trainer import Trainer
+from tests.cases import quick
 
 HIDDEN, OUTPUT = "hidden/kernel", "logits/kernel"  # 8 x 6 and 6 x 3
 KERNELS = {HIDDEN: 48, OUTPUT: 18}
@@ -439,10 +440,7 @@ def test_a_killed_run_that_goes_on_ends_as_if_never_stopped(chains, begin, tmp_p
 
 
 # How a level starts is nothing that the estimate could change; `late` also pauses.
-@pytest.mark.parametrize(
-    "kind",
-    [kind if kind == "late" else pytest.param(kind, marks=pytest.mark.full) for kind in CHAINS],
-)
+@pytest.mark.parametrize("kind", quick(CHAINS, "late"))
 def test_a_run_with_a_time_estimate_ends_as_one_without(chains, begin, tmp_path, kind):
     """Stopped in the middle, so that the resumed run has an estimate too."""
     bomb, second = Recorder(stop_at=(2, 0)), Recorder()

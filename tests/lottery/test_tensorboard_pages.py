@@ -15,6 +15,7 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.lottery.tensorboard import TensorBoardLog, hyperparameters, level_step
 from lotcal_tf.lottery.ticket import selected_level
 from tests import browser
+from tests.cases import quick
 
 pytestmark = pytest.mark.usefixtures("diagrams")
 
@@ -83,7 +84,7 @@ CLIP = {"none": None, "vwcc": 1.0}
 # file of each directory, so that it shows levels after a restart.
 @pytest.fixture(
     scope="module",
-    params=["true", pytest.param("false", marks=pytest.mark.full)],
+    params=quick(["true", "false"], "true"),
     ids=["while it grows", "at the end"],
 )
 def watched(request, begin, tmp_path_factory):

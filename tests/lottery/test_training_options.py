@@ -156,14 +156,8 @@ def outcome(run):
 BEGIN_AGAIN = ("plateau",)
 
 
-def options(*quick):
-    """All options; those that are not named run with tools/check --full."""
-    return [pytest.param(o, marks=[] if o in quick else pytest.mark.full) for o in OPTIONS]
-
-
-# Each of the quick options is in one of the two tests.
 @pytest.mark.full
-@pytest.mark.parametrize("option", options("instance, late", "callback"))
+@pytest.mark.parametrize("option", OPTIONS)
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, option):
     straight = find(tmp_path / "straight", option, 1)
     find(tmp_path / "resumed", option, 0)
@@ -177,7 +171,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, option):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("option", options("nadam", "early, ema", "mixed_float16"))
+@pytest.mark.parametrize("option", OPTIONS)
 def test_a_run_that_was_interrupted_within_levels_ends_as_one_that_was_not(
     tmp_path, option, monkeypatch
 ):

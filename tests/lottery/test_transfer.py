@@ -242,16 +242,8 @@ def test_what_a_strategy_puts_into_a_catalog_model_is_its_own():
 # --- every model of the catalog --------------------------------------------------------------------
 
 
-# The deep networks take long, and are made of the same parts as `resnet8_4`.
-DEEP = {"resnet18", "vgg"}
-FAMILIES = [
-    pytest.param(family, marks=[pytest.mark.full] if family in DEEP else [])
-    for family in registry.MODELS
-]
-
-
 @pytest.mark.full
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", registry.MODELS)
 def test_a_ticket_of_every_model_moves_to_other_data_and_strategies(family):
     name = registry.MODELS[family].example or family
     model = build_model(name, (32, 32, 3), 3, seed=0, input_range=255.0, dropout_rate=0.1)
@@ -343,10 +335,7 @@ def test_every_level_starts_from_its_ticket(run, dataset, tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(
-    "control",
-    [pytest.param("none", marks=pytest.mark.full), "random_mask", "redrawn_weights"],
-)
+@pytest.mark.parametrize("control", ["none", "random_mask", "redrawn_weights"])
 def test_a_killed_transfer_goes_on_and_ends_alike(run, other_data, tmp_path, control):
     whole = tmp_path / "whole"
     search_from(run, other_data, whole, control=control).run()

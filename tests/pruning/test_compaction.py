@@ -9,6 +9,7 @@ from lotcal_tf.errors import UsageError
 from lotcal_tf.models.build import build_model
 from lotcal_tf.pruning.compaction import compact
 from lotcal_tf.pruning.masking import leaf_layers
+from tests.cases import quick
 
 layers = keras.layers
 
@@ -126,10 +127,8 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.full) for n in (1, 2, 3))])
-@pytest.mark.parametrize(
-    "kept", [0.3, 0.03, *(pytest.param(n, marks=pytest.mark.full) for n in (1.0, 0.1, 0.0))]
-)
+@pytest.mark.parametrize("seed", quick(range(4), 0))
+@pytest.mark.parametrize("kept", quick([1.0, 0.3, 0.1, 0.03, 0.0], 0.3, 0.03))
 @pytest.mark.parametrize("network", NETWORKS)
 def test_logits_are_the_same_and_nothing_dead_is_left(network, kept, seed):
     model = prune(NETWORKS[network](), kept, seed)

@@ -14,6 +14,7 @@ from lotcal_tf.pruning.masked import PrunableLayer
 from lotcal_tf.pruning.masking import strip, wrap
 from lotcal_tf.pruning.rewind import masked_start
 from lotcal_tf.training.optimizer import level_rate, make_optimizer
+from tests.cases import quick
 
 layers = keras.layers
 
@@ -364,9 +365,7 @@ def test_stripping_leaves_a_plain_keras_model_that_computes_the_same(case):
         np.testing.assert_array_equal(values[name] == 0, ~mask)
 
 
-@pytest.mark.parametrize(
-    "file", ["m.keras", *(pytest.param(f, marks=pytest.mark.full) for f in ("saved_model", "m.h5"))]
-)
+@pytest.mark.parametrize("file", quick(["m.keras", "saved_model", "m.h5"], "m.keras"))
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_saving_keeps_masks_weights_and_outputs(case, file, tmp_path):
     case.network.save(tmp_path / file)
@@ -585,7 +584,7 @@ def test_a_layer_s_own_precision_is_kept():
     np.testing.assert_array_equal(outputs(strip(network), x), outputs(network, x))
 
 
-@pytest.mark.parametrize("decay", [pytest.param(0.0, marks=pytest.mark.full), 0.1])
+@pytest.mark.parametrize("decay", quick([0.0, 0.1], 0.1))
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_pruned_weights_are_exactly_zero_after_every_step(name, decay):
     keras.utils.set_random_seed(0)

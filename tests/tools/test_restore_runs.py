@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lotcal_tf.analysis.groups import group
 from lotcal_tf.analysis.runs import find_runs, read_runs
@@ -23,9 +24,9 @@ def test_restored_runs_are_grouped_and_paired_as_the_first_ones(load, tmp_path):
             writer.writerow(COLUMNS)
             for level in range(3):
                 writer.writerow([level, 0.8**level, 10 - level, *accuracy[[level] * 3]])
-    flags = {"dataset": "mnist"}
+    flags = {"dataset": "mnist", "validation_size": "90"}
     tool = load("restore_runs")
-    made = [tool.restore(table, flags, tmp_path / "runs", 90) for table in sorted(tables.iterdir())]
+    made = [tool.restore(table, flags, tmp_path / "runs") for table in sorted(tables.iterdir())]
 
     runs, problems = read_runs(find_runs([tmp_path / "runs"]))
     assert not problems
@@ -40,3 +41,11 @@ def test_restored_runs_are_grouped_and_paired_as_the_first_ones(load, tmp_path):
         assert (run.experiment.lr, run.experiment.epochs) == (1e-4, 60)
         accuracy = given[f"calib_{strategy}-seed_{seed}"]
         np.testing.assert_array_equal(run.columns["test_accuracy"], accuracy)
+
+
+def test_runs_under_label_noise_are_refused(load, tmp_path):
+    table = tmp_path / "seed_0.csv"
+    table.write_text(",".join(COLUMNS) + "\n0,1,10,0.5,0.5,0.5\n")
+    with pytest.raises(SystemExit, match="wrong labels"):
+        load("restore_runs").restore(table, {"dataset": "mixture_xor"}, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

@@ -17,6 +17,7 @@ from lotcal_tf.pruning import masking
 from lotcal_tf.training import programs
 from lotcal_tf.training.optimizer import DroppingRate
 from lotcal_tf.training.trainer import Trainer
+from tests.cases import quick
 
 
 class Counter:
@@ -141,10 +142,7 @@ def trainer_of(dataset, model=None, calib="none", **fields):
     return Trainer(experiment, STRATEGIES[calib].load(), masking.wrap(model), dataset)
 
 
-@pytest.mark.parametrize(
-    "calib",
-    [pytest.param(n, marks=[] if n in ("none", "vwcc") else pytest.mark.full) for n in STRATEGIES],
-)
+@pytest.mark.parametrize("calib", quick(STRATEGIES, "none", "vwcc"))
 def test_two_searches_of_a_strategy_share_their_program(calib, dataset):
     one, other = (digest(trainer_of(dataset, calib=calib, seed=seed)) for seed in (0, 1))
     assert one == other
