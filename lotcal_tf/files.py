@@ -24,11 +24,11 @@ from lotcal_tf.errors import FieldError
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
 _TEMPORARY = re.compile(r"\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]{8}")  # after `.NAME`
 _TEMPORARY_NAME = re.compile(r"\.(?P<name>.+)" + _TEMPORARY.pattern)
-# Errors of a full disk.
+# Error numbers of a full disk.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Version 0.1 and 0.2 did not name the process. Only the directories of `replacing` are recognised.
 _WITHOUT_PROCESS = re.compile(r"\.[a-z0-9_]{8}")
-# A process on another host cannot be asked; its temporary files are removed after a day.
+# Whether a process on another host is alive is unknown; its temporary files are removed after a day.
 _OLD_SECONDS = 24 * 3600.0
 _own: set[str] = set()  # the temporary paths that this process uses
 
@@ -76,12 +76,12 @@ def naming_size(path: Path, size: int | None = None) -> Iterator[None]:
     try:
         yield
     except DiskFull:
-        raise  # The innermost knows the file.
+        raise  # The innermost call knows the file.
     except Exception as error:
         code, text = getattr(error, "errno", None), str(error)
         code = code if code in NO_SPACE else errno.ENOSPC
         reason = os.strerror(code)
-        # Libraries in C have errors of their own, without a number: `PATH; No space left on device`.
+        # C libraries raise errors without an error number: `PATH; No space left on device`.
         if reason not in text and getattr(error, "errno", None) != code:
             raise
         named = re.search(r"(/\S+); " + re.escape(reason), text)
@@ -92,13 +92,13 @@ def naming_size(path: Path, size: int | None = None) -> Iterator[None]:
 
 
 def _final(path: Path) -> Path:
-    """The path that a file has when its temporary directory, or itself, is renamed."""
+    """The path of a file without temporary names: where it will be after the rename."""
     found = [_TEMPORARY_NAME.fullmatch(part) for part in path.parts]
     return Path(*(m["name"] if m else p for m, p in zip(found, path.parts, strict=True)))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file; after an error or a kill it is as it was before."""
+    """Writes a file; if that fails or the process is killed, the file is unchanged."""
     remove_leftovers(path)
     with temporary(path) as new:
         write_new(new, content)
@@ -181,7 +181,7 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(directory: Path) -> Iterator[tuple[Path, Path]]:
-    """Replaces a directory at the end of the `with` block; after an error or a kill it is as it was before.
+    """Replaces a directory at the end of the `with` block; after an error or a kill it is unchanged.
 
     Gives two new directories: one for the new content, and one for temporary files, which is always
     removed.
@@ -256,7 +256,7 @@ def usable_out(directory: Path) -> Iterator[None]:
 
 
 def creation_problem(directory: Path) -> str | None:
-    """Why a directory cannot be created or written to; None: it can be, as far as can be seen."""
+    """Why a directory cannot be created or written to; None if nothing speaks against it."""
     for path in (directory, *directory.parents):
         try:
             found = path.stat()

@@ -1,6 +1,6 @@
-"""A report as a document of sections, and its forms: an HTML page, Markdown, LaTeX.
+"""A report as a document of chapters, and its output formats: an HTML page, Markdown and LaTeX.
 
-Everything that stands in it is text. Each form escapes it in its own way.
+All content is plain text. Each format escapes it in its own way.
 """
 
 import base64
@@ -13,7 +13,7 @@ import jinja2
 from lotcal_tf.tables import markdown as markdown_table
 
 _TEMPLATE = "report.html.j2"
-# Signs that mean something in LaTeX, and those that its fonts may lack.
+# Characters that are special in LaTeX, and those that its fonts may lack.
 _LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -30,8 +30,8 @@ class Text:
     """A paragraph; several lines are a list.
 
     Attributes:
-      lines: one, or the items of a list.
-      warns: whether it is set apart as a warning.
+      lines: one paragraph, or the items of a list.
+      warns: whether it is shown as a warning.
     """
 
     lines: Sequence[str]
@@ -40,13 +40,13 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of texts. The first column is aligned left, and so are those in `words`.
+    """A table of texts. The first column and those in `words` are aligned left, the others right.
 
     Attributes:
       title: above it.
-      rows: the cells; the first row is the header. Every row has as many cells as the header.
+      rows: the cells; the first row is the header. All rows have the same length.
       words: headers of other columns that are aligned left.
-      links: for each row but the header the target of its first cell; empty: no links.
+      links: the target of the first cell of each row after the header; empty: no links.
       note: below it.
     """
 
@@ -64,7 +64,7 @@ class Picture:
     Attributes:
       name: of its files, without suffix.
       svg: its content.
-      draw_pdf: draws the same as PDF.
+      draw_pdf: draws the same figure as PDF.
       caption: below it.
     """
 
@@ -163,7 +163,7 @@ class Document:
 def _parts(
     chapters: Sequence[Chapter],
 ) -> Iterator[tuple[list[tuple[int, str]], Text | Table | Picture]]:
-    """Every part, and the headings directly above it: their depth and text."""
+    """Every part with the headings directly above it: their depths and texts."""
     for chapter in chapters:
         headings = [(2, chapter.title)]
         for text in chapter.about:
@@ -177,12 +177,12 @@ def _parts(
 
 
 def _line(text: str) -> str:
-    """A text in one line, without the signs that begin HTML."""
+    """A text in one line, in which `<` is escaped."""
     return " ".join(text.split()).replace("<", "&lt;")
 
 
 def _split_cell(cell: str) -> tuple[str, str]:
-    """A value, and the deviation or interval behind it, which is set smaller."""
+    """A value, and its deviation or interval, which is set in smaller type."""
     for sign in (" ±", " ["):
         value, found, rest = cell.partition(sign)
         if found:

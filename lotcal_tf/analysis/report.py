@@ -94,7 +94,7 @@ def write_report(
 def _files(
     document: "Document", rows: Sequence["Row"], given: ReportArguments
 ) -> dict[Path, bytes]:
-    """The content of the files that are asked for, by path; the page first."""
+    """The content of the requested files by path; the page is first."""
     files = {Path(given.out): document.html().encode()}
     for one in document.pictures() if given.figures else ():
         stem = Path(given.figures or "") / one.name

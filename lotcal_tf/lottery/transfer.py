@@ -82,8 +82,8 @@ class Sources:
             levels_planned = recorded.get("experiment", {}).get("levels", 0) + 1
             if levels_planned > len(self.digests):
                 self.notes = (
-                    f"{path}: {len(self.digests)} of its {levels_planned} levels are finished, and taken; the same "
-                    "command takes the others when they are",
+                    f"{path}: {len(self.digests)} of its {levels_planned} levels are finished, and used; run the same "
+                    "command again to use the others once they are finished",
                 )
 
     def read(self, place: int) -> Ticket:
@@ -115,7 +115,7 @@ class Sources:
 
 
 def _kind(ticket: Ticket) -> tuple[Any, ...]:
-    """What must be equal for all tickets of a run."""
+    """What all tickets of a run have in common."""
     arrays = (ticket.masks, ticket.rewind)
     return ticket.architecture, *({n: v.shape for n, v in one.items()} for one in arrays)
 
@@ -135,7 +135,7 @@ class Transfer(Sequence[Ticket]):
     def __init__(self, sources: Sources, experiment: Experiment, dataset: Dataset) -> None:
         """Checks that the tickets fit the data."""
         self.sources, self.experiment, self.dataset = sources, experiment, dataset
-        sources.first.network()  # Refuses tensors that do not fit the model they came with.
+        sources.first.network()  # Refuses tensors that do not fit the ticket's own model.
         check_shape(sources.first, dataset.train.shape)
         # Level 0 is accessed twice: by checks before training, and by training.
         self._ready = functools.lru_cache(maxsize=1)(self._make_ready)
@@ -224,8 +224,8 @@ def with_range(ticket: Ticket, input_range: float | None) -> Ticket:
     layer = dict(_layers(config)).get("scaling")
     if layer is None or layer["class_name"] != "Rescaling":
         raise UsageError(
-            f"the ticket was found on inputs of 0 … {before:g}, the data has 0 … {input_range:g}, and its model "
-            "has no layer `scaling` that could be set for them"
+            f"the ticket was found on inputs of 0 … {before:g}, the data has 0 … {input_range:g}, and the ticket's "
+            "model has no layer `scaling` that could be adapted"
         )
     scale = np.asarray(layer["config"]["scale"]) * (before / input_range)
     layer["config"]["scale"] = scale.tolist()
@@ -253,7 +253,7 @@ def with_classes(ticket: Ticket, classes: int, seed: int) -> Ticket:
     width = next((key for key in ("units", "filters") if key in layer["config"]), None)
     if width is None:
         raise UsageError(
-            f"the ticket tells {_classes(ticket)} classes apart, the data has {classes}, and its output layer "
+            f"the ticket has {_classes(ticket)} classes, the data has {classes}, and the ticket's output layer "
             f"{output!r} ({layer['class_name']}) has neither `units` nor `filters` to change"
         )
     layer["config"][width] = classes
@@ -281,7 +281,7 @@ def with_random_masks(ticket: Ticket, seed: int) -> Ticket:
         if not mask.all() and not ticket.rewind[name][~mask].any():
             raise UsageError(
                 f"control=random_mask: the ticket's {name} has no weights where it is pruned, so it was found "
-                "without rewinding; take control=redrawn_weights, or a ticket of a run that rewinds"
+                "without rewinding; use control=redrawn_weights, or a ticket of a run that rewinds"
             )
         draw = generator(seed, f"random_mask/{name}", ticket.level)
         masks[name] = draw.permutation(mask.ravel()).reshape(mask.shape)

@@ -33,13 +33,13 @@ def copy_layer(
             f"layer {layer.name!r} ({type(layer).__name__}) cannot be copied: its get_config must "
             f"return every argument of its constructor ({reason(error)}); a custom class or function: {FIX}"
         ) from error
-    # The configuration of a custom layer may lack the name, by which weights are found.
+    # Weights are found by the layer's name, which the configuration of a custom layer may lack.
     copy._name = layer.name
     return copy
 
 
 def reason(error: Exception) -> str:
-    """The first sentence of what went wrong, without the configuration that Keras repeats."""
+    """The first sentence of an error message, without the configuration that Keras repeats."""
     text = (str(error).strip() or type(error).__name__).rpartition("Exception encountered:")[2]
     text = re.sub(r"\s*'?\{.*\}'?", "", text)
     return " ".join(text.split()).partition(". ")[0][:200]
@@ -266,7 +266,7 @@ def _stable_names(model: "keras.Model") -> dict[int, tuple["keras.layers.Layer",
 
 
 def _free_name(stem: str, taken: set[str]) -> str:
-    """The first automatic name that is not taken, as Keras counts; it is taken then."""
+    """The first automatic name that is free, counted as Keras does; adds it to `taken`."""
     numbered = (f"{stem}_{n}" for n in itertools.count(1))
     name = next(n for n in itertools.chain([stem], numbered) if n not in taken | {"input"})
     taken.add(name)
@@ -274,14 +274,14 @@ def _free_name(stem: str, taken: set[str]) -> str:
 
 
 def _automatic_stem(layer: "keras.layers.Layer") -> str:
-    """What Keras's automatic name of a layer begins with; empty where the name is a user's own."""
+    """What Keras's automatic name of a layer begins with; empty if the user chose the name."""
     if type(layer).__module__.endswith(".tf_op_layer"):  # of a bare operation, `tf.math.abs_1`
         return re.sub(r"_\d+$", "", layer.name)
     return _stem(type(layer).__name__, layer.name)
 
 
 def _stem(kind: str, name: str) -> str:
-    """The beginning of automatic names of a class of layers; empty where `name` is not such a name."""
+    """The beginning of automatic names of a class of layers; empty if `name` is not such a name."""
     words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", kind)  # as Keras makes its names
     snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
     snake = f"private{snake}" if snake.startswith("_") else snake
@@ -292,7 +292,7 @@ def _stem(kind: str, name: str) -> str:
 def _stable_config(layer: "keras.layers.Layer") -> tuple[dict[str, Any], bool]:
     """A layer's configuration with layers inside it renamed, and whether any needed a new name.
 
-    {}: the layer has no configuration, which is reported where it is copied.
+    The configuration is empty if the layer has none, which `copy_layer` reports.
     """
     try:
         config = layer.get_config()
