@@ -132,7 +132,7 @@ class Document:
         return environment.get_template(_TEMPLATE).render(document=self)
 
     def markdown(self) -> str:
-        """Headings, text and tables as Markdown."""
+        """Headings, text and tables as Markdown, without sections that have figures only."""
         return f"# {_line(self.title)}\n\n" + self._markdown(self.chapters)
 
     def markdown_of(self, chapter: Chapter) -> str:
@@ -146,7 +146,7 @@ class Document:
             if isinstance(part, Table):
                 texts = [part.title, markdown_table(part.rows, part.words), part.note]
                 lines += [text if text is texts[1] else _line(text) for text in texts if text]
-            elif isinstance(part, Text):
+            else:
                 sign = "- " if len(part.lines) > 1 else ""
                 lines.append("\n".join(f"{sign}{_line(line)}" for line in part.lines))
         return "\n\n".join(lines) + "\n"
@@ -160,20 +160,19 @@ class Document:
         return "\n\n".join(lines) + "\n"
 
 
-def _parts(
-    chapters: Sequence[Chapter],
-) -> Iterator[tuple[list[tuple[int, str]], Text | Table | Picture]]:
-    """Every part with the headings directly above it: their depths and texts."""
+def _parts(chapters: Sequence[Chapter]) -> Iterator[tuple[list[tuple[int, str]], Text | Table]]:
+    """Texts and tables, each with the headings directly above it: their depths and texts."""
     for chapter in chapters:
-        headings = [(2, chapter.title)]
+        above = [(2, chapter.title)]
         for text in chapter.about:
-            yield headings, text
-            headings = []
+            yield above, text
+            above = []
         for section in chapter.sections:
-            headings.append((3, section.title))
+            own = [(3, section.title)]
             for part in section.parts:
-                yield headings, part
-                headings = []
+                if not isinstance(part, Picture):
+                    yield [*above, *own], part
+                    above, own = [], []
 
 
 def _line(text: str) -> str:

@@ -65,7 +65,12 @@ def test_the_page_asks_for_nothing():
 
 def test_markdown_by_hand():
     table = Table("A", [["setting", "NLL"], ["a|b<i>", "0.5 ± 0.1"]], note="Note.")
-    sections = [Section("S", [Text(["one", "two"]), table, table]), Section("R", [Text(["x"])])]
+    picture = Picture("p", b"", lambda: b"", "caption")
+    sections = [
+        Section("Figures", [picture]),
+        Section("S", [picture, Text(["one", "two"]), table, table]),
+        Section("R", [Text(["x"]), picture]),
+    ]
     found = Document("T", [], [Chapter("C", [Text(["about"])], sections)]).markdown()
     rows = "| setting    |       NLL |\n|:-----------|----------:|\n| a\\|b&lt;i> | 0.5 ± 0.1 |"
     block = f"A\n\n{rows}\n\nNote.\n"
