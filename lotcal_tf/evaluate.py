@@ -24,7 +24,7 @@ FLAGS = (
     flags.CUSTOM_OBJECTS,
     flags.Flag(
         "trust_saved_model",
-        "load a SavedModel of others, which can run any code on this machine",
+        "load an untrusted SavedModel, which can run any code on this machine",
         switch=True,
     ),
     flags.Flag("json", "print JSON instead of a table", switch=True),

@@ -58,7 +58,7 @@ def test_page_runs(page, tmp_path, monkeypatch, call_command):
                 done = call_command(COMMANDS[module], *flags, *SHORT.get(module, []))
                 assert done.code == 0, done.err
         else:
-            exec(compile(text.replace("photos/test.jpg", "test.jpg"), page.name, "exec"), names)
+            exec(compile(text, page.name, "exec"), names)
     check = globals().get(f"check_{page.stem}")
     if check is not None:
         check(names, tmp_path)
