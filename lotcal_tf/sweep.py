@@ -5,14 +5,13 @@ larger designs. Every run has its own directory in --out, named after its axes. 
 finished runs and resumes the others; several sweeps may share a directory. All flags of train can be used.
 """
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from lotcal_tf.config import custom, flags
 from lotcal_tf.config.arguments import SweepArguments, directory_of
-from lotcal_tf.config.fields import checked, integer_text
+from lotcal_tf.config.fields import checked
 from lotcal_tf.config.recipes import recipe_names
 from lotcal_tf.errors import RunsFailed, UsageError
 from lotcal_tf.sweeps.grid import Grid, flag_values, read_grid
@@ -21,22 +20,14 @@ from lotcal_tf.sweeps.perform import DONE
 from lotcal_tf.sweeps.runner import predict_jobs, run_jobs
 from lotcal_tf.tables import duration
 
-
-def _share(value: str) -> str | None:
-    """A check of a text: a number from 0 to 64."""
-    number = re.fullmatch(r"\d{1,2}(\.\d{1,6})?|\.\d{1,6}", value, re.ASCII)
-    return None if number and float(value) <= 64 else "must be a number from 0 to 64, e.g. 0.25"
-
-
 FLAGS = (
     flags.Flag("grid", "a grid file (TOML): axes, combinations to leave out, dependent fields"),
     flags.Flag(
         "workers",
         "runs at the same time, each in its own process; default: one per CPU, or one if there is a GPU",
-        check=integer_text(1, 1024),
     ),
     flags.Flag("ray", "run on a Ray cluster: its address, or auto for the one of this machine"),
-    flags.Flag("gpus", "share of a GPU for each run, on a Ray cluster", default="0", check=_share),
+    flags.Flag("gpus", "share of a GPU for each run, on a Ray cluster", default="0"),
     flags.Flag(
         "dry_run", "print the train commands and the predicted time, and train nothing", switch=True
     ),
@@ -60,7 +51,7 @@ def main(request: flags.Request) -> None:
     grid = Grid() if own["grid"] is None else read_grid(Path(own["grid"]))
     jobs = jobs_of(grid.with_values({}, flag_values(given)), out, request.config)
     if own["dry_run"]:
-        _predict(jobs, options.workers)
+        _predict(jobs, options.workers, own["custom_objects"])
         return
     results = run_jobs(jobs, out, options, custom_objects=own["custom_objects"])
     failed = [result for result in results if result.how != DONE]
@@ -74,7 +65,7 @@ def main(request: flags.Request) -> None:
     print(f"TensorBoard: tensorboard --logdir {out}")
 
 
-def _predict(jobs: Sequence[Job], workers: int | None) -> None:
+def _predict(jobs: Sequence[Job], workers: int | None, custom_objects: str | None) -> None:
     """Prints the commands of the unfinished runs, and on standard error the predicted time."""
     left = [job for job in jobs if not job.is_finished]
     for job in left:
@@ -82,7 +73,7 @@ def _predict(jobs: Sequence[Job], workers: int | None) -> None:
     if not left:
         print(f"all {len(jobs)} runs are finished", file=sys.stderr)
         return
-    seconds = predict_jobs(left, workers)
+    seconds = predict_jobs(left, workers, custom_objects)
     print(f"{len(left)} of {len(jobs)} runs left: about {duration(seconds)}", file=sys.stderr)
 
 

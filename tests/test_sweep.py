@@ -15,6 +15,9 @@ from lotcal_tf import sweep
 from lotcal_tf.compat import keras
 from lotcal_tf.config.run_directory import finished_levels, recorded_threads
 from lotcal_tf.errors import UsageError
+from lotcal_tf.sweeps.grid import Grid
+from lotcal_tf.sweeps.jobs import jobs_of
+from lotcal_tf.sweeps.perform import predict
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
 from compare_runs import differences
@@ -124,6 +127,18 @@ def test_ctrl_c_leaves_every_run_resumable(tmp_path):
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_processes_of_a_sweep_stores_a_checkpoint(tmp_path, number):
+    """A worker gets it twice: the sweep passes it on."""
+    process = start(tmp_path, *LONG[:-1], "--workers=1")
+    wait_for(lambda: any(path.stat().st_size > 200 for path in tmp_path.glob("*/history.csv")))
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert list(tmp_path.glob("*/checkpoints/level_*"))
+
+
+@pytest.mark.full
 def test_two_sweeps_share_the_runs_of_a_directory(tmp_path):
     flags = ["--seed=0..3", *SMALL, "--workers=1"]
     both = [start(tmp_path, *flags) for _ in range(2)]
@@ -220,6 +235,14 @@ def test_a_file_with_a_custom_layer_on_named_data(tmp_path):
         **FIELDS,
     )
     assert found.how == "done", found
+
+
+def test_the_time_of_a_file_with_a_custom_layer_can_be_predicted(tmp_path):
+    layers = [keras.layers.Flatten(), Doubled(), keras.layers.Dense(10)]
+    keras.Sequential([keras.Input((8, 8, 1)), *layers], name="own").save(tmp_path / "own.keras")
+    (job,) = jobs_of(Grid(fields={"model": str(tmp_path / "own.keras")}), tmp_path / "out")
+    assert isinstance(predict(job, custom_objects={"Doubled": Doubled}), float)
+    assert "Doubled" in predict(job)
 
 
 @pytest.mark.parametrize(

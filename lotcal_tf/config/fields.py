@@ -132,18 +132,6 @@ def between(minimum: int, maximum: int) -> Check:
     return lambda v: least(v) or (None if v <= maximum else f"must be at most {maximum:,}")
 
 
-def integer_text(minimum: int, maximum: int) -> Check:
-    """A check of a text: an integer between both."""
-
-    def check(value: str) -> str | None:
-        digits = value.isascii() and value.isdecimal() and len(value) <= len(str(maximum))
-        if digits and minimum <= int(value) <= maximum:
-            return None
-        return f"must be an integer from {minimum:,} to {maximum:,}"
-
-    return check
-
-
 def rate(value: float) -> str | None:
     """In (0, 1)."""
     return None if 0 < value < 1 else "must lie strictly between 0 and 1"

@@ -188,11 +188,14 @@ class _Request:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Lets SIGINT, SIGTERM and SIGHUP raise `Stopped` in the `with` block. The second signal ends the process.
+def stoppable(*, second_exits: bool = True) -> Iterator[None]:
+    """Lets SIGINT, SIGTERM and SIGHUP raise `Stopped` in the `with` block.
 
     Code that drops the exception meets it again within `AGAIN_SECONDS`, if nothing else uses SIGALRM, and at
     the end of the block. Ignored signals stay ignored, as `nohup` wants it.
+
+    Args:
+      second_exits: whether the second signal ends the process at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Only the main thread can set handlers.
@@ -200,7 +203,7 @@ def stoppable() -> Iterator[None]:
     usual = (signal.SIG_DFL, signal.default_int_handler)
     before = {n: h for n in _CODES if (h := signal.getsignal(n)) in usual}
     request = _Request()
-    with _second_signal_exits():
+    with _second_signal_exits() if second_exits else contextlib.nullcontext():
         try:
             for number in before:
                 signal.signal(number, request)

@@ -1,6 +1,6 @@
 """Checkpoints of the level in progress: `checkpoints/level_NN_epoch_NNNN/` in the run directory.
 
-Like a ticket, each is written under a temporary name, flushed and renamed as a whole. The newest two
+Like a ticket, each is written under a temporary name, flushed and renamed as a whole. The last two
 are kept, and all are removed when the level is finished.
 """
 
@@ -57,7 +57,9 @@ class Checkpoints:
         self.directory = run / "checkpoints"
 
     def write(self, checkpoint: Checkpoint, origin: Mapping[str, Any]) -> None:
-        """Writes a checkpoint, and removes all but the newest two.
+        """Writes a checkpoint, and removes all others of its level but the one before it.
+
+        Those of later epochs are of an earlier attempt, which could not be continued.
 
         Args:
           checkpoint: the checkpoint.
@@ -85,7 +87,9 @@ class Checkpoints:
             shutil.rmtree(target, ignore_errors=True)  # A damaged one of the same epoch.
             directory.rename(target)
         flush(self.directory)
-        for old in self._found()[:-_KEPT]:
+        own = [path for path in self._found() if _level_of(path) == checkpoint.level]
+        end = own.index(target) + 1
+        for old in (*own[: max(0, end - _KEPT)], *own[end:]):
             shutil.rmtree(old)
 
     def newest(

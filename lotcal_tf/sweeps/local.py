@@ -31,10 +31,10 @@ def default_workers() -> int:
 
 
 def threads_of(job: Job, workers: int) -> int:
-    """The number of threads of a job beside others, for a whole run.
+    """The number of threads of a job while others run beside it.
 
-    That is the one which the job sets, or which the run began with; one for dense networks, which gain
-    little from more; for others, an equal share of the CPUs.
+    It is the number that the job sets, or that its run began with. Otherwise it is one for a dense
+    network, which gains little from more, and an equal share of the CPUs for any other.
     """
     experiment = job.experiment
     if experiment.threads is not None:

@@ -5,7 +5,7 @@ import dataclasses
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ def perform(
     """
     begun = time.perf_counter()
     try:
-        with stoppable():
+        # A signal to all processes of a sweep comes twice, since the sweep passes it on.
+        with stoppable(second_exits=False):
             _run(job, task_of, custom_objects)
         how, line = DONE, ""
     except BaseException as error:
@@ -59,34 +60,42 @@ def perform(
     return Outcome(how, " ".join(line.split()), time.perf_counter() - begun)
 
 
-def predict(job: Job) -> float | str:
+def predict(job: Job, custom_objects: CustomObjects = None) -> float | str:
     """The seconds of a whole run, 0 if they cannot be estimated; or why it cannot run."""
     try:
-        with stoppable(), tempfile.TemporaryDirectory() as directory:
+        with stoppable(second_exits=False), tempfile.TemporaryDirectory() as directory:
             from lotcal_tf.lottery.run import predicted_seconds
 
             # The levels that are finished count, too.
             new = dataclasses.replace(job.experiment, out=str(Path(directory) / "new"))
-            return predicted_seconds(new) or 0.0
+            with _known(custom_objects):
+                return predicted_seconds(new) or 0.0
     except BaseException as error:
         return _described(error)[1]
 
 
 def _run(job: Job, task_of: TaskOf | None, custom_objects: CustomObjects) -> None:
-    from lotcal_tf.compat import keras
     from lotcal_tf.lottery.run import run_experiment
 
-    # It exists, so that it is locked before data is loaded: another sweep takes another run meanwhile.
+    # A directory that exists is locked before data is loaded, so another sweep takes another run.
     job.directory.mkdir(parents=True, exist_ok=True)
     try:
-        known = custom_objects
-        if known is None or isinstance(known, str):
-            known = custom.load_custom_objects(known)
-        with keras.utils.custom_object_scope(known):
+        with _known(custom_objects):
             run_experiment(job.experiment, task_of, estimate_time=False)
     finally:
         with contextlib.suppress(OSError):
             job.directory.rmdir()  # if it is still empty
+
+
+@contextlib.contextmanager
+def _known(custom_objects: CustomObjects) -> Iterator[None]:
+    """Inside it, Keras knows the custom classes and functions of a model."""
+    from lotcal_tf.compat import keras
+
+    if custom_objects is None or isinstance(custom_objects, str):
+        custom_objects = custom.load_custom_objects(custom_objects)
+    with keras.utils.custom_object_scope(custom_objects):
+        yield
 
 
 def _described(error: BaseException) -> tuple[str, str]:

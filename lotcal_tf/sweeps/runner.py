@@ -5,12 +5,13 @@ import functools
 import itertools
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from lotcal_tf.config.arguments import SweepArguments
+from lotcal_tf.config.process import cpus
 from lotcal_tf.config.run_directory import finished_levels
 from lotcal_tf.errors import RunsFailed
 from lotcal_tf.files import temporary, usable_out, write_new
@@ -31,7 +32,9 @@ from lotcal_tf.sweeps.perform import (
 )
 from lotcal_tf.sweeps.ray_cluster import RayWorkers
 
-ATTEMPTS = 2  # of a job whose worker dies
+ATTEMPTS = (
+    2  # of a job whose worker dies, or for which there is no room although files can be written
+)
 WAIT_SECONDS = 1.0
 RETRY_SECONDS = 5.0
 _PROBE = b"\0" * (1 << 20)
@@ -84,7 +87,7 @@ class Runner:
     """Runs the jobs of a sweep.
 
     A job that fails does not stop the others. One that another process is running is tried again
-    later. If the disk is full, no job begins until there is room.
+    later. If the disk is full, no job begins until there is room; a job that finds it full again fails.
 
     Args:
       jobs: the jobs.
@@ -98,7 +101,7 @@ class Runner:
         self.jobs, self.results = jobs, dict[str, SweepRun]()
         self._waiting = deque(jobs)
         self._later: list[tuple[float, Job]] = []
-        self._attempts: dict[str, int] = {}
+        self._counts = Counter[tuple[str, str]]()  # of the results of each job
         self._full = False
 
     def run(self) -> list[SweepRun]:
@@ -140,7 +143,7 @@ class Runner:
             return
         while self._waiting and self.workers.has_room():
             job = self._waiting.popleft()
-            if self._attempts and job.is_finished:  # by another sweep
+            if self._counts and job.is_finished:  # by another sweep
                 self._end(job, Outcome(DONE), found=True)
             else:
                 self.workers.begin(job)
@@ -157,7 +160,9 @@ class Runner:
 
     def _take(self, job: Job, result: Any) -> None:
         """Takes the result of a job that has ended."""
-        attempt = self._attempts[job.name] = self._attempts.get(job.name, 0) + 1
+        kind = job.name, "" if isinstance(result, Exception) else result.how
+        self._counts[kind] += 1
+        attempt = self._counts[kind]
         if isinstance(result, Exception):
             if attempt < ATTEMPTS:
                 self.display.line(f"{job.name}: {result}; it is tried again")
@@ -171,10 +176,13 @@ class Runner:
                 )
             self._later.append((time.monotonic() + RETRY_SECONDS, job))
         elif result.how == NO_ROOM:
-            if not self._full:
+            if attempt == ATTEMPTS:
+                self._end(job, Outcome(FAILED, result.line))
+            else:
+                self._waiting.appendleft(job)
+            if self._waiting and not self._full:
                 self.display.line(f"{result.line}; the sweep waits until there is room")
             self._full = True
-            self._waiting.appendleft(job)
         elif result.how == STOPPED:  # by someone else: the sweep goes on
             self._end(job, Outcome(FAILED, f"{result.line}; the same command continues it"))
         else:
@@ -214,7 +222,8 @@ def run_jobs(
     work = functools.partial(perform, task_of=task_of, custom_objects=custom_objects)
     with usable_out(out):
         out.mkdir(parents=True, exist_ok=True)
-    count = min(options.workers or default_workers(), len(jobs))
+    most = default_workers() if options.ray is None else cpus()
+    count = min(options.workers or most, len(jobs))
     threads = functools.partial(threads_of, workers=count)
     pool: Workers
     if options.ray is None:
@@ -226,7 +235,9 @@ def run_jobs(
     return [found[job.name] for job in jobs]
 
 
-def predict_jobs(jobs: Sequence[Job], workers: int | None = None) -> float:
+def predict_jobs(
+    jobs: Sequence[Job], workers: int | None = None, custom_objects: CustomObjects = None
+) -> float:
     """Predicts how long jobs take on this machine, by timing a few steps of each kind.
 
     As many are timed at the same time as will run, since they slow each other down.
@@ -234,6 +245,7 @@ def predict_jobs(jobs: Sequence[Job], workers: int | None = None) -> float:
     Args:
       jobs: the jobs, at least one; their finished levels do not count.
       workers: how many jobs run at the same time; None: `default_workers`.
+      custom_objects: see `perform`.
 
     Returns:
       Seconds.
@@ -247,7 +259,8 @@ def predict_jobs(jobs: Sequence[Job], workers: int | None = None) -> float:
     measured: dict[str, list[float]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as logs:
         threads = functools.partial(threads_of, workers=count)
-        pool = LocalWorkers(predict, count, threads, Path(logs))
+        work = functools.partial(predict, custom_objects=custom_objects)
+        pool = LocalWorkers(work, count, threads, Path(logs))
         try:
             while timed or pool.active:
                 while timed and pool.has_room():

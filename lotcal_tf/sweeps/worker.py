@@ -32,8 +32,9 @@ def serve(pipe: Connection, logs: Path) -> None:
       pipe: gives first the pickled function that does a job, then jobs, then None; takes their results.
       logs: the directory for what jobs print, each in NAME.log.
     """
-    # Ctrl-C reaches all processes of a terminal; the sweep alone decides, and sends SIGTERM.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Signals of a terminal reach all its processes; the sweep alone decides, and sends SIGTERM.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with contextlib.suppress(EOFError, OSError):  # The sweep has ended.
         work = cloudpickle.loads(pipe.recv_bytes())
@@ -52,16 +53,18 @@ def _end_with(parent: int) -> None:
 
 @contextlib.contextmanager
 def output_in(path: Path) -> Iterator[None]:
-    """Appends everything that this process prints to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        for number in (1, 2):
-            os.dup2(file.fileno(), number)
+    """Appends everything that this process prints to a file, as far as there is room for it."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
 
 
 if __name__ == "__main__":

@@ -52,6 +52,19 @@ def test_the_newest_two_are_kept(checkpoints):
     assert names == ["level_03_epoch_0010", "level_03_epoch_0011"]
 
 
+def test_one_of_a_new_attempt_is_kept_and_those_of_an_abandoned_one_are_not(checkpoints):
+    """As after an update of Keras, with which the checkpoints of a run cannot be continued."""
+    for epochs in (3, 50, 51):
+        checkpoints.write(make(epochs), {**ORIGIN, "run": "another"})
+        checkpoints.write(make(epochs, level=4), ORIGIN)
+    checkpoints.write(make(4), ORIGIN)
+    assert checkpoints.newest(3, ORIGIN)[0].state.epochs == 4
+    checkpoints.write(make(5), ORIGIN)
+    names = sorted(path.name for path in checkpoints.directory.iterdir())
+    third = [f"level_03_epoch_{epochs:04d}" for epochs in (4, 5)]
+    assert names == [*third, "level_04_epoch_0050", "level_04_epoch_0051"]
+
+
 def test_those_of_finished_levels_are_removed(checkpoints):
     checkpoints.write(make(1), ORIGIN)
     checkpoints.remove(3)

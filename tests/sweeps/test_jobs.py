@@ -79,7 +79,7 @@ def test_the_command_of_a_run_is_the_same_experiment(tmp_path):
 
 
 def test_a_dry_run_prints_the_commands_of_unfinished_runs(tmp_path, call_command, monkeypatch):
-    monkeypatch.setattr(sweep, "predict_jobs", lambda jobs, workers: 60.0 * len(jobs))
+    monkeypatch.setattr(sweep, "predict_jobs", lambda jobs, workers, known: 60.0 * len(jobs))
     flags = ["--calib=none,vwcc", "--seed=0..1", *(f"--{n}={v}" for n, v in SMALL.items())]
     done = call_command(sweep, *flags, f"--out={tmp_path / 'new'}", "--dry_run")
     assert done.code == 0

@@ -92,6 +92,14 @@ def test_a_job_whose_worker_dies_is_tried_once_more(run):
     assert "SIGKILL" in results[1][1]
 
 
+def test_only_deaths_of_a_worker_count_as_such(run):
+    died = RuntimeError("its worker process ended with signal SIGKILL")
+    before = [Outcome(IN_USE), Outcome(NO_ROOM, "no room"), Outcome(IN_USE)]
+    workers, results, _ = run({0: [*before, died, Outcome(DONE)]})
+    assert len(workers.begun) == 5
+    assert results == [(DONE, "")]
+
+
 def test_a_run_of_another_process_is_looked_at_again(run):
     workers, results, lines = run({0: [Outcome(IN_USE)] * 3 + [Outcome(DONE)], 1: [Outcome(DONE)]})
     assert workers.begun.count(0) == 4
@@ -114,6 +122,14 @@ def test_a_full_disk_pauses_the_sweep(run, monkeypatch):
     assert sorted(workers.begun) == [0, 0, 1, 1]
     assert results == [(DONE, "")] * 2
     assert sum("waits until there is room" in line for line in lines) == 1
+
+
+def test_a_run_without_room_although_files_can_be_written_fails_at_last(run):
+    """Its files may be larger than what is free, or on another disk."""
+    full = Outcome(NO_ROOM, "tensors: No space left on device")
+    workers, results, _ = run({0: [full] * 9, 1: [Outcome(DONE)]})
+    assert sorted(workers.begun) == [0, 0, 1]
+    assert results == [(FAILED, full.line), (DONE, "")]
 
 
 def test_a_signal_stops_all_runs_and_waits_for_them(tmp_path):
