@@ -37,14 +37,16 @@ from lotcal_tf.data.splits import Part
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import Exported, export, exported
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
-from lotcal_tf.errors import DamagedTicket, FieldError, UsageError
+from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
 from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
 from lotcal_tf.inputs import arranged, flat, specs_of
 from lotcal_tf.lottery.run import Run, run_experiment
+from lotcal_tf.lottery.run_tables import selected_level
 from lotcal_tf.lottery.store import RunStore, read_ticket
 from lotcal_tf.lottery.task import GivenModelTask, GivenTask, Task
-from lotcal_tf.lottery.ticket import Ticket, selected_level
+from lotcal_tf.lottery.ticket import Ticket
+from lotcal_tf.lottery.ticket_files import refusing_damaged
 from lotcal_tf.metrics import DEFAULT_BINS
 from lotcal_tf.models.checks import classes_of
 from lotcal_tf.models.given import GivenModel
@@ -347,7 +349,8 @@ def export_ticket(
         trains on train. test=None, for a run on named data: that data.
       level: the number of a level of the run, or `selected`.
       scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
-      reuse: whether to return an earlier export of the ticket to these formats, if there is one.
+      reuse: whether to return an earlier export of the ticket, if there is one with the same `formats`,
+        `encoding`, `prefer`, `output` and `scaled`.
       formats … progress: the others: see `deploy.export.export`. custom_objects: see `find_tickets`.
       config, **fields: other data or fields than those recorded in the run.
 
@@ -554,7 +557,9 @@ class _ExportRequest:
         if not isinstance(given, Run | Ticket):
             other = ", a ticket, or the run that find_tickets returns"
             path = arguments.path_of("ticket", given, other)
-            given = read_ticket(path) if is_ticket(path) else given
+            if is_ticket(path):
+                with refusing_damaged():
+                    given = read_ticket(path)
         if isinstance(given, Ticket):
             return cls._of_ticket(given, target)
         run = _directory_of("run", given)
@@ -567,8 +572,10 @@ class _ExportRequest:
         if level != SELECTED and not (whole and 0 <= int(level) < store.finished()):
             levels = f"0 … {store.finished() - 1}"
             raise FieldError("level", level, f"give a level's number, {levels}, or {SELECTED}")
-        number = _selected(store) if level == SELECTED else int(level)
-        ticket = _read(store, number)
+        with refusing_damaged():
+            of_run = level == SELECTED
+            number = selected_level(store.complete_records()) if of_run else int(level)
+            ticket = store.read(number)
         name = "export" if level == SELECTED else f"export_{level_name(number)}"
         return cls(ticket, run / name if target is None else target, store)
 
@@ -594,9 +601,15 @@ class _ExportRequest:
         )
 
     def earlier(self, options: ExportArguments) -> Exported | None:
-        """An earlier export of the ticket to these formats; None if there is none."""
+        """An earlier export of the ticket with these options; None if there is none."""
         return exported(
-            self.ticket, self.directory, formats=options.formats, scaled=bool(options.scaled)
+            self.ticket,
+            self.directory,
+            formats=options.formats,
+            scaled=bool(options.scaled),
+            output=options.output,
+            encoding=options.encoding,
+            prefer=options.prefer,
         )
 
     def export(
@@ -611,7 +624,9 @@ class _ExportRequest:
         """Exports the ticket, see `export_ticket`."""
         chosen = {name: value for name, value in vars(options).items() if name != "reuse"}
         if self.store is not None:
-            chosen |= {"dense": _read(self.store, 0).model(), "origin": self.store.experiment()}
+            with refusing_damaged():
+                dense = self.store.read(0).model()
+            chosen |= {"dense": dense, "origin": self.store.experiment()}
         return export(
             self.ticket,
             self.directory,
@@ -668,22 +683,6 @@ class _ExportRequest:
         known = {"ece_bins": self.ticket.record.get("ece_bins"), **known, **given}
         kept = {name: known.get(name) for name in ("ece_bins", "export_logits")}
         return Experiment(**{name: value for name, value in kept.items() if value is not None})
-
-
-def _selected(store: RunStore) -> int:
-    """The selected level of a run; a damaged ticket raises UsageError, as in `_read`."""
-    try:
-        return selected_level(store.complete_records())
-    except DamagedTicket as error:
-        raise UsageError(str(error)) from error
-
-
-def _read(store: RunStore, level: int) -> Ticket:
-    """Reads a ticket of a run; a damaged one raises UsageError, since it cannot be exported."""
-    try:
-        return store.read(level)
-    except DamagedTicket as error:
-        raise UsageError(str(error)) from error
 
 
 def _text(path: str | Path | None) -> str | None:

@@ -14,7 +14,7 @@ from lotcal_tf.config import custom, fields, flags
 from lotcal_tf.config.arguments import directory_of
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED
 from lotcal_tf.config.run_data import data_experiment, data_path
-from lotcal_tf.config.run_directory import is_run, stored_levels
+from lotcal_tf.config.run_directory import finished_levels, is_run
 from lotcal_tf.errors import FieldError, UsageError
 
 BY_PREFERENCE = "auto"
@@ -117,11 +117,9 @@ def _level(value: str, run: Path) -> int | str:
         return value
     if not (value.isascii() and value.isdecimal() and len(value) < 10):
         raise FieldError("level", value, "give a level's number, or selected")
-    finished = stored_levels(run)
-    if int(value) not in finished:
-        there = ", ".join(map(str, finished)) or "none"
-        if len(finished) > 1 and finished == list(range(len(finished))):
-            there = f"0 … {finished[-1]}"
+    finished = finished_levels(run)
+    if int(value) >= finished:
+        there = f"0 … {finished - 1}" if finished else "none"
         raise FieldError("level", value, f"{run} has not finished it; finished: {there}")
     return int(value)
 

@@ -21,7 +21,7 @@ from lotcal_tf.data import digits
 from lotcal_tf.deploy.parity import Tolerance
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.formats.tflite import Float32, Int8, TFLiteRunner
-from lotcal_tf.lottery.ticket import selected_level
+from lotcal_tf.lottery.run_tables import selected_level
 
 LOOSE = ("--accuracy_tolerance=0.2", "--ece_tolerance=0.2")  # for a network that has hardly learnt
 QUICK = ("--formats=float32", "--encoding=dense", "--seconds=0")
@@ -202,6 +202,9 @@ def test_a_damaged_ticket_is_refused(call, run, tmp_path):
         done = call(f"--run={copy}", "--level=1")
         assert (done.code, done.out) == (2, "")
         assert f"level_0{level}/masks.safetensors is damaged" in done.err[-1]
+        for given in (copy, copy / "tickets" / "level_01"):
+            with pytest.raises(UsageError, match="is damaged"):
+                api.export_ticket(given, tmp_path / "out", level=1, seconds=0)
         masks.write_bytes(content)
     assert not list(copy.glob("export*")) + list(copy.glob(".export*"))
 

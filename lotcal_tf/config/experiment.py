@@ -158,8 +158,8 @@ class Experiment:
     )
     input_mean: tuple[float, ...] = _data(
         (),
-        "mean of the inputs after scaling to [0, 1], one value or one per channel; default: of a table the mean of "
-        "each feature, else 0",
+        "mean of the inputs after scaling to [0, 1], one value or one per channel; default: 0, and the mean of "
+        "each feature for a table",
         check=fields.all_finite,
         named_only=True,
         from_ticket=True,
@@ -304,7 +304,7 @@ class Experiment:
     epochs: int = _training(10, "epochs per level", check=fields.between(1, 10**6), main=True)
     batch_size: int = _training(60, "examples per step", check=fields.at_least(1), main=True)
     drop_remainder: bool = _training(
-        True, "drop the last batch of an epoch if it is smaller; another one in each epoch"
+        True, "drop the last batch of an epoch if it is smaller; each epoch drops other examples"
     )
     levels: int = _pruning(
         10,
@@ -397,12 +397,12 @@ class Experiment:
     )
     plan: str = _run(
         "auto",
-        "how steps run: compiled by XLA or as a graph; auto: as the run began, of a new run by network and device",
+        "how steps run: compiled by XLA or as a graph; auto: by network and device when the run begins, then the same",
         choices=("auto", "xla", "graph"),
     )
     threads: int | None = _run(
         None,
-        "CPU threads of an operation; default: those that the run began with, of a new run one per CPU",
+        "CPU threads of an operation; default: one per CPU when the run begins, then the same number",
         check=fields.threads,
     )
     distribute: str = _run(
@@ -412,8 +412,8 @@ class Experiment:
     )
     checkpoint_minutes: float = _run(
         5.0,
-        "training time that a killed process loses at most: checkpoints are written at ends of epochs, "
-        "so often that it is not more, unless an epoch takes longer; 0: after each epoch",
+        "minutes of training that a killed process may lose; checkpoints are written at the end of an "
+        "epoch, so one that takes longer can be lost whole; 0: a checkpoint after each epoch",
         check=fields.not_negative,
     )
     out: str | None = _run(
@@ -596,13 +596,6 @@ def check_together(experiment: Experiment, given: Mapping[str, Any]) -> None:
         problem = "the output layer is not pruned: leave out this field or exclude_output"
         raise FieldError("output_prune_rate", given["output_prune_rate"], problem)
     _check_training(experiment, given)
-    settings = experiment.settings
-    if settings.get("lwcc_form") == "convex" and settings["calib_weight"] > 1:
-        problem = "must be at most 1 with lwcc_form=convex"
-        raise FieldError("calib_weight", settings["calib_weight"], problem)
-    if settings.get("dropout_rate") == 0:
-        problem = f"calib={experiment.calib} needs dropout, or its passes are all the same"
-        raise FieldError("dropout_rate", 0.0, problem)
 
 
 def _takes_empty(name: str) -> bool:

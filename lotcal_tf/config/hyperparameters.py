@@ -7,6 +7,7 @@ import dataclasses
 
 from lotcal_tf.config import fields
 from lotcal_tf.config.fields import hyperparameter
+from lotcal_tf.errors import FieldError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Vwcc:
     dropout_rate: float = hyperparameter(
         0.1,
         "rate of the dropout that is added to a built-in network",
-        check=fields.fraction,
+        check=fields.rate,
         named_only=True,
     )
     dropout_at: str = hyperparameter(
@@ -57,6 +58,11 @@ def _form() -> str:
     return form
 
 
+def _check_form(form: str, weight: float) -> None:
+    if form == "convex" and weight > 1:
+        raise FieldError("calib_weight", weight, "must be at most 1 with lwcc_form=convex")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mda:
     """Hyperparameters of the strategy `mda`."""
@@ -76,6 +82,9 @@ class Lwcc:
     calib_weight: float = _weight(0.3)
     lwcc_form: str = _form()
 
+    def __post_init__(self) -> None:
+        _check_form(self.lwcc_form, self.calib_weight)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LwccSi(Vwcc):
@@ -83,6 +92,9 @@ class LwccSi(Vwcc):
 
     calib_weight: float = _weight(0.3)
     lwcc_form: str = _form()
+
+    def __post_init__(self) -> None:
+        _check_form(self.lwcc_form, self.calib_weight)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

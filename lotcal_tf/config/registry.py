@@ -13,6 +13,7 @@ from typing import Any
 
 from lotcal_tf.config import hyperparameters
 from lotcal_tf.config.hyperparameters import NoHyperparameters
+from lotcal_tf.config.optimizers import is_custom
 from lotcal_tf.errors import FieldError
 
 
@@ -420,7 +421,7 @@ def criterion(name: str) -> Method | None:
 def _method(field: str, rows: Mapping[str, Method], name: str) -> Method | None:
     if name in rows:
         return rows[name]
-    if re.fullmatch(r"[\w.]+:[\w.]+", name):
+    if is_custom(name):
         return None
     raise FieldError(field, name, f"choose one of {', '.join(rows)}, or module:Class")
 

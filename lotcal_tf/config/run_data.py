@@ -63,8 +63,7 @@ def recorded_fields(path: Path) -> dict[str, Any]:
     whole = path.resolve()
     for directory in (whole, *whole.parents[1:2]):
         if (directory / "experiment.json").is_file():
-            found = read_experiment(directory).get("experiment", {})
-            return dict(found) if isinstance(found, dict) else {}
+            return dict(read_experiment(directory).get("experiment", {}))
     return {}
 
 

@@ -22,7 +22,7 @@ from lotcal_tf.formats.format import Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES, with_softmax
 from lotcal_tf.pruning.compaction import Compaction
 
-# From which encoding the others are made, by whether dead units are removed.
+# The encodings from which the others are made, by whether dead units are removed.
 _DENSE = {how.compact: name for name, how in ENCODINGS.items() if not how.sparse}
 _SPARSE = {how.compact: name for name, how in ENCODINGS.items() if how.sparse and not how.blocks}
 _NO_SPARSE = "no sparse kernel would be faster, or LiteRT cannot run it; choose another encoding"

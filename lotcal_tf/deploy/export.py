@@ -149,9 +149,16 @@ def _names(given: Sequence[str] | None, origin: Mapping[str, Any]) -> tuple[str,
 
 
 def exported(
-    ticket: Ticket, directory: Path, *, formats: Sequence[str], scaled: bool
+    ticket: Ticket,
+    directory: Path,
+    *,
+    formats: Sequence[str],
+    scaled: bool,
+    output: str,
+    encoding: str | None,
+    prefer: str,
 ) -> Exported | None:
-    """An earlier export of the same ticket in the same formats and scaling.
+    """An earlier export of the same ticket with the same arguments, see `export`.
 
     None if there is none, or if it is damaged. Remains of a killed export are removed.
 
@@ -161,15 +168,15 @@ def exported(
     remove_leftovers(directory)
     try:
         earlier = Exported.read(directory)
-        recorded = tuple(earlier.parity[key] for key in ("ticket", "temperature", "output"))
+        keys = ("ticket", "temperature", "output", "requested_encoding", "prefer")
+        recorded = tuple(earlier.parity[key] for key in keys)
     except NewerFormat:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     temperature = temperature_of(ticket) if scaled else 1.0
-    if recorded != (ticket.digest, temperature, LOGITS) or set(earlier.files) != set(formats):
-        return None
-    return earlier
+    same = recorded == (ticket.digest, temperature, output, encoding, prefer)
+    return earlier if same and set(earlier.files) == set(formats) else None
 
 
 def _check(job: Job, directory: Path) -> None:

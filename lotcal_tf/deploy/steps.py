@@ -207,6 +207,8 @@ def _parity(job: Job, verified: Mapping[str, Verified]) -> dict[str, Any]:
         "ticket": job.ticket.digest,
         "level": job.ticket.level,
         "output": job.output,
+        "requested_encoding": job.encoding,
+        "prefer": job.prefer,
         "temperature": job.temperature,
         "split": job.examples.split,
         "examples": len(job.examples.labels),

@@ -9,12 +9,14 @@ from lotcal_tf.config import registry
 from lotcal_tf.config.export_record import check_exported
 from lotcal_tf.config.run_data import check_model
 from lotcal_tf.config.run_directory import level_path
-from lotcal_tf.errors import DamagedTicket, UsageError
+from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.format import Runner
 from lotcal_tf.formats.keras import KerasRunner
 from lotcal_tf.inputs import misfit
+from lotcal_tf.lottery.run_tables import selected_level
 from lotcal_tf.lottery.store import RunStore, read_ticket
-from lotcal_tf.lottery.ticket import Ticket, selected_level
+from lotcal_tf.lottery.ticket import Ticket
+from lotcal_tf.lottery.ticket_files import refusing_damaged
 from lotcal_tf.models.given import GivenModel
 
 
@@ -99,7 +101,7 @@ def open_model(path: Path, trust_saved_model: bool = False) -> Opened:
     if row is not None:
         trusted = check_exported(path) or (trust_saved_model and row.kind == "saved_model")
         return Opened(path, row.kind, row.load().runner(path, trusted))
-    try:
+    with refusing_damaged():
         if (path / "experiment.json").is_file():
             store = RunStore(path)
             if not store.finished():
@@ -107,9 +109,6 @@ def open_model(path: Path, trust_saved_model: bool = False) -> Opened:
             path = level_path(path, selected_level(store.complete_records()))
         ticket = read_ticket(path)
         return Opened(path, "ticket", KerasRunner(ticket.model()), ticket)
-    except DamagedTicket as error:
-        # For a user who asks to measure it, a damaged ticket is a wrong argument.
-        raise UsageError(str(error)) from error
 
 
 def open_given(given: GivenModel) -> Opened:

@@ -79,7 +79,7 @@ class Gradients:
         scale: NDArray[np.float32] | None = None,
         classes: NDArray[np.int32] | None = None,
     ) -> dict[str, NDArray]:
-        """The mean gradient over a split: of the cross-entropy, or of scale · p[class] if they are given."""
+        """The mean gradient over a split: of the cross-entropy, or of scale · p[class] if `scale` is given."""
         sums: list[Any] = [0.0] * len(self._names)
         first = 0
         for inputs, labels in split.in_order(_BATCH):

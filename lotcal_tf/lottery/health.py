@@ -84,6 +84,5 @@ def check(policy: str, records: Sequence[Record]) -> None:
     Raises:
       Unhealthy: the run must not go on.
     """
-    last: Mapping[str, object] = records[-1] if records else {}
-    if policy == "stop" and last.get("health"):
-        raise Unhealthy(int(str(last["level"])), str(last["health"]))
+    if policy == "stop" and records and records[-1].get("health"):
+        raise Unhealthy(records[-1]["level"], records[-1]["health"])

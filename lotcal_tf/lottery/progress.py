@@ -10,8 +10,9 @@ from tqdm import tqdm
 from lotcal_tf import tables
 from lotcal_tf.config.process import tolerant
 from lotcal_tf.lottery import health
+from lotcal_tf.lottery.run_tables import selected_level
 from lotcal_tf.lottery.search import Predictions
-from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
+from lotcal_tf.lottery.ticket import Record, Ticket
 from lotcal_tf.training.trainer import Progress
 
 

@@ -14,18 +14,19 @@ from lotcal_tf.config import custom, registry
 from lotcal_tf.config.experiment import Experiment, check_together
 from lotcal_tf.config.optimizers import is_custom
 from lotcal_tf.config.process import tolerant
-from lotcal_tf.config.run_directory import default_directory
+from lotcal_tf.config.run_directory import default_directory, recorded_threads
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.lottery import health
 from lotcal_tf.lottery.progress import ProgressBar, table
 from lotcal_tf.lottery.provenance import describe
 from lotcal_tf.lottery.round_trip import check_round_trip
+from lotcal_tf.lottery.run_tables import selected_level
 from lotcal_tf.lottery.search import Observer, Search
 from lotcal_tf.lottery.store import RunStore
-from lotcal_tf.lottery.task import GivenModelTask, GivenTask, NamedTask, Task, TicketTask
+from lotcal_tf.lottery.task import GivenModelTask, NamedTask, Task, TicketTask
 from lotcal_tf.lottery.tensorboard import TensorBoardLog
-from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
+from lotcal_tf.lottery.ticket import Record, Ticket
 from lotcal_tf.lottery.transfer import Transfer
 from lotcal_tf.models.checks import check_outputs
 from lotcal_tf.pruning.criteria import Criterion
@@ -134,7 +135,7 @@ def run_experiment(
         health.check(experiment.on_unhealthy, store.records())
         task.check(store.records())
         if store.missing(experiment.levels) or not store.recorded:
-            notes = threads.resume(experiment.threads, store.realised().get("threads"))
+            notes = threads.resume(experiment.threads, recorded_threads(setup.directory))
             for note in notes if progress and chief else ():
                 print(note, file=tolerant(sys.stderr))
             with deterministic():
@@ -177,7 +178,7 @@ def predicted_seconds(
     store.check(experiment.run_id(**setup.content), experiment.identity(**setup.content))
     if not store.missing(experiment.levels):
         return 0.0
-    threads.resume(experiment.threads, store.realised().get("threads"))
+    threads.resume(experiment.threads, recorded_threads(setup.directory))
     with deterministic():
         workers = cluster.of(experiment.distribute)
         devices = distribution.start(experiment.distribute, workers)
@@ -310,7 +311,7 @@ def checked_start(task: Task) -> tuple[Dataset, "keras.Model | Sequence[Ticket]"
     examples, _ = next(dataset.train.in_order(min(64, dataset.train.count)))
     model = start[0].model() if isinstance(start, Sequence) else start
     check_outputs(model, examples, dataset.classes)
-    if isinstance(task, GivenModelTask | GivenTask) and isinstance(start, keras.Model):
+    if isinstance(task, GivenModelTask) and isinstance(start, keras.Model):
         check_round_trip(task.given, start, examples)
     return dataset, start
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config.run_directory import level_path, stored_levels
-from lotcal_tf.errors import DamagedTicket, UsageError
-from lotcal_tf.lottery.ticket_files import read_header
+from lotcal_tf.errors import UsageError
+from lotcal_tf.lottery.ticket_files import read_header, refusing_damaged
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -35,10 +35,8 @@ def read_metrics(run: Path) -> bytes:
     """
     path = run / "metrics.csv"
     content = path.read_bytes()
-    try:
+    with refusing_damaged():
         headers = [read_header(level_path(run, level)) for level in stored_levels(run)]
-    except DamagedTicket as error:
-        raise UsageError(str(error)) from error
     if not headers or not all("run" in header for header in headers):
         return content
     records = [header["record"] for header in headers]

@@ -39,8 +39,8 @@ from lotcal_tf.training.time_estimate import estimate_time
 from lotcal_tf.training.trainer import Epoch, Progress, Trainer
 
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
-# How often the state of the training is copied, in seconds, so that Ctrl-C loses no more than that and
-# the epoch it comes in. Copying it takes as long as some short epochs.
+# The least time between two copies of the training state, in seconds: Ctrl-C loses at most this time and
+# the epoch in progress. A copy can take as long as several short epochs, so not each of them makes one.
 STATE_SECONDS = 1.0
 
 
@@ -394,7 +394,7 @@ class Search:
         return found
 
     def _must_write(self, now: float, epoch_seconds: float) -> bool:
-        """Whether after another epoch too much could be lost."""
+        """Whether a kill in the next epoch could lose more than `checkpoint_minutes`."""
         return now - self._written + epoch_seconds >= 60 * self.experiment.checkpoint_minutes
 
     def _write_checkpoint(self) -> None:

@@ -42,7 +42,7 @@ from lotcal_tf.lottery.ticket_files import TENSORS, check_tensors, read_header, 
 
 # The tensors that the next level depends on.
 _INHERITED = ("masks", "rewind", "trained")
-# Writing epochs must not cost more than this part of the time.
+# Writing `history.csv` may take at most this share of the time.
 _HISTORY_SHARE = 0.02
 
 
@@ -148,8 +148,8 @@ class RunStore:
 
     def realised(self) -> Mapping[str, Any]:
         """The realised values in `experiment.json`, such as the plan; empty for a new run."""
-        found = self.experiment().get("realised", {}) if self.recorded else {}
-        return found if isinstance(found, Mapping) else {}
+        found: Mapping[str, Any] = self.experiment().get("realised", {}) if self.recorded else {}
+        return found
 
     def verify(self) -> None:
         """Verifies the checksums of all levels, and that each was pruned from the level before.
@@ -162,8 +162,8 @@ class RunStore:
             directory = self.tickets / level_name(level)
             if not (directory / "ticket.json").is_file():
                 raise DamagedTicket(
-                    f"{directory} has no ticket.json; delete it and run the same command again, which "
-                    "trains that level again"
+                    f"{directory} has no ticket.json; delete it and repeat the command that started its "
+                    "run, which trains that level again"
                 )
             check_tensors(directory, self.header(level), known)
             self._check_origin(level)
@@ -177,7 +177,7 @@ class RunStore:
             raise DamagedTicket(
                 f"{self.tickets / level_name(level)} was pruned from another {level_name(level - 1)} than "
                 f"the one beside it; delete {level_name(level)} and every later level of "
-                f"{self.directory}, and run the same command again"
+                f"{self.directory}, and repeat the command that started its run"
             )
 
     def missing(self, levels: int) -> list[int]:

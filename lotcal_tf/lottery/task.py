@@ -169,11 +169,8 @@ class TicketTask(NamedTask):
         return Transfer(self.sources, self.experiment, dataset)
 
 
-class GivenTask:
-    """A Keras model and data that the caller passes as objects.
-
-    Attributes:
-      given: the caller's model; `start` returns it with stable names.
+class GivenTask(GivenModelTask):
+    """The caller's model and data, both passed as objects.
 
     Args:
       experiment: the experiment.
@@ -184,8 +181,6 @@ class GivenTask:
       UsageError: the data is invalid.
     """
 
-    content: Mapping[str, str] = {}
-
     def __init__(
         self,
         experiment: Experiment,
@@ -194,36 +189,21 @@ class GivenTask:
         test: Any = None,
         validation: Any = None,
     ) -> None:
-        self._given = model
-        self.notes: Sequence[str] = model.notes
-        self.given = model.model
-        experiment, self._model = _identified(experiment, self.given)
+        super().__init__(experiment, model)
         dataset = given.dataset(
             train,
             test,
             validation,
-            experiment,
+            self.experiment,
             classes=classes_of(self._model),
             takes=specs_of(self._model),
         )
         # The range that values of given arrays can have is not known.
         dataset = dataclasses.replace(dataset, input_range=None)
         self.experiment = dataclasses.replace(
-            experiment, dataset="own", source=arrays.fingerprint(dataset)
+            self.experiment, dataset="own", source=arrays.fingerprint(dataset)
         )
         self._dataset = with_label_noise(dataset, self.experiment)
-
-    def check(self, records: Sequence[Record]) -> None:
-        """Checks nothing: model and data were checked when they were passed."""
-
-    def load(self) -> Dataset:
-        """The data, with label noise if the experiment sets it."""
-        return self._dataset
-
-    def start(self, dataset: Dataset) -> "keras.Model":
-        """The model; the twin of a Keras 3 model is first compared with it."""
-        self._given.check(_examples(dataset, self._model))
-        return self._model
 
 
 def _examples(dataset: Dataset, model: "keras.Model") -> list[NDArray]:

@@ -10,20 +10,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from lotcal_tf.config.experiment import Experiment, by_section
 from lotcal_tf.config.process import tolerant
 from lotcal_tf.lottery import event_files
 from lotcal_tf.lottery.event_files import EventFile
+from lotcal_tf.lottery.run_tables import selected_level
 from lotcal_tf.lottery.search import Predictions
-from lotcal_tf.lottery.ticket import Record, Ticket, selected_level
+from lotcal_tf.lottery.ticket import Record, Ticket
 from lotcal_tf.metrics.reliability import reliability_diagram
 from lotcal_tf.training.trainer import Epoch, Progress
 
 
 class _Writer:
-    """One thread for all logs: memory and file handles are kept for each thread that draws a diagram."""
+    """One thread for all logs, since each thread that draws a diagram keeps memory and file handles."""
 
     def __init__(self) -> None:
         self._thread = self._new()
@@ -212,7 +211,7 @@ class TensorBoardLog:
         for part in pending:
             try:
                 part.result()
-            except (tf.errors.OpError, OSError) as error:  # The disk is full, or gone.
+            except Exception as error:  # The disk is full or gone, or a library fails.
                 self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:

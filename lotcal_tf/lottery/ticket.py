@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
-from lotcal_tf.lottery.run_tables import selected_level as selected_level
 from lotcal_tf.models.keras3 import to_keras3
 from lotcal_tf.models.keras_graph import with_free_batch
 from lotcal_tf.models.safe_build import no_more_variables_than

@@ -1,7 +1,8 @@
 """The files of a stored ticket, read and verified. No TensorFlow here."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +176,17 @@ def predictions_of(
     return predictions[f"{split}/labels"], predictions[f"{split}/logits"]
 
 
+@contextlib.contextmanager
+def refusing_damaged() -> Iterator[None]:
+    """Inside it, a damaged ticket raises UsageError: who names it has passed an invalid argument."""
+    try:
+        yield
+    except DamagedTicket as error:
+        raise UsageError(str(error)) from error
+
+
 def _damaged(path: Path, how: str = "does not match its checksum") -> str:
     return (
-        f"{path} is damaged: it {how}; delete {path.parent} and run the same command again, which "
-        "trains that level again"
+        f"{path} is damaged: it {how}; delete {path.parent} and repeat the command that started its run, "
+        "which trains that level again"
     )

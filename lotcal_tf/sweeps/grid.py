@@ -33,7 +33,7 @@ class Grid:
       axes: values of the fields in which the runs differ. Runs are all combinations of them; those of
         the last axis change fastest.
       exclude: descriptions of combinations that are left out, see `matches`.
-      dependent: pairs of a description and of the values that runs which match it have.
+      dependent: pairs of a description and values: the runs that match it have these values.
       from_file: the names of fields whose values a file gave. They cannot name code to import.
     """
 

@@ -18,6 +18,8 @@ from lotcal_tf.config.experiment import (
     setting_fields,
     setting_owners,
 )
+from lotcal_tf.config.fields import hyperparameter
+from lotcal_tf.config.hyperparameters import NoHyperparameters
 from lotcal_tf.config.recipes import read_recipe, recipe_directory, recipe_names, resolve
 from lotcal_tf.config.registry import CRITERIA, STRATEGIES
 from lotcal_tf.errors import FieldError, UsageError
@@ -302,8 +304,8 @@ def test_identity_holds_digests_of_what_fields_point_to():
         ({"passes": 1}, "passes=1: must be at least 2"),
         ({"passes": 0}, "passes=0: must be at least 2"),
         ({"passes": 2.5}, "passes=2.5: must be an integer"),
-        ({"dropout_rate": 1}, "dropout_rate=1: must lie in [0, 1)"),
-        ({"dropout_rate": -0.1}, "dropout_rate=-0.1: must lie in [0, 1)"),
+        ({"dropout_rate": 1}, "dropout_rate=1: must lie strictly between 0 and 1"),
+        ({"dropout_rate": -0.1}, "dropout_rate=-0.1: must lie strictly between 0 and 1"),
         ({"dropout_at": "all"}, "dropout_at=all: choose one of blocks, head"),
         ({"mixup_a": 0}, "mixup_a=0: must be a finite number above 0"),
         ({"mixup_a": "-1"}, "mixup_a=-1: must be a finite number above 0"),
@@ -517,11 +519,22 @@ STOCHASTIC = [name for name in STRATEGIES if "passes" in defaults_of("calib", na
 
 @pytest.mark.parametrize("calib", STOCHASTIC)
 def test_a_stochastic_strategy_without_dropout_is_refused(calib, recipe):
-    line = f"^dropout_rate=0.0: calib={calib} needs dropout"
+    line = r"^dropout_rate=0(\.0)?: must lie strictly between 0 and 1"
     with pytest.raises(FieldError, match=line):
         resolve({"calib": calib, "dropout_rate": "0"})
-    with pytest.raises(FieldError, match=line):
+    with pytest.raises(UsageError, match=line.removeprefix("^")):
         resolve({"calib": calib}, recipe(source="digits", dropout_rate=0))
+
+
+def test_a_custom_strategy_may_have_hyperparameters_of_these_names():
+    @dataclasses.dataclass(frozen=True)
+    class Own:
+        dropout_rate: float = hyperparameter(0.0, "none by default")
+        lwcc_form: str = hyperparameter("convex", "no weight beside it")
+
+    experiment = Experiment(calib="mine:Own").with_methods(Own, NoHyperparameters)
+    check_together(experiment, {})
+    assert experiment.settings == {"dropout_rate": 0.0, "lwcc_form": "convex"}
 
 
 @pytest.mark.parametrize("calib", STRATEGIES)

@@ -58,8 +58,9 @@ def copy(done, tmp_path):
     return shutil.copytree(done.directory, tmp_path / "copy" / "export")
 
 
-def there(ticket, directory, *, formats=FORMATS, scaled=True):
-    return exported(ticket, directory, formats=formats, scaled=scaled)
+def there(ticket, directory, **other):
+    asked = {"formats": FORMATS, "scaled": True, "output": "logits", "encoding": None}
+    return exported(ticket, directory, **{**asked, "prefer": "speed", **other})
 
 
 def test_every_file_gives_the_tickets_logits_divided_by_its_temperature(
@@ -95,6 +96,8 @@ def test_the_comparison_is_recorded(done, ticket, examples, logits):
         "ticket": ticket.digest,
         "level": 2,
         "output": "logits",
+        "requested_encoding": None,
+        "prefer": "speed",
         "temperature": 2.5,
         "split": "test",
         "examples": 23,
@@ -372,6 +375,8 @@ def test_other_formats_and_another_scale_are_another_export(done, raw, ticket):
     assert there(ticket, done.directory) is not None
     assert there(ticket, done.directory, formats=["float32"]) is None
     assert there(ticket, done.directory, scaled=False) is None
+    for other in ({"output": "probabilities"}, {"encoding": "dense"}, {"prefer": "size"}):
+        assert there(ticket, done.directory, **other) is None, other
     assert there(ticket, raw.directory, scaled=False) == raw
     assert there(ticket, raw.directory) is None
 

@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.lottery.run_tables import selected_level
 from lotcal_tf.lottery.tensorboard import TensorBoardLog, hyperparameters
-from lotcal_tf.lottery.ticket import selected_level
 from lotcal_tf.metrics.reliability import reliability_diagram
 from lotcal_tf.training.trainer import Epoch, Progress
 
@@ -336,6 +336,15 @@ def test_a_run_goes_on_without_a_log_that_cannot_be_written(begin, tmp_path, cap
     assert len(run(begin, directory, levels=1).tickets()) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if "TensorBoard" in line]
     assert len(lines) == 1 and str(directory) in lines[0]
+
+
+def test_a_run_goes_on_when_a_library_that_draws_fails(begin, tmp_path, capfd, monkeypatch):
+    def fails(*_):
+        raise ValueError("no such font")
+
+    monkeypatch.setattr(TensorBoardLog, "_write_level", fails)
+    assert len(run(begin, tmp_path / "run", levels=1).tickets()) == 2
+    assert "the run goes on: no such font" in capfd.readouterr().err
 
 
 INTERRUPTED = """

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.lottery.run_tables import selected_level
 from lotcal_tf.lottery.tensorboard import TensorBoardLog, hyperparameters, level_step
-from lotcal_tf.lottery.ticket import selected_level
 from tests import browser
 from tests.cases import quick
 

@@ -8,8 +8,9 @@ import pytest
 
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.errors import UsageError
+from lotcal_tf.lottery.run_tables import selected_level
 from lotcal_tf.lottery.store import RunStore
-from lotcal_tf.lottery.ticket import Ticket, architecture_of, selected_level, wrap_for_training
+from lotcal_tf.lottery.ticket import Ticket, architecture_of, wrap_for_training
 from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.pruning import masking
 from lotcal_tf.pruning.masked import Masked

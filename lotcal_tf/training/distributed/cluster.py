@@ -116,8 +116,8 @@ def wait_for_workers(cluster: Cluster, seconds: float = WAIT_SECONDS) -> None:
         )
     except OSError as error:
         problem = f"{cluster.task} cannot listen at {own}: {error.strerror}"
-        raise _wrong(
-            f"{problem}; stop the program that uses the port, or choose another"
+        raise UsageError(
+            f"TF_CONFIG: {problem}; stop the program that uses the port, or choose another"
         ) from error
     with listener:
         while waiting:

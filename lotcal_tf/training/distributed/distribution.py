@@ -235,7 +235,7 @@ class Distribution:
         )[0]
 
     def watch(self) -> contextlib.AbstractContextManager[None]:
-        """Returns a context in which the loss of another worker raises `WorkerLost`."""
+        """Returns a context that raises `WorkerLost` if another worker stops."""
         return contextlib.nullcontext() if self._cluster is None else _watch(self._cluster)
 
 
