@@ -349,8 +349,7 @@ def export_ticket(
         trains on train. test=None, for a run on named data: that data.
       level: the number of a level of the run, or `selected`.
       scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
-      reuse: whether to return an earlier export of the ticket, if there is one with the same `formats`,
-        `encoding`, `prefer`, `output` and `scaled`.
+      reuse: whether to return an earlier export with the same formats … output and scaled, if there is one.
       formats … progress: the others: see `deploy.export.export`. custom_objects: see `find_tickets`.
       config, **fields: other data or fields than those recorded in the run.
 
@@ -545,6 +544,7 @@ class _ExportRequest:
     store: RunStore | None
 
     @classmethod
+    @refusing_damaged()
     def of(
         cls, given: Ticket | Run | str | Path, level: int | str, directory: str | Path | None
     ) -> "_ExportRequest":
@@ -557,9 +557,7 @@ class _ExportRequest:
         if not isinstance(given, Run | Ticket):
             other = ", a ticket, or the run that find_tickets returns"
             path = arguments.path_of("ticket", given, other)
-            if is_ticket(path):
-                with refusing_damaged():
-                    given = read_ticket(path)
+            given = read_ticket(path) if is_ticket(path) else given
         if isinstance(given, Ticket):
             return cls._of_ticket(given, target)
         run = _directory_of("run", given)
@@ -572,11 +570,10 @@ class _ExportRequest:
         if level != SELECTED and not (whole and 0 <= int(level) < store.finished()):
             levels = f"0 … {store.finished() - 1}"
             raise FieldError("level", level, f"give a level's number, {levels}, or {SELECTED}")
-        with refusing_damaged():
-            of_run = level == SELECTED
-            number = selected_level(store.complete_records()) if of_run else int(level)
-            ticket = store.read(number)
-        name = "export" if level == SELECTED else f"export_{level_name(number)}"
+        chosen = level == SELECTED
+        number = selected_level(store.complete_records()) if chosen else int(level)
+        ticket = store.read(number)
+        name = "export" if chosen else f"export_{level_name(number)}"
         return cls(ticket, run / name if target is None else target, store)
 
     @classmethod

@@ -49,20 +49,6 @@ def _weight(default: float) -> float:
     return weight
 
 
-def _form() -> str:
-    form: str = hyperparameter(
-        "additive",
-        "CE + w β KL, or the convex (1 - w β) CE + w β KL with a weight w of at most 1",
-        choices=("additive", "convex"),
-    )
-    return form
-
-
-def _check_form(form: str, weight: float) -> None:
-    if form == "convex" and weight > 1:
-        raise FieldError("calib_weight", weight, "must be at most 1 with lwcc_form=convex")
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mda:
     """Hyperparameters of the strategy `mda`."""
@@ -80,21 +66,21 @@ class Lwcc:
     """Hyperparameters of the strategy `lwcc`."""
 
     calib_weight: float = _weight(0.3)
-    lwcc_form: str = _form()
+    lwcc_form: str = hyperparameter(
+        "additive",
+        "CE + w β KL, or the convex (1 - w β) CE + w β KL with a weight w of at most 1",
+        choices=("additive", "convex"),
+    )
 
     def __post_init__(self) -> None:
-        _check_form(self.lwcc_form, self.calib_weight)
+        if self.lwcc_form == "convex" and self.calib_weight > 1:
+            problem = "must be at most 1 with lwcc_form=convex"
+            raise FieldError("calib_weight", self.calib_weight, problem)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LwccSi(Vwcc):
+class LwccSi(Lwcc, Vwcc):
     """Hyperparameters of the strategy `lwcc_si`."""
-
-    calib_weight: float = _weight(0.3)
-    lwcc_form: str = _form()
-
-    def __post_init__(self) -> None:
-        _check_form(self.lwcc_form, self.calib_weight)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
