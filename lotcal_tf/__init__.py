@@ -15,6 +15,7 @@ _PUBLIC = {
     "export_ticket": "lotcal_tf.api:export_ticket",
     "from_hf": "lotcal_tf.data.hugging_face:from_hf",
     "measure_model": "lotcal_tf.api:measure_model",
+    "measure_run": "lotcal_tf.api:measure_run",
     "from_keras3": "lotcal_tf.models.keras3:from_keras3",
     "run_sweep": "lotcal_tf.api:run_sweep",
     "compact": "lotcal_tf.pruning.compaction:compact",

@@ -26,11 +26,12 @@ from lotcal_tf.config.fields import checked
 from lotcal_tf.config.recipes import check_own_choice, resolve
 from lotcal_tf.config.run_data import (
     DATA_FIELDS,
+    PLACE_FIELDS,
     data_experiment,
     recorded_fields,
     unseen_experiment,
 )
-from lotcal_tf.config.run_directory import is_run, is_ticket, level_name
+from lotcal_tf.config.run_directory import is_run, is_ticket, level_name, level_path
 from lotcal_tf.data import given as given_data
 from lotcal_tf.data import sources
 from lotcal_tf.data.splits import Part
@@ -41,6 +42,13 @@ from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
 from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
 from lotcal_tf.inputs import arranged, flat, specs_of
+from lotcal_tf.lottery.conditions import (
+    add_conditions,
+    on_corrupted,
+    on_unseen,
+    ticket_digest,
+    unmeasured,
+)
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.run_tables import selected_level
 from lotcal_tf.lottery.store import RunStore, read_ticket
@@ -432,6 +440,69 @@ def measure_model(
     bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
     part, others = _given_parts(opened, test, unseen, input_range)
     return measure_opened(opened, part, data="the data", bins=bins, unseen=others, **common)
+
+
+@_in_custom_object_scope
+def measure_run(
+    run: "Run | str | Path",
+    *,
+    shifts: Sequence[str] = (),
+    severities: Sequence[int] = registry.SEVERITIES,
+    unseen: Sequence[str] = (),
+    custom_objects: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    **fields: Any,
+) -> list[Measurement]:
+    """Measures the ticket of every level of a run on corrupted and unseen data, for `write_report`.
+
+    The metrics are written to `conditions.csv` in the run directory, level by level. Levels that are in it
+    with all of these conditions are not measured again, so that an interrupted call can be repeated.
+
+    Args:
+      run: a run on named data, whose test split is used.
+      shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
+      unseen: names of other data sets, recipes or TFDS data sets.
+      custom_objects: see `find_tickets`.
+      progress: whether to show a progress bar, if standard error is a terminal.
+      **fields: `data_dir` and `memory_limit_mb`, where they are not as recorded.
+
+    Returns:
+      The levels that were measured now.
+
+    Raises:
+      UsageError, LotcalError: see `evaluation.measure.measure_opened`.
+    """
+    common = arguments.for_measure(shifts=shifts, severities=severities, progress=progress)
+    chosen = {name: common[name] for name in ("shifts", "severities", "progress")}
+    names, values = _names(unseen), _texts(fields)
+    conditions = [
+        on_corrupted(shift, n) for shift in common["shifts"] for n in common["severities"]
+    ]
+    conditions += [on_unseen(name) for name in names]
+    if not conditions:
+        raise UsageError("shifts and unseen are missing: give at least one of them")
+    for name, value in values.items():
+        if name not in PLACE_FIELDS:
+            problem = f"the run's own data is measured; choose from {', '.join(PLACE_FIELDS)}"
+            raise FieldError(name, value, problem)
+    directory = _directory_of("run", run)
+    if not is_run(directory):
+        raise FieldError("run", directory, "is not a run directory")
+    experiment = data_experiment(directory, values, unseen=bool(names))
+    if not (levels := unmeasured(directory, conditions)):
+        return []
+    part = sources.load_part(experiment, "test")
+    others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in names}
+    found = []
+    for level in levels:
+        opened = open_model(level_path(directory, level))
+        measured = measure_opened(
+            opened, part, data=experiment.dataset, split="test", bins=experiment.ece_bins,
+            unseen=others, **chosen,
+        )  # fmt: skip
+        add_conditions(directory, measured.rows(level, ticket_digest(directory, level)))
+        found.append(measured)
+    return found
 
 
 def _opened(model: Any, test: Any, trusted: bool) -> Opened:

@@ -4,14 +4,19 @@
 selected ticket. A model in a run directory is measured on the data, split and bins of that run, and a
 ticket by its stored predictions. --dataset, --source or --config name other data;
 other models need one of these.
+
+--record measures the ticket of every level of a run, or of each run of a sweep, on corrupted and unseen
+data, and writes conditions.csv in the run directory, which report shows.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lotcal_tf.config import custom, fields, flags
 from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES, corruption
-from lotcal_tf.config.run_data import check_model, data_experiment, data_path
+from lotcal_tf.config.run_data import PLACE_FIELDS, check_model, data_experiment, data_path
 from lotcal_tf.errors import FieldError, UsageError
 
 FLAGS = (
@@ -25,6 +30,11 @@ FLAGS = (
     flags.Flag(
         "trust_saved_model",
         "load an untrusted SavedModel, which can run any code on this machine",
+        switch=True,
+    ),
+    flags.Flag(
+        "record",
+        "measure every level of a run or of a sweep's runs, with --shift or --unseen, for report",
         switch=True,
     ),
     flags.Flag("json", "print JSON instead of a table", switch=True),
@@ -55,13 +65,17 @@ def main(request: flags.Request) -> None:
     model = Path(own["model"])
     if not model.exists():
         raise FieldError("model", model, "no such file or directory")
-    check_model(model)
     custom.check_custom_objects(own["custom_objects"])
     shifts, severities = _shifts(own["shift"]), _severities(own["severity"])
     unseen = _names("unseen", own["unseen"])
     for name in unseen:
         if problem := fields.data_name(name):
             raise FieldError("unseen", name, problem)
+    conditions: dict[str, Any] = {"shifts": shifts, "severities": severities, "unseen": unseen}
+    if own["record"]:
+        _record(model, request, conditions)
+        return
+    check_model(model)
     data_path(data_experiment(model, request.given, request.config, unseen=bool(unseen)))
     # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()
@@ -71,15 +85,45 @@ def main(request: flags.Request) -> None:
         model,
         split=own["split"],
         scaled=own["scaled"],
-        shifts=shifts,
-        severities=severities,
-        unseen=unseen,
         custom_objects=custom.load_custom_objects(own["custom_objects"]),
         trust_saved_model=own["trust_saved_model"],
         config=request.config,
+        **conditions,
         **request.given,
     )
     print(json.dumps(found.as_dict(), indent=2) if own["json"] else found.table())
+
+
+def _record(directory: Path, request: flags.Request, conditions: Mapping[str, Any]) -> None:
+    """Measures every level of the runs in a directory, and prints a line for each run.
+
+    Raises:
+      LotcalError: with a message of one line. Nothing is measured if a flag or a run is unsuitable.
+    """
+    own = request.own
+    if not conditions["shifts"] and not conditions["unseen"]:
+        raise UsageError("--record needs --shift, --unseen, or both")
+    others = [name for name in ("scaled", "trust_saved_model", "json") if own[name]]
+    others += ["split"] if own["split"] != "test" else []
+    others += [name for name in request.given if name not in PLACE_FIELDS]
+    others += ["config"] if request.config is not None else []
+    if others:
+        raise UsageError(
+            f"leave out --{others[0]}: --record measures tickets on the test split of their runs"
+        )
+    from lotcal_tf.analysis.runs import find_runs  # late, since SciPy takes a second
+
+    runs = find_runs([directory])
+    for run in runs:
+        data_path(data_experiment(run, request.given, unseen=bool(conditions["unseen"])))
+    flags.start_tensorflow()
+    from lotcal_tf.api import measure_run
+
+    known = custom.load_custom_objects(own["custom_objects"])
+    for number, run in enumerate(runs, start=1):
+        found = measure_run(run, custom_objects=known, **conditions, **request.given)
+        done = f"levels measured: {len(found)}" if found else "nothing new to measure"
+        print(f"{number} of {len(runs)}: {run}, {done}", flush=True)
 
 
 def _names(flag: str, value: str | None) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES
 from lotcal_tf.data import digits
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.formats.saved_model import SavedModel
+from lotcal_tf.lottery.conditions import read_conditions
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.metrics import measure
 from lotcal_tf.metrics.unseen import measure_unseen
@@ -258,6 +259,74 @@ def test_a_run_of_arrays_is_measured_where_data_is_named(arrays_run, call, measu
     record = arrays_run.selected.record
     wanted = {name: record[f"test_{name}"] for name in METRICS}
     assert found["metrics"] == pytest.approx(wanted, abs=1e-6)
+
+
+# Every level of a run, for the report
+
+
+@pytest.fixture
+def sweep(run, tmp_path):
+    """A directory with two runs."""
+    for name in ("a", "b"):
+        shutil.copytree(run, tmp_path / "sweep" / name)
+    return tmp_path / "sweep"
+
+
+def test_every_level_of_each_run_is_measured_and_recorded_once(call, sweep, run, data_dir):
+    flags = [
+        "--shift=blur,contrast",
+        "--severity=1,5",
+        "--unseen=tiny_fog",
+        f"--data_dir={data_dir}",
+    ]
+    done = call(f"--model={sweep}", "--record", *flags)
+    assert done.code == 0, done.err
+    levels = len(list((run / "tickets").glob("level_*")))
+    assert [line.rpartition(", ")[2] for line in done.out.splitlines()] == [
+        f"levels measured: {levels}"
+    ] * 2
+    for name in ("a", "b"):
+        rows = read_conditions(sweep / name)
+        assert [one["level"] for one in rows] == sorted([*range(levels)] * 5)
+        one = api.measure_model(
+            run / "tickets" / "level_01", shifts=["blur"], severities=[5], unseen=["tiny_fog"],
+            data_dir=data_dir, progress=False,
+        )  # fmt: skip
+        (blur,) = (r for r in rows if (r["level"], r["shift"], r["severity"]) == (1, "blur", 5))
+        (fog,) = (r for r in rows if (r["level"], r["unseen"]) == (1, "tiny_fog"))
+        assert blur["ece"] == pytest.approx(one.shifts[0].metrics["ece"], abs=1e-6)
+        assert fog["auroc"] == pytest.approx(one.unseen[0].metrics["auroc"], abs=1e-6)
+    again = call(f"--model={sweep}", "--record", *flags).out.splitlines()
+    assert [line.rpartition(", ")[2] for line in again] == ["nothing new to measure"] * 2
+    shutil.rmtree(sweep / "a" / "tickets" / f"level_{levels - 1:02d}")
+    assert len(read_conditions(sweep / "a")) == 5 * (levels - 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "--record needs --shift, --unseen, or both"),
+        (["--shift=blur", "--scaled"], "leave out --scaled:"),
+        (["--shift=blur", "--split=val"], "leave out --split:"),
+        (["--shift=blur", "--dataset=mnist"], "leave out --dataset:"),
+        (["--shift=blur", "--config=x.toml"], "leave out --config:"),
+        (["--shift=fog"], "--shift=fog: choose one of"),
+        (["--unseen=tiny_cars", "--data_dir={data_dir}"], "(8, 8, 1), tiny_cars has (6, 6, 3)"),
+    ],
+)
+def test_a_wrong_request_to_record_writes_nothing(call, sweep, data_dir, flags, words):
+    given = [flag.format(data_dir=data_dir) for flag in flags]
+    done = call(f"--model={sweep}", "--record", *given)
+    assert (done.code, done.out) == (2, "")
+    (line,) = done.err
+    assert words in line
+    assert not list(sweep.glob("*/conditions.csv"))
+
+
+def test_a_directory_without_runs_is_refused(call, tmp_path):
+    done = call(f"--model={tmp_path}", "--record", "--shift=blur")
+    assert (done.code, done.out) == (2, "")
+    assert "is not a run directory" in done.err[0]
 
 
 # measure_model

@@ -20,6 +20,7 @@ import lotcal_tf
 from lotcal_tf import files, metrics, report
 from lotcal_tf.config import sealed
 from lotcal_tf.files import sha256_of
+from lotcal_tf.lottery.conditions import condition_row, on_corrupted, on_unseen
 from lotcal_tf.lottery.run_tables import as_csv
 from tests import browser
 from tests.analysis.test_networks import written
@@ -139,6 +140,52 @@ def test_numbers_by_hand(call, sweep, tmp_path):
     # The selected level: the sparsest within 0.01 of the lowest validation NLL, that of 6 000 weights.
     (chosen,) = rows_of(path, setting="calib=none", kind="mean", metric="test_nll", at="selected")
     assert float(chosen["value"]) == pytest.approx(ERROR[3] / 2 + 0.01)
+
+
+def add_conditions(sweep, corruptions=(("blur", 1), ("blur", 2))):
+    """The ECE is 0.1 and 0.3 on `corruptions`, and 0.05 lower for `vwcc`; the AUROC is higher by its seed / 10."""
+    for calib in ("none", "vwcc"):
+        for seed in range(3):
+            rows = []
+            for level in range(len(WEIGHTS)):
+                gain = 0.05 * (calib == "vwcc")
+                for place, one in enumerate(corruptions):
+                    found = {"accuracy": 0.5, "ece": 0.1 + 0.2 * place - gain, "nll": 1, "brier": 1}
+                    rows.append(condition_row(level, "", on_corrupted(*one), found))
+                found = {"auroc": 0.6 + seed / 10 * (calib == "vwcc"), "confidence": 0.5}
+                rows.append(condition_row(level, "", on_unseen("cars"), found))
+            (sweep / f"{calib} {seed}" / "conditions.csv").write_bytes(as_csv(rows))
+            shutil.rmtree(sweep / f"{calib} {seed}" / "tickets")  # otherwise rows need their digest
+
+
+def test_corrupted_and_unseen_data_are_compared(call, sweep, tmp_path):
+    add_conditions(sweep)
+    argv = [sweep, "-o", tmp_path / "a.html", f"--csv={tmp_path}/a.csv", f"--figures={tmp_path}/f"]
+    done = call(*argv)
+    assert (done.code, done.err) == (0, [])
+    value = functools.partial(rows_of, tmp_path / "a.csv", at="100 %")
+    (mean,) = value(setting="calib=none", kind="mean", metric="test_shifted_ece")
+    assert (float(mean["value"]), mean["n"]) == (pytest.approx(0.2), "3")
+    (fall,) = value(setting="calib=vwcc", kind="difference", metric="test_shifted_ece")
+    assert [float(fall[n]) for n in ("value", "low", "high")] == pytest.approx([-0.05] * 3)
+    (rise,) = value(setting="calib=vwcc", kind="difference", metric="test_auroc_cars")
+    half = 4.302652730 * 0.1 / np.sqrt(3)
+    found = [float(rise[n]) for n in ("value", "low", "high")]
+    assert found == pytest.approx([0.1, 0.1 - half, 0.1 + half])
+    text = text_of(tmp_path / "a.html")
+    assert "severities: blur 1, 2." in text
+    assert "AUROC of confidence, cars" in text
+    assert {"group_1_shifted.svg", "group_1_unseen.svg"} <= {p.name for p in tmp_path.glob("f/*")}
+
+
+def test_runs_under_different_corruptions_are_not_compared(call, sweep, tmp_path):
+    add_conditions(sweep)
+    path = sweep / "none 2" / "conditions.csv"
+    path.write_text(path.read_text().replace("blur,2", "blur,3"))
+    assert call(sweep, "-o", tmp_path / "a.html", f"--csv={tmp_path}/a.csv").code == 0
+    assert "measured on different corruptions" in text_of(tmp_path / "a.html")
+    assert not rows_of(tmp_path / "a.csv", metric="test_shifted_ece")
+    assert rows_of(tmp_path / "a.csv", metric="test_auroc_cars")
 
 
 def test_single_runs_have_intervals_from_their_predictions(call, sweep, tmp_path):

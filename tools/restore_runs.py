@@ -3,7 +3,8 @@
     python tools/restore_runs.py docs/results/data/mnist --dataset=mnist --out=runs/mnist
     python -m lotcal_tf.report runs/mnist -o mnist.html
 
-The name of a table says what differs between runs: `calib_none-seed_0.csv` is `--calib=none --seed=0`.
+The name of a table says what differs between runs: `calib_none-seed_0.csv` is `--calib=none --seed=0`. The folder
+`conditions` has the table on corrupted and unseen data of the same name.
 Predictions are not kept, so the report has no reliability diagrams and no intervals from single examples. Studies
 of label noise are refused: their verdicts need the share of wrong labels, which is not in the tables.
 """
@@ -36,6 +37,9 @@ def restore(table: Path, flags: Mapping[str, Any], out: Path) -> Path:
     }
     (directory / "experiment.json").write_bytes(seal(record))
     shutil.copy(table, directory / "metrics.csv")
+    conditions = table.parent / "conditions" / table.name
+    if conditions.exists():
+        shutil.copy(conditions, directory / "conditions.csv")
     return directory
 
 

@@ -19,6 +19,8 @@ METRICS: Mapping[str, str] = {
     "brier": "Brier score",
 }
 SCALED: Mapping[str, str] = {"ece_scaled": "ECE", "nll_scaled": "NLL"}
+# Means over corruptions of the test split.
+SHIFTED: Mapping[str, str] = {f"shifted_{name}": title for name, title in METRICS.items()}
 # Densities of the tables where none are given: those of Frankle & Carbin's figures.
 DENSITIES = (1.0, 0.21, 0.135, 0.036)
 NEAR = 0.1  # a level stands for a density from which it differs by at most this share

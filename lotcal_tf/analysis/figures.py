@@ -193,8 +193,11 @@ def _density_axis(axes: Axes) -> None:
     axes.set_xscale("log")
     low, high = sorted(axes.get_xlim())
     # The axis is shared: the last panel decides, with the limits of all.
-    ticks = [m * 10.0**d for d in range(-5, 3) for m in (1, 2, 5)]
-    shown = [tick for tick in ticks if low <= tick <= high]
+    for marks in ((1, 2, 5), (1, 2, 3, 4, 5, 6, 7, 8, 9)):  # few levels span less than an octave
+        ticks = [m * 10.0**d for d in range(-5, 3) for m in marks]
+        shown = [tick for tick in ticks if low <= tick <= high]
+        if len(shown) > 1:
+            break
     axes.set_xticks(shown if len(shown) > 1 else [low, high])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axes.minorticks_off()

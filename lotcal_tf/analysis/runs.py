@@ -18,6 +18,7 @@ from lotcal_tf.config.experiment import FIELDS, Experiment, recorded
 from lotcal_tf.config.run_directory import checked_record, is_run, read_experiment, stored_levels
 from lotcal_tf.config.sealed import unseal
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.lottery.conditions import Row, read_conditions
 from lotcal_tf.lottery.run_tables import read_metrics, selected_level
 
 # The difficulty of a task with label noise.
@@ -53,10 +54,13 @@ class RecordedRun:
       wrong_labels: share of wrong labels of each noisy split, by split; empty if not recorded.
       examples: number of validation examples.
       columns: the numeric columns of `metrics.csv` by name, each `(L,)` float64 with one value per
-        level; NaN where a cell is empty.
+        level; NaN where a cell is empty. From `conditions.csv`: `test_shifted_METRIC`, the mean over
+        `corruptions`, and `test_auroc_DATA` and `test_confidence_DATA` on unseen data.
       failed: why the run ended early; empty if it did not.
       source: the run that found its tickets; None if it starts from a network.
       classes: number of classes; None if it is not recorded.
+      corruptions: name and severity of the corruptions that it was measured on.
+      unseen: the names of the unseen data that it was measured on.
     """
 
     directory: Path
@@ -68,6 +72,8 @@ class RecordedRun:
     failed: str = ""
     source: Source | None = None
     classes: int | None = None
+    corruptions: frozenset[tuple[str, int]] = frozenset()
+    unseen: frozenset[str] = frozenset()
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -256,16 +262,19 @@ def read_run(directory: Path) -> RecordedRun:
         ) from error
     wrong, failed = realised.get("wrong_labels", {}), whole.get("failed", "")
     classes = realised.get("classes")
+    conditions = read_conditions(directory)
     return RecordedRun(
         directory=directory,
         fields=fields,
         content=whole.get("content", {}),
         wrong_labels=wrong if isinstance(wrong, dict) else {},
         examples=examples,
-        columns=columns,
+        columns={**columns, **_condition_columns(conditions, len(found))},
         failed=failed if isinstance(failed, str) else str(failed),
         source=_source(whole),
         classes=classes if isinstance(classes, int) else None,
+        corruptions=frozenset((r["shift"], r["severity"]) for r in conditions if r["shift"]),
+        unseen=frozenset(r["unseen"] for r in conditions if r["unseen"]),
     )
 
 
@@ -338,3 +347,29 @@ def _columns(directory: Path) -> dict[str, np.ndarray]:
         if rows and (name not in columns or not np.isfinite(columns[name]).all()):
             raise UsageError(f"{path}: column {name} is missing, or a value in it is not a number")
     return columns or {name: np.zeros(0) for name in _NEEDED}
+
+
+def _condition_columns(rows: Sequence[Row], levels: int) -> Columns:
+    """Columns of the metrics under corruption, each the mean over all corruptions, and on unseen data.
+
+    A level that was not measured under all corruptions of the run has no mean.
+    """
+    columns: dict[str, np.ndarray] = {}
+
+    def add(name: str, level: int, value: float) -> None:
+        if level < levels:
+            columns.setdefault(name, np.full(levels, np.nan))[level] = value
+
+    shifted: dict[int, list[Row]] = {}
+    for row in rows:
+        if row["shift"]:
+            shifted.setdefault(row["level"], []).append(row)
+        else:
+            for metric in ("auroc", "confidence"):
+                add(f"test_{metric}_{row['unseen']}", row["level"], row[metric])
+    whole = max(map(len, shifted.values()), default=0)
+    for level, own in shifted.items():
+        if len(own) == whole:
+            for metric in ("accuracy", "ece", "nll", "brier"):
+                add(f"test_shifted_{metric}", level, float(np.mean([row[metric] for row in own])))
+    return columns

@@ -11,6 +11,7 @@ from lotcal_tf.analysis.comparison import (
     METRICS,
     SCALED,
     SELECTED,
+    SHIFTED,
     Place,
     Ranked,
     Row,
@@ -98,6 +99,8 @@ class GroupChapter:
                 ("Metrics at chosen densities", self._means(_RAW)),
                 (f"Differences from {BASELINE}", self._differences(_RAW)),
                 ("After temperature scaling", self._after_scaling()),
+                ("Corrupted images", self._on_corrupted()),
+                ("Unseen data", self._on_unseen()),
                 *self._descents(),
                 ("Selected tickets", [self._selected()]),
                 ("Single runs", self._single()),
@@ -206,6 +209,40 @@ class GroupChapter:
             "accuracy."
         )
         return [Text([note]), *self._curves("scaled", SCALED), *means, *changes]
+
+    def _on_corrupted(self) -> Parts:
+        measured = [run for s in self.group.settings for run in s.runs.values() if run.corruptions]
+        if not measured:
+            return []
+        if len({run.corruptions for run in measured}) > 1:
+            words = (
+                "The runs were measured on different corruptions, so they are not compared: measure all of them with "
+                "the same --shift and --severity."
+            )
+            return [Text([words], warns=True)]
+        names: dict[str, list[str]] = {}
+        for name, severity in sorted(measured[0].corruptions):
+            names.setdefault(name, []).append(str(severity))
+        words = "; ".join(f"{name} {', '.join(own)}" for name, own in names.items())
+        note = f"Means over these corruptions of the test images and their severities: {words}."
+        titles = {**SHIFTED, "shifted_accuracy": _RAW["accuracy"]}
+        tables = [*self._means(titles), *self._differences(titles)]
+        return [Text([note]), *self._curves("shifted", SHIFTED), *tables]
+
+    def _on_unseen(self) -> Parts:
+        runs = [run for setting in self.group.settings for run in setting.runs.values()]
+        titles: dict[str, str] = {}
+        for name in sorted({name for run in runs for name in run.unseen}):
+            titles[f"auroc_{name}"] = f"AUROC of confidence, {name}"
+            titles[f"confidence_{name}"] = f"Mean confidence on {name}"
+        if not titles:
+            return []
+        note = (
+            "Data of another task, whose classes the network does not know. AUROC: the share of pairs of a known and "
+            "an unseen example in which the known one has the higher confidence; 0.5 is chance."
+        )
+        tables = [*self._means(titles), *self._differences(titles)]
+        return [Text([note]), *self._curves("unseen", titles), *tables]
 
     def _titles(self) -> list[str]:
         return [place.title for place in self.places]

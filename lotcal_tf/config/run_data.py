@@ -21,6 +21,8 @@ DATA_FIELDS = (
     "ece_bins",
     "seed",
 )
+# Those that only say where the data lies and how it is read.
+PLACE_FIELDS = ("data_dir", "memory_limit_mb")
 
 
 def check_model(path: Path) -> None:

@@ -19,6 +19,7 @@ from lotcal_tf.errors import FieldError, LotcalError, UsageError
 from lotcal_tf.evaluation.open_model import Opened
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES, gives_probabilities, logits_of
 from lotcal_tf.inputs import image_shape
+from lotcal_tf.lottery.conditions import Row, condition_row, on_corrupted, on_unseen
 from lotcal_tf.lottery.ticket_files import predictions_of
 from lotcal_tf.metrics import measure
 from lotcal_tf.metrics.unseen import measure_unseen
@@ -97,6 +98,12 @@ class Measurement:
             for row in content[group]:
                 row |= row.pop("metrics")
         return content
+
+    def rows(self, level: int, ticket: str) -> list[Row]:
+        """Rows of `conditions.csv`; see `lottery.conditions.condition_row`."""
+        found = [(on_corrupted(one.shift, one.severity), one.metrics) for one in self.shifts]
+        found += [(on_unseen(one.data), one.metrics) for one in self.unseen]
+        return [condition_row(level, ticket, condition, metrics) for condition, metrics in found]
 
     def table(self) -> str:
         """The measurement as text for a terminal."""

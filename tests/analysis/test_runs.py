@@ -9,6 +9,8 @@ import pytest
 from lotcal_tf.analysis import runs
 from lotcal_tf.analysis.runs import DIFFICULTY, Source, find_runs, read_run, read_runs
 from lotcal_tf.errors import UsageError
+from lotcal_tf.lottery.conditions import condition_row, on_corrupted, on_unseen
+from lotcal_tf.lottery.run_tables import as_csv
 
 
 def change(directory, **fields):
@@ -193,3 +195,40 @@ def test_impossible_metrics_are_refused(written_run, column, value, words):
     path.write_text("\n".join(",".join(line) for line in (head, first, last)))
     with pytest.raises(UsageError, match=words):
         read_run(directory)
+
+
+def test_metrics_under_conditions_are_columns(written_run):
+    directory = written_run("a", levels=3)
+    shifted = {"accuracy": 0.5, "ece": 0.1, "nll": 1.0, "brier": 0.4}
+    rows = [
+        condition_row(1, "", on_corrupted("blur", 1), shifted),
+        condition_row(1, "", on_corrupted("blur", 2), {**shifted, "ece": 0.4, "accuracy": 0.25}),
+        # Level 2 lacks one corruption, so that its mean would be another quantity.
+        condition_row(2, "", on_corrupted("blur", 1), shifted),
+        condition_row(3, "", on_unseen("cars"), {"auroc": 0.9, "confidence": 0.6}),
+        # A level that the run does not have any more.
+        condition_row(9, "", on_unseen("cars"), {"auroc": 0.1, "confidence": 0.6}),
+    ]
+    (directory / "conditions.csv").write_bytes(as_csv(rows))
+    run = read_run(directory)
+    assert run.corruptions == {("blur", 1), ("blur", 2)}
+    assert run.unseen == {"cars"}
+    nan = float("nan")
+    for name, values in {
+        "test_shifted_ece": [nan, 0.25, nan, nan],
+        "test_shifted_accuracy": [nan, 0.375, nan, nan],
+        "test_auroc_cars": [nan, nan, nan, 0.9],
+        "test_confidence_cars": [nan, nan, nan, 0.6],
+    }.items():
+        np.testing.assert_allclose(run.columns[name], values, rtol=1e-12)
+    plain = read_run(written_run("b", levels=3))
+    assert plain.corruptions == plain.unseen == frozenset()
+    assert not [name for name in plain.columns if "shifted" in name or "auroc" in name]
+
+
+def test_a_damaged_table_of_conditions_leaves_the_run_out(written_run):
+    good, bad = written_run("a", levels=3), written_run("b", levels=3, fields={"seed": 1})
+    (bad / "conditions.csv").write_text("level\nx\n")
+    found, (problem,) = read_runs([good, bad])
+    assert [run.directory for run in found] == [good]
+    assert "conditions.csv cannot be read" in problem

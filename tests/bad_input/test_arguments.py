@@ -177,6 +177,9 @@ def of_run(run, name):
         return functools.partial(
             lotcal_tf.export_ticket, ticket=run, directory="out", formats=["keras"], seconds=0
         )
+    if name == "measure_run":
+        shifts = {"shifts": ["blur"], "severities": [1]}
+        return functools.partial(lotcal_tf.measure_run, run=run, progress=False, **shifts)
     return functools.partial(lotcal_tf.measure_model, model=run, progress=False)
 
 
@@ -330,6 +333,15 @@ BAD = {
         "dataset": [None, 1, "x", {}, [], X, object()],
         "inputs": [1, "nowhere", b"x", [], {}],
         "labels": [1, "nowhere", b"x", [], {}],
+    },
+    "measure_run": {
+        "run": [None, *NOT_PATHS, *NOT_MODELS, model],
+        "shifts": [None, 1, (), "nonsense", ["nonsense"], [1], {"blur": 1}, b"blur", [["blur"]]],
+        "severities": [None, [0], [6], [1.5], ["x"], [], {}, 10**5000, [True], b"1"],
+        "unseen": [None, 1, ["../x"], [1], {"a": X}, b"x", [""], "a\0", [None]],
+        "custom_objects": NOT_OBJECTS,
+        "progress": NOT_FLAGS,
+        "fields": [{"nonsense": 1}, {"ece_bins": 5}, {"dataset": "mnist"}, {"data_dir": "x"}],
     },
     "measure_model": {
         "model": [None, *NOT_PATHS, *NOT_MODELS, model],
@@ -527,7 +539,7 @@ def valid(name, run):
     }
     if name in special:
         return special[name]
-    if name in ("load_ticket", "export_ticket", "measure_model"):
+    if name in ("load_ticket", "export_ticket", "measure_model", "measure_run"):
         return of_run(run, name)
     if name == "write_report":
         return functools.partial(lotcal_tf.write_report, **{"directories": run, "out": "a.html"})

@@ -46,6 +46,7 @@ BAD = {
         "unseen": [*TEXTS, ",", "a,,b", "../x", LONG_NAME, "a b"],
         "scaled": SWITCH,
         "custom_objects": CUSTOM,
+        "record": SWITCH,
         "json": SWITCH,
         "trust_saved_model": SWITCH,
     },

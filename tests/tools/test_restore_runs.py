@@ -8,6 +8,8 @@ import pytest
 
 from lotcal_tf.analysis.groups import group
 from lotcal_tf.analysis.runs import find_runs, read_runs
+from lotcal_tf.lottery.conditions import condition_row, on_unseen
+from lotcal_tf.lottery.run_tables import as_csv
 
 COLUMNS = ("level", "density", "weights", "train_accuracy", "val_accuracy", "test_accuracy")
 
@@ -24,9 +26,12 @@ def test_restored_runs_are_grouped_and_paired_as_the_first_ones(load, tmp_path):
             writer.writerow(COLUMNS)
             for level in range(3):
                 writer.writerow([level, 0.8**level, 10 - level, *accuracy[[level] * 3]])
+    (tables / "conditions").mkdir()
+    rows = [condition_row(2, "0123456789", on_unseen("cars"), {"auroc": 0.7, "confidence": 0.5})]
+    (tables / "conditions" / "calib_none-seed_1.csv").write_bytes(as_csv(rows))
     flags = {"dataset": "mnist", "validation_size": "90"}
     tool = load("restore_runs")
-    made = [tool.restore(table, flags, tmp_path / "runs") for table in sorted(tables.iterdir())]
+    made = [tool.restore(table, flags, tmp_path / "runs") for table in sorted(tables.glob("*.csv"))]
 
     runs, problems = read_runs(find_runs([tmp_path / "runs"]))
     assert not problems
@@ -36,6 +41,8 @@ def test_restored_runs_are_grouped_and_paired_as_the_first_ones(load, tmp_path):
     (one,) = group(runs)
     found = {s.strategy: s.runs for s in one.settings}
     assert {name: set(seeds) for name, seeds in found.items()} == {"none": {0, 1}, "lwcc_si": {1}}
+    assert found["none"][1].metric("test_auroc_cars", 2) == 0.7
+    assert not found["none"][0].unseen
     for strategy, seed in (("none", 0), ("none", 1), ("lwcc_si", 1)):
         run = found[strategy][seed]
         assert (run.experiment.lr, run.experiment.epochs) == (1e-4, 60)
