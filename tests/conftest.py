@@ -51,9 +51,9 @@ def empty_diagrams():
     """Reliability diagrams stay empty: drawing one for each level takes a third of a short run's time."""
     from lotcal_tf.metrics import reliability
 
-    draw = reliability._draw
+    draw = reliability.draw
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reliability, "_draw", lambda *_: None)
+        patch.setattr(reliability, "draw", lambda *_: None)
         yield draw
 
 
@@ -63,7 +63,7 @@ def diagrams(empty_diagrams):
     from lotcal_tf.metrics import reliability
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reliability, "_draw", empty_diagrams)
+        patch.setattr(reliability, "draw", empty_diagrams)
         yield
 
 

@@ -634,7 +634,7 @@ def fuzzed(content, seed):
 @pytest.mark.full
 @pytest.mark.parametrize("seeds", [range(n, n + 40) for n in range(0, 200, 40)])
 def test_a_fuzzed_tflite_file_runs_or_is_refused(seeds, tflite, tmp_path, monkeypatch):
-    monkeypatch.setattr(isolated, "_SECONDS", 10.0)
+    monkeypatch.setattr(isolated, "SECONDS", 10.0)
     refusals = 0
     for seed in seeds:
         path = tmp_path / f"{seed}.tflite"
@@ -672,7 +672,7 @@ def test_a_tflite_file_that_runs_without_end_is_ended(tflite, tmp_path, monkeypa
     script = tmp_path / "endless.py"
     script.write_text("while True: pass")
     monkeypatch.setattr(isolated.interpreter_process, "__file__", str(script))
-    monkeypatch.setattr(isolated, "_SECONDS", 0.5)
+    monkeypatch.setattr(isolated, "SECONDS", 0.5)
     refused(lambda: TFLiteRunner(path, 1, trusted=False), "too long")
 
 

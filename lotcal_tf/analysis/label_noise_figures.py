@@ -75,7 +75,7 @@ def descent(study: Study) -> Figure:
             weights_axis(axes, "remaining weights" if number == len(groups) - 1 else "")
             axes.set(title=titled(splits[split], title), ylim=(0, None))
         entries += [one for one in published if one.get_label() not in _labels(entries)]
-    if any(len(_dense(runs, "test")) > 1 for runs in groups.values()):
+    if any(len(dense_points(runs, "test")) > 1 for runs in groups.values()):
         entries.append(Line2D([], [], color=DENSE, lw=3, marker="o", label="dense networks"))
     legend(whole, [*entries, *bests(study.runs)])
     return whole
@@ -90,7 +90,7 @@ def _draw_errors(
         color = colors[run.model]
         axes.plot(run.weights, run.error(split), color=color, lw=1, alpha=0.8)
         mark(axes, run, by_validation(run), run.error(split), color)
-    dense = _dense(shown, split)
+    dense = dense_points(shown, split)
     if len(dense) > 1:
         axes.plot(*zip(*dense, strict=True), "o-", color=DENSE, lw=3, ms=5, alpha=0.75)
 
@@ -268,7 +268,7 @@ def _against(
     return whole, panels, colors
 
 
-def _dense(runs: Sequence[RecordedRun], split: str) -> list[tuple[float, float]]:
+def dense_points(runs: Sequence[RecordedRun], split: str) -> list[tuple[float, float]]:
     """Weights and mean error over seeds of the dense networks, ordered by size."""
     return means_at((run.start, float(run.error(split)[0])) for run in runs)
 

@@ -40,7 +40,8 @@ class Published:
 
 
 @functools.cache
-def _table() -> tuple[Published, ...]:
+def published_rows() -> tuple[Published, ...]:
+    """All rows of `published.csv`."""
     path = Path(__file__).with_name("published.csv")
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -73,7 +74,9 @@ def published_with(run: RecordedRun) -> list[Published]:
     if source not in _NOISE or noise != ("uniform", _NOISE[source]):
         return []
     own = source, run.classes, run.difficulty, run.architecture
-    return [row for row in _table() if (row.source, row.classes, row.nu, row.network) == own]
+    return [
+        row for row in published_rows() if (row.source, row.classes, row.nu, row.network) == own
+    ]
 
 
 def published_beside(run: RecordedRun) -> Published | None:

@@ -122,7 +122,7 @@ class GroupChapter:
             "seed). The axes cut bands that are much wider than the lines are apart."
         )
         parts: Parts = []
-        for place, chunk in enumerate(_chunks(settings)):
+        for place, chunk in enumerate(chunks(settings)):
             figure = figures.curves(chunk, shown)
             parts.append(figures.picture(self._figure(name, place), figure, caption))
         return parts
@@ -330,7 +330,7 @@ class GroupChapter:
         rows, links = [], []
         for run in self.group.runs:
             seconds = run.columns.get("seconds")
-            time = "–" if seconds is None or not seconds.size else _time(float(seconds.sum()))
+            time = "–" if seconds is None or not seconds.size else time_text(float(seconds.sum()))
             levels = f"{len(run.weights)} of {run.planned}"
             if run.is_finished:
                 levels = str(len(run.weights))
@@ -426,7 +426,7 @@ def relative_link(out: Path) -> Callable[[Path], str]:
     return link
 
 
-def _chunks(settings: Sequence[Setting]) -> list[list[Setting]]:
+def chunks(settings: Sequence[Setting]) -> list[list[Setting]]:
     """Settings for one figure each; the first setting is in all of them, for comparison."""
     first, others, size = [*settings[:1]], settings[1:], figures.MOST - 1
     parts = [list(others[at : at + size]) for at in range(0, len(others), size)]
@@ -448,7 +448,8 @@ def _status(run: RecordedRun) -> str:
     return "finished" if run.is_finished else "unfinished, not in the means"
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """A time that was measured, e.g. `9.9 s`, `1 min 15 s` or `2 h 03 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if seconds < 10:

@@ -98,7 +98,7 @@ def source_digest(field: str, found: type) -> str:
     name = found.__module__
     if name.partition(".")[0] == _PACKAGE:
         return ""
-    sources = _sources_of_script(field, found) if name == "__main__" else _sources(name)
+    sources = _sources_of_script(field, found) if name == "__main__" else sources_of(name)
     digest = hashlib.sha256()
     for module in sorted(sources):
         digest.update(f"{module}\0{sources[module]}\0".encode())
@@ -115,11 +115,11 @@ def _sources_of_script(field: str, found: type) -> dict[str, str]:
     script = getattr(sys.modules["__main__"], "__file__", None)
     if script is not None:
         for name in _imports(ast.parse(Path(script).read_text(encoding="utf-8")), ""):
-            sources |= _sources(name)
+            sources |= sources_of(name)
     return sources
 
 
-def _sources(first: str) -> dict[str, str]:
+def sources_of(first: str) -> dict[str, str]:
     """The source of a module and of the local modules it imports, by name."""
     found: dict[str, str] = {}
     waiting = [first]

@@ -91,7 +91,7 @@ class Command:
           UsageError: a flag is unknown or its value is not valid.
           SystemExit: with code 0, after printing `--help` or `--helpfull`.
         """
-        values = self._flags()
+        values = self.parser()
         if any(word in (*_HELP, "--helpfull") for word in argv):
             print(self.help(full="--helpfull" in argv))
             raise SystemExit(DONE)
@@ -114,7 +114,7 @@ class Command:
                 raise UsageError(f"{shown(operand)}: {problem}")
         own = {flag.name: values[flag.name].value for flag in self.own}
         own |= {flag.name: bool(own[flag.name]) for flag in self.own if flag.switch}
-        given = {name: values[name].value for name in self._given() if values[name].present}
+        given = {name: values[name].value for name in self.field_flags() if values[name].present}
         if self.takes_experiment:
             given |= _settings(values["set"].value)
         config = values["config"].value if "dataset" in self.fields else None
@@ -122,17 +122,18 @@ class Command:
 
     def flag_of(self, field: str) -> str:
         """The prefix of a field on the command line: `--`, or `--set=` for custom hyperparameters."""
-        known = {*self._given(), *(flag.name for flag in self.own), "config", "set"}
+        known = {*self.field_flags(), *(flag.name for flag in self.own), "config", "set"}
         return "--set=" if self.takes_experiment and field not in known else "--"
 
-    def _given(self) -> dict[str, "dataclasses.Field[Any]"]:
+    def field_flags(self) -> dict[str, "dataclasses.Field[Any]"]:
         """The fields and hyperparameters that have a flag in this command."""
         found = {name: FIELDS[name] for name in self.fields}
         return found | setting_fields() if self.takes_experiment else found
 
-    def _flags(self) -> absl_flags.FlagValues:
+    def parser(self) -> absl_flags.FlagValues:
+        """All flags of the command, not yet parsed."""
         values = absl_flags.FlagValues()
-        for name, field in self._given().items():
+        for name, field in self.field_flags().items():
             define = absl_flags.DEFINE_bool if name in _BOOLEAN else absl_flags.DEFINE_string
             define(name, None, field.metadata["help"], flag_values=values)
         if "dataset" in self.fields:
@@ -169,7 +170,7 @@ class Command:
         for section in SECTIONS:
             entries = [
                 (name, _field_text(name, field, self.takes_experiment))
-                for name, field in self._given().items()
+                for name, field in self.field_flags().items()
                 if field.metadata["section"] == section and (everything or field.metadata["main"])
             ]
             if section == "Data" and "dataset" in self.fields:

@@ -53,7 +53,7 @@ def measure(
     """
     found: dict[str, dict[int, Latency]] = {name: {} for name in files}
     for count in threads:
-        runs = {name: _ready(name, path, count, example) for name, path in files.items()}
+        runs = {name: ready(name, path, count, example) for name, path in files.items()}
         times: dict[str, list[int]] = {name: [] for name in files}
         for _ in range(max(1, round(seconds / _TURN))):
             for name, run in runs.items():
@@ -63,7 +63,7 @@ def measure(
     return found
 
 
-def _ready(name: str, path: Path, threads: int, example: Any) -> Callable[[], None]:
+def ready(name: str, path: Path, threads: int, example: Any) -> Callable[[], None]:
     """A function that runs the file once, on the example."""
     try:
         return TFLiteRunner(path, threads).prepared(example)

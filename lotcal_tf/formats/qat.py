@@ -22,7 +22,7 @@ from lotcal_tf.models.keras_graph import copy_layer, flatten, rebuild
 from lotcal_tf.pruning.masked import is_kernel
 from lotcal_tf.seeds import named_seed
 
-_STEPS, _BATCH, _RATE = 200, 64, 1e-4
+STEPS, _BATCH, _RATE = 200, 64, 1e-4
 # Batches that find the ranges of activations before fine-tuning, and the decay of their moving
 # averages. TFMOT's decay of 0.999 takes thousands of steps to leave its initial range.
 _RANGE_PASSES, _RANGE_DECAY = 40, 0.9
@@ -210,14 +210,14 @@ def _part(inputs: list[NDArray], rows: Any) -> Any:
 
 
 def _examples(training: Split, batch: int, seed: int, specs: Specs) -> list[NDArray]:
-    """Inputs for `_STEPS` batches, in the model's order.
+    """Inputs for `STEPS` batches, in the model's order.
 
     The seed determines the order of the examples, which changes every epoch.
     """
     found: list[dict[str, NDArray]] = []
-    missing, epoch = _STEPS * batch, 0
+    missing, epoch = STEPS * batch, 0
     while missing:
-        for inputs, labels, *_ in training.shuffled(batch, _STEPS, named_seed(seed, "qat", epoch)):
+        for inputs, labels, *_ in training.shuffled(batch, STEPS, named_seed(seed, "qat", epoch)):
             kept = tf.nest.map_structure(lambda x, end=missing: x[:end].numpy(), inputs)
             found.append(by_name(kept, specs))
             missing -= min(missing, len(labels))

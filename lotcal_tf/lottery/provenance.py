@@ -64,7 +64,7 @@ def describe(
         },
         "software": {
             "lotcal_tf": __version__,
-            "git": _revision(),
+            "git": revision(),
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
@@ -78,7 +78,7 @@ def _as_lists(shape: Any) -> Any:
     return list(shape)
 
 
-def _revision() -> str | None:
+def revision() -> str | None:
     """The checkout's commit, with `+changes` if it was edited; None for an installed copy."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():

@@ -168,7 +168,7 @@ class Search:
         self._check_levels()
         self.resumed, self.notes = self._usable_checkpoint()
         self._waiting: Checkpoint | None = None  # not written yet
-        self._written = time.monotonic()  # when the training was last stored
+        self.stored_at = time.monotonic()  # when the training was last stored
         self._taken = -math.inf  # when its state was last copied
 
     def _usable_checkpoint(self) -> tuple[Checkpoint | None, Sequence[str]]:
@@ -331,7 +331,7 @@ class Search:
             callbacks=states(self.callbacks),
         )
         self.store.save(ticket)
-        self._waiting, self._written = None, time.monotonic()
+        self._waiting, self.stored_at = None, time.monotonic()
         for observer in self.observers:
             observer.on_level(ticket, predictions)
         return ticket
@@ -395,12 +395,12 @@ class Search:
 
     def _must_write(self, now: float, epoch_seconds: float) -> bool:
         """Whether a kill in the next epoch could lose more than `checkpoint_minutes`."""
-        return now - self._written + epoch_seconds >= 60 * self.experiment.checkpoint_minutes
+        return now - self.stored_at + epoch_seconds >= 60 * self.experiment.checkpoint_minutes
 
     def _write_checkpoint(self) -> None:
         if self._waiting is not None:
             self.store.save_checkpoint(self._waiting)
-            self._waiting, self._written = None, time.monotonic()
+            self._waiting, self.stored_at = None, time.monotonic()
 
     def _start(self, level: int, before: Ticket | None) -> Start:
         """The start of a level: a given ticket, or else the pruned and rewound level before."""

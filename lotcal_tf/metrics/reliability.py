@@ -59,12 +59,13 @@ def bins_diagram(statistics: BinStatistics, *, title: str = "") -> NDArray[np.ui
     inches = _PIXELS / _DOTS_PER_INCH
     figure = Figure(figsize=(inches, inches), dpi=_DOTS_PER_INCH, facecolor="white")
     canvas: Any = FigureCanvasAgg(figure)  # Its methods have no types.
-    _draw(figure, statistics, title)
+    draw(figure, statistics, title)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw(figure: "Figure", statistics: BinStatistics, title: str) -> None:
+def draw(figure: "Figure", statistics: BinStatistics, title: str) -> None:
+    """Draws a reliability diagram, and the histogram of confidence below it."""
     diagram = figure.add_axes((0.14, 0.285, 0.825, 0.54))
     histogram = figure.add_axes((0.14, 0.1, 0.825, 0.15), sharex=diagram)
     _draw_gaps(diagram, statistics)

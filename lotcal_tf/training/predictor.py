@@ -18,7 +18,7 @@ from lotcal_tf.training import programs
 # whose feature maps need more memory.
 PREDICT_EXAMPLES = {"xla": 5000, "graph": 500}
 # How many of them a program of XLA computes at once: their activations stay in the processor's cache.
-_BLOCK_EXAMPLES = 1000
+BLOCK_EXAMPLES = 1000
 
 
 class Predictor:
@@ -54,10 +54,10 @@ class Predictor:
 
         def in_blocks(inputs: Any) -> "tf.Tensor":
             count = tf.nest.flatten(inputs)[0].shape[0]
-            if count is None or count % _BLOCK_EXAMPLES or count == _BLOCK_EXAMPLES:
+            if count is None or count % BLOCK_EXAMPLES or count == BLOCK_EXAMPLES:
                 return forward(inputs)
             blocks = tf.nest.map_structure(
-                lambda x: tf.reshape(x, [-1, _BLOCK_EXAMPLES, *x.shape[1:]]), inputs
+                lambda x: tf.reshape(x, [-1, BLOCK_EXAMPLES, *x.shape[1:]]), inputs
             )
             found = tf.map_fn(forward, blocks, fn_output_signature=tf.float32)
             return tf.reshape(found, [count, found.shape[-1]])

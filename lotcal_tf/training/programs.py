@@ -35,7 +35,7 @@ def call(function: Any, *args: Any) -> Any:
     program = _runs.get(traced)
     if program is None:
         own = traced.inference_fn
-        program = _runs[traced] = _compiled.setdefault(_digest(own), _without_graph(own))
+        program = _runs[traced] = _compiled.setdefault(digest_of(own), _without_graph(own))
     kind = traced.function_type
     flat = [*kind.unpack_inputs(kind.bind(*args)), *traced.captured_inputs]
     return kind.pack_output(program.call_flat(*flat))
@@ -47,7 +47,7 @@ def _without_graph(function: AtomicFunction) -> AtomicFunction:
     return AtomicFunction(function.name, function._bound_context, function.function_type, children)
 
 
-def _digest(function: AtomicFunction) -> str:
+def digest_of(function: AtomicFunction) -> str:
     """A digest of a function's graph and of all functions that it calls.
 
     TensorFlow numbers the names of functions and their arguments over the whole process. They are

@@ -181,7 +181,7 @@ class Trainer:
         own = {id(variable) for variable in self.replicas.variables}
         # A level must not depend on whether the levels before it ran in the same process.
         self._initial = [(v, v.numpy()) for v in self.strategy.variables if id(v) not in own]
-        self._predict = Predictor(network, self.plan, experiment.mc_eval, experiment.seed)
+        self.predictor = Predictor(network, self.plan, experiment.mc_eval, experiment.seed)
         # The weights with which the validation split was predicted last, and labels and logits.
         self._validated: tuple[list[NDArray], tuple[NDArray, NDArray]] | None = None
 
@@ -395,15 +395,15 @@ class Trainer:
         last epoch.
         """
         if split is not self.dataset.validation:
-            return self._predict(split)
+            return self.predictor(split)
         weights = [variable.numpy() for variable in self.network.variables]
         if self._validated is None or not _equal(weights, self._validated[0]):
-            self._validated = weights, self._predict(split)
+            self._validated = weights, self.predictor(split)
         return self._validated[1]
 
     def predict_batch(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Returns labels and logits of the first batch of a split, see `predict`."""
-        return next(self._predict.batches(split))
+        return next(self.predictor.batches(split))
 
 
 def _equal(some: Sequence[NDArray], others: Sequence[NDArray]) -> bool:

@@ -80,7 +80,7 @@ def test_dense_networks_are_joined_by_their_means(written_run):
             written_run("c", start=10_000),
         ]
     )
-    first, second = figures._dense(runs, "test")
+    first, second = figures.dense_points(runs, "test")
     assert (first[0], second[0]) == (10_000, 300_000)
     errors = [c.error("test")[0] for c in runs if c.start == 300_000]
     assert second[1] == pytest.approx(np.mean(errors)) and errors[0] != errors[1]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lotcal_tf.analysis.published import _table, published_beside, published_with
+from lotcal_tf.analysis.published import published_beside, published_rows, published_with
 from lotcal_tf.analysis.runs import RecordedRun
 
 NOISE = {"label_noise": 0.2, "noise_kind": "uniform"}
@@ -19,7 +19,9 @@ def run(start=266_200, known=10, **fields):
 
 
 @pytest.mark.parametrize(
-    "row", [r for r in _table() if r.full_weights and r.best_weights], ids=lambda r: r.full_weights
+    "row",
+    [r for r in published_rows() if r.full_weights and r.best_weights],
+    ids=lambda r: r.full_weights,
 )
 def test_every_best_size_is_a_level_of_its_chain(row):
     # OpenLTH prunes one weight more than the fifth, rounded up.
@@ -31,7 +33,7 @@ def test_every_best_size_is_a_level_of_its_chain(row):
 
 def test_it_has_all_rows_of_the_tables():
     counts: dict[tuple[str, str], int] = {}
-    for row in _table():
+    for row in published_rows():
         key = row.source, row.network
         counts[key] = counts.get(key, 0) + 1
     assert counts == {

@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from lotcal_tf.analysis.figures import MOST
-from lotcal_tf.analysis.sections import _chunks, _time, relative_link
+from lotcal_tf.analysis.sections import chunks, relative_link, time_text
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, MOST, MOST + 1, 3 * MOST])
 def test_every_setting_is_in_a_figure_with_the_first(count):
     names = list(range(count))
-    chunks = _chunks(names)
-    assert sorted({name for chunk in chunks for name in chunk}) == names
-    assert all(len(chunk) <= MOST and chunk[0] == 0 for chunk in chunks)
-    assert sum(len(chunk) - 1 for chunk in chunks) == max(count - 1, 0)
+    made = chunks(names)
+    assert sorted({name for chunk in made for name in chunk}) == names
+    assert all(len(chunk) <= MOST and chunk[0] == 0 for chunk in made)
+    assert sum(len(chunk) - 1 for chunk in made) == max(count - 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,6 @@ def test_links_are_relative_and_escaped(run, out, link):
 
 
 def test_times_are_short():
-    assert [_time(s) for s in (0.04, 9.94, 10, 75, 3600, 7384)] == [
+    assert [time_text(s) for s in (0.04, 9.94, 10, 75, 3600, 7384)] == [
         *("0.0 s", "9.9 s", "10 s", "1 min 15 s", "1 h 00 min", "2 h 03 min")
     ]

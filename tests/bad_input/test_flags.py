@@ -101,7 +101,7 @@ def test_every_flag_has_bad_cases():
         short = {flag.short for flag in module.COMMAND.own}
         assert BAD[module.COMMAND.name].keys() == own, "add bad values of the new flag to BAD"
         # `test_fields` has the fields. Everything that the parser knows is in one of the tables.
-        known = set(module.COMMAND._flags()) - own - short - set(module.COMMAND._given())
+        known = set(module.COMMAND.parser()) - own - short - set(module.COMMAND.field_flags())
         assert {n.removeprefix("no") for n in known} <= {*SHARED}, known
 
 

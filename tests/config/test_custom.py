@@ -83,7 +83,7 @@ def test_relative_and_transitive_imports_count(project):
 
 def test_libraries_do_not_count(project):
     plain = project(mine=f"import helper\n{OWN}", helper="import json\nimport numpy as np\n")
-    assert custom._sources("mine").keys() == {"mine", "helper"}
+    assert custom.sources_of("mine").keys() == {"mine", "helper"}
     assert plain
 
 

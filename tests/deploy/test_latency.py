@@ -31,7 +31,7 @@ def taking(clock, log, name, milliseconds):
 def test_median_and_percentile_of_the_runs_but_the_first_of_a_turn(clock, monkeypatch):
     # One turn of 20 ms: a warm-up of 500 ms, then 3, 1, 2 and 30 ms, and that is over 20.
     run = taking(clock, [], "a", [500, 3, 1, 2, 30])
-    monkeypatch.setattr(latency, "_ready", lambda name, path, threads, example: run)
+    monkeypatch.setattr(latency, "ready", lambda name, path, threads, example: run)
     found = latency.measure({"a": None}, None, threads=(1,), seconds=0.02)["a"][1]
     # Of 1, 2, 3, 30 ms: the middle of 2 and 3; and 0.97 of the way from the third to the fourth.
     assert found.runs == 4
@@ -46,7 +46,7 @@ def test_files_take_turns_in_every_round_and_threads_are_kept_apart(clock, monke
         ready.append((name, path, threads))
         return taking(clock, log, f"{name}{threads}", [10 * threads if name == "a" else 50])
 
-    monkeypatch.setattr(latency, "_ready", open_)
+    monkeypatch.setattr(latency, "ready", open_)
     found = latency.measure({"a": "A", "b": "B"}, None, threads=(1, 2), seconds=0.04)
     assert ready == [("a", "A", 1), ("b", "B", 1), ("a", "A", 2), ("b", "B", 2)]
     # Two rounds a number of threads; b's turn is one run beside the warm-up, longer than a turn.

@@ -62,7 +62,7 @@ def written(network, tmp_path_factory):
             else:
                 # Few steps of fine-tuning: test_qat tests its result.
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr("lotcal_tf.formats.qat._STEPS", 3)
+                    patch.setattr("lotcal_tf.formats.qat.STEPS", 3)
                     model = with_softmax(network) if softmax else network
                     row.load().write(model, path, material)
             paths[key] = path

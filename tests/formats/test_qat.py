@@ -17,7 +17,7 @@ MATERIAL = Material(INPUTS, np.arange(30) % 3, ResidentSplit.of(INPUTS, np.arang
 
 @pytest.mark.full
 def test_zeros_stay_and_two_runs_are_the_same(ticket, tmp_path, monkeypatch):
-    monkeypatch.setattr(qat, "_STEPS", 5)
+    monkeypatch.setattr(qat, "STEPS", 5)
     files = [tmp_path / name for name in ("a.tflite", "b.tflite")]
     for path in files:
         Int8Qat().write(ticket.model(), path, MATERIAL)
@@ -47,7 +47,7 @@ def test_a_layer_that_cannot_be_quantised_is_named(tmp_path):
 @pytest.mark.parametrize("after", ["norm", "conv"])
 def test_a_convolution_that_is_read_twice_keeps_its_batch_norm(after, tmp_path, monkeypatch):
     """Folding BatchNorm into the convolution would change what the other layer reads."""
-    monkeypatch.setattr(qat, "_STEPS", 3)
+    monkeypatch.setattr(qat, "STEPS", 3)
     layers = keras.layers
     given = keras.Input((4, 4, 2))
     conv = layers.Conv2D(3, 2, name="conv")(given)

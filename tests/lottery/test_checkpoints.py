@@ -144,7 +144,7 @@ def written(begin, tmp_path, monkeypatch):
             [0],
         )
         monkeypatch.setattr("lotcal_tf.lottery.search.time.monotonic", lambda: now[0])
-        started.search._written = 0.0
+        started.search.stored_at = 0.0
         train = started.search.trainer.train
 
         def timed(*given, **named):

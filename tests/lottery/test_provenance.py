@@ -86,16 +86,16 @@ def test_the_revision_is_the_checkouts_and_says_when_it_was_edited(tmp_path, mon
     module.parent.mkdir(parents=True)
     module.write_text("")
     monkeypatch.setattr(provenance, "__file__", str(module))
-    assert provenance._revision() is None  # an installed copy
+    assert provenance.revision() is None  # an installed copy
     git("init")
-    assert provenance._revision() is None  # nothing committed yet: no revision, and no error
+    assert provenance.revision() is None  # nothing committed yet: no revision, and no error
     git("add", "-A")
     git("commit", "-m", "first")
     commit = git("rev-parse", "--short=12", "HEAD")
-    assert provenance._revision() == commit
+    assert provenance.revision() == commit
     module.write_text("edited")
-    assert provenance._revision() == f"{commit}+changes"
+    assert provenance.revision() == f"{commit}+changes"
     # A copy installed within somebody's checkout is not of that checkout's revision.
     installed.parent.mkdir(parents=True)
     monkeypatch.setattr(provenance, "__file__", str(installed))
-    assert provenance._revision() is None
+    assert provenance.revision() is None

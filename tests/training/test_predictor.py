@@ -35,7 +35,7 @@ def split_of(count):
 def test_logits_are_those_of_the_network_in_the_order_of_the_split(
     network, count, plan, monkeypatch
 ):
-    monkeypatch.setattr(predictor, "_BLOCK_EXAMPLES", 4)
+    monkeypatch.setattr(predictor, "BLOCK_EXAMPLES", 4)
     split = split_of(count)
     labels, logits = Predictor(network, plan, batch_size=8)(split)
     np.testing.assert_array_equal(labels, split.labels.numpy())
@@ -46,7 +46,7 @@ def test_logits_are_those_of_the_network_in_the_order_of_the_split(
 def test_the_masks_of_passes_do_not_depend_on_blocks(network, monkeypatch):
     split = split_of(8)
     whole = Predictor(network, "xla", passes=3, batch_size=8)(split)[1]
-    monkeypatch.setattr(predictor, "_BLOCK_EXAMPLES", 4)
+    monkeypatch.setattr(predictor, "BLOCK_EXAMPLES", 4)
     np.testing.assert_array_equal(
         Predictor(network, "xla", passes=3, batch_size=8)(split)[1], whole
     )

@@ -135,14 +135,14 @@ def test_a_level_has_steps_predictions_and_metrics(fields, first, steps, example
 def test_a_level_predicts_as_many_examples_as_is_assumed(fields, sample, monkeypatch):
     monkeypatch.setattr(splits, "TRAIN_SAMPLE", sample)
     trainer = make_trainer(**fields)
-    examples, batches = [], trainer._predict.batches
+    examples, batches = [], trainer.predictor.batches
 
     def counted(split):
         for labels, logits in batches(split):
             examples.append(labels.size)
             yield labels, logits
 
-    monkeypatch.setattr(trainer._predict, "batches", counted)
+    monkeypatch.setattr(trainer.predictor, "batches", counted)
     for _ in trainer.train(0):
         pass
     if fields:  # Other weights than those of the last epoch are kept.

@@ -249,9 +249,9 @@ def test_an_abandoned_level_has_no_effect_on_the_next(trainer, stop, monkeypatch
 
 def test_the_last_validation_is_not_computed_again_until_weights_change(monkeypatch):
     trainer = make_trainer()
-    predicted, batches = [], trainer._predict.batches
+    predicted, batches = [], trainer.predictor.batches
     monkeypatch.setattr(
-        trainer._predict, "batches", lambda split: predicted.append(split) or batches(split)
+        trainer.predictor, "batches", lambda split: predicted.append(split) or batches(split)
     )
     ended = [p.epoch for p in trainer.train(2) if p.epoch is not None][-1]
     done = len(predicted)

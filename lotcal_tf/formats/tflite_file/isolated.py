@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.tflite_file import interpreter_process
 
-_SECONDS = 60.0  # for opening a file, and for each example of a batch
+SECONDS = 60.0  # for opening a file, and for each example of a batch
 _LARGEST_HEADER = 1 << 20  # bytes
 _LARGEST_OUTPUT = 1 << 22  # bytes of one example
 
@@ -43,14 +43,14 @@ class IsolatedInterpreter:
         script = interpreter_process.__file__
         # -P: the directory of the script is not searched for modules, nor is the working directory.
         command = [sys.executable, "-P", str(script), str(path), str(threads), str(_memory())]
-        self._child = subprocess.Popen(
+        self.child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        self._end = weakref.finalize(self, _end, self._child)
+        self._end = weakref.finalize(self, _end, self.child)
         self._inputs: dict[int, NDArray[Any]] = {}
         self._resized = False
         self._output: NDArray[Any] | None = None
-        details = self._reply(_SECONDS)
+        details = self._reply(SECONDS)
         self._details: dict[str, Any] = {"named": {}, **details}
         for tensor in (*details["inputs"], *details["outputs"]):
             if np.dtype(tensor["dtype"]).kind not in "biuf":
@@ -100,16 +100,16 @@ class IsolatedInterpreter:
             for index, values in self._inputs.items()
         ]
         command = {"inputs": inputs, "resize": self._resized, "output": output}
-        assert self._child.stdin is not None
+        assert self.child.stdin is not None
         try:
-            self._child.stdin.write(json.dumps(command).encode() + b"\n")
+            self.child.stdin.write(json.dumps(command).encode() + b"\n")
             for values in self._inputs.values():
-                self._child.stdin.write(values.tobytes())
-            self._child.stdin.flush()
+                self.child.stdin.write(values.tobytes())
+            self.child.stdin.flush()
         except OSError:
             pass  # The child has ended, which the reply shows.
         examples = max((len(values) for values in self._inputs.values() if values.ndim), default=1)
-        deadline = _SECONDS * examples
+        deadline = SECONDS * examples
         found = self._reply(deadline)
         shape, dtype = tuple(found["shape"]), np.dtype(found["dtype"])
         size = math.prod(shape) * dtype.itemsize
@@ -135,14 +135,14 @@ class IsolatedInterpreter:
         return found
 
     def _read(self, size: int, deadline: float) -> bytes:
-        assert self._child.stdout is not None
+        assert self.child.stdout is not None
         pieces, missing = [], size
         with selectors.DefaultSelector() as selector:
-            selector.register(self._child.stdout, selectors.EVENT_READ)
+            selector.register(self.child.stdout, selectors.EVENT_READ)
             while missing:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     raise self._refusal("takes too long")
-                piece = os.read(self._child.stdout.fileno(), missing)
+                piece = os.read(self.child.stdout.fileno(), missing)
                 if not piece:
                     raise self._refusal("ends LiteRT: it is damaged, or needs too much memory")
                 pieces.append(piece)

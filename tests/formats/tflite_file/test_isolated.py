@@ -57,7 +57,7 @@ def test_the_outputs_are_the_same(make, tmp_path):
 def test_the_process_ends_with_its_interpreter(tmp_path):
     one_input(tmp_path / "a.tflite")
     interpreter = isolated.IsolatedInterpreter(tmp_path / "a.tflite", 1)
-    child = interpreter._child
+    child = interpreter.child
     assert child.poll() is None
     del interpreter
     assert child.poll() is not None
