@@ -1,4 +1,4 @@
-"""What the twins of the strategies share: a network in a strategy, and one step of it."""
+"""What the twins of the strategies share: a network in a strategy, and one step of it compared with its loss."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from lotcal_tf.seeds import step_seed
 
 RNG = np.random.default_rng(8)
 INPUTS, LABELS = RNG.normal(size=(12, 5)).astype("float32"), RNG.integers(0, 3, 12)
-DECAY = 0.05
+DECAY, RATE = 0.05, 0.1
 
 
 @pytest.fixture
@@ -26,24 +26,35 @@ def make_strategy():
         decay = keras.regularizers.L2(DECAY)
         logits = keras.layers.Dense(3, kernel_regularizer=decay, name="logits")(x)
         strategy = kind(keras.Model(inputs, logits), **hyperparameters)
-        strategy.compile(optimizer=keras.optimizers.SGD(0.1))
+        strategy.compile(optimizer=keras.optimizers.SGD(RATE))
         return strategy
 
     return make
 
 
 @pytest.fixture
-def step():
-    """step(strategy) → what a step logs, what it saw: (logs, labels, logits, the L2 penalty)."""
+def minimises():
+    """minimises(strategy, loss, …) → what a step logs; asserts that it descends on the loss and the L2 penalty.
 
-    def take(strategy, seed=(1, 2)):
-        seed = tf.constant(seed, tf.int32)
-        with step_seed(seed):
+    `loss(labels, logits)` is the oracle, of the logits that the step itself sees.
+    """
+
+    def check(strategy, loss, seed=(1, 2), data=(INPUTS, LABELS)):
+        inputs, labels = data[:2]
+        variables = strategy.network.trainable_variables
+        with step_seed(tf.constant(seed, tf.int32)), tf.GradientTape() as tape:
             stochastic = hasattr(strategy.hyper, "passes")
-            logits = strategy.stochastic(INPUTS) if stochastic else strategy(INPUTS, training=True)
-        kernel = strategy.network.get_layer("logits").kernel.numpy()
-        with step_seed(seed):
-            logs = strategy.train_step((tf.constant(INPUTS), tf.constant(LABELS)))
-        return logs, LABELS, logits, DECAY * np.square(kernel).sum()
+            call = strategy.stochastic if stochastic else strategy
+            logits = call(inputs) if stochastic else call(inputs, training=True)
+            kernel = strategy.network.get_layer("logits").kernel
+            whole = tf.reduce_mean(loss(labels, logits)) + DECAY * tf.reduce_sum(kernel**2)
+        gradients = tape.gradient(whole, variables)
+        wanted = [v.numpy() - RATE * g.numpy() for v, g in zip(variables, gradients, strict=True)]
+        with step_seed(tf.constant(seed, tf.int32)):
+            logs = strategy.train_step(tuple(map(tf.constant, data)))
+        assert float(logs["loss"]) == pytest.approx(float(whole), rel=1e-5)
+        for variable, after in zip(variables, wanted, strict=True):
+            np.testing.assert_allclose(variable.numpy(), after, atol=1e-6, err_msg=variable.name)
+        return logs, logits.numpy()
 
-    return take
+    return check

@@ -1,10 +1,13 @@
 """Weights of examples in the strategies' losses, compared with Keras and with repeated examples."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from lotcal_tf import losses
+from lotcal_tf.calibration.slimming import Slimming
 from lotcal_tf.calibration.strategies import CrossEntropy, Mixup
 from lotcal_tf.compat import keras
 from lotcal_tf.config.registry import STRATEGIES
@@ -48,11 +51,46 @@ def test_weights_of_1_change_nothing(make_strategy, name):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", [n for n in STRATEGIES if n != "slimming"])
-def test_weights_count_in_every_strategy(make_strategy, name):
-    hyper = {"passes": 3} if name in STOCHASTIC else {}
-    plain, weighted = (make_strategy(STRATEGIES[name].load(), **hyper) for _ in range(2))
-    assert step(plain, X, Y)[0] != pytest.approx(step(weighted, X, Y, W)[0], rel=1e-3)
+def weighted(loss):
+    """Losses `(N,)` of examples, with their weights."""
+    return lambda labels, logits: W * loss(labels, logits)
+
+
+# The weighted loss of each strategy; those of `mixup` and `slimming` have a test of their own.
+WEIGHTED = {
+    "none": weighted(losses.cross_entropy),
+    "vwcc": weighted(losses.vwcc),
+    "lwcc": weighted(functools.partial(losses.lwcc, weight=0.5)),
+    "lwcc_si": weighted(functools.partial(losses.lwcc_si, weight=0.5)),
+    "mda": functools.partial(losses.mda, weight=0.5, example_weights=W),
+    "nba": functools.partial(losses.nba, weight=0.5, example_weights=W),
+}
+
+
+def test_every_strategy_with_weights_has_an_oracle():
+    taking = {name for name, row in STRATEGIES.items() if row.load().takes_weights}
+    assert taking == {*WEIGHTED, "mixup", "slimming"}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_a_step_minimises_the_weighted_loss(make_strategy, minimises, name):
+    known = vars(STRATEGIES[name].hyperparameters())
+    hyper = {n: v for n, v in {"passes": 3, "calib_weight": 0.5}.items() if n in known}
+    minimises(make_strategy(STRATEGIES[name].load(), **hyper), WEIGHTED[name], data=(X, Y, W))
+
+
+def test_slimming_weights_its_cross_entropy_only():
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    image = keras.Input((4, 4, 1))
+    x = layers.BatchNormalization()(layers.Conv2D(3, 3, use_bias=False)(image))
+    strategy = Slimming(keras.Model(image, layers.Dense(3)(layers.Flatten()(x))))
+    strategy.compile(optimizer=keras.optimizers.SGD(0.0))
+    images = RNG.normal(size=(12, 4, 4, 1)).astype("float32")
+    plain, _ = step(strategy, images, Y)
+    loss, _ = step(strategy, images, Y, W)
+    each = losses.cross_entropy(Y, strategy(images, training=True)).numpy()
+    assert loss - plain == pytest.approx(float(np.mean((W - 1) * each)), rel=1e-4)
 
 
 @pytest.mark.parametrize(("name", "loss"), [("mda", losses.mda), ("nba", losses.nba)])

@@ -7,7 +7,11 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config import registry
 from lotcal_tf.models.build import build_model
 from lotcal_tf.models.checks import check_outputs, classes_of
-from lotcal_tf.models.stateless_dropout import replace_dropout
+from lotcal_tf.models.stateless_dropout import (
+    StatelessDropout,
+    replace_dropout,
+    restore_dropout,
+)
 from lotcal_tf.pruning import masking
 
 SHAPE, CLASSES = (32, 32, 3), 7
@@ -94,5 +98,21 @@ def test_it_serialises(masked, model, wrapped, tmp_path):
     )
 
 
-def test_its_dropout_is_one_that_can_be_replaced(model):
-    assert replace_dropout(model).count_params() == model.count_params()
+def test_its_dropout_can_be_exchanged_for_that_of_keras_and_back(name):
+    model = build_model(
+        name, SHAPE, CLASSES, seed=0, input_range=255.0, dropout_rate=0.2, dropout_at="blocks"
+    )
+
+    def rates(network, kind):
+        return [layer.rate for layer in network.layers if isinstance(layer, kind)]
+
+    assert rates(model, StatelessDropout)
+    plain = restore_dropout(model)
+    assert rates(plain, keras.layers.Dropout) == rates(model, StatelessDropout)
+    assert not rates(plain, StatelessDropout)
+    back = replace_dropout(plain)
+    assert rates(back, StatelessDropout) == rates(model, StatelessDropout)
+    assert not rates(back, keras.layers.Dropout)
+    for one in (plain, back):
+        one.set_weights(model.get_weights())
+        np.testing.assert_array_equal(one(INPUTS, training=False), model(INPUTS, training=False))
