@@ -242,15 +242,31 @@ def ends_in_one_line(command, capsys, *argv):
     return lines[0]
 
 
+# The files have no weights, so a harmless configuration is refused, too, but for these reasons only.
+WITHOUT_WEIGHTS = ("weights do not fit the model", "cannot be loaded as a Keras file")
+
+
+def refusals(config, directory):
+    """The line with which each kind of file with a configuration is refused."""
+    place = ticket(directory / "level_00", config)
+    yield refused(lambda: lotcal_tf.load_ticket(place).model())
+    for version in ("2.21.0", "3.10.0"):
+        path = archive(directory / "a.keras", config, version)
+        yield refused(lambda path=path: read_model(path), str(path))
+        path = hdf5(directory / "a.h5", config, version)
+        yield refused(lambda path=path: read_model(path), str(path))
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_hostile_configuration_is_refused_in_every_kind_of_file(name, tmp_path):
-    config = CONFIGS[name]()
-    refused(lambda: lotcal_tf.load_ticket(ticket(tmp_path / "level_00", config)).model())
-    for version in ("2.21.0", "3.10.0"):
-        path = archive(tmp_path / "a.keras", config, version)
-        refused(lambda path=path: read_model(path), str(path))
-        path = hdf5(tmp_path / "a.h5", config, version)
-        refused(lambda path=path: read_model(path), str(path))
+    for line in refusals(CONFIGS[name](), tmp_path):
+        assert not any(reason in line for reason in WITHOUT_WEIGHTS), line
+
+
+def test_a_harmless_configuration_is_refused_for_its_missing_weights_only(tmp_path):
+    lines = list(refusals(sequential(dense()), tmp_path))
+    assert len(lines) == 5
+    assert all(any(reason in line for reason in WITHOUT_WEIGHTS) for line in lines), lines
 
 
 def test_without_the_check_the_canary_is_written(tmp_path, monkeypatch):
@@ -385,11 +401,22 @@ FILES = {
 }  # fmt: skip
 
 
+# What Keras or HDF5 cannot read; all others are refused by checks of our own, before they are read.
+UNREADABLE = {
+    "HDF5 bytes",
+    "not an archive",
+    "an empty file",
+    "weights that are a pickle",
+    "cut weights",
+}
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_hostile_archive_is_refused(name, tmp_path):
     path = tmp_path / "a.keras"
     FILES[name](path)
-    refused(lambda: read_model(path), str(path))
+    line = refused(lambda: read_model(path), str(path))
+    assert (WITHOUT_WEIGHTS[1] in line) == (name in UNREADABLE), line
     assert {p.name for p in tmp_path.iterdir()} == {"a.keras", "here"}
 
 
