@@ -22,7 +22,7 @@ from lotcal_tf.config.experiment import (
     recorded,
     setting_fields,
 )
-from lotcal_tf.config.fields import checked
+from lotcal_tf.config.fields import checked, data_name
 from lotcal_tf.config.recipes import check_own_choice, resolve
 from lotcal_tf.config.run_data import (
     DATA_FIELDS,
@@ -584,6 +584,9 @@ def _names(unseen: Any) -> tuple[str, ...]:
     names = (unseen,) if isinstance(unseen, str) else unseen
     if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n for n in names):
         raise FieldError("unseen", unseen, "must be a list of names of data sets")
+    for name in names:
+        if problem := data_name(name):
+            raise FieldError("unseen", name, problem)
     return tuple(names)
 
 

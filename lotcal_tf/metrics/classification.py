@@ -264,13 +264,13 @@ def prediction_bins(
     return _Predictions(labels, logits).bins(bins)
 
 
-def _checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
-    z = numbers("logits", logits)
+def _checked_logits(logits: ArrayLike, name: str = "logits") -> NDArray[np.float64]:
+    z = numbers(name, logits)
     if z.ndim != 2 or z.shape[0] < 1 or z.shape[1] < 2:
-        raise UsageError(f"logits must have shape (N, K) with N >= 1 and K >= 2, got {z.shape}")
+        raise UsageError(f"{name} must have shape (N, K) with N >= 1 and K >= 2, got {z.shape}")
     finite = np.isfinite(z).all(axis=1)
     if not finite.all():
-        raise UsageError(f"logits must be finite, got inf or NaN in row {finite.argmin()}")
+        raise UsageError(f"{name} must be finite, got inf or NaN in row {finite.argmin()}")
     return z
 
 
@@ -285,12 +285,18 @@ def _checked_distribution(labels: NDArray, logits: ArrayLike) -> tuple[_Matrix, 
     return truth, z
 
 
-def checked(labels: ArrayLike, logits: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Labels `(N,)` and logits `(N, K)` as arrays; raises UsageError if they do not fit together."""
-    y, z = array("labels", labels), _checked_logits(logits)
+def checked(
+    labels: ArrayLike, logits: ArrayLike, name: str = "logits"
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labels `(N,)` and logits `(N, K)` as arrays.
+
+    Raises:
+      UsageError: they do not fit together; it calls the logits by `name`.
+    """
+    y, z = array("labels", labels), _checked_logits(logits, name)
     examples, classes = z.shape
     if y.shape != (examples,):
-        raise UsageError(f"labels must have shape ({examples},) as logits {z.shape}, got {y.shape}")
+        raise UsageError(f"labels must have shape ({examples},) as {name} {z.shape}, got {y.shape}")
     if not np.issubdtype(y.dtype, np.integer):
         raise UsageError(f"labels must be integers (class indices), got dtype {y.dtype}")
     if y.min() < 0 or y.max() >= classes:

@@ -157,7 +157,7 @@ def paired_intervals(
     Returns:
         The intervals by `accuracy`, `nll`, `brier`, `overconfidence` and `ece`, in units of the metric.
     """
-    (y, one), (_, two) = checked(labels, first), checked(labels, second)
+    (y, one), (_, two) = checked(labels, first, "first"), checked(labels, second, "second")
     bins = checked_bins(bins)
     (scores, index), (others, other_index) = (_terms(y, z, bins) for z in (one, two))
     changes, place = others - scores, _MEANS.index("overconfidence")

@@ -106,6 +106,10 @@ def check_same_outputs(model: Any, twin: Any, examples: Any) -> None:
         raise UsageError(f"{problem}: {str(error)[:200]}") from error
     expected = [_array(x) for x in _flat(model(packed(model, parts), training=False))]
     tolerance = max(_TOLERANCE, _STEPS_OF_16_BITS * _resolution(model))
+    if not all(np.isfinite(one).all() for one in expected):
+        raise UsageError(
+            f"model {model.name!r} gives NaN or infinity for the examples: pass inputs for which it is finite"
+        )
     for one, other in zip(expected, found, strict=True):
         limit = tolerance * max(np.abs(one).max(initial=0.0), np.finfo(np.float32).tiny)
         difference = np.abs(one - other).max(initial=0.0)

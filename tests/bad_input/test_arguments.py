@@ -557,16 +557,46 @@ def hugging_face():
     return datasets.Dataset.from_dict({"features": X.tolist(), "label": Y.tolist()})
 
 
+# What messages call an argument where they do not use its name.
+ALSO_CALLED = {
+    "example_weights": ["weights"],
+    "train": ["model 'tiny' cannot take inputs"],
+    "dataset": ["data set"],
+    "options": ["check"],
+    "axes": ["seed", "epochs"],
+}
+
+
+def needed(name, argument, run):
+    """Other arguments, without which the argument itself would be refused."""
+    if name == "export_ticket" and argument in ("validation", "train"):
+        return {"test": run.validation}
+    if name in ("find_tickets", "run_sweep") and argument == "config":
+        return {"model": "lenet_3", "train": None, "test": None}
+    return {}
+
+
+def texts(value):
+    """The texts in a bad value, which a message may show instead of the argument's name."""
+    parts = value if isinstance(value, dict | list | tuple) else [value]
+    return [part for part in parts if isinstance(part, str) and part]
+
+
 @pytest.mark.parametrize(
     ("name", "argument"), [(name, argument) for name, found in BAD.items() for argument in found]
 )
 def test_a_bad_argument_is_refused(refused_call, each, digits_run, name, argument):
-    call = valid(name, digits_run.directory)
+    call = functools.partial(
+        valid(name, digits_run.directory), **needed(name, argument, digits_run)
+    )
     spread = argument in ("fields", "given", "options") and name != "hyperparameter"
 
     def check(value):
         made = value() if inspect.isfunction(value) or value is Subclassed else value
         given = made if spread else {argument: made}
-        refused_call([], call, **given)
+        line = refused_call([], call, **given)
+        assert spread or any(
+            word in line for word in (argument, *ALSO_CALLED.get(argument, ()), *texts(value))
+        ), line
 
     each(BAD[name][argument], check)

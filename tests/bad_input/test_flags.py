@@ -163,8 +163,14 @@ def test_a_bad_recipe_or_setting_is_refused(
     ],
     ids=ascii,
 )
-def test_a_wrong_command_line_is_refused(refused_command, here, module, argv):
-    refused_command([], module, *argv)
+def test_a_wrong_command_line_is_refused(refused_command, exported_run, operands, module, argv):
+    line = refused_command(
+        [], module, *beside(module, None, exported_run), *operands.get(module, ()), *argv
+    )
+    # Whatever else could be wrong is right, so the line shows the word; a long one is cut.
+    word = argv[0].lstrip("-").partition("=")[0]
+    if word.isprintable():
+        assert word[:20] in line, line
 
 
 @pytest.mark.parametrize(
