@@ -7,6 +7,7 @@ from lotcal_tf import api, evaluate, export, train
 from lotcal_tf.compat import keras
 from lotcal_tf.config import custom
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.metrics import measure
 
 L = keras.layers
 MODULE = """
@@ -82,7 +83,7 @@ def test_tickets_of_a_run_have_its_custom_objects(run, objects):
     logits = run.selected.model()(inputs).numpy()
     loaded = api.load_ticket(run.directory / "tickets/level_01", objects)
     np.testing.assert_array_equal(loaded.model()(inputs), logits)
-    assert loaded.network().count_params()
+    assert loaded.network().count_params() == run.selected.network().count_params()
     with pytest.raises(UsageError, match="is not registered"):
         api.load_ticket(run.directory / "tickets/level_01").model()
     # Nothing stays registered.
@@ -96,11 +97,15 @@ def test_exports_and_measurements_of_the_library(run, objects, tmp_path, kind):
     extra = {"custom_objects": objects} if kind == "path" else {}
     formats = ["keras", "saved_model", "float32"]
     done = api.export_ticket(given, tmp_path / "e", DATA, formats=formats, seconds=0, **extra)
-    known = {"custom_objects": objects}
+    inputs, labels = DATA
+    logits = run.selected.model()(inputs).numpy()
+    scaled = logits / run.selected.record["temperature"]  # in files, part of the weights
     for file in done.files.values():
-        assert api.measure_model(file, DATA, **known).metrics["accuracy"] > 0
+        found = api.measure_model(file, DATA, custom_objects=objects)
+        assert found.metrics["nll"] == pytest.approx(measure(labels, scaled)["nll"], rel=1e-4)
     if kind != "ticket":
-        assert api.measure_model(given, DATA, **extra).metrics["accuracy"] > 0
+        found = api.measure_model(given, DATA, **extra)
+        assert found.metrics["nll"] == pytest.approx(measure(labels, logits)["nll"], rel=1e-4)
     with pytest.raises(UsageError, match="is not registered"):
         api.measure_model(done.files["keras"], DATA)
 

@@ -405,13 +405,13 @@ def test_arguments_that_are_not_valid_are_refused(digits_run, given, field, word
     "unseen", ["digits", ["digits"], {"a": 5}, {"a": None}, {"a": [[1], [2, 3]]}]
 )
 def test_unseen_data_that_is_not_valid_is_refused(digits_run, unseen):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"^(unseen|a inputs)"):
         api.measure_model(digits_run, digits_run.validation, unseen=unseen, progress=False)
 
 
 @pytest.mark.parametrize("directory", [None, 5, "", "absent"])
 def test_what_is_not_a_ticket_is_not_loaded(directory):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="^(directory|absent)"):
         api.load_ticket(directory)
 
 

@@ -31,6 +31,12 @@ def anchors(path):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_links_are_found():
+    found = LINK.findall("[a](b.md#c-d), [e](#f), [g](https://h.org/i.md), `[j](k)`")
+    assert found == [("b.md", "c-d"), ("", "f"), ("k", "")]
+    assert ("docs/evaluation.md", "") in LINK.findall(text_of(ROOT / "README.md"))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_work_in_the_repository(page):
     for name, anchor in LINK.findall(text_of(page)):

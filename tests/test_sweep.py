@@ -1,6 +1,7 @@
 """The sweep command and `run_sweep`, with real runs."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -156,8 +157,12 @@ def test_a_prediction_is_about_right_in_order_of_magnitude(tmp_path, call_comman
     done = call_command(sweep, *flags, f"--out={tmp_path}", "--dry_run")
     assert done.code == 0
     assert len(done.out.splitlines()) == 2
-    assert done.err[-1].startswith("2 of 2 runs left: about ")
+    (number, unit) = re.fullmatch(r"2 of 2 runs left: about (\d+) (s|min)", done.err[-1]).groups()
+    predicted = int(number) * {"s": 1, "min": 60}[unit]
     assert not list(tmp_path.iterdir())
+    start = time.monotonic()
+    assert call_command(sweep, *flags, f"--out={tmp_path}").code == 0
+    assert predicted / 10 <= max(time.monotonic() - start, 1) <= max(predicted, 1) * 10
 
 
 # The library

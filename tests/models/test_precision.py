@@ -93,7 +93,8 @@ def test_a_run_in_mixed_precision_is_measured_and_exported(tmp_path, name):
     assert all(value.dtype == np.float32 for value in ticket.trained.values())
     assert run.records[1]["val_accuracy"] > 0.6  # Of ten classes.
     ticket_path = run.directory / "tickets" / "level_01"
-    assert lotcal_tf.measure_model(ticket_path, split="val", ece_bins=5, progress=False)
+    found = lotcal_tf.measure_model(ticket_path, split="val", ece_bins=5, progress=False)
+    assert found.metrics["accuracy"] == run.records[1]["val_accuracy"]
     exported = lotcal_tf.export_ticket(
         run, tmp_path / "files", level=1, formats=("float32", "int8", "keras"), seconds=0
     )
