@@ -21,7 +21,8 @@ from pathlib import Path
 
 from lotcal_tf.errors import FieldError
 
-_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
+# This machine, in the names of temporary files.
+HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
 _TEMPORARY = re.compile(r"\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]{8}")  # after `.NAME`
 _TEMPORARY_NAME = re.compile(r"\.(?P<name>.+)" + _TEMPORARY.pattern)
 # Error numbers of a full disk.
@@ -109,7 +110,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 @contextlib.contextmanager
 def temporary(path: Path) -> Iterator[Path]:
     """A new name beside a path. A file or directory of that name is removed at the end."""
-    name = f".{path.name}.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}"
+    name = f".{path.name}.{HOST}.{os.getpid()}.{secrets.token_hex(4)}"
     new = path.parent / name
     _own.add(str(new))
     try:
@@ -145,7 +146,7 @@ def _is_leftover(path: Path, suffix: str) -> bool:
     if str(path) in _own:
         return False
     match = _TEMPORARY.fullmatch(suffix)
-    if match and match["host"] == _HOST:
+    if match and match["host"] == HOST:
         pid = int(match["pid"])
         return pid == os.getpid() or not is_alive(pid)
     try:

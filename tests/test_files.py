@@ -23,7 +23,7 @@ def dead():
     return process.pid
 
 
-def left_by(path, pid, host=files._HOST):
+def left_by(path, pid, host=files.HOST):
     return path.parent / f".{path.name}.{host}.{pid}.0123abcd"
 
 

@@ -341,7 +341,7 @@ class RunStore:
         self._epochs.rows.append(row)
         begun = time.monotonic()
         if begun >= self._epochs.due:
-            self._write_table("history.csv", [*self._history(), *self._epochs.rows])
+            self.write_table("history.csv", [*self._history(), *self._epochs.rows])
             ended = time.monotonic()
             self._epochs.due = ended + (ended - begun) / _HISTORY_SHARE
 
@@ -351,8 +351,8 @@ class RunStore:
             return
         self._checkpoints.remove(self.finished())
         history = self._history()
-        self._write_table("metrics.csv", [record for record, _ in self._rows.values()])
-        self._write_table("history.csv", history)
+        self.write_table("metrics.csv", [record for record, _ in self._rows.values()])
+        self.write_table("history.csv", history)
 
     def _history(self) -> list[Record]:
         """The epochs of all finished levels."""
@@ -365,7 +365,8 @@ class RunStore:
         self._rows = found
         return [row for _, history in found.values() for row in history]
 
-    def _write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a table of the run, if its content has changed."""
         path, content = self.directory / name, as_csv(rows)
         if not path.is_file() or path.read_bytes() != content:
             self._check_lock()

@@ -119,7 +119,7 @@ class TensorBoardLog:
         It waits until those of the level before are written, so that tickets do not pile up in memory.
         """
         self._wait()
-        self._submit(self._write_level, ticket, predictions)
+        self._submit(self.write_level, ticket, predictions)
 
     def on_end(self) -> None:
         """Waits until everything is written, and closes the log."""
@@ -156,7 +156,8 @@ class TensorBoardLog:
             }
             self._append(_RUNS[prefix], _event(step, values))
 
-    def _write_level(self, ticket: Ticket, predictions: Predictions) -> None:
+    def write_level(self, ticket: Ticket, predictions: Predictions) -> None:
+        """Writes what TensorBoard shows of a finished level."""
         step = level_step(ticket.record)
         found = _level_scalars(ticket.record)
         found["train"] |= {

@@ -183,7 +183,7 @@ def test_an_epoch_is_in_the_history_at_once_and_goes_with_its_unfinished_level(s
 def test_many_short_epochs_are_not_all_written_at_once_but_none_is_lost(store, monkeypatch):
     now, cost = [0.0], 0.5
     written = []
-    real = RunStore._write_table
+    real = RunStore.write_table
 
     def slow(self, name, rows):
         written.append(len(rows))
@@ -191,7 +191,7 @@ def test_many_short_epochs_are_not_all_written_at_once_but_none_is_lost(store, m
         real(self, name, rows)
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(RunStore, "_write_table", slow)
+    monkeypatch.setattr(RunStore, "write_table", slow)
     for epoch in range(100):
         now[0] += 1
         store.append_epoch({"level": 0, "epoch": epoch, "val_loss": 0.5})

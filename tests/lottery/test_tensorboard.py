@@ -342,7 +342,7 @@ def test_a_run_goes_on_when_a_library_that_draws_fails(begin, tmp_path, capfd, m
     def fails(*_):
         raise ValueError("no such font")
 
-    monkeypatch.setattr(TensorBoardLog, "_write_level", fails)
+    monkeypatch.setattr(TensorBoardLog, "write_level", fails)
     assert len(run(begin, tmp_path / "run", levels=1).tickets()) == 2
     assert "the run goes on: no such font" in capfd.readouterr().err
 
