@@ -28,6 +28,7 @@ from lotcal_tf.config.run_data import (
     DATA_FIELDS,
     PLACE_FIELDS,
     data_experiment,
+    recorded_content,
     recorded_fields,
     unseen_experiment,
 )
@@ -42,13 +43,7 @@ from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
 from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
 from lotcal_tf.inputs import arranged, flat, specs_of
-from lotcal_tf.lottery.conditions import (
-    add_conditions,
-    on_corrupted,
-    on_unseen,
-    ticket_digest,
-    unmeasured,
-)
+from lotcal_tf.lottery.conditions import Condition, add_conditions, ticket_digest, unmeasured
 from lotcal_tf.lottery.run import Run, run_experiment
 from lotcal_tf.lottery.run_tables import selected_level
 from lotcal_tf.lottery.store import RunStore, read_ticket
@@ -467,18 +462,18 @@ def measure_run(
       **fields: `data_dir` and `memory_limit_mb`, where they are not as recorded.
 
     Returns:
-      The levels that were measured now.
+      What was measured now, in the order of the levels.
 
     Raises:
-      UsageError, LotcalError: see `evaluation.measure.measure_opened`.
+      UsageError: `run` is not a run directory, its data has no name or has changed, no condition is given, or
+        see `evaluation.measure.measure_opened`.
+      LotcalError: a network gives NaN or infinity.
     """
     common = arguments.for_measure(shifts=shifts, severities=severities, progress=progress)
     chosen = {name: common[name] for name in ("shifts", "severities", "progress")}
     names, values = _names(unseen), _texts(fields)
-    conditions = [
-        on_corrupted(shift, n) for shift in common["shifts"] for n in common["severities"]
-    ]
-    conditions += [on_unseen(name) for name in names]
+    conditions = [Condition(shift, n) for shift in common["shifts"] for n in common["severities"]]
+    conditions += [Condition(unseen=name) for name in names]
     if not conditions:
         raise UsageError("shifts and unseen are missing: give at least one of them")
     for name, value in values.items():
@@ -491,8 +486,7 @@ def measure_run(
     experiment = data_experiment(directory, values, unseen=bool(names))
     if not (levels := unmeasured(directory, conditions)):
         return []
-    part = sources.load_part(experiment, "test")
-    others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in names}
+    part, others = _named_parts(directory, experiment, "test", names, own=True)
     found = []
     for level in levels:
         opened = open_model(level_path(directory, level))
@@ -541,10 +535,31 @@ def _measured_on_named(
         chosen = {"split": options["split"], "scaled": options["scaled"]}
         return measure_stored(opened, data=own.dataset, bins=own.ece_bins, **chosen)
     experiment = data_experiment(opened.path, values, config, unseen=bool(unseen))
-    part = sources.load_part(experiment, options["split"])
-    others = {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in unseen}
+    of_run = bool(record) and not config and not {"dataset", "source"} & values.keys()
+    part, others = _named_parts(opened.path, experiment, options["split"], unseen, of_run)
     data, bins = experiment.dataset, experiment.ece_bins
     return measure_opened(opened, part, data=data, bins=bins, unseen=others, **options)
+
+
+def _named_parts(
+    path: Path, experiment: Experiment, split: str, unseen: Sequence[str], own: bool
+) -> tuple[Part, dict[str, Part]]:
+    """A split of named data, and the test splits of unseen data.
+
+    Args:
+      path: the model, in a run if `own`.
+      experiment: describes the data.
+      split: `val` or `test`.
+      unseen: the names of the unseen data.
+      own: whether the data is that of the run, whose files must not have changed since.
+
+    Raises:
+      UsageError: the data cannot be loaded, or has changed.
+    """
+    if own:
+        sources.check_unchanged(experiment, recorded_content(path))
+    part = sources.load_part(experiment, split)
+    return part, {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in unseen}
 
 
 def _given_parts(
@@ -745,8 +760,8 @@ class _ExportRequest:
                 sources.check_unchanged(experiment, self.store.experiment().get("content", {}))
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)
-        fields = self.store.experiment().get("experiment", {})
-        return Examples.of(dataset, int(fields.get("seed", 0)))
+        seed = self.store.experiment().get("experiment", {}).get("seed", 0)
+        return Examples.of(dataset, int(seed))
 
     def _settings(self, given: Mapping[str, Any]) -> Experiment:
         """An experiment with the given `ece_bins` and `export_logits`, or else with those of the run."""

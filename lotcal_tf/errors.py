@@ -84,6 +84,11 @@ class Unhealthy(LotcalError):
         self.level, self.names = level, names
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; of an error without one, the name of its class."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class RunsFailed(LotcalError):
     """Runs of a sweep failed; the others are finished."""
 

@@ -16,7 +16,14 @@ from typing import Any
 
 from lotcal_tf.config import custom, fields, flags
 from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES, corruption
-from lotcal_tf.config.run_data import PLACE_FIELDS, check_model, data_experiment, data_path
+from lotcal_tf.config.run_data import (
+    PLACE_FIELDS,
+    check_model,
+    data_experiment,
+    data_path,
+    has_named_data,
+)
+from lotcal_tf.config.run_directory import find_runs, stored_levels
 from lotcal_tf.errors import FieldError, UsageError
 
 FLAGS = (
@@ -108,22 +115,24 @@ def _record(directory: Path, request: flags.Request, conditions: Mapping[str, An
     others += [name for name in request.given if name not in PLACE_FIELDS]
     others += ["config"] if request.config is not None else []
     if others:
-        raise UsageError(
-            f"leave out --{others[0]}: --record measures tickets on the test split of their runs"
-        )
-    from lotcal_tf.analysis.runs import find_runs  # late, since SciPy takes a second
-
-    runs = find_runs([directory])
+        taken = "--shift, --severity, --unseen, --custom_objects, --data_dir and --memory_limit_mb"
+        raise UsageError(f"leave out --{others[0]}: --record takes {taken} only")
+    found = find_runs([directory])
+    runs = [run for run in found if stored_levels(run) and has_named_data(run)]
+    if not runs:
+        raise UsageError(f"{directory} holds no run on named data with a finished level")
     for run in runs:
         data_path(data_experiment(run, request.given, unseen=bool(conditions["unseen"])))
     flags.start_tensorflow()
     from lotcal_tf.api import measure_run
 
     known = custom.load_custom_objects(own["custom_objects"])
-    for number, run in enumerate(runs, start=1):
-        found = measure_run(run, custom_objects=known, **conditions, **request.given)
-        done = f"levels measured: {len(found)}" if found else "nothing new to measure"
-        print(f"{number} of {len(runs)}: {run}, {done}", flush=True)
+    for number, run in enumerate(found, start=1):
+        done = "left out: it has no finished level, or data without a name"
+        if run in runs:
+            measured = measure_run(run, custom_objects=known, **conditions, **request.given)
+            done = f"levels measured: {len(measured)}" if measured else "nothing new to measure"
+        print(f"{number} of {len(found)}: {run}, {done}", flush=True)
 
 
 def _names(flag: str, value: str | None) -> tuple[str, ...]:

@@ -174,7 +174,7 @@ def test_files_are_trained_on_measured_and_exported_by_the_commands(
     assert done.code == 0 and "is finished: 2 levels" in done.out
 
 
-def test_files_that_changed_are_another_run_and_are_not_exported_on(
+def test_files_that_changed_are_another_run_and_are_not_exported_or_measured_on(
     make_source, tmp_path, call_command
 ):
     directory, run = make_source("folder"), tmp_path / "run"
@@ -184,9 +184,16 @@ def test_files_that_changed_are_another_run_and_are_not_exported_on(
     done = call_command(train, *flags("folder", directory, out=run))
     assert done.code == 2
     assert "holds another run" in done.err[-1] and "data" in done.err[-1]
-    done = call_command(export, f"--run={run}", "--formats=int8")
-    assert done.code == 2
-    assert "has changed since the run" in done.err[-1]
+    for command, *given in (
+        (export, f"--run={run}", "--formats=int8"),
+        (evaluate, f"--model={run}", "--shift=blur"),
+        (evaluate, f"--model={run}", "--record", "--shift=blur"),
+    ):
+        done = call_command(command, *given)
+        assert done.code == 2
+        assert "has changed since the run" in done.err[-1]
+    # The stored predictions are still those of the run.
+    assert call_command(evaluate, f"--model={run}").code == 0
 
 
 def test_wrong_files_end_the_command_with_nothing_written(make_source, tmp_path, call_command):

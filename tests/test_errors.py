@@ -3,7 +3,7 @@ import inspect
 import pytest
 
 from lotcal_tf import errors
-from lotcal_tf.errors import FieldError, LotcalError, TrainingDiverged, UsageError
+from lotcal_tf.errors import FieldError, LotcalError, TrainingDiverged, UsageError, first_line
 
 ALL = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
 
@@ -35,3 +35,15 @@ def test_training_diverged_names_the_place():
     for part in ("not finite", "level 2,", "epoch 7,", "step 311:", "finished levels are kept"):
         assert part in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError(" a\nb"), "a"),
+        (NotImplementedError(), "NotImplementedError"),
+        (OSError("\n"), "OSError"),
+    ],
+)
+def test_the_first_line_of_an_error_is_never_empty(error, line):
+    assert first_line(error) == line

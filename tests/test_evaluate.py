@@ -306,6 +306,7 @@ def test_every_level_of_each_run_is_measured_and_recorded_once(call, sweep, run,
     ("flags", "words"),
     [
         ([], "--record needs --shift, --unseen, or both"),
+        (["--shift=blur", "--json"], "leave out --json:"),
         (["--shift=blur", "--scaled"], "leave out --scaled:"),
         (["--shift=blur", "--split=val"], "leave out --split:"),
         (["--shift=blur", "--dataset=mnist"], "leave out --dataset:"),
@@ -321,6 +322,22 @@ def test_a_wrong_request_to_record_writes_nothing(call, sweep, data_dir, flags, 
     (line,) = done.err
     assert words in line
     assert not list(sweep.glob("*/conditions.csv"))
+
+
+def test_runs_that_cannot_be_measured_are_left_out(call, run, arrays_run, tmp_path):
+    sweep = tmp_path / "sweep"
+    shutil.copytree(arrays_run.directory, sweep / "a")
+    (sweep / "b").mkdir()
+    for name in ("experiment.json", "metrics.csv"):  # tables only
+        shutil.copy(run / name, sweep / "b")
+    done = call(f"--model={sweep}", "--record", "--shift=blur", "--severity=1")
+    assert (done.code, done.out) == (2, "")
+    shutil.copytree(run, sweep / "c")
+    done = call(f"--model={sweep}", "--record", "--shift=blur", "--severity=1")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert ["left out" in line for line in lines] == [True, True, False]
+    assert [path.parent.name for path in sweep.glob("*/conditions.csv")] == ["c"]
 
 
 def test_a_directory_without_runs_is_refused(call, tmp_path):
@@ -387,7 +404,7 @@ def test_fields_that_are_not_valid_are_refused(digits_run, given, field, words):
         ({"split": 1}, "split", "must be a string"),
         ({"scaled": "a bit"}, "scaled", "must be true or false"),
         ({"shifts": 5}, "shifts", "must be a string"),
-        ({"shifts": ["fog"]}, "shift", "choose"),
+        ({"shifts": ["fog"]}, "shifts", "choose"),
         ({"shifts": ["blur"], "severities": [9]}, "severities", "choose .*1, 2, 3"),
         ({"shifts": ["blur"], "severities": None}, "severities", "must be an integer"),
         ({"input_range": 0}, "input_range", "must be a finite number above 0"),

@@ -20,7 +20,7 @@ import lotcal_tf
 from lotcal_tf import files, metrics, report
 from lotcal_tf.config import sealed
 from lotcal_tf.files import sha256_of
-from lotcal_tf.lottery.conditions import condition_row, on_corrupted, on_unseen
+from lotcal_tf.lottery.conditions import Condition, condition_row
 from lotcal_tf.lottery.run_tables import as_csv
 from tests import browser
 from tests.analysis.test_networks import written
@@ -151,9 +151,9 @@ def add_conditions(sweep, corruptions=(("blur", 1), ("blur", 2))):
                 gain = 0.05 * (calib == "vwcc")
                 for place, one in enumerate(corruptions):
                     found = {"accuracy": 0.5, "ece": 0.1 + 0.2 * place - gain, "nll": 1, "brier": 1}
-                    rows.append(condition_row(level, "", on_corrupted(*one), found))
+                    rows.append(condition_row(level, "", Condition(*one), found))
                 found = {"auroc": 0.6 + seed / 10 * (calib == "vwcc"), "confidence": 0.5}
-                rows.append(condition_row(level, "", on_unseen("cars"), found))
+                rows.append(condition_row(level, "", Condition(unseen="cars"), found))
             (sweep / f"{calib} {seed}" / "conditions.csv").write_bytes(as_csv(rows))
             shutil.rmtree(sweep / f"{calib} {seed}" / "tickets")  # otherwise rows need their digest
 
@@ -176,6 +176,19 @@ def test_corrupted_and_unseen_data_are_compared(call, sweep, tmp_path):
     assert "severities: blur 1, 2." in text
     assert "AUROC of confidence, cars" in text
     assert {"group_1_shifted.svg", "group_1_unseen.svg"} <= {p.name for p in tmp_path.glob("f/*")}
+
+
+def test_the_number_of_seeds_is_that_of_the_measured_runs(call, sweep, tmp_path):
+    add_conditions(sweep)
+    for seed in (0, 2):
+        (sweep / f"none {seed}" / "conditions.csv").unlink()
+    assert call(sweep, "-o", tmp_path / "a.html", f"--markdown={tmp_path}/a.md").code == 0
+    section = (tmp_path / "a.md").read_text().partition("### Corrupted images")[2]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| calib=")]
+    assert [[cell.strip() for cell in row] for row in rows[:2]] == [
+        ["calib=none", "1"],
+        ["calib=vwcc", "3"],
+    ]
 
 
 def test_runs_under_different_corruptions_are_not_compared(call, sweep, tmp_path):

@@ -7,9 +7,10 @@ from lotcal_tf.analysis import claims_section, figures
 from lotcal_tf.analysis.comparison import Row
 from lotcal_tf.analysis.document import Chapter, Document, Text
 from lotcal_tf.analysis.groups import Group, group
-from lotcal_tf.analysis.runs import find_runs, read_runs
+from lotcal_tf.analysis.runs import read_runs
 from lotcal_tf.analysis.sections import GroupChapter, ranking, relative_link
 from lotcal_tf.config.arguments import ReportArguments
+from lotcal_tf.config.run_directory import find_runs
 
 
 def assemble(

@@ -76,11 +76,12 @@ def curves(settings: Sequence[Setting], columns: Mapping[str, str]) -> Figure:
 
     Args:
       settings: at most `MOST`.
-      columns: the titles of the panels by column of `metrics.csv`; one, or an even number.
+      columns: the titles of the panels by column, see `RecordedRun.columns`; one, or an even number.
     """
     rows = -(-len(columns) // 2)
     figure = Figure(figsize=(8.6, 2.9 * rows + 0.3 * -(-len(settings) // 3)), layout="constrained")
     panels = figure.subplots(rows, min(2, len(columns)), squeeze=False, sharex=True)
+    named: set[int] = set()
     for axes, (column, title) in zip(panels.flat, columns.items(), strict=True):
         factor = 100 if "accuracy" in column else 1
         for place, setting in enumerate(settings):
@@ -89,7 +90,9 @@ def curves(settings: Sequence[Setting], columns: Mapping[str, str]) -> Figure:
                 continue
             kept = 100 * found.density
             style: dict[str, Any] = _style(place)
-            label = short(setting.label) if axes is panels[0, 0] else None
+            # Of several panels, the first that has the setting gives the entry of the legend.
+            label = short(setting.label) if place not in named else None
+            named.add(place)
             axes.fill_between(
                 kept,
                 factor * found.low,

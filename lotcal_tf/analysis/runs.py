@@ -18,7 +18,7 @@ from lotcal_tf.config.experiment import FIELDS, Experiment, recorded
 from lotcal_tf.config.run_directory import checked_record, is_run, read_experiment, stored_levels
 from lotcal_tf.config.sealed import unseal
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.lottery.conditions import Row, read_conditions
+from lotcal_tf.lottery.conditions import OF_CORRUPTED, OF_UNSEEN, Row, read_conditions
 from lotcal_tf.lottery.run_tables import read_metrics, selected_level
 
 # The difficulty of a task with label noise.
@@ -159,39 +159,6 @@ class RecordedRun:
             return None
         value = float(self.columns[name][level])
         return value if np.isfinite(value) else None
-
-
-def find_runs(directories: Sequence[Path]) -> list[Path]:
-    """The run directories that are given, or lie directly below a given directory, each once.
-
-    Raises:
-      UsageError: a directory does not exist, or holds no run.
-    """
-    found: dict[Path, Path] = {}
-    for directory in directories:
-        if not directory.is_dir():
-            raise UsageError(f"{directory}: no such directory")
-        try:
-            below = sorted(directory.iterdir())
-            runs = [p for p in (directory, *below) if not p.name.startswith(".") and _is_run(p)]
-        except OSError as error:
-            raise UsageError(f"{directory} cannot be read: {error.strerror}") from error
-        if _is_run(directory):
-            runs = [directory]
-        if not runs:
-            raise UsageError(
-                f"{directory} is not a run directory, and there is none directly below it; give RUN, or the "
-                "directory of a sweep"
-            )
-        for run in runs:
-            found.setdefault(run.resolve(), run)
-    return list(found.values())
-
-
-def _is_run(path: Path) -> bool:
-    """Whether a directory is that of a run that has begun."""
-    has_record = os.path.lexists(path / "experiment.json")
-    return path.is_dir() and (has_record or (is_run(path) and bool(stored_levels(path))))
 
 
 def read_runs(directories: Sequence[Path]) -> tuple[list[RecordedRun], list[str]]:
@@ -365,11 +332,11 @@ def _condition_columns(rows: Sequence[Row], levels: int) -> Columns:
         if row["shift"]:
             shifted.setdefault(row["level"], []).append(row)
         else:
-            for metric in ("auroc", "confidence"):
+            for metric in OF_UNSEEN:
                 add(f"test_{metric}_{row['unseen']}", row["level"], row[metric])
     whole = max(map(len, shifted.values()), default=0)
     for level, own in shifted.items():
         if len(own) == whole:
-            for metric in ("accuracy", "ece", "nll", "brier"):
+            for metric in OF_CORRUPTED:
                 add(f"test_shifted_{metric}", level, float(np.mean([row[metric] for row in own])))
     return columns

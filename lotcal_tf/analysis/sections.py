@@ -161,8 +161,9 @@ class GroupChapter:
                 found = [summarise(self._values(p, setting, metric).values()) for p in self.places]
                 self._add("mean", setting, metric, found)
                 if any(found):
-                    cells = [_mean(metric, one) for one in found]
-                    rows.append([setting.label, str(len(setting.runs)), *cells])
+                    seeds = max(one.n for one in found if one)
+                    cells = [_mean(metric, one, seeds) for one in found]
+                    rows.append([setting.label, str(seeds), *cells])
             if rows:
                 parts.append(Table(title, [[_NAME, "seeds", *self._titles()], *rows]))
         note = (
@@ -201,33 +202,29 @@ class GroupChapter:
         return [Text([note]), *parts] if parts else []
 
     def _after_scaling(self) -> Parts:
-        means, changes = self._means(_AFTER), self._differences(_AFTER)
-        if not means:
-            return []
         note = (
             "Logits are divided by one temperature per level, fitted on the validation split. This does not change the "
             "accuracy."
         )
-        return [Text([note]), *self._curves("scaled", SCALED), *means, *changes]
+        return self._compared("scaled", note, SCALED, _AFTER)
 
     def _on_corrupted(self) -> Parts:
-        measured = [run for s in self.group.settings for run in s.runs.values() if run.corruptions]
-        if not measured:
-            return []
-        if len({run.corruptions for run in measured}) > 1:
+        found = {run.corruptions for s in self.group.settings for run in s.runs.values()} - {
+            frozenset()
+        }
+        if len(found) > 1:
             words = (
                 "The runs were measured on different corruptions, so they are not compared: measure all of them with "
                 "the same --shift and --severity."
             )
             return [Text([words], warns=True)]
         names: dict[str, list[str]] = {}
-        for name, severity in sorted(measured[0].corruptions):
+        for name, severity in sorted(*found) if found else ():
             names.setdefault(name, []).append(str(severity))
         words = "; ".join(f"{name} {', '.join(own)}" for name, own in names.items())
         note = f"Means over these corruptions of the test images and their severities: {words}."
         titles = {**SHIFTED, "shifted_accuracy": _RAW["accuracy"]}
-        tables = [*self._means(titles), *self._differences(titles)]
-        return [Text([note]), *self._curves("shifted", SHIFTED), *tables]
+        return self._compared("shifted", note, SHIFTED, titles)
 
     def _on_unseen(self) -> Parts:
         runs = [run for setting in self.group.settings for run in setting.runs.values()]
@@ -235,14 +232,20 @@ class GroupChapter:
         for name in sorted({name for run in runs for name in run.unseen}):
             titles[f"auroc_{name}"] = f"AUROC of confidence, {name}"
             titles[f"confidence_{name}"] = f"Mean confidence on {name}"
-        if not titles:
-            return []
         note = (
             "Data of another task, whose classes the network does not know. AUROC: the share of pairs of a known and "
             "an unseen example in which the known one has the higher confidence; 0.5 is chance."
         )
-        tables = [*self._means(titles), *self._differences(titles)]
-        return [Text([note]), *self._curves("unseen", titles), *tables]
+        return self._compared("unseen", note, titles, titles)
+
+    def _compared(
+        self, name: str, note: str, curves: Mapping[str, str], tables: Mapping[str, str]
+    ) -> Parts:
+        """A note, curves, means and differences; nothing if no run has these metrics."""
+        means = self._means(tables)
+        if not means:
+            return []
+        return [Text([note]), *self._curves(name, curves), *means, *self._differences(tables)]
 
     def _titles(self) -> list[str]:
         return [place.title for place in self.places]
@@ -474,12 +477,14 @@ def _number(value: float | None, form: str) -> str:
     return f"{100 * value:.2f}" if form == "%" else format(value, form).replace("%", " %")
 
 
-def _mean(metric: str, found: Summary | None) -> str:
+def _mean(metric: str, found: Summary | None, seeds: int | None = None) -> str:
+    """A mean with its deviation; the number of seeds where it is not that of the row."""
     if found is None:
         return "–"
     factor, digits = _factor(metric)
     deviation = "" if found.sd is None else f" ± {factor * found.sd:.{digits}f}"
-    return f"{factor * found.mean:.{digits}f}{deviation}"
+    fewer = "" if seeds in (None, found.n) else f" (n = {found.n})"
+    return f"{factor * found.mean:.{digits}f}{deviation}{fewer}"
 
 
 def _with_interval(metric: str, found: Summary) -> str:

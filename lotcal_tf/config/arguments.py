@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config.fields import between, checked, declared, path, positive, seconds
-from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SEVERITIES, SIZE, SPEED
+from lotcal_tf.config.registry import (
+    CORRUPTIONS,
+    DEFAULT_FORMATS,
+    ENCODINGS,
+    FORMATS,
+    SEVERITIES,
+    SIZE,
+    SPEED,
+)
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.files import creation_problem
 
@@ -25,7 +33,14 @@ RANKED = tuple(
 def _formats(value: tuple[str, ...]) -> str | None:
     """At least one format."""
     known = value and all(name in FORMATS for name in value)
+    if known and len(set(value)) < len(value):
+        return "names a format twice"
     return None if known else f"choose from {', '.join(FORMATS)}"
+
+
+def _shifts(value: tuple[str, ...]) -> str | None:
+    known = all(name in CORRUPTIONS for name in value)
+    return None if known else f"choose from {', '.join(CORRUPTIONS)}"
 
 
 def _severities(value: tuple[int, ...]) -> str | None:
@@ -49,11 +64,11 @@ class ExportArguments:
 
 @dataclasses.dataclass(frozen=True)
 class MeasureArguments:
-    """Arguments of `measure_model`; see there."""
+    """Arguments of `measure_model` and `measure_run`; see there."""
 
     split: str = declared("test", "", choices=("test", "val"))
     scaled: bool = declared(False, "")
-    shifts: tuple[str, ...] = declared((), "")
+    shifts: tuple[str, ...] = declared((), "", check=_shifts)
     severities: tuple[int, ...] = declared(SEVERITIES, "", check=_severities)
     input_range: float = declared(1.0, "", check=positive)
     trust_saved_model: bool = declared(False, "")

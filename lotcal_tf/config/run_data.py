@@ -62,10 +62,19 @@ def recorded_fields(path: Path) -> dict[str, Any]:
     Raises:
       UsageError: its `experiment.json` cannot be read.
     """
+    return dict(_record(path).get("experiment", {}))
+
+
+def recorded_content(path: Path) -> dict[str, str]:
+    """The digests of the data of the run that contains a model; see `recorded_fields`."""
+    return dict(_record(path).get("content", {}))
+
+
+def _record(path: Path) -> dict[str, Any]:
     whole = path.resolve()
     for directory in (whole, *whole.parents[1:2]):
         if (directory / "experiment.json").is_file():
-            return dict(read_experiment(directory).get("experiment", {}))
+            return read_experiment(directory)
     return {}
 
 
@@ -127,6 +136,11 @@ def unseen_experiment(name: str, experiment: Experiment) -> Experiment:
     )
     limit = experiment.memory_limit_mb
     return dataclasses.replace(other, data_dir=experiment.data_dir, memory_limit_mb=limit)
+
+
+def has_named_data(run: Path) -> bool:
+    """Whether the data of a run is named, so that it can be loaded again; not passed as objects."""
+    return not _is_fingerprint(str(recorded_fields(run).get("source")))
 
 
 def _is_fingerprint(source: str) -> bool:

@@ -1,6 +1,8 @@
 """The layout of a run directory, and its record. No TensorFlow here."""
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +110,36 @@ def finished_levels(run: Path) -> int:
     while level_path(run, level).is_dir():
         level += 1
     return level
+
+
+def find_runs(directories: Sequence[Path]) -> list[Path]:
+    """The run directories that are given, or lie directly below a given directory, each once.
+
+    Raises:
+      UsageError: a directory does not exist, or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    for directory in directories:
+        if not directory.is_dir():
+            raise UsageError(f"{directory}: no such directory")
+        try:
+            below = sorted(directory.iterdir())
+            runs = [p for p in (directory, *below) if not p.name.startswith(".") and _has_begun(p)]
+        except OSError as error:
+            raise UsageError(f"{directory} cannot be read: {error.strerror}") from error
+        if _has_begun(directory):
+            runs = [directory]
+        if not runs:
+            raise UsageError(
+                f"{directory} is not a run directory, and there is none directly below it; give RUN, or the "
+                "directory of a sweep"
+            )
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def _has_begun(path: Path) -> bool:
+    """Whether a directory is that of a run that has begun."""
+    has_record = os.path.lexists(path / "experiment.json")
+    return path.is_dir() and (has_record or (is_run(path) and bool(stored_levels(path))))

@@ -15,7 +15,7 @@ from lotcal_tf.config.run_data import data_path
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.content import digest_of
 from lotcal_tf.data.splits import Dataset, test_members
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, UsageError, first_line
 
 # pandas is an extra, so its types are named only.
 DataFrame = Any
@@ -134,7 +134,7 @@ def _read(path: Path) -> DataFrame:
         raise UsageError(f"{path} {problem}") from error
     except Exception as error:
         # pandas passes on all errors of its parsers.
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = first_line(error)
         raise FieldError("data_dir", path, f"cannot be read as a table: {line}") from error
     if not len(frame):
         raise FieldError("data_dir", path, "has no rows")

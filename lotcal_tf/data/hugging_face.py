@@ -15,7 +15,7 @@ from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.content import digest_of
 from lotcal_tf.data.pipelines import INPUT_NAMES, LABEL_NAMES
 from lotcal_tf.data.splits import Dataset, test_members
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, UsageError, first_line
 
 _SPLITS = ("train", "validation", "test")
 
@@ -117,7 +117,7 @@ def _load_from_disk(experiment: Experiment) -> Any:
         return datasets.load_from_disk(str(root))
     except Exception as error:
         # The library passes on all errors of its files.
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = first_line(error)
         problem = f"is not a data set that save_to_disk of Hugging Face datasets wrote: {line}"
         raise FieldError("data_dir", root, problem) from error
 

@@ -13,7 +13,7 @@ import numpy as np
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.arrays import UnreadableExample, from_pipelines, part_of_test
 from lotcal_tf.data.splits import Dataset, Part
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, UsageError, first_line
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -152,7 +152,7 @@ def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":
         except Exception as error:
             # TFDS passes on all errors of its sources and of the network.
             raise UsageError(
-                f"TFDS cannot provide {name}: {_first_line(error)}; if the data is on disk, give --data_dir=DIR"
+                f"TFDS cannot provide {name}: {first_line(error)}; if the data is on disk, give --data_dir=DIR"
             ) from error
         return builder
     directory = Path(given).expanduser()
@@ -185,7 +185,7 @@ def _builder(experiment: Experiment) -> "tfds.core.DatasetBuilder":
         return tfds.builder_from_directory(versions[-1])
     except Exception as error:
         raise UsageError(
-            f"{versions[-1]} does not hold a readable TFDS data set: {_first_line(error)}"
+            f"{versions[-1]} does not hold a readable TFDS data set: {first_line(error)}"
         ) from error
 
 
@@ -199,7 +199,7 @@ def _check_features(directory: Path) -> None:
     try:
         waiting = [json.loads(path.read_bytes())] if path.is_file() else []
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read: {_first_line(error)}") from error
+        raise UsageError(f"{path} cannot be read: {first_line(error)}") from error
     while waiting:
         part = waiting.pop()
         if isinstance(part, list):
@@ -238,7 +238,3 @@ def _root(directory: Path, name: str) -> Path | None:
 def _numbers(version: str) -> list[int]:
     """The numbers of a version, by which `3.0.10` is later than `3.0.9`."""
     return [int(part) for part in re.findall(r"\d+", version)]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -19,7 +19,7 @@ from lotcal_tf.errors import FieldError, LotcalError, UsageError
 from lotcal_tf.evaluation.open_model import Opened
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES, gives_probabilities, logits_of
 from lotcal_tf.inputs import image_shape
-from lotcal_tf.lottery.conditions import Row, condition_row, on_corrupted, on_unseen
+from lotcal_tf.lottery.conditions import Condition, Row, condition_row
 from lotcal_tf.lottery.ticket_files import predictions_of
 from lotcal_tf.metrics import measure
 from lotcal_tf.metrics.unseen import measure_unseen
@@ -101,8 +101,8 @@ class Measurement:
 
     def rows(self, level: int, ticket: str) -> list[Row]:
         """Rows of `conditions.csv`; see `lottery.conditions.condition_row`."""
-        found = [(on_corrupted(one.shift, one.severity), one.metrics) for one in self.shifts]
-        found += [(on_unseen(one.data), one.metrics) for one in self.unseen]
+        found = [(Condition(one.shift, one.severity), one.metrics) for one in self.shifts]
+        found += [(Condition(unseen=one.data), one.metrics) for one in self.unseen]
         return [condition_row(level, ticket, condition, metrics) for condition, metrics in found]
 
     def table(self) -> str:
@@ -314,7 +314,7 @@ def _scaling(other: Part, part: Part) -> _Change:
 
 
 def _outputs(
-    opened: Opened, part: Part, changes: Sequence[_Change], bar: tqdm | None = None
+    opened: Opened, part: Part, changes: Sequence[_Change], bar: tqdm
 ) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
     """The labels `(N,)`, and the outputs `(N, K)` for each change of the inputs.
 
@@ -327,8 +327,7 @@ def _outputs(
         labels.append(classes)
         for found, change in zip(outputs, changes, strict=True):
             found.append(_run(opened, change(inputs, first), first))
-            if bar is not None:
-                bar.update(len(classes))
+            bar.update(len(classes))
         first += len(classes)
     return np.concatenate(labels), [np.concatenate(found) for found in outputs]
 

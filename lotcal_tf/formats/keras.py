@@ -8,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import UsageError, first_line
 from lotcal_tf.formats.batches import in_batches
 from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import PROBABILITIES, output_name
@@ -31,7 +31,7 @@ class KerasFile(Format):
         try:
             model.save(path, save_format="keras")
         except (NotImplementedError, TypeError, ValueError) as error:
-            line = str(error).strip().splitlines()[0]
+            line = first_line(error)
             raise UsageError(f"the model cannot be saved as a .keras file: {line}") from error
 
     def runner(self, path: Path, trusted: bool = True) -> "KerasRunner":

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import UsageError, first_line
 from lotcal_tf.formats.format import NO_MATERIAL, Material
 from lotcal_tf.formats.keras import KerasFile
 from lotcal_tf.models.keras3 import to_keras3
@@ -22,5 +22,5 @@ class Keras3File(KerasFile):
         try:
             twin.save(path)
         except (NotImplementedError, TypeError, ValueError) as error:
-            line = str(error).strip().splitlines()[0]
+            line = first_line(error)
             raise UsageError(f"the model cannot be saved as a Keras 3 file: {line}") from error

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras, tfmot
 from lotcal_tf.data.splits import Split
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import UsageError, first_line
 from lotcal_tf.formats import zeros
 from lotcal_tf.formats.format import NO_MATERIAL, Material
 from lotcal_tf.formats.outputs import without_softmax
@@ -153,7 +153,7 @@ def _quantised(flat: "keras.Model") -> "keras.Model":
         with tfmot.quantization.keras.quantize_scope({"_OutputOnly": _OutputOnly}):
             return tfmot.quantization.keras.quantize_apply(annotated, scheme)
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
-        line = str(error).strip().splitlines()[0]
+        line = first_line(error)
         raise UsageError(
             f"TFMOT cannot fine-tune this network for int8 ({line}): choose the format int8"
         ) from error

@@ -8,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import UsageError, first_line
 from lotcal_tf.formats.batches import in_batches
 from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import output_name
@@ -46,7 +46,7 @@ class SavedModel(Format):
             signature = serve.get_concrete_function(**specs)
             tf.saved_model.save(module, str(path), signatures={SIGNATURE: signature})
         except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            line = first_line(error)
             raise UsageError(f"the model cannot be saved as a SavedModel: {line}") from error
 
     def runner(self, path: Path, trusted: bool = True) -> "SavedModelRunner":
@@ -81,7 +81,7 @@ def _load(path: Path) -> Any:
         return tf.saved_model.load(str(path))
     except Exception as error:
         # A damaged directory can raise any exception in the loader.
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = first_line(error)
         raise UsageError(f"{path} cannot be loaded as a SavedModel: {line}") from error
 
 

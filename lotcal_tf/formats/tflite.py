@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import UsageError, first_line
 from lotcal_tf.formats.batches import filled, in_batches, spread
 from lotcal_tf.formats.format import NO_MATERIAL, Format, Material, StoredTensor
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES, output_name, without_softmax
@@ -250,7 +250,7 @@ def _interpreter(path: Path, threads: int, trusted: bool) -> Any:
     try:
         return Interpreter(str(path), num_threads=threads)
     except (ValueError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0]
+        line = first_line(error)
         raise UsageError(f"{path} cannot be read as a TFLite file: {line}") from error
 
 

@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lotcal_tf.config.run_directory import level_path, stored_levels
 from lotcal_tf.errors import UsageError
@@ -18,36 +18,29 @@ from lotcal_tf.lottery.run_tables import as_csv
 from lotcal_tf.lottery.ticket_files import read_header, refusing_damaged
 
 Row = Mapping[str, Any]
-# A corruption and its severity, or the name of unseen data; the other values are empty.
-Condition = tuple[str, int, str]
-_NO_SEVERITY = 0
-# The metrics that every row has, on corrupted and on unseen data.
-_OF_CORRUPTED = {"accuracy", "ece", "nll", "brier"}
-_OF_UNSEEN = {"auroc", "confidence"}
+# The metrics that every row on corrupted and on unseen data has.
+OF_CORRUPTED = ("accuracy", "ece", "nll", "brier")
+OF_UNSEEN = ("auroc", "confidence")
 
 
-def on_corrupted(shift: str, severity: int) -> Condition:
-    """The condition of corrupted test images."""
-    return shift, severity, ""
+class Condition(NamedTuple):
+    """A corruption and its severity, or the name of unseen data."""
 
-
-def on_unseen(name: str) -> Condition:
-    """The condition of unseen data."""
-    return "", _NO_SEVERITY, name
+    shift: str = ""
+    severity: int = 0
+    unseen: str = ""
 
 
 def condition_row(
     level: int, ticket: str, condition: Condition, metrics: Mapping[str, float]
 ) -> Row:
     """A row of the table."""
-    shift, severity, name = condition
-    known = {"level": level, "ticket": ticket, "shift": shift, "severity": severity, "unseen": name}
-    return {**known, **metrics}
+    return {"level": level, "ticket": ticket, **condition._asdict(), **metrics}
 
 
 def condition_of(row: Row) -> Condition:
     """The condition of a row."""
-    return row["shift"], row["severity"], row["unseen"]
+    return Condition(*(row[name] for name in Condition._fields))
 
 
 def read_conditions(run: Path) -> list[Row]:
@@ -104,12 +97,10 @@ def ticket_digest(run: Path, level: int) -> str:
 
 def _parsed(cells: Mapping[str, str]) -> Row:
     """A row, from the texts of its cells."""
-    names = ("level", "ticket", "shift", "severity", "unseen")
-    level, severity = int(cells["level"]), int(cells["severity"])
+    names = ("level", "ticket", *Condition._fields)
+    condition = Condition(cells["shift"], int(cells["severity"]), cells["unseen"])
     metrics = {n: float(cell) for n, cell in cells.items() if n not in names and cell}
-    missing = sorted((_OF_UNSEEN if cells["unseen"] else _OF_CORRUPTED) - metrics.keys())
+    missing = {*(OF_UNSEEN if condition.unseen else OF_CORRUPTED)} - metrics.keys()
     if missing:
-        raise ValueError(f"a row lacks {missing[0]}")
-    return condition_row(
-        level, cells["ticket"], (cells["shift"], severity, cells["unseen"]), metrics
-    )
+        raise ValueError(f"a row lacks {min(missing)}")
+    return condition_row(int(cells["level"]), cells["ticket"], condition, metrics)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,24 +145,12 @@ def run_experiment(
         return Run(store.directory, store.records(), found, task.load, chief)
 
 
-def predicted_seconds(
-    experiment: Experiment,
-    task_of: Callable[[Experiment], Task] | None = None,
-    *,
-    strategy: type | None = None,
-    criterion: type | None = None,
-    optimizer: GivenOptimizer | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> float | None:
+def predicted_seconds(experiment: Experiment) -> float | None:
     """Predicts how long `run_experiment` takes for the levels that are not finished. Nothing is written.
 
     It loads the data and trains for about a second. The prediction contains training, validation, and
     predictions and metrics at the end of each level; it does not contain what happens once in a
     process: imports, loading, compilation.
-
-    Args:
-      experiment, task_of, strategy, criterion, optimizer: see `run_experiment`.
-      clock: returns seconds; `time.process_time` predicts CPU time.
 
     Returns:
       Seconds; 0 if the run is finished, None if no estimate is possible, e.g. if a level has only
@@ -172,7 +159,7 @@ def predicted_seconds(
     Raises:
       UsageError: see `run_experiment`.
     """
-    setup = _set_up(experiment, task_of, strategy, criterion, optimizer)
+    setup = _set_up(experiment, None, None, None, None)
     experiment = setup.task.experiment
     store = RunStore(setup.directory, writes=False)
     store.check(experiment.run_id(**setup.content), experiment.identity(**setup.content))
@@ -183,7 +170,7 @@ def predicted_seconds(
         workers = cluster.of(experiment.distribute)
         devices = distribution.start(experiment.distribute, workers)
         search, _ = _search(setup, store, devices)
-        return search.predicted_seconds(clock)
+        return search.predicted_seconds()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import UsageError, first_line
 from lotcal_tf.models.keras3 import to_keras3
 from lotcal_tf.models.keras_graph import with_free_batch
 from lotcal_tf.models.safe_build import no_more_variables_than
@@ -169,7 +169,7 @@ def architecture_of(model: "keras.Model") -> str:
     try:
         return json.dumps(json.loads(model.to_json()), sort_keys=True)
     except (NotImplementedError, TypeError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
+        line = first_line(error)
         raise UsageError(f"the model's configuration cannot be written: {line}") from error
 
 
@@ -194,7 +194,7 @@ def from_architecture(
             raise
         except Exception as error:
             # A changed configuration can raise any exception in Keras.
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            line = first_line(error)
             raise UsageError(
                 f"the ticket's model cannot be built: {line} (a custom class or function: {FIX})"
             ) from error

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lotcal_tf.compat import keras, keras3
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import UsageError, first_line
 
 # Arguments that Keras 3 calls differently, by class of the layer.
 _NEW_NAMES: Mapping[str, Mapping[str, str]] = {"LeakyReLU": {"alpha": "negative_slope"}}
@@ -93,7 +93,7 @@ class Translation:
         except NoTwin as error:
             raise self.refusal(layer, error) from error
         except (NotImplementedError, TypeError, ValueError) as error:
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            line = first_line(error)
             raise self.refusal(layer, f"cannot be made in {self.name} ({line})") from error
         twin.trainable = layer.trainable
         return twin

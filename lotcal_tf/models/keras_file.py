@@ -15,7 +15,7 @@ from typing import IO, Any
 import h5py
 
 from lotcal_tf.compat import keras, keras3
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import UsageError, first_line
 from lotcal_tf.models.safe_build import no_more_variables_than
 from lotcal_tf.models.safe_config import check_config
 
@@ -43,7 +43,7 @@ def read_model(path: Path, custom_objects: Mapping[str, Any] | None = None) -> A
         raise
     except Exception as error:
         # A damaged file can raise any exception in the loader.
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = first_line(error)
         raise UsageError(f"{path} cannot be loaded as a Keras file: {line}") from error
 
 

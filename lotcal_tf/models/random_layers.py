@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from lotcal_tf.compat import RandomGenerator, keras
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import UsageError, first_line
 from lotcal_tf.models.stateless_dropout import drop
 from lotcal_tf.seeds import in_step, next_seed, random_bits, step_seed
 
@@ -190,7 +190,7 @@ def _random_operations(network: "keras.Model") -> Iterator[tuple[str, str]]:
     except UsageError:
         raise
     except Exception as error:  # The layers are the caller's code, and can raise anything.
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = first_line(error)
         raise UsageError(f"model {network.name!r} cannot be called in training: {line}") from error
     graph = traced.graph.as_graph_def()
     functions = {function.signature.name: function.node_def for function in graph.library.function}

@@ -7,6 +7,7 @@ after their last checkpoints.
 
 import functools
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ class RayWorkers:
         """Waits until a job has ended, at most some seconds; see `runner.Workers`."""
         tasks = list(self._jobs)
         if not tasks:
+            time.sleep(seconds)
             return []
         ready, _ = self._ray.wait(tasks, num_returns=1, timeout=seconds)
         ready, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0) if ready else ([], [])

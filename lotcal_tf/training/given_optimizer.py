@@ -16,7 +16,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config import custom
 from lotcal_tf.config.experiment import FIELDS, Experiment
 from lotcal_tf.config.optimizers import OPTIMIZERS, WITH_DECOUPLED_DECAY
-from lotcal_tf.errors import FieldError
+from lotcal_tf.errors import FieldError, first_line
 
 # Adafactor multiplies the mean squared gradients of a row and of a column, and adds this number to
 # the squares. With Keras's 1e-30 the product is 0 in float32 where both are pruned, and the step NaN.
@@ -159,7 +159,7 @@ def _optimizer(given: Any) -> Any:
         again = kind.from_config(copy.deepcopy(config)).get_config()
         same = _text(given, config) == _text(given, again)
     except (KeyError, NotImplementedError, TypeError, ValueError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = first_line(error)
         problem = f"cannot be copied: its get_config must return every argument ({line})"
         raise FieldError("optimizer", kind.__name__, problem) from error
     if config.get("epsilon_1", 1.0) < ADAFACTOR_EPSILON:
@@ -179,7 +179,7 @@ def _from_config(given: Mapping[str, Any]) -> Any:
     try:
         return keras.optimizers.get(config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = first_line(error)
         problem = f"is not a configuration by keras.optimizers.serialize: {line}"
         raise FieldError("optimizer", given.get("class_name", "{…}"), problem) from error
 
@@ -210,7 +210,7 @@ def _schedule(given: Any) -> Any:
         copied = type(given).from_config(copy.deepcopy(given.get_config()))
         same = _text(copied, copied.get_config()) == _text(given, given.get_config())
     except (KeyError, NotImplementedError, TypeError, ValueError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = first_line(error)
         problem = f"cannot be copied: its get_config must return every argument ({line})"
         raise FieldError("lr", name, problem) from error
     if not same:

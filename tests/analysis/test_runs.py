@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from lotcal_tf.analysis import runs
-from lotcal_tf.analysis.runs import DIFFICULTY, Source, find_runs, read_run, read_runs
+from lotcal_tf.analysis.runs import DIFFICULTY, Source, read_run, read_runs
+from lotcal_tf.config.run_directory import find_runs
 from lotcal_tf.errors import UsageError
-from lotcal_tf.lottery.conditions import condition_row, on_corrupted, on_unseen
+from lotcal_tf.lottery.conditions import Condition, condition_row
 from lotcal_tf.lottery.run_tables import as_csv
 
 
@@ -201,13 +202,13 @@ def test_metrics_under_conditions_are_columns(written_run):
     directory = written_run("a", levels=3)
     shifted = {"accuracy": 0.5, "ece": 0.1, "nll": 1.0, "brier": 0.4}
     rows = [
-        condition_row(1, "", on_corrupted("blur", 1), shifted),
-        condition_row(1, "", on_corrupted("blur", 2), {**shifted, "ece": 0.4, "accuracy": 0.25}),
+        condition_row(1, "", Condition("blur", 1), shifted),
+        condition_row(1, "", Condition("blur", 2), {**shifted, "ece": 0.4, "accuracy": 0.25}),
         # Level 2 lacks one corruption, so that its mean would be another quantity.
-        condition_row(2, "", on_corrupted("blur", 1), shifted),
-        condition_row(3, "", on_unseen("cars"), {"auroc": 0.9, "confidence": 0.6}),
+        condition_row(2, "", Condition("blur", 1), shifted),
+        condition_row(3, "", Condition(unseen="cars"), {"auroc": 0.9, "confidence": 0.6}),
         # A level that the run does not have any more.
-        condition_row(9, "", on_unseen("cars"), {"auroc": 0.1, "confidence": 0.6}),
+        condition_row(9, "", Condition(unseen="cars"), {"auroc": 0.1, "confidence": 0.6}),
     ]
     (directory / "conditions.csv").write_bytes(as_csv(rows))
     run = read_run(directory)

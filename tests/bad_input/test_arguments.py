@@ -304,6 +304,7 @@ BAD = {
         "train": [1, "x", b"x", {}, X, (X,), len],
         "level": [None, -1, 99, 1.5, True, "x", b"0", {}, [0], 10**5000, "٣"],
         "formats": [
+            ["keras", "keras"],
             None,
             1,
             "nonsense",

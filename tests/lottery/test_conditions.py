@@ -5,16 +5,15 @@ import pytest
 from lotcal_tf.config import sealed
 from lotcal_tf.errors import UsageError
 from lotcal_tf.lottery.conditions import (
+    Condition,
     add_conditions,
     condition_row,
-    on_corrupted,
-    on_unseen,
     read_conditions,
     ticket_digest,
     unmeasured,
 )
 
-BLUR, CARS = on_corrupted("blur", 2), on_unseen("cars, red")
+BLUR, CARS = Condition("blur", 2), Condition(unseen="cars, red")
 
 
 def write_ticket(run, level, digest):
@@ -57,7 +56,7 @@ def test_a_level_is_unmeasured_until_it_has_all_conditions(run):
     assert unmeasured(run, [BLUR, CARS]) == [0, 1]
     add_conditions(run, rows(run, 1, 0.1))
     assert unmeasured(run, [BLUR, CARS]) == [0]
-    assert unmeasured(run, [BLUR, on_corrupted("blur", 3)]) == [0, 1]
+    assert unmeasured(run, [BLUR, Condition("blur", 3)]) == [0, 1]
 
 
 def test_rows_of_a_replaced_ticket_are_dropped(run):

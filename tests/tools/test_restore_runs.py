@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from lotcal_tf.analysis.groups import group
-from lotcal_tf.analysis.runs import find_runs, read_runs
-from lotcal_tf.lottery.conditions import condition_row, on_unseen
+from lotcal_tf.analysis.runs import read_runs
+from lotcal_tf.config.run_directory import find_runs
+from lotcal_tf.lottery.conditions import Condition, condition_row
 from lotcal_tf.lottery.run_tables import as_csv
 
 COLUMNS = ("level", "density", "weights", "train_accuracy", "val_accuracy", "test_accuracy")
@@ -27,7 +28,9 @@ def test_restored_runs_are_grouped_and_paired_as_the_first_ones(load, tmp_path):
             for level in range(3):
                 writer.writerow([level, 0.8**level, 10 - level, *accuracy[[level] * 3]])
     (tables / "conditions").mkdir()
-    rows = [condition_row(2, "0123456789", on_unseen("cars"), {"auroc": 0.7, "confidence": 0.5})]
+    rows = [
+        condition_row(2, "0123456789", Condition(unseen="cars"), {"auroc": 0.7, "confidence": 0.5})
+    ]
     (tables / "conditions" / "calib_none-seed_1.csv").write_bytes(as_csv(rows))
     flags = {"dataset": "mnist", "validation_size": "90"}
     tool = load("restore_runs")
