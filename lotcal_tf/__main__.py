@@ -8,7 +8,7 @@ from lotcal_tf.config.process import safe_streams
 COMMANDS = {
     "train": "find lottery tickets",
     "sweep": "run many experiments, on this machine or a cluster",
-    "evaluate": "measure a ticket or an exported file",
+    "evaluate": "measure a ticket, an exported file, or all tickets of runs",
     "export": "export a ticket as small, verified files",
     "report": "compare runs: one page with tables and figures",
 }

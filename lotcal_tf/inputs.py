@@ -105,7 +105,7 @@ def arranged(given: Any, specs: Specs | None, of: str, *, ordered: bool = True) 
 
 
 def flat(inputs: Any) -> list[tuple[str, Any]]:
-    """Each input with its key, keys of a dictionary sorted; a single input has the key ``."""
+    """Each input with its key, keys of a dictionary sorted; a single input has the empty key."""
     if isinstance(inputs, Mapping):
         return sorted(inputs.items())
     if isinstance(inputs, tuple):

@@ -93,12 +93,12 @@ def clean(axes: Axes) -> None:
     axes.grid(axis="y", alpha=0.3)
 
 
-def legend(whole: Figure, handles: Sequence[Line2D], columns: int = 4) -> None:
+def legend(whole: Figure, handles: Sequence[Line2D]) -> None:
     """A legend below all panels."""
     whole.legend(
         handles=list(handles),
         loc="outside lower center",
-        ncols=columns,
+        ncols=4,
         fontsize=8,
         frameon=False,
     )
@@ -113,9 +113,9 @@ def lines_of(runs: Sequence[RecordedRun], colors: Mapping[str, Any]) -> list[Lin
     ]
 
 
-def marker(shape: str, label: str, color: str = "0.3", face: str = "white") -> Line2D:
+def marker(shape: str, label: str, face: str = "white") -> Line2D:
     """The entry of a legend for a marker."""
-    return Line2D([], [], color=color, lw=0, mew=1.5, ms=6, marker=shape, mfc=face, label=label)
+    return Line2D([], [], color="0.3", lw=0, mew=1.5, ms=6, marker=shape, mfc=face, label=label)
 
 
 def network_lines() -> list[Line2D]:

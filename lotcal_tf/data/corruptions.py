@@ -9,8 +9,6 @@ severity 1 … 5 and the number of the first image in its data set. It returns i
 in [0, 1]. The corruption of an image depends on its number only, not on the batch.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -18,7 +16,6 @@ from scipy.ndimage import gaussian_filter
 from lotcal_tf.seeds import generator
 
 Images = NDArray[np.float32]
-Corruption = Callable[[Images, int, int], Images]
 
 NOISE_DEVIATION = (0.04, 0.06, 0.08, 0.09, 0.10)
 BLUR_SIGMA = (0.4, 0.6, 0.7, 0.8, 1.0)  # In pixels.

@@ -129,12 +129,12 @@ def _shape(x: Any) -> tuple[int | None, ...]:
 def class_names(data: Any, classes: int | None) -> tuple[str, ...]:
     """The class names that an object brings; empty if it has none, or not one per class.
 
+    Hugging Face data sets bring those of their label column, and the pipelines of Keras's
+    `image_dataset_from_directory` those of the folders.
+
     Args:
       data: see `dataset`.
       classes: number of classes; None: it is not known.
-
-    Hugging Face data sets bring those of their label column, and the pipelines of Keras's
-    `image_dataset_from_directory` those of the folders.
     """
     if "datasets" in _packages(data):
         names: Sequence[str] = hugging_face.class_names(data)

@@ -35,8 +35,8 @@ def label_maps(kind: str, classes: int, image: Sequence[int] = ()) -> NDArray[np
         if maps.shape != (1, classes) or maps.min() < 0 or maps.max() >= classes:
             raise UsageError(f"image must hold {classes} classes of 0 … {classes - 1}, got {image}")
         return maps
-    numbers = np.arange(classes)
-    rotations = (numbers + numbers[:, None]) % classes
+    order = np.arange(classes)
+    rotations = (order + order[:, None]) % classes
     if kind == "uniform":
         return rotations
     if kind == "symmetric":

@@ -58,8 +58,8 @@ def compact(model: "keras.Model") -> Compaction:
 
     Args:
       model: of tf_keras or Keras 3; functional or sequential, without masks; may be nested; channels
-        last. Unusual layers,
-        shared layers and softmax activations are kept as they are, with all channels that they read.
+        last. Unusual layers, shared layers and softmax activations are kept as they are, with all
+        channels that they read.
 
     Returns:
       The smaller model. Its logits differ from those of the original by rounding only, at most

@@ -84,10 +84,10 @@ def add_tensor(model: Any, *, like: Any, name: bytes) -> int:
     return len(tensors) - 1
 
 
-def add_code(model: Any, builtin: int, version: int = 1) -> int:
+def add_code(model: Any, builtin: int) -> int:
     """Adds an operator code to the file; returns its index."""
     code = schema.OperatorCodeT()
-    code.builtinCode, code.version = builtin, version
+    code.builtinCode, code.version = builtin, 1
     code.deprecatedBuiltinCode = min(builtin, _LAST_OLD_CODE)
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
