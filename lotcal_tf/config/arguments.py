@@ -34,7 +34,7 @@ def _formats(value: tuple[str, ...]) -> str | None:
     """At least one format."""
     known = value and all(name in FORMATS for name in value)
     if known and len(set(value)) < len(value):
-        return "names a format twice"
+        return "names a format twice: give each once"
     return None if known else f"choose from {', '.join(FORMATS)}"
 
 

@@ -324,7 +324,7 @@ def test_other_outputs_are_refused():
 
 def test_outputs_that_are_not_finite_are_refused():
     model = keras3.Sequential([keras3.Input((4,)), keras3.layers.Dense(3)])
-    with pytest.raises(UsageError, match="differ by nan"):
+    with pytest.raises(UsageError, match="gives NaN or infinity for the examples"):
         from_keras3(model, np.full((2, 4), np.nan, "float32"))
 
 
