@@ -160,9 +160,12 @@ def test_a_prediction_is_about_right_in_order_of_magnitude(tmp_path, call_comman
     (number, unit) = re.fullmatch(r"2 of 2 runs left: about (\d+) (s|min)", done.err[-1]).groups()
     predicted = int(number) * {"s": 1, "min": 60}[unit]
     assert not list(tmp_path.iterdir())
-    start = time.monotonic()
     assert call_command(sweep, *flags, f"--out={tmp_path}").code == 0
-    assert predicted / 10 <= max(time.monotonic() - start, 1) <= max(predicted, 1) * 10
+    # The prediction leaves out what happens once in a process: imports, loading, compilation.
+    tables = [np.genfromtxt(p, delimiter=",", names=True) for p in tmp_path.glob("*/metrics.csv")]
+    took = sum(float(table["seconds"].sum()) for table in tables)
+    assert len(tables) == 2
+    assert predicted / 10 <= max(took, 1) <= max(predicted, 1) * 10
 
 
 # The library
