@@ -66,9 +66,10 @@ SELECTED = Place(None)
 def places(group: Group, densities: Sequence[float] | None) -> list[Place]:
     """The columns of a group's tables: the densities that at least one of its runs has, and `selected`."""
     found = [Place(density) for density in densities or DENSITIES]
-    runs = [run for setting in group.settings for run in setting.runs.values()]
     return [
-        place for place in (*found, SELECTED) if any(place.level(run) is not None for run in runs)
+        place
+        for place in (*found, SELECTED)
+        if any(place.level(run) is not None for run in group.finished)
     ]
 
 

@@ -113,6 +113,11 @@ class Group:
         order.sort(key=lambda name: name != BASELINE)
         return sorted(made, key=lambda setting: order.index(setting.strategy))
 
+    @property
+    def finished(self) -> list[RecordedRun]:
+        """Its finished runs, by setting."""
+        return [run for setting in self.settings for run in setting.runs.values()]
+
     def baseline(self, setting: Setting) -> Setting | None:
         """The setting with the strategy `none` that a setting is compared with."""
         return next((one for one in self.settings if one.is_baseline_of(setting)), None)

@@ -209,9 +209,7 @@ class GroupChapter:
         return self._compared("scaled", note, SCALED, _AFTER)
 
     def _on_corrupted(self) -> Parts:
-        found = {run.corruptions for s in self.group.settings for run in s.runs.values()} - {
-            frozenset()
-        }
+        found = {run.corruptions for run in self.group.finished if run.corruptions}
         if len(found) > 1:
             words = (
                 "The runs were measured on different corruptions, so they are not compared: measure all of them with "
@@ -227,9 +225,8 @@ class GroupChapter:
         return self._compared("shifted", note, SHIFTED, titles)
 
     def _on_unseen(self) -> Parts:
-        runs = [run for setting in self.group.settings for run in setting.runs.values()]
         titles: dict[str, str] = {}
-        for name in sorted({name for run in runs for name in run.unseen}):
+        for name in sorted({name for run in self.group.finished for name in run.unseen}):
             titles[f"auroc_{name}"] = f"AUROC of confidence, {name}"
             titles[f"confidence_{name}"] = f"Mean confidence on {name}"
         note = (

@@ -1,8 +1,8 @@
 """`conditions.csv` of a run: its tickets on corrupted images and on unseen data. No TensorFlow here.
 
 A row is one level under one condition: `shift` and `severity` name a corruption of the test images, `unseen`
-names the data of another task. Other columns are `ticket`, a digest that tells whether the ticket has been
-replaced since, and the metrics of `metrics.measure` or `metrics.unseen.measure_unseen`.
+names the data of another task. Other columns are `ticket`, a digest of the network, by which rows of a
+replaced ticket are left out, and the metrics of `metrics.measure` or `metrics.unseen.measure_unseen`.
 """
 
 import csv

@@ -159,7 +159,7 @@ def predicted_seconds(experiment: Experiment) -> float | None:
     Raises:
       UsageError: see `run_experiment`.
     """
-    setup = _set_up(experiment, None, None, None, None)
+    setup = _set_up(experiment)
     experiment = setup.task.experiment
     store = RunStore(setup.directory, writes=False)
     store.check(experiment.run_id(**setup.content), experiment.identity(**setup.content))
@@ -199,10 +199,10 @@ class _Setup:
 
 def _set_up(
     experiment: Experiment,
-    task_of: Callable[[Experiment], Task] | None,
-    strategy: type | None,
-    criterion: type | None,
-    optimizer: GivenOptimizer | None,
+    task_of: Callable[[Experiment], Task] | None = None,
+    strategy: type | None = None,
+    criterion: type | None = None,
+    optimizer: GivenOptimizer | None = None,
 ) -> _Setup:
     """Puts a run together and sets the number of threads; the arguments are those of `run_experiment`."""
     trained_by: type[Strategy] = _method("calib", experiment.calib, strategy, Strategy)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -256,19 +256,16 @@ class Search:
             for observer in self.observers:
                 observer.on_time_estimate(seconds)
 
-    def predicted_seconds(self, clock: Callable[[], float] = time.perf_counter) -> float | None:
+    def predicted_seconds(self) -> float | None:
         """Predicts the time of all unfinished levels, by training for about a second and undoing it.
 
         Compilation and the loading of the data are not part of it.
-
-        Args:
-          clock: returns seconds; `time.process_time` predicts CPU time.
 
         Returns:
           Seconds; None if no estimate is possible, see `estimate_time`.
         """
         levels = self.store.missing(self.experiment.levels)
-        found = estimate_time(self.trainer, self._measure, clock)
+        found = estimate_time(self.trainer, self._measure)
         if found is None:
             return None
         return sum(found.level(self.trainer, self._steps_done(level)) for level in levels)

@@ -36,11 +36,12 @@ def make_strategy():
 def minimises():
     """minimises(strategy, loss, …) → what a step logs; asserts that it descends on the loss and the L2 penalty.
 
-    `loss(labels, logits)` is the oracle, of the logits that the step itself sees.
+    `loss(labels, logits)` is the oracle, of the logits that the step itself sees. `seen` are the inputs and
+    labels of a step that changes those of the data.
     """
 
-    def check(strategy, loss, seed=(1, 2), data=(INPUTS, LABELS)):
-        inputs, labels = data[:2]
+    def check(strategy, loss, seed=(1, 2), data=(INPUTS, LABELS), seen=None):
+        inputs, labels = seen or data[:2]
         variables = strategy.network.trainable_variables
         with step_seed(tf.constant(seed, tf.int32)), tf.GradientTape() as tape:
             stochastic = hasattr(strategy.hyper, "passes")

@@ -104,7 +104,7 @@ def predictions(begin, directory, monkeypatch, *others, **fields):
     Predicting an example takes 0.01 s, and its metrics as long.
     """
     found = TimeEstimate(step=1.0, example=0.01, metrics=0.01)
-    monkeypatch.setattr(search, "estimate_time", lambda trainer, measure, clock: found)
+    monkeypatch.setattr(search, "estimate_time", lambda trainer, measure: found)
     stream = io.StringIO()
     observers = [ProgressBar(stream, levels=3), *others]
     chain = begin(directory, observers=observers, estimate_time=True, **FIELDS | fields)
@@ -134,7 +134,7 @@ def test_the_estimate_of_a_resumed_run_is_for_the_levels_left(begin, tmp_path, m
 
 
 def test_without_an_estimate_there_is_no_such_line(begin, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "estimate_time", lambda trainer, measure, clock: None)
+    monkeypatch.setattr(search, "estimate_time", lambda trainer, measure: None)
     stream = io.StringIO()
     begin(tmp_path, observers=[ProgressBar(stream)], estimate_time=True, **FIELDS).run()
     assert [line.split()[0] for line in stream.getvalue().splitlines()] == ["level"] * 3

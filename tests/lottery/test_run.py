@@ -522,7 +522,7 @@ def test_a_run_that_is_taken_over_stops_and_keeps_its_levels(copy, monkeypatch):
 def test_the_time_of_a_run_is_predicted_and_nothing_is_written(tmp_path, monkeypatch):
     """By the same search as the run's: after a level is done, the prediction is for those left."""
     found = TimeEstimate(step=1.0, example=0.01, metrics=0.0)
-    monkeypatch.setattr(search, "estimate_time", lambda trainer, measure, clock: found)
+    monkeypatch.setattr(search, "estimate_time", lambda trainer, measure: found)
     experiment = resolve(
         {"dataset": "digits", "epochs": 2, "levels": 0, "out": str(tmp_path / "run")}
     )
