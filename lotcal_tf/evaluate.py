@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config import custom, fields, flags
-from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES, corruption
+from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES, corruption, summaries
 from lotcal_tf.config.run_data import (
     PLACE_FIELDS,
     check_model,
@@ -29,7 +29,11 @@ from lotcal_tf.errors import FieldError, UsageError
 FLAGS = (
     flags.Flag("model", "what to measure", check=fields.path),
     flags.Flag("split", "the examples", "test", choices=("test", "val")),
-    flags.Flag("shift", f"corruptions of the images: a list of {', '.join(CORRUPTIONS)}, or all"),
+    flags.Flag(
+        "shift",
+        f"corruptions of the images: a list of {', '.join(CORRUPTIONS)}, or all",
+        names=summaries(CORRUPTIONS),
+    ),
     flags.Flag("severity", "strengths of the corruptions, 1 … 5", ",".join(map(str, SEVERITIES))),
     flags.Flag("unseen", "other data of the same input shape: recipes, or TFDS data sets"),
     flags.Flag("scaled", "divide a ticket's logits by its temperature", switch=True),

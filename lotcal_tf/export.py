@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lotcal_tf.config import custom, fields, flags
 from lotcal_tf.config.arguments import directory_of
-from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED
+from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED, summaries
 from lotcal_tf.config.run_data import data_experiment, data_path
 from lotcal_tf.config.run_directory import finished_levels, is_run
 from lotcal_tf.errors import FieldError, UsageError
@@ -22,7 +22,12 @@ BY_PREFERENCE = "auto"
 FLAGS = (
     flags.Flag("run", "the run directory", check=fields.path),
     flags.Flag("level", "a level's number; or selected, by validation data", "selected"),
-    flags.Flag("formats", f"a list of {', '.join(FORMATS)}", ",".join(DEFAULT_FORMATS)),
+    flags.Flag(
+        "formats",
+        f"a list of {', '.join(FORMATS)}",
+        ",".join(DEFAULT_FORMATS),
+        names=summaries(FORMATS),
+    ),
     flags.Flag(
         "encoding",
         "how zeros are stored; auto: selected by prefer",

@@ -27,18 +27,20 @@ _pruning = functools.partial(declared, section="Pruning")
 _metrics = functools.partial(declared, section="Metrics")
 _run = functools.partial(declared, section="Run", identity=False)
 
-_OF_MIXTURE = OnlyWith(
-    "source",
-    lambda v: v in ("mixture_linear", "mixture_xor"),
-    "--dataset=mixture_linear or mixture_xor",
-)
+
+def _of_sources(field: str) -> OnlyWith:
+    """The condition of a field that some sources of data list as theirs."""
+    owners = [name for name, row in registry.SOURCES.items() if field in row.fields]
+    return OnlyWith(
+        "source",
+        lambda v: field in registry.source(v).fields,
+        f"--dataset={' or '.join(owners)}",
+    )
+
+
 _OF_FILES = OnlyWith(
     "source", lambda v: registry.source(v).from_files, "data that is read from files"
 )
-_OF_USER = OnlyWith(
-    "source", lambda v: bool(registry.source(v).digest_path), "--dataset=folder, table or hf"
-)
-_OF_FOLDER = OnlyWith("source", lambda v: v == "folder", "--dataset=folder")
 _OF_LOCAL = OnlyWith("scope", lambda v: v == "local", "--scope=local")
 _OF_MOMENTUM = OnlyWith(
     "optimizer", lambda v: v in optimizers.WITH_MOMENTUM, "--optimizer=sgd or rmsprop"
@@ -69,6 +71,7 @@ class Experiment:
         "",
         f"name of a TFDS data set, or {', '.join(registry.SOURCES)}; default: that of the recipe, or dataset",
         check=fields.data_name,
+        names=registry.summaries(registry.SOURCES),
         named_only=True,
     )
     data_dir: str | None = _data(
@@ -89,27 +92,27 @@ class Experiment:
         None,
         "test examples, the same for every seed, of data without a test split; default: a fifth",
         check=fields.at_least(1),
-        only_with=_OF_USER,
+        only_with=_of_sources("test_size"),
         named_only=True,
     )
     image_size: tuple[int, ...] = _data(
         (),
         "height and width that images are resized to, or one number for both; default: their own size",
         check=fields.image_size,
-        only_with=_OF_FOLDER,
+        only_with=_of_sources("image_size"),
         named_only=True,
     )
     color_mode: str = _data(
         "auto",
         "one channel or three; auto: one if all images are grey",
         choices=("auto", "grayscale", "rgb"),
-        only_with=_OF_FOLDER,
+        only_with=_of_sources("color_mode"),
         named_only=True,
     )
     label_column: str = _data(
         "label",
         "the column with the classes",
-        only_with=OnlyWith("source", lambda v: v in ("table", "hf"), "--dataset=table or hf"),
+        only_with=_of_sources("label_column"),
         named_only=True,
     )
     half: str = _data(
@@ -121,14 +124,14 @@ class Experiment:
         0.2,
         "distance of the means of a mixture in each dimension: the larger, the easier",
         check=fields.positive,
-        only_with=_OF_MIXTURE,
+        only_with=_of_sources("nu"),
         named_only=True,
     )
     dimensions: int = _data(
         100,
         "dimensions of a mixture; of mixture_xor an even number",
         check=fields.between(1, 10_000),
-        only_with=_OF_MIXTURE,
+        only_with=_of_sources("dimensions"),
         named_only=True,
     )
     classes: tuple[int, ...] = _data(
@@ -186,6 +189,7 @@ class Experiment:
         "the network: lenet_300_100, resnet18, resnet20, vgg16, vgg19, …; with a width: resnet20_8; "
         "or FILE.keras, a file of Keras 3 or tf_keras",
         check=fields.path,
+        names=registry.summaries(registry.MODELS),
         main=True,
         named_only=True,
         from_ticket=True,
@@ -225,6 +229,7 @@ class Experiment:
     calib: str = _calibration(
         "none",
         f"the calibration strategy: {', '.join(registry.STRATEGIES)}, or module:Class",
+        names=registry.summaries(registry.STRATEGIES),
         main=True,
     )
     optimizer: str = _training(
@@ -323,6 +328,7 @@ class Experiment:
     criterion: str = _pruning(
         "magnitude",
         f"which weights survive: {', '.join(registry.CRITERIA)}, or module:Class",
+        names=registry.summaries(registry.CRITERIA),
         of_pruning=True,
     )
     scope: str = _pruning(

@@ -54,6 +54,7 @@ def declared(
     main: bool = False,
     check: Check | None = None,
     choices: tuple[str, ...] = (),
+    names: Mapping[str, str] | None = None,
     only_with: OnlyWith | None = None,
     identity: bool = True,
     named_only: bool = False,
@@ -69,6 +70,7 @@ def declared(
       main: whether the short `--help` shows it.
       check: see the module.
       choices: the valid values; empty: any that `check` accepts.
+      names: what built-in values mean, for `--helpfull`.
       only_with: the condition under which the field has a meaning; None: always.
       identity: whether a result depends on it.
       named_only: whether it describes named data or a named network, so that it has no meaning
@@ -83,6 +85,7 @@ def declared(
         "main": main,
         "check": check,
         "choices": choices,
+        "names": names or {},
         "only_with": only_with,
         "identity": identity,
         "named_only": named_only,

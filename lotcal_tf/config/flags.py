@@ -30,6 +30,9 @@ _CONFIG = "a recipe file (TOML), instead of --dataset"
 _SET = "NAME=VALUE, a hyperparameter of a custom strategy or criterion; may be repeated"
 _BOOLEAN = {name for name, hint in get_type_hints(Experiment).items() if hint is bool}
 
+# An entry of the help: the flag, its text, and what names it takes mean.
+_Entry = tuple[str, str, Mapping[str, str]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
@@ -41,6 +44,7 @@ class Flag:
       default: its value as text if it is not given.
       choices: the valid values; empty: any.
       switch: whether it takes no value; its value is then a bool.
+      names: what its names mean, for `--helpfull`.
       short: one letter, an abbreviation used with a single dash.
       check: tests a value, see `fields`; `fields.path` for paths.
     """
@@ -50,6 +54,7 @@ class Flag:
     default: str | None = None
     choices: tuple[str, ...] = ()
     switch: bool = False
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     short: str | None = None
     check: Check = text
 
@@ -154,29 +159,32 @@ class Command:
             "",
             f"usage: python -m lotcal_tf.{self.name} {operands}[--flag=value …]",
         ]
-        for title, entries in self._topics(full):
+        everything = full or not self.takes_experiment
+        for title, entries in self._topics(everything):
             lines += ["", f"{title}:"]
-            for named, words in entries:
+            for named, words, names in entries:
                 lines += [f"  --{named}", *(f"      {line}" for line in textwrap.wrap(words, 76))]
+                for name, meaning in names.items() if everything else ():
+                    first, *others = textwrap.wrap(f"{name}: {meaning}", 70)
+                    lines += [f"        {first}", *(f"            {line}" for line in others)]
         if self.takes_experiment and not full:
             lines += ["", "--helpfull lists all flags."]
         return "\n".join(lines)
 
-    def _topics(self, full: bool) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-        """The lines of help of each topic."""
+    def _topics(self, everything: bool) -> Iterator[tuple[str, list[_Entry]]]:
+        """The entries of each topic: all flags, or the main ones."""
         if self.own:
             yield "Flags", [_own_entry(flag) for flag in self.own]
-        everything = full or not self.takes_experiment
         for section in SECTIONS:
             entries = [
-                (name, _field_text(name, field, self.takes_experiment))
+                (name, _field_text(name, field, self.takes_experiment), field.metadata["names"])
                 for name, field in self.field_flags().items()
                 if field.metadata["section"] == section and (everything or field.metadata["main"])
             ]
             if section == "Data" and "dataset" in self.fields:
-                entries.insert(1, ("config", _CONFIG))
-            if section == "Calibration" and self.takes_experiment and full:
-                entries.append(("set", _SET))
+                entries.insert(1, ("config", _CONFIG, {}))
+            if section == "Calibration" and self.takes_experiment and everything:
+                entries.append(("set", _SET, {}))
             if entries:
                 yield section, entries
 
@@ -229,11 +237,11 @@ def _settings(texts: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
-def _own_entry(flag: Flag) -> tuple[str, str]:
+def _own_entry(flag: Flag) -> _Entry:
     text = _with_choices(flag.help, flag.choices)
     if flag.default is not None and not flag.switch:
         text += f" [default: {flag.default}]"
-    return f"{flag.name}, -{flag.short}" if flag.short else flag.name, text
+    return f"{flag.name}, -{flag.short}" if flag.short else flag.name, text, flag.names
 
 
 def _field_text(name: str, field: "dataclasses.Field[Any]", defaults: bool) -> str:

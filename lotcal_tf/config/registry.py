@@ -23,7 +23,7 @@ class Row:
 
     Attributes:
       path: where it is defined, `module:attribute`.
-      summary: one line for `--help`.
+      summary: one line for `--helpfull`.
     """
 
     path: str
@@ -79,12 +79,14 @@ class Source(Row):
       needs: what `data_dir` must be, where it cannot be left out.
       digest_path: what digests the files in `data_dir`, `module:function`; the run id then depends on
         their content. None: the name of the data says what they contain.
+      fields: the fields of an experiment that apply to this source and others that list them, only.
     """
 
     test_path: str | None = None
     from_files: bool = False
     needs: str = ""
     digest_path: str | None = None
+    fields: tuple[str, ...] = ()
 
     def load_test(self) -> Any:
         """Imports what loads the test split alone; None where nothing does."""
@@ -96,12 +98,10 @@ class Source(Row):
 
 
 @dataclasses.dataclass(frozen=True)
-class FormatRow:
-    """One file format that a ticket can be exported to.
+class FormatRow(Row):
+    """One file format that a ticket can be exported to: a subclass of `formats.format.Format`.
 
     Attributes:
-      path: its class, `module:Class`, a subclass of `formats.format.Format`.
-      help: one line for `--help`.
       file: the name of the file or directory that is written. A file is recognised by the suffix of
         this name; formats with the same suffix are run and read by the same code.
       marker: of a directory: the name of the file inside by which it is recognised.
@@ -114,8 +114,6 @@ class FormatRow:
       read: other suffixes of files that are read by the same code.
     """
 
-    path: str
-    help: str
     file: str
     marker: str = ""
     quantised: bool = False
@@ -151,8 +149,8 @@ class FormatRow:
         return path.is_file() and path.suffix in (f".{self.kind}", *self.read)
 
     def load(self) -> Any:
-        """Imports the class and makes its instance, a `formats.format.Format`."""
-        return _imported(self.path)()
+        """Imports the class and makes its instance."""
+        return super().load()()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,10 +271,14 @@ SOURCES: Mapping[str, Source] = {
         "lotcal_tf.data.digits:load", "1,797 handwritten digits of 8x8, part of scikit-learn"
     ),
     "mixture_linear": Source(
-        "lotcal_tf.data.mixtures:load", "two Gaussians, with true conditionals"
+        "lotcal_tf.data.mixtures:load",
+        "two Gaussians, with true conditionals",
+        fields=("nu", "dimensions"),
     ),
     "mixture_xor": Source(
-        "lotcal_tf.data.mixtures:load", "four Gaussians in two classes, with true conditionals"
+        "lotcal_tf.data.mixtures:load",
+        "four Gaussians in two classes, with true conditionals",
+        fields=("nu", "dimensions"),
     ),
     "folder": Source(
         "lotcal_tf.data.folders:load",
@@ -285,6 +287,7 @@ SOURCES: Mapping[str, Source] = {
         from_files=True,
         needs="a directory with one folder of images per class, or with train, val and test folders of these",
         digest_path="lotcal_tf.data.folders:digest",
+        fields=("test_size", "image_size", "color_mode"),
     ),
     "table": Source(
         "lotcal_tf.data.frames:load",
@@ -292,6 +295,7 @@ SOURCES: Mapping[str, Source] = {
         from_files=True,
         needs="a .csv or .parquet file",
         digest_path="lotcal_tf.data.frames:digest",
+        fields=("test_size", "label_column"),
     ),
     "hf": Source(
         "lotcal_tf.data.hugging_face:load",
@@ -299,6 +303,7 @@ SOURCES: Mapping[str, Source] = {
         from_files=True,
         needs="a directory that save_to_disk of Hugging Face datasets wrote",
         digest_path="lotcal_tf.data.hugging_face:digest",
+        fields=("test_size", "label_column"),
     ),
 }
 TFDS = Source(
@@ -398,6 +403,11 @@ ENCODINGS: Mapping[str, Encoding] = {
 }
 # What decides between the encodings of a file, if none is chosen; the first is the default.
 SPEED, SIZE = "speed", "size"
+
+
+def summaries(rows: Mapping[str, Row]) -> dict[str, str]:
+    """What each name of a table means."""
+    return {name: row.summary for name, row in rows.items()}
 
 
 def strategy(name: str) -> Method | None:

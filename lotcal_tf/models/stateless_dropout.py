@@ -230,15 +230,6 @@ def replace_dropout(model: "keras.Model") -> "keras.Model":
     return rebuild(model, replaced)
 
 
-def restore_dropout(model: "keras.Model") -> "keras.Model":
-    """Returns a copy of a model with new weights, in which stateless dropout is Keras dropout again."""
-
-    def plain(layer: "keras.layers.Layer") -> "keras.layers.Layer":
-        return plain_dropout(layer) if isinstance(layer, StatelessDropout) else copy_layer(layer)
-
-    return rebuild(model, plain)
-
-
 def plain_dropout(layer: StatelessDropout) -> "keras.layers.Dropout":
     """The Keras dropout with the rate and axes of a stateless one, which has been called."""
     rank = len(layer.input_shape)

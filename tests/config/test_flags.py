@@ -114,8 +114,10 @@ def test_full_help_explains_every_field_with_choices_and_default(run, name):
     assert entry.startswith(" ".join(field.metadata["help"].split()))
     if field.metadata["choices"]:
         assert f"({', '.join(field.metadata['choices'])})" in entry
+    names = " ".join(f"{known}: {meaning}" for known, meaning in field.metadata["names"].items())
+    assert entry.endswith(names)
     if name in FIELDS and field.default not in (None, "", ()):
-        assert entry.endswith(f"[default: {field.default}]")
+        assert entry.removesuffix(names).rstrip().endswith(f"[default: {field.default}]")
     if name not in FIELDS:
         assert all(owner.partition("=")[2] in entry for owner in setting_owners()[name])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lotcal_tf.config import registry
-from lotcal_tf.config.experiment import FIELDS, Experiment
+from lotcal_tf.config.experiment import FIELDS, Experiment, unmet_condition
 from lotcal_tf.errors import FieldError
 
 TABLES = {
@@ -35,6 +35,14 @@ def test_row_is_described_and_loads(table, name):
     assert row.summary.strip()
     assert "\n" not in row.summary
     assert re.fullmatch(r"\w+", name), "a name is typed on a command line"
+
+
+@pytest.mark.parametrize("source", [*registry.SOURCES, "a_tfds_data_set"])
+def test_fields_of_a_source_apply_to_the_sources_that_list_them_only(source):
+    owned = {field for row in registry.SOURCES.values() for field in row.fields}
+    experiment = Experiment(source=source)
+    applying = {field for field in owned if unmet_condition(FIELDS[field], experiment) is None}
+    assert applying == set(registry.source(source).fields)
 
 
 @pytest.mark.parametrize("name", registry.STRATEGIES)

@@ -96,7 +96,7 @@ def test_a_row_names_a_documented_format(name):
     row = registry.file_format(name)
     file_format = row.load()
     assert isinstance(file_format, Format) and type(file_format).__doc__
-    assert row.help.strip() and "\n" not in row.help
+    assert row.summary.strip() and "\n" not in row.summary
     assert set(row.needs) <= {"validation", "training"}
     assert [other.file for other in registry.FORMATS.values()].count(row.file) == 1
     assert (type(file_format).encode is not Format.encode) or not row.sparse

@@ -8,6 +8,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from lotcal_tf.compat import keras
 from lotcal_tf.config import registry
+from lotcal_tf.models.keras_graph import copy_layer, rebuild
+from lotcal_tf.models.stateless_dropout import StatelessDropout, plain_dropout
 from lotcal_tf.pruning import masking
 
 
@@ -62,6 +64,16 @@ def build(
 
 def trainable(model):
     return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
+@pytest.fixture(scope="session")
+def with_keras_dropout():
+    """Makes a copy of a model with new weights, in which stateless dropout is Keras's."""
+
+    def plain(layer):
+        return plain_dropout(layer) if isinstance(layer, StatelessDropout) else copy_layer(layer)
+
+    return lambda model: rebuild(model, plain)
 
 
 @pytest.fixture(scope="session")

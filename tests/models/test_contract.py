@@ -10,7 +10,6 @@ from lotcal_tf.models.checks import check_outputs, classes_of
 from lotcal_tf.models.stateless_dropout import (
     StatelessDropout,
     replace_dropout,
-    restore_dropout,
 )
 from lotcal_tf.pruning import masking
 
@@ -98,7 +97,7 @@ def test_it_serialises(masked, model, wrapped, tmp_path):
     )
 
 
-def test_its_dropout_can_be_exchanged_for_that_of_keras_and_back(name):
+def test_its_dropout_can_be_exchanged_for_that_of_keras_and_back(name, with_keras_dropout):
     model = build_model(
         name, SHAPE, CLASSES, seed=0, input_range=255.0, dropout_rate=0.2, dropout_at="blocks"
     )
@@ -107,7 +106,7 @@ def test_its_dropout_can_be_exchanged_for_that_of_keras_and_back(name):
         return [layer.rate for layer in network.layers if isinstance(layer, kind)]
 
     assert rates(model, StatelessDropout)
-    plain = restore_dropout(model)
+    plain = with_keras_dropout(model)
     assert rates(plain, keras.layers.Dropout) == rates(model, StatelessDropout)
     assert not rates(plain, StatelessDropout)
     back = replace_dropout(plain)

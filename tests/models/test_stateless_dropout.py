@@ -8,7 +8,6 @@ from lotcal_tf.models.stateless_dropout import (
     Passes,
     StatelessDropout,
     replace_dropout,
-    restore_dropout,
 )
 from lotcal_tf.pruning import masking
 from lotcal_tf.seeds import step_seed
@@ -176,12 +175,12 @@ EXPECTED = {
 }
 
 
-def test_dropout_is_replaced_and_restored():
+def test_dropout_is_replaced_and_restored(with_keras_dropout):
     model = with_dropout()
     assert dropouts(model)[0] == EXPECTED
     stateless = replace_dropout(model)
     assert dropouts(stateless) == (EXPECTED, {StatelessDropout})
-    restored = restore_dropout(stateless)
+    restored = with_keras_dropout(stateless)
     assert dropouts(restored) == (EXPECTED, {layers.Dropout})
     assert restored.get_layer("rows").noise_shape == (None, 1, None, None)
     assert restored.get_layer("plain").noise_shape is None
@@ -194,10 +193,10 @@ def test_dropout_is_replaced_and_restored():
     assert dropouts(model)[0] == EXPECTED  # The model itself is as it was.
 
 
-def test_restored_dropout_drops_in_plain_keras_training():
+def test_restored_dropout_drops_in_plain_keras_training(with_keras_dropout):
     inputs = keras.Input((4, 100))
     model = keras.Model(inputs, StatelessDropout(0.5, (1,))(inputs))
-    mask = restore_dropout(model)(tf.ones((3, 4, 100)), training=True).numpy() == 0
+    mask = with_keras_dropout(model)(tf.ones((3, 4, 100)), training=True).numpy() == 0
     assert (mask == mask[:, :1, :]).all()
     assert 0 < mask.mean() < 1
 
