@@ -239,14 +239,26 @@ class _Twin:
         except (NoTwin, TypeError, ValueError, KeyError) as error:
             problem = error if isinstance(error, NoTwin) else f"cannot be translated ({error})"
             raise self._translation.refusal(layer, str(problem).splitlines()[0]) from error
+        return self._callable(layer)(*args, **kwargs)
+
+    def _callable(self, layer: Any) -> Callable[..., Any]:
+        """What to call for a layer or model; the same each time."""
         if id(layer) not in self._made:
-            whole = _is_functional(layer) or isinstance(layer, self._translation.source.Sequential)
-            self._made[id(layer)] = self._model(layer) if whole else self._layer(layer)
-        return self._made[id(layer)](*args, **kwargs)
+            make = self._model if self._is_model(layer) else self._layer
+            self._made[id(layer)] = make(layer)
+        return self._made[id(layer)]
+
+    def _is_model(self, layer: Any) -> bool:
+        return _is_functional(layer) or isinstance(layer, self._translation.source.Sequential)
 
     def _layer(self, layer: Any) -> Callable[..., Any]:
         """What to call for a layer: its twin, and layers for an activation that the target lacks."""
-        if type(layer).__name__ == "Normalization":
+        kind = type(layer).__name__
+        if kind == "TimeDistributed" and self._is_model(layer.layer):
+            distributed = self._translation.target.layers.TimeDistributed
+            twin = self._callable(layer.layer)
+            return distributed(twin, name=self._name(layer.name), dtype=layer.dtype_policy.name)
+        if kind == "Normalization":
             return self._normalization(layer)
         if isinstance(layer, StatelessDropout):
             return self._translation.layer(plain_dropout(layer))

@@ -9,6 +9,7 @@ import tensorflow as tf
 import lotcal_tf
 from lotcal_tf.api import export_ticket, find_tickets, measure_model
 from lotcal_tf.compat import keras
+from lotcal_tf.config import registry
 from lotcal_tf.deploy.parity import Tolerance
 from lotcal_tf.errors import UsageError
 from tests.cases import quick
@@ -54,45 +55,41 @@ def convolutional():
 
 
 DICT, LIST = {"text": IDS, "meta": NUMBERS}, [IDS, NUMBERS]
-LITE = ("keras", "saved_model", "float32", "int8")
-# The model, its inputs, and the formats that hold it.
+# Fine-tuning for a file takes other networks; see tests/formats/test_qat.py.
+FORMATS = [name for name, row in registry.FORMATS.items() if "training" not in row.needs]
+# The model and its inputs.
 CASES = {
-    "int32": (lambda: tokens(L.Dense(4), L.GlobalAveragePooling1D()), IDS, LITE),
+    "int32": (lambda: tokens(L.Dense(4), L.GlobalAveragePooling1D()), IDS),
     "declared as floats": (
         lambda: tokens(L.Dense(4), L.GlobalAveragePooling1D(), dtype="float32"),
         IDS,
-        LITE,
     ),
     "int64, LSTM with mask": (
         # Short: the files unroll the steps.
         lambda: tokens(L.LSTM(4), L.Dropout(0.2), dtype="int64", size=3),
         IDS[:, :3],
-        LITE,
     ),
     "int64, mask through dropout": (
         lambda: tokens(L.Dropout(0.2), L.Conv1D(4, 2), L.GlobalMaxPooling1D(), dtype="int64"),
         IDS,
-        LITE,
     ),
     "open length": (
         lambda: tokens(
             L.Conv1D(4, 3, padding="same"), L.GlobalMaxPooling1D(), size=None, mask=False
         ),
         IDS,
-        LITE,
     ),
-    "open size": (convolutional, IMAGES, LITE),
+    "open size": (convolutional, IMAGES),
     "fixed batch": (
         lambda: keras.Sequential([keras.Input(batch_shape=(20, 5)), L.Dense(4), L.Dense(3)]),
         NUMBERS,
-        LITE,
     ),
-    "list": (lambda: pair("list"), LIST, LITE),
-    "dictionary for a list": (lambda: pair("list"), DICT, LITE),
-    "dictionary": (lambda: pair("dict"), DICT, LITE),
-    "keys that are not names": (lambda: pair("keys"), DICT, LITE),
-    "normalization": (normalised, NUMBERS * 3 + 7, LITE),
-    "array initialiser": (initialised, IDS, LITE),
+    "list": (lambda: pair("list"), LIST),
+    "dictionary for a list": (lambda: pair("list"), DICT),
+    "dictionary": (lambda: pair("dict"), DICT),
+    "keys that are not names": (lambda: pair("keys"), DICT),
+    "normalization": (normalised, NUMBERS * 3 + 7),
+    "array initialiser": (initialised, IDS),
 }
 
 
@@ -112,7 +109,7 @@ def listed(data):
 
 @pytest.mark.parametrize("name", quick(CASES, "dictionary"))
 def test_a_model_goes_all_the_way(name, tmp_path):
-    build, x, formats = CASES[name]
+    build, x = CASES[name]
     keras.utils.set_random_seed(1)
     model = build()
     run = train(model, (x, LABELS), tmp_path / "run", (x, LABELS))
@@ -123,14 +120,12 @@ def test_a_model_goes_all_the_way(name, tmp_path):
     start = run.ticket(0).dense()
     np.testing.assert_allclose(start(x), unfixed(model, x), rtol=1e-5, atol=1e-6)
     ticket = measure_model(run.directory / "tickets" / "level_01", (x, LABELS), progress=False)
-    if not formats:
-        return
     exported = export_ticket(
         run.selected,
         tmp_path / "export",
         (x, LABELS),
         (x, LABELS),
-        formats=formats,
+        formats=FORMATS,
         encoding="dense",
         tolerance=WIDE,
         scaled=False,
@@ -139,7 +134,7 @@ def test_a_model_goes_all_the_way(name, tmp_path):
     named = DICT if isinstance(x, list) else x
     for kind, path in exported.files.items():
         found = measure_model(path, (named, LABELS), progress=False).metrics["nll"]
-        limit = 0.05 if kind == "int8" else 1e-4
+        limit = 0.05 if registry.FORMATS[kind].quantised else 1e-4
         assert found == pytest.approx(ticket.metrics["nll"], abs=limit), kind
 
 
@@ -183,7 +178,7 @@ def unfixed(model, x):
 @pytest.mark.full
 @pytest.mark.parametrize("name", ["int32", "list", "dictionary"])
 def test_arrays_streams_and_data_that_stays_in_memory_are_one(name, tmp_path):
-    build, x, _ = CASES[name]
+    build, x = CASES[name]
     digests = set()
     for kind in ("arrays", "memory", "stream"):
         keras.utils.set_random_seed(1)
@@ -197,7 +192,7 @@ def test_arrays_streams_and_data_that_stays_in_memory_are_one(name, tmp_path):
 
 @pytest.mark.full
 def test_the_same_run_goes_on_to_the_bit(tmp_path):
-    build, x, _ = CASES["dictionary"]
+    build, x = CASES["dictionary"]
     digests = []
     for out, steps in (("whole", (2,)), ("parts", (0, 2))):
         for levels in steps:

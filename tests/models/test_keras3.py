@@ -95,6 +95,12 @@ def shared(x):
     return L.Dense(3)(L.concatenate([block(x), x]))
 
 
+def distributed(x):
+    each = keras3.Sequential([Input((2,)), L.Dense(4, "hard_silu"), L.BatchNormalization()])
+    x = L.Concatenate()([L.TimeDistributed(each)(x), L.TimeDistributed(each)(-x)])
+    return L.Dense(3)(L.GRU(4)(x))
+
+
 def several(structure):
     def make():
         a, b = Input((7,), name="a"), Input((6, 2), name="b")
@@ -131,6 +137,7 @@ MODELS = {
     "masked_text": (functional((5,), masked_text, "int32"), IDS),
     "operations": (functional((8, 8, 3), operations), IMAGES),
     "shared": (functional((7,), shared), ROWS),
+    "distributed": (functional((6, 2), distributed), SERIES),
     "inputs_dict": (several(dict), {"a": ROWS, "b": SERIES}),
     "inputs_list": (several(list), [ROWS, SERIES]),
     "nested": (nested, ROWS),
