@@ -35,8 +35,6 @@ def main(request: flags.Request) -> None:
       LotcalError: the request is invalid, or the report cannot be written.
     """
     own = dict(request.own)
-    if not own["out"]:
-        raise UsageError("--out is missing: name the page to write (-o report.html)")
     if not request.operands:
         raise UsageError("no run is given: name run directories, or the directory of a sweep")
     own["densities"] = own["densities"] or ()
@@ -45,7 +43,8 @@ def main(request: flags.Request) -> None:
         print(f"{COMMAND.name}: {line}", file=tolerant(sys.stderr))
     if written.ranking:
         print(written.ranking)
-    print("files written:", *map(str, written.files), sep="\n  ")
+    if written.files:
+        print("files written:", *map(str, written.files), sep="\n  ")
 
 
 def run(argv: list[str] | None = None) -> None:

@@ -316,7 +316,8 @@ def test_test_metrics_are_not_used_for_selection(call, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["{run}"], "--out is missing"),
+        (["{run}"], "name what to make: out "),
+        (["{run}", "--densities=1"], "name what to make: out "),
         (["-o", "{out}"], "no run is given"),
         (["{run}", "absent", "-o", "{out}"], "absent: no such directory"),
         (["{run}/metrics.csv", "-o", "{out}"], "metrics.csv: no such directory"),
@@ -359,6 +360,23 @@ def test_a_write_that_fails_leaves_the_report_before_it(call, sweep, tmp_path, m
     (line,) = done.err
     assert line.startswith(f"report: {out}") and "bytes; free some space" in line
     assert out.read_bytes() == before
+
+
+def test_a_ranking_is_printed_without_a_page(call, sweep, tmp_path):
+    with_page = call(sweep, "-o", tmp_path / "page.html", "--rank=val_nll")
+    alone = call(sweep, "--rank=val_nll")
+    assert (alone.code, alone.err) == (0, with_page.err)
+    assert "| calib=vwcc" in alone.out and with_page.out.startswith(alone.out)
+    assert sorted(path.name for path in tmp_path.glob("*.html")) == ["page.html"]
+
+
+def test_other_files_are_the_same_without_a_page(call, sweep, tmp_path):
+    files = {name: tmp_path / f"{name}.txt" for name in ("csv", "markdown", "latex")}
+    flags = [f"--{name}={path}" for name, path in files.items()]
+    assert call(sweep, "-o", tmp_path / "page.html", *flags).code == 0
+    before = {name: path.read_text() for name, path in files.items()}
+    assert call(sweep, *flags).code == 0
+    assert {name: path.read_text() for name, path in files.items()} == before
 
 
 def test_the_library_does_the_same(sweep, tmp_path):

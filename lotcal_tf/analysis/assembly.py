@@ -33,9 +33,10 @@ def assemble(
     if given.rank:
         chapter, rows = ranking(groups, given.rank, densities)
         chapters.append(chapter)
+    link = relative_link(Path(given.out or given.markdown or "report.html"))
     with figures.styled():
         for number, one in enumerate(groups, start=1):
-            made = GroupChapter(one, number, densities, relative_link(Path(given.out)), problems)
+            made = GroupChapter(one, number, densities, link, problems)
             chapters.append(made.chapter())
             rows += made.rows
         claims, numbers = claims_section.chapter(groups)

@@ -25,7 +25,7 @@ class Report:
     """What `write_report` has written.
 
     Attributes:
-      files: the page first.
+      files: the page first, if there is one.
       problems: a line for everything that was left out, e.g. damaged runs.
       ranking: the ranking as Markdown tables; empty without `rank`.
     """
@@ -37,7 +37,7 @@ class Report:
 
 def write_report(
     directories: str | Path | Sequence[str | Path],
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     figures: str | Path | None = None,
     csv: str | Path | None = None,
@@ -48,8 +48,9 @@ def write_report(
 ) -> Report:
     """Compares runs: writes one page that opens without a network, with tables and figures.
 
-    Runs of one setting that differ in their seed are summarised; strategies are compared with `none`. Runs
-    that cannot be compared are grouped apart. Unfinished, failed and damaged runs are listed only.
+    What is not named is not made. Runs of one setting that differ in their seed are summarised; strategies are
+    compared with `none`. Runs that cannot be compared are grouped apart. Unfinished, failed and damaged runs are
+    listed only.
 
     Args:
       directories: run directories, or directories with run directories directly below, e.g. of a sweep.
@@ -64,7 +65,7 @@ def write_report(
 
     Raises:
       FieldError: an argument is not valid.
-      UsageError: there is no run, or none can be read. Nothing is written.
+      UsageError: there is no run, none can be read, or nothing is asked for. Nothing is written.
       DiskFull: there is no space.
     """
     paths = [directories] if isinstance(directories, str | os.PathLike) else directories
@@ -95,7 +96,7 @@ def _files(
     document: "Document", rows: Sequence["Row"], given: ReportArguments
 ) -> dict[Path, bytes]:
     """The content of the requested files by path; the page is first."""
-    files = {Path(given.out): document.html().encode()}
+    files = {Path(given.out): document.html().encode()} if given.out else {}
     for one in document.pictures() if given.figures else ():
         stem = Path(given.figures or "") / one.name
         files |= {stem.with_suffix(".svg"): one.svg, stem.with_suffix(".pdf"): one.draw_pdf()}

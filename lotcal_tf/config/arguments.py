@@ -86,7 +86,7 @@ def _densities(value: tuple[float, ...]) -> str | None:
 class ReportArguments:
     """Arguments of `write_report`; see there. Paths are texts; None: not given."""
 
-    out: str = declared("", "", check=path)
+    out: str | None = declared(None, "", check=path)
     figures: str | None = declared(None, "", check=path)
     csv: str | None = declared(None, "", check=path)
     markdown: str | None = declared(None, "", check=path)
@@ -169,13 +169,12 @@ def for_report(**given: Any) -> ReportArguments:
 
     Raises:
       FieldError: a value is of the wrong kind or outside its range, or a file cannot be written.
+      UsageError: nothing is asked for.
     """
-    files = ("out", "csv", "markdown", "latex")
-    paths = {
-        name: path_of(name, given[name])
-        for name in ("figures", *files)
-        if given[name] is not None or name == "out"
-    }
+    places = ("figures", "out", "csv", "markdown", "latex")
+    if all(given[name] is None for name in (*places, "rank")):
+        raise UsageError("name what to make: out (a page, e.g. report.html), rank or another file")
+    paths = {name: path_of(name, given[name]) for name in places if given[name] is not None}
     found: ReportArguments = checked(ReportArguments, given | {n: str(p) for n, p in paths.items()})
     known: dict[Path, str] = {}
     for name, one in paths.items():
