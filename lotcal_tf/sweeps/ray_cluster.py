@@ -37,6 +37,7 @@ class RayWorkers:
       threads_of: the number of CPUs of a job; its process has as many threads.
       gpus: the share of a GPU for a job.
       logs: the directory for what jobs print, each in NAME.log.
+      warn: takes a line for the user about jobs that cannot begin.
 
     Raises:
       FieldError: there is no such cluster.
@@ -51,6 +52,7 @@ class RayWorkers:
         threads_of: Callable[[Job], int],
         gpus: float,
         logs: Path,
+        warn: Callable[[str], None],
     ) -> None:
         self._ray = imported("ray", "ray")
         try:
@@ -58,7 +60,8 @@ class RayWorkers:
         except (ConnectionError, ValueError, RuntimeError) as error:
             problem = f"no Ray cluster there ({error}); start one: ray start --head"
             raise FieldError("ray", address, problem) from error
-        self.count, self.threads_of, self.gpus = count, threads_of, gpus
+        self.count, self.threads_of, self.gpus, self.warn = count, threads_of, gpus, warn
+        self._warned: set[int] = set()  # the numbers of CPUs
         task = functools.partial(
             _perform, cloudpickle.dumps(work), str(logs.absolute()), str(Path.cwd())
         )
@@ -79,6 +82,7 @@ class RayWorkers:
     def begin(self, job: Job) -> None:
         """Gives a job to Ray. Processes are shared by jobs of the same number of threads only."""
         threads = self.threads_of(job)
+        self._warn_if_too_large(threads)
         environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **variables(threads)}
         task = self._remote.options(
             name=job.name,
@@ -88,6 +92,22 @@ class RayWorkers:
             runtime_env={"env_vars": environment},
         )
         self._jobs[task.remote(self._task, job)] = job
+
+    def _warn_if_too_large(self, threads: int) -> None:
+        """Warns once of jobs that no node can take; they wait, as a larger node may join."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if threads in self._warned or any(
+            node.get("CPU", 0) >= threads and node.get("GPU", 0) >= self.gpus for node in nodes
+        ):
+            return
+        self._warned.add(threads)
+        needs = f"{threads} CPU{'s' * (threads > 1)}" + (
+            f" and {self.gpus:g} GPUs" if self.gpus else ""
+        )
+        self.warn(
+            f"no node of the Ray cluster has {needs}, so runs wait until one joins: set --threads"
+            + (" or --gpus" if self.gpus else "")
+        )
 
     def wait(self, seconds: float) -> list[tuple[Job, Any]]:
         """Waits until a job has ended, at most some seconds; see `runner.Workers`."""

@@ -225,13 +225,16 @@ def run_jobs(
     most = default_workers() if options.ray is None else cpus()
     count = min(options.workers or most, len(jobs))
     threads = functools.partial(threads_of, workers=count)
+    display = Display(jobs, options.progress)
     pool: Workers
     if options.ray is None:
         pool = LocalWorkers(work, count, threads, out / LOGS)
     else:
-        pool = RayWorkers(work, options.ray, options.workers, threads, options.gpus, out / LOGS)
+        pool = RayWorkers(
+            work, options.ray, options.workers, threads, options.gpus, out / LOGS, display.line
+        )
     ordered = sorted(jobs, key=threads)
-    found = {r.name: r for r in Runner(ordered, pool, out, Display(jobs, options.progress)).run()}
+    found = {r.name: r for r in Runner(ordered, pool, out, display).run()}
     return [found[job.name] for job in jobs]
 
 
