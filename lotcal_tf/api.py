@@ -28,6 +28,7 @@ from lotcal_tf.config.run_data import (
     DATA_FIELDS,
     PLACE_FIELDS,
     data_experiment,
+    is_of_run,
     recorded_content,
     recorded_fields,
     unseen_experiment,
@@ -352,7 +353,8 @@ def export_ticket(
         trains on train. test=None, for a run on named data: that data.
       level: the number of a level of the run, or `selected`.
       scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
-      reuse: whether to return an earlier export with the same formats … output and scaled, if there is one.
+      reuse: whether to return an earlier export with the same encoding … output and scaled that has
+        these formats, if there is one.
       formats … progress: the others: see `deploy.export.export`. custom_objects: see `find_tickets`.
       config, **fields: other data or fields than those recorded in the run.
 
@@ -424,6 +426,8 @@ def measure_model(
         input_range=input_range, trust_saved_model=trust_saved_model,
     )  # fmt: skip
     input_range, trusted = common.pop("input_range"), common.pop("trust_saved_model")
+    if test is not None and split != "test":
+        raise FieldError("split", split, "is of named data; here data is passed as objects")
     names = _names(unseen) if test is None else ()
     values = _data_fields(fields, config, named=test is None)
     opened = _opened(model, test, trusted)
@@ -535,7 +539,7 @@ def _measured_on_named(
         chosen = {"split": options["split"], "scaled": options["scaled"]}
         return measure_stored(opened, data=own.dataset, bins=own.ece_bins, **chosen)
     experiment = data_experiment(opened.path, values, config, unseen=bool(unseen))
-    of_run = bool(record) and not config and not {"dataset", "source"} & values.keys()
+    of_run = is_of_run(opened.path, values, config)
     part, others = _named_parts(opened.path, experiment, options["split"], unseen, of_run)
     data, bins = experiment.dataset, experiment.ece_bins
     return measure_opened(opened, part, data=data, bins=bins, unseen=others, **options)
@@ -648,6 +652,9 @@ class _ExportRequest:
             path = arguments.path_of("ticket", given, other)
             given = read_ticket(path) if is_ticket(path) else given
         if isinstance(given, Ticket):
+            if level != SELECTED:
+                problem = "is given for a run, and here a ticket is exported: leave it out"
+                raise FieldError("level", level, problem)
             return cls._of_ticket(given, target)
         run = _directory_of("run", given)
         if not is_run(run):
@@ -711,7 +718,9 @@ class _ExportRequest:
         chosen = {name: value for name, value in vars(options).items() if name != "reuse"}
         if self.store is not None:
             with refusing_damaged():
-                dense = self.store.read(0).model()
+                first = self.store.read(0)
+            # Of a run that started from a ticket, level 0 is as sparse as that.
+            dense = first.model() if first.density == 1 else None
             chosen |= {"dense": dense, "origin": self.store.experiment()}
         return export(
             self.ticket,
@@ -751,12 +760,12 @@ class _ExportRequest:
             raise UsageError(
                 "test is missing: files are compared with the ticket on (inputs, labels)"
             )
-        own = config is None and not fields.keys() - {"ece_bins", "export_logits"}
-        if isinstance(given, Run) and own:
+        unchanged = config is None and not fields.keys() - {"ece_bins", "export_logits"}
+        if isinstance(given, Run) and unchanged:
             dataset = given.load()
         else:
             experiment = data_experiment(self.store.directory, fields, config)
-            if own:
+            if is_of_run(self.store.directory, fields, config):
                 sources.check_unchanged(experiment, self.store.experiment().get("content", {}))
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)

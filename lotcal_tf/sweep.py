@@ -5,6 +5,7 @@ larger designs. Every run has its own directory in --out, named after its axes. 
 finished runs and resumes the others; several sweeps may share a directory. All flags of train can be used.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,8 +69,9 @@ def main(request: flags.Request) -> None:
 def _predict(jobs: Sequence[Job], workers: int | None, custom_objects: str | None) -> None:
     """Prints the commands of the unfinished runs, and on standard error the predicted time."""
     left = [job for job in jobs if not job.is_finished]
+    own = [f"--custom_objects={custom_objects}"] if custom_objects else []
     for job in left:
-        print(job.command, flush=True)
+        print(shlex.join([*job.command, *own]), flush=True)
     if not left:
         print(f"all {len(jobs)} runs are finished", file=sys.stderr)
         return

@@ -186,7 +186,9 @@ def test_files_that_changed_are_another_run_and_are_not_exported_or_measured_on(
     assert "holds another run" in done.err[-1] and "data" in done.err[-1]
     for command, *given in (
         (export, f"--run={run}", "--formats=int8"),
+        (export, f"--run={run}", "--formats=int8", f"--data_dir={directory}"),
         (evaluate, f"--model={run}", "--shift=blur"),
+        (evaluate, f"--model={run}", "--shift=blur", "--dataset=folder"),
         (evaluate, f"--model={run}", "--record", "--shift=blur"),
     ):
         done = call_command(command, *given)

@@ -291,6 +291,10 @@ def test_an_earlier_export_of_the_same_ticket_can_be_reused(exported_run, monkey
     asked = {"formats": ["float32", "saved_model"], "reuse": True}
     done = api.export_ticket(exported_run, scaled=False, **asked)
     assert done.directory == exported_run / "export"
+    fewer = api.export_ticket(exported_run, scaled=False, formats=["float32"], reuse=True)
+    assert set(fewer.files) == {"float32", "saved_model"}
+    with pytest.raises(AssertionError, match="data was read"):
+        api.export_ticket(exported_run, scaled=False, formats=["keras"], reuse=True)
     with pytest.raises(AssertionError, match="data was read"):
         api.export_ticket(exported_run, scaled=True, **asked)
 
@@ -314,6 +318,13 @@ def test_without_validation_data_int8_is_refused(arrays_run, data, tmp_path):
     with pytest.raises(UsageError, match="validation"):
         api.export_ticket(arrays_run.selected, tmp_path / "out", data.test.data())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_level_is_refused_beside_a_ticket_and_a_split_beside_arrays(arrays_run, data, tmp_path):
+    with pytest.raises(FieldError, match="^level=2: is given for a run, and here a ticket"):
+        api.export_ticket(arrays_run.ticket(1), tmp_path, data.test.data(), level=2)
+    with pytest.raises(FieldError, match="^split=val: is of named data"):
+        api.measure_model(arrays_run, data.test.data(), split="val")
 
 
 def test_a_run_of_arrays_is_exported_on_the_arrays_that_it_has(arrays_run, tmp_path):

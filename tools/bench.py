@@ -323,7 +323,7 @@ def watch_parts(search: Search) -> dict[str, "Stopwatch"]:
         parts[name] = Stopwatch(getattr(owner, method))
         setattr(owner, method, parts[name])
 
-    watch("predictions", trainer, "_predict")
+    watch("predictions", trainer, "predict")
     watch("metrics", search, "_measure")
     watch("pruning", search.pruner, "prune")
     watch("saving tickets", search.store, "save")

@@ -47,7 +47,7 @@ def main() -> None:
     cluster = imported("ray.cluster_utils", "ray").Cluster(True, head_node_args=head)
     work = functools.partial(sleep, seconds=given.seconds)
     workers = RayWorkers(
-        work, cluster.address, None, lambda job: 1, 0.0, given.out.absolute() / LOGS
+        work, cluster.address, None, lambda job: 1, 0.0, given.out.absolute() / LOGS, print
     )
     begun = time.perf_counter()
     Runner(jobs, workers, given.out, Display(jobs, shown=False)).run()

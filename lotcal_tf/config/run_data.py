@@ -100,11 +100,18 @@ def data_experiment(
     return dataclasses.replace(experiment, **apart)
 
 
+def is_of_run(path: Path, given: Mapping[str, Any], config: str | None) -> bool:
+    """Whether `data_experiment` describes data of the model's run, which other fields may split otherwise."""
+    record = recorded_fields(path)
+    named = {"dataset", "source"} & given.keys()
+    same = not named or (named == {"dataset"} and given["dataset"] == record.get("dataset"))
+    return bool(record) and config is None and same
+
+
 def _data_experiment(path: Path, given: Mapping[str, Any], config: str | None) -> Experiment:
     record = recorded_fields(path)
     named = {"dataset", "source"} & given.keys()
-    own = not named or (named == {"dataset"} and given["dataset"] == record.get("dataset"))
-    if config is None and own and record:
+    if is_of_run(path, given, config):
         if _is_fingerprint(str(record.get("source"))):
             raise UsageError(
                 f"dataset is missing: {path} was trained on data that was passed as objects; name a data set "

@@ -107,7 +107,8 @@ def digest(experiment: Experiment) -> str:
 
 
 def _files(root: Path) -> list[Path]:
-    return sorted(root.rglob("*.arrow"))
+    # `map` and `filter` of a loaded data set write cache files beside the data.
+    return sorted(path for path in root.rglob("*.arrow") if not path.name.startswith("cache-"))
 
 
 def _load_from_disk(experiment: Experiment) -> Any:

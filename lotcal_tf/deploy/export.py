@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ def exported(
     encoding: str | None,
     prefer: str,
 ) -> Exported | None:
-    """An earlier export of the same ticket with the same arguments, see `export`.
+    """An earlier export of the same ticket with the same arguments, see `export`; it may have more formats.
 
     None if there is none, or if it is damaged. Remains of a killed export are removed.
 
@@ -176,7 +177,7 @@ def exported(
         return None
     temperature = temperature_of(ticket) if scaled else 1.0
     same = recorded == (ticket.digest, temperature, output, encoding, prefer)
-    return earlier if same and set(earlier.files) == set(formats) else None
+    return earlier if same and set(earlier.files) >= set(formats) else None
 
 
 def _check(job: Job, directory: Path) -> None:
@@ -197,6 +198,11 @@ def _check(job: Job, directory: Path) -> None:
             raise FieldError("encoding", job.encoding, problem)
         job.examples.material.require(row.needs, name)
     _check_card(job)
+    if os.path.ismount(directory) or directory.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise UsageError(
+            f"{directory} is a mount point or holds the working directory, so it cannot be replaced: "
+            "name a new directory"
+        )
     taken = directory.exists() and not (directory / PARITY).exists()
     if taken and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import re
-import shlex
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -52,9 +51,9 @@ class Job:
         return Path(str(self.experiment.out))
 
     @property
-    def command(self) -> str:
-        """The command that runs it, for a shell."""
-        return shlex.join(["python", "-m", "lotcal_tf.train", *self.flags])
+    def command(self) -> list[str]:
+        """The command that runs it."""
+        return ["python", "-m", "lotcal_tf.train", *self.flags]
 
     @property
     def is_finished(self) -> bool:

@@ -395,6 +395,17 @@ def test_what_is_no_export_is_never_replaced(ticket, examples, tmp_path, tree):
     assert [path.name for path in done.files.values()] == ["ticket.keras"]
 
 
+@pytest.mark.parametrize("target", [".", "..", "/proc"])
+def test_what_cannot_be_replaced_is_refused_before_the_export(
+    ticket, examples, tmp_path, monkeypatch, target
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UsageError, match=f"^{target} is a mount point or holds"):
+        exporting(ticket, Path(target), examples, formats=["keras"])
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

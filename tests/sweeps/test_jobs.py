@@ -72,9 +72,8 @@ def test_the_command_of_a_run_is_the_same_experiment(tmp_path):
     fields = {**SMALL, "lr_drops": (1,), "exclude_output": False, "nesterov": True, "momentum": 0.9}
     found = jobs(tmp_path, {**fields, "optimizer": "sgd"}, calib=["lwcc"], prune_rate=[0.2, 0.3])
     for job in found:
-        words = shlex.split(job.command)
-        assert words[:3] == ["python", "-m", "lotcal_tf.train"]
-        request = train.COMMAND.read(words[3:])
+        assert job.command[:3] == ["python", "-m", "lotcal_tf.train"]
+        request = train.COMMAND.read(job.command[3:])
         assert resolve(request.given, request.config) == job.experiment
 
 
@@ -84,9 +83,15 @@ def test_a_dry_run_prints_the_commands_of_unfinished_runs(tmp_path, call_command
     done = call_command(sweep, *flags, f"--out={tmp_path / 'new'}", "--dry_run")
     assert done.code == 0
     lines = done.out.splitlines()
-    assert [
-        job.command for job in jobs(tmp_path / "new", calib=["none", "vwcc"], seed=[0, 1])
-    ] == lines
+    found = jobs(tmp_path / "new", calib=["none", "vwcc"], seed=[0, 1])
+    assert [shlex.split(line) for line in lines] == [job.command for job in found]
+    done = call_command(
+        sweep, *flags, f"--out={tmp_path / 'new'}", "--dry_run", "--custom_objects=json:JSONEncoder"
+    )
+    own = ["--custom_objects=json:JSONEncoder"]
+    assert [shlex.split(line) for line in done.out.splitlines()] == [
+        [*job.command, *own] for job in found
+    ]
     assert "4 min" in done.err[-1]
     assert not (tmp_path / "new").exists()
 
