@@ -1,5 +1,6 @@
 """The sweep command and `run_sweep`, with real runs."""
 
+import functools
 import os
 import re
 import signal
@@ -259,9 +260,10 @@ def test_the_time_of_a_file_with_a_custom_layer_can_be_predicted(tmp_path):
         (keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)]), arrays()),
         ("lenet_10", arrays()),
         (network, iter([])),
+        (network, functools.partial(arrays, 90)),
         (None, arrays()),
     ],
-    ids=["model", "name", "iterator", "nothing"],
+    ids=["model", "name", "iterator", "partial", "nothing"],
 )
 def test_objects_that_cannot_be_given_are_refused(tmp_path, model, data):
     with pytest.raises(UsageError):

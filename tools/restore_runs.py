@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lotcal_tf.config.experiment import FIELDS, setting_fields
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.sealed import seal
 
 
 def restore(table: Path, flags: Mapping[str, Any], out: Path) -> Path:
     """Writes `experiment.json` and `metrics.csv` of a run; returns its directory."""
-    differs = dict(part.split("_", 1) for part in table.stem.split("-"))
+    differs = dict(_named(part) for part in table.stem.split("-"))
     levels = len(table.read_text().splitlines()) - 2  # a header, and level 0
     experiment = resolve({**flags, **differs, "levels": levels})
     if experiment.label_noise:
@@ -41,6 +42,15 @@ def restore(table: Path, flags: Mapping[str, Any], out: Path) -> Path:
     if conditions.exists():
         shutil.copy(conditions, directory / "conditions.csv")
     return directory
+
+
+def _named(part: str) -> tuple[str, str]:
+    """The field or hyperparameter and the value of a part of a table's name."""
+    known = [name for name in {**FIELDS, **setting_fields()} if part.startswith(f"{name}_")]
+    if not known:
+        raise SystemExit(f"{part}: a part of a table's name must be NAME_VALUE")
+    name = max(known, key=len)
+    return name, part.removeprefix(f"{name}_")
 
 
 def main() -> None:

@@ -117,6 +117,9 @@ def _digest(name: str, data: Any) -> bytes:
       FieldError: the data cannot be sent to another process.
     """
     if callable(data):
+        if not hasattr(data, "__qualname__"):
+            problem = "has no name for the sweep's directories: write a function with def"
+            raise FieldError(name, type(data).__name__, problem)
         return _name(data).encode()
     try:
         parts = [np.ascontiguousarray(part) for part in data]
