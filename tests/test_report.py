@@ -370,6 +370,12 @@ def test_a_ranking_is_printed_without_a_page(call, sweep, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*.html")) == ["page.html"]
 
 
+def test_a_group_without_the_densities_of_a_ranking_is_left_out(call, sweep):
+    done = call(sweep, "--rank=val_nll", "--densities=0.02")
+    assert (done.code, "| calib=" in done.out) == (0, False)
+    assert "No finished run has the column" in done.out
+
+
 def test_other_files_are_the_same_without_a_page(call, sweep, tmp_path):
     files = {name: tmp_path / f"{name}.txt" for name in ("csv", "markdown", "latex")}
     flags = [f"--{name}={path}" for name, path in files.items()]

@@ -235,8 +235,8 @@ def rank(groups: Sequence[Group], metric: str, densities: Sequence[float] | None
 def _rankable(group: Group, metric: str, densities: Sequence[float] | None) -> Iterator[Ranked]:
     """The settings of a group that have the metric, marked if their accuracy is too low."""
     chosen = ranking_places(group, densities)
-    for setting in group.settings:
-        value = summarise(_averaged(setting, chosen, metric).values()) if chosen else None
+    for setting in group.settings if chosen else ():
+        value = summarise(_averaged(setting, chosen, metric).values())
         accuracy = summarise(_averaged(setting, chosen, "val_accuracy").values())
         baseline = group.baseline(setting)
         if value is None or accuracy is None:

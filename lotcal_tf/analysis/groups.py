@@ -243,13 +243,14 @@ def _title(common: Mapping[str, Any], commons: Sequence[Mapping[str, Any]]) -> s
 
 
 def _data_key(common: Mapping[str, Any]) -> str:
-    """A text that groups share whose validation data is the same."""
+    """A text that groups share whose validation data and bins of the ECE are the same."""
     data = {
         name: value
         for name, value in common.items()
-        if name not in FIELDS or FIELDS[name].metadata["section"] in ("Data", "Label noise")
+        if name not in FIELDS
+        or FIELDS[name].metadata["section"] in ("Data", "Label noise", "Metrics")
     }
-    of_model = ("optimizer", "schedule", "model", "start")
+    of_model = ("optimizer", "schedule", "lr_", "model", "start", "mc_eval")
     data = {name: value for name, value in data.items() if not name.startswith(of_model)}
     return json.dumps(data, sort_keys=True, default=str)
 

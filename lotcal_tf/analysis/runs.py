@@ -171,23 +171,29 @@ def read_runs(directories: Sequence[Path]) -> tuple[list[RecordedRun], list[str]
     Raises:
       UsageError: no run can be read.
     """
-    runs: list[RecordedRun] = []
     problems: list[str] = []
-    known: dict[str, Path] = {}
+    known: dict[str, RecordedRun] = {}
     for directory in directories:
         try:
             run = read_run(directory)
         except UsageError as error:
             problems.append(f"left out: {error}")
             continue
-        same = known.setdefault(_identity(run), directory)
-        if same is directory:
-            runs.append(run)
-        else:
-            problems.append(f"left out: {directory} is the same experiment as {same}")
-    if not runs:
+        same = known.setdefault(_identity(run), run)
+        if same is not run:
+            # The one that has more levels; of equal ones, the first.
+            kept, left = sorted((same, run), key=_progress, reverse=True)
+            known[_identity(run)] = kept
+            problems.append(
+                f"left out: {left.directory} is the same experiment as {kept.directory}"
+            )
+    if not known:
         raise UsageError(f"no run can be read; {problems[0].removeprefix('left out: ')}")
-    return in_order(runs), problems
+    return in_order(list(known.values())), problems
+
+
+def _progress(run: RecordedRun) -> tuple[bool, int]:
+    return run.is_finished, len(run.weights)
 
 
 def in_order(runs: Sequence[RecordedRun]) -> list[RecordedRun]:

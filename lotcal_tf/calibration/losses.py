@@ -126,6 +126,7 @@ def lwcc(
         raise UsageError(f"form={shown(form)}: choose additive or convex")
     if form == "convex" and weight > 1:
         raise UsageError(f"weight={weight}: must be at most 1 with form=convex")
+    _checked("labels", labels, (1,))
     _distribution(labels, log_p)  # checks the labels
     right = tf.equal(tf.argmax(log_p, -1, tf.int32), tf.cast(labels, tf.int32))
     confidence = tf.exp(tf.reduce_max(log_p, -1))

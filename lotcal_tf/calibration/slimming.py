@@ -52,12 +52,17 @@ def blocks(network: Any) -> list[Block]:
     """
     found, kernel = [], None
     for layer in network.layers:
-        own = getattr(getattr(layer, "layer", layer), "kernel", None)
+        inner, scales = getattr(layer, "layer", layer), getattr(layer, "gamma", None)
+        own = getattr(inner, "kernel", None)
         if own is not None:
-            kernel = own if len(own.shape) == 4 else None
-        elif kernel is not None and getattr(layer, "gamma", None) is not None:
-            _, height, width, _ = layer.output_shape
-            found.append(Block(kernel, layer.gamma, height * width))
+            # The kernel of a transposed convolution has its channels in another place.
+            plain = len(own.shape) == 4 and "Transpose" not in type(inner).__name__
+            kernel = own if plain else None
+        elif any("kernel" in weight.name for weight in layer.weights):
+            kernel = None  # of a separable convolution, say
+        elif kernel is not None and scales is not None:
+            if len(layer.output_shape) == 4:
+                found.append(Block(kernel, scales, _pixels(layer)))
             kernel = None
     if not found:
         raise UsageError(
@@ -65,6 +70,16 @@ def blocks(network: Any) -> list[Block]:
             "needed; choose another model or strategy"
         )
     return found
+
+
+def _pixels(layer: Any) -> int:
+    _, height, width, _ = layer.output_shape
+    if height is None or width is None:
+        raise UsageError(
+            f"calib=slimming: the output of layer {layer.name!r} is of open size, and the cost of a channel is its "
+            "number of pixels: give the model a fixed input size"
+        )
+    return int(height * width)
 
 
 def effective(scales: Any) -> "tf.Tensor":

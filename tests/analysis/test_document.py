@@ -93,6 +93,13 @@ def test_latex_by_hand():
     assert "\na\\_b & $-$0.5 $\\pm$ 0.1 \\\\\n\\bottomrule\n\\end{tabular}\n\\end{table}\n" in found
 
 
+def test_signs_of_the_claims_are_mathematics_in_latex():
+    found = Document("T", [], [Chapter("C", [Text(["½ Σ |p* − p|"])], [])]).latex()
+    table = Table("½ Σ", [["a"], ["b"]])
+    found += Document("T", [], [Chapter("C", [], [Section("S", [table])])]).latex()
+    assert r"$\frac{1}{2}$ $\Sigma$" in found and not set("½Σ") & set(found)
+
+
 def test_hostile_names_are_text_in_latex():
     found = document(HOSTILE).latex()
     assert "\\textbackslash{}end\\{x\\}" in found and "50\\%" in found

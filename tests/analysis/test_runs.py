@@ -84,6 +84,13 @@ def test_an_experiment_counts_once(written_run):
     assert len(read_runs([first, written_run("c", fields={"later": 1})])[0]) == 2
 
 
+def test_of_equal_experiments_the_one_with_more_levels_counts(written_run):
+    begun, finished = written_run("a", levels=2), written_run("b", fields={"plan": "xla"})
+    found, (problem,) = read_runs([begun, finished])
+    assert [run.directory for run in found] == [finished]
+    assert f"{begun} is the same experiment as {finished}" in problem
+
+
 def test_damaged_runs_are_named_and_the_others_read(written_run):
     given = [written_run("a", levels=1), written_run("b", fields={"seed": 1})]
     (given[0] / "metrics.csv").write_text("level,weights\n0,5\n")

@@ -115,3 +115,40 @@ def test_channels_that_help_nothing_go_with_their_kernels(network):
 def test_a_network_without_scales_is_refused():
     with pytest.raises(UsageError, match="has no convolution followed by BatchNorm"):
         Slimming(keras.Sequential([keras.Input((4,)), L.Dense(3)]))
+
+
+L = keras.layers
+
+
+def small(*layers, size=8):
+    return keras.Sequential([keras.Input((size, size, 3)), *layers, L.Flatten(), L.Dense(2)])
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [L.SeparableConv2D(4, 3)],
+        [L.GlobalAveragePooling2D()],
+        [L.Flatten()],
+        [L.Conv2DTranspose(3, 3)],
+    ],
+    ids=["separable", "pooled", "flat", "transposed"],
+)
+def test_a_kernel_belongs_to_its_own_batch_norm_only(between):
+    network = small(L.Conv2D(4, 3), *between, L.BatchNormalization())
+    with pytest.raises(UsageError, match="has no convolution followed by BatchNorm"):
+        slimming.blocks(network)
+
+
+def test_layers_without_kernels_may_stand_between():
+    network = small(L.Conv2D(4, 3), L.ReLU(), L.MaxPooling2D(), L.BatchNormalization())
+    (found,) = slimming.blocks(network)
+    assert (found.kernel.shape[-1], found.places) == (4, 9)
+
+
+def test_an_open_size_is_refused():
+    network = keras.Sequential(
+        [keras.Input((None, None, 3)), L.Conv2D(4, 3), L.BatchNormalization(name="open")]
+    )
+    with pytest.raises(UsageError, match="the output of layer 'open' is of open size"):
+        slimming.blocks(network)
