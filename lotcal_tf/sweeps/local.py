@@ -14,13 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-
 from lotcal_tf.config import registry
 from lotcal_tf.config.process import cpus
 from lotcal_tf.config.run_directory import recorded_threads
 from lotcal_tf.sweeps.jobs import Job
-from lotcal_tf.sweeps.worker import variables
+from lotcal_tf.sweeps.worker import pickled, variables
 
 Work = Callable[[Job], Any]
 
@@ -52,7 +50,7 @@ class Worker:
     """One worker process; it does one job at a time.
 
     Args:
-      work: what it does with a job.
+      work: what it does with a job, pickled.
       threads: of TensorFlow.
       logs: the directory for what jobs print, each in NAME.log.
 
@@ -61,7 +59,7 @@ class Worker:
       pipe: what becomes ready when the job ends, for `multiprocessing.connection.wait`.
     """
 
-    def __init__(self, work: Work, threads: int, logs: Path) -> None:
+    def __init__(self, work: bytes, threads: int, logs: Path) -> None:
         self.threads = threads
         self.job: Job | None = None
         self.pipe, there = multiprocessing.Pipe()
@@ -70,7 +68,7 @@ class Worker:
         self._process = subprocess.Popen(call, env=environment, pass_fds=[there.fileno()])
         there.close()
         with contextlib.suppress(OSError):  # It died at once: `result` says so.
-            self.pipe.send_bytes(cloudpickle.dumps(work))
+            self.pipe.send_bytes(work)
 
     def begin(self, job: Job) -> None:
         """Starts a job."""
@@ -112,13 +110,16 @@ class LocalWorkers:
       count: the number of workers.
       threads_of: the number of threads of a job.
       logs: the directory for what jobs print.
+
+    Raises:
+      UsageError: the work cannot be pickled.
     """
 
     def __init__(
         self, work: Work, count: int, threads_of: Callable[[Job], int], logs: Path
     ) -> None:
-        self.work, self.count, self.threads_of = work, count, threads_of
-        self._logs = logs
+        self.count, self.threads_of = count, threads_of
+        self._work, self._logs = pickled(work), logs
         self._workers: list[Worker] = []
 
     @property
@@ -139,7 +140,7 @@ class LocalWorkers:
             idle[0].close()
             self._workers.remove(idle[0])
         if worker is None:
-            worker = Worker(self.work, threads, self._logs)
+            worker = Worker(self._work, threads, self._logs)
             self._workers.append(worker)
         worker.begin(job)
 

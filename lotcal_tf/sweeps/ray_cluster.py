@@ -17,7 +17,7 @@ import cloudpickle
 from lotcal_tf.config.extras import imported
 from lotcal_tf.errors import FieldError
 from lotcal_tf.sweeps.jobs import Job
-from lotcal_tf.sweeps.worker import output_in, variables
+from lotcal_tf.sweeps.worker import output_in, pickled, variables
 
 _RETRIES = 3  # of a task whose node or process is lost
 _AHEAD = 2  # jobs that are handed to Ray, for each CPU of the cluster
@@ -41,7 +41,7 @@ class RayWorkers:
 
     Raises:
       FieldError: there is no such cluster.
-      UsageError: Ray is not installed.
+      UsageError: Ray is not installed, or the work cannot be pickled.
     """
 
     def __init__(
@@ -62,9 +62,7 @@ class RayWorkers:
             raise FieldError("ray", address, problem) from error
         self.count, self.threads_of, self.gpus, self.warn = count, threads_of, gpus, warn
         self._warned: set[int] = set()  # the numbers of CPUs
-        task = functools.partial(
-            _perform, cloudpickle.dumps(work), str(logs.absolute()), str(Path.cwd())
-        )
+        task = functools.partial(_perform, pickled(work), str(logs.absolute()), str(Path.cwd()))
         self._task = self._ray.put(task)
         self._remote = self._ray.remote(_call)
         self._jobs: dict[Any, Job] = {}

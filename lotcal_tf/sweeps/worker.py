@@ -12,11 +12,30 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
+
+from lotcal_tf.errors import UsageError, first_line
+
+
+def pickled(work: Callable[..., Any]) -> bytes:
+    """What a worker does with a job, as it is sent to its process.
+
+    Raises:
+      UsageError: it holds something that cannot be sent.
+    """
+    try:
+        return bytes(cloudpickle.dumps(work))
+    except Exception as error:
+        # Objects of any library may be in it, each with its own errors.
+        raise UsageError(
+            f"model or data cannot be sent to a worker process ({first_line(error)}): make models and pipelines inside "
+            "the functions that return them"
+        ) from error
 
 
 def variables(threads: int) -> dict[str, str]:

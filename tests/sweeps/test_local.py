@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from lotcal_tf.config.run_directory import recorded_threads
 from lotcal_tf.config.sealed import seal
+from lotcal_tf.errors import UsageError
 from lotcal_tf.files import is_alive
 from lotcal_tf.sweeps.grid import Grid
 from lotcal_tf.sweeps.jobs import jobs_of
@@ -175,3 +177,9 @@ def test_threads_are_those_of_the_job_of_the_run_or_a_share(tmp_path, monkeypatc
     assert recorded_threads(job.directory) is None
     (job.directory / "experiment.json").write_bytes(seal({"realised": {"threads": 5}}))
     assert threads_of(job, 2) == 5
+
+
+def test_work_that_cannot_be_sent_is_refused_before_a_process_starts(pool):
+    lock = threading.Lock()
+    with pytest.raises(UsageError, match="cannot be sent to a worker process .*lock"):
+        pool(lambda job: lock)
