@@ -719,8 +719,9 @@ class _ExportRequest:
         if self.store is not None:
             with refusing_damaged():
                 first = self.store.read(0)
-            # Of a run that started from a ticket, level 0 is as sparse as that.
-            dense = first.model() if first.density == 1 else None
+            # Level 0 of a run that started from a ticket is as sparse as that.
+            whole = all(mask.all() for mask in first.masks.values())
+            dense = first.model() if whole else None
             chosen |= {"dense": dense, "origin": self.store.experiment()}
         return export(
             self.ticket,

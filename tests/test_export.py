@@ -202,9 +202,9 @@ def test_a_damaged_ticket_is_refused(call, run, tmp_path):
         done = call(f"--run={copy}", "--level=1")
         assert (done.code, done.out) == (2, "")
         assert f"level_0{level}/masks.safetensors is damaged" in done.err[-1]
-        for given in (copy, copy / "tickets" / "level_01"):
+        for given, chosen in ((copy, {"level": 1}), (copy / "tickets" / "level_01", {})):
             with pytest.raises(UsageError, match="is damaged"):
-                api.export_ticket(given, tmp_path / "out", level=1, seconds=0)
+                api.export_ticket(given, tmp_path / "out", seconds=0, **chosen)
         masks.write_bytes(content)
     assert not list(copy.glob("export*")) + list(copy.glob(".export*"))
 

@@ -373,7 +373,8 @@ def test_nothing_else_is_taken_for_an_export(ticket, tmp_path, parity):
 
 def test_other_formats_and_another_scale_are_another_export(done, raw, ticket):
     assert there(ticket, done.directory) is not None
-    assert there(ticket, done.directory, formats=["float32"]) is None
+    assert there(ticket, done.directory, formats=["float32"]) == there(ticket, done.directory)
+    assert there(ticket, done.directory, formats=["float32", "int8"]) is None
     assert there(ticket, done.directory, scaled=False) is None
     for other in ({"output": "probabilities"}, {"encoding": "dense"}, {"prefer": "size"}):
         assert there(ticket, done.directory, **other) is None, other
