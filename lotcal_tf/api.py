@@ -353,8 +353,7 @@ def export_ticket(
         trains on train. test=None, for a run on named data: that data.
       level: the number of a level of the run, or `selected`.
       scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
-      reuse: whether to return an earlier export with the same encoding … output and scaled that has
-        these formats, if there is one.
+      reuse: whether to return an earlier export that has these formats, with the same encoding … scaled.
       formats … progress: the others: see `deploy.export.export`. custom_objects: see `find_tickets`.
       config, **fields: other data or fields than those recorded in the run.
 
@@ -539,7 +538,7 @@ def _measured_on_named(
         chosen = {"split": options["split"], "scaled": options["scaled"]}
         return measure_stored(opened, data=own.dataset, bins=own.ece_bins, **chosen)
     experiment = data_experiment(opened.path, values, config, unseen=bool(unseen))
-    of_run = is_of_run(opened.path, values, config)
+    of_run = is_of_run(record, values, config)
     part, others = _named_parts(opened.path, experiment, options["split"], unseen, of_run)
     data, bins = experiment.dataset, experiment.ece_bins
     return measure_opened(opened, part, data=data, bins=bins, unseen=others, **options)
@@ -766,7 +765,7 @@ class _ExportRequest:
             dataset = given.load()
         else:
             experiment = data_experiment(self.store.directory, fields, config)
-            if is_of_run(self.store.directory, fields, config):
+            if is_of_run(recorded_fields(self.store.directory), fields, config):
                 sources.check_unchanged(experiment, self.store.experiment().get("content", {}))
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)

@@ -48,9 +48,9 @@ def write_report(
 ) -> Report:
     """Compares runs: writes one page that opens without a network, with tables and figures.
 
-    What is not named is not made. Runs of one setting that differ in their seed are summarised; strategies are
-    compared with `none`. Runs that cannot be compared are grouped apart. Unfinished, failed and damaged runs are
-    listed only.
+    Only the files that are named are written. Runs of one setting that differ in their seed are summarised;
+    strategies are compared with `none`. Runs that cannot be compared are grouped apart. Unfinished, failed and
+    damaged runs are listed only.
 
     Args:
       directories: run directories, or directories with run directories directly below, e.g. of a sweep.

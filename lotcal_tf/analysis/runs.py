@@ -179,11 +179,12 @@ def read_runs(directories: Sequence[Path]) -> tuple[list[RecordedRun], list[str]
         except UsageError as error:
             problems.append(f"left out: {error}")
             continue
-        same = known.setdefault(_identity(run), run)
+        identity = _identity(run)
+        same = known.setdefault(identity, run)
         if same is not run:
             # The one that has more levels; of equal ones, the first.
             kept, left = sorted((same, run), key=_progress, reverse=True)
-            known[_identity(run)] = kept
+            known[identity] = kept
             problems.append(
                 f"left out: {left.directory} is the same experiment as {kept.directory}"
             )

@@ -100,9 +100,13 @@ def data_experiment(
     return dataclasses.replace(experiment, **apart)
 
 
-def is_of_run(path: Path, given: Mapping[str, Any], config: str | None) -> bool:
-    """Whether `data_experiment` describes data of the model's run, which other fields may split otherwise."""
-    record = recorded_fields(path)
+def is_of_run(record: Mapping[str, Any], given: Mapping[str, Any], config: str | None) -> bool:
+    """Whether `data_experiment` describes data of the model's run, which other fields may split otherwise.
+
+    Args:
+      record: the fields of the run, see `recorded_fields`.
+      given, config: see `data_experiment`.
+    """
     named = {"dataset", "source"} & given.keys()
     same = not named or (named == {"dataset"} and given["dataset"] == record.get("dataset"))
     return bool(record) and config is None and same
@@ -110,8 +114,7 @@ def is_of_run(path: Path, given: Mapping[str, Any], config: str | None) -> bool:
 
 def _data_experiment(path: Path, given: Mapping[str, Any], config: str | None) -> Experiment:
     record = recorded_fields(path)
-    named = {"dataset", "source"} & given.keys()
-    if is_of_run(path, given, config):
+    if is_of_run(record, given, config):
         if _is_fingerprint(str(record.get("source"))):
             raise UsageError(
                 f"dataset is missing: {path} was trained on data that was passed as objects; name a data set "
@@ -120,7 +123,7 @@ def _data_experiment(path: Path, given: Mapping[str, Any], config: str | None) -
         experiment = recorded(record, **given)
         check_together(experiment, given)
         return experiment
-    if config is None and not named:
+    if config is None and not {"dataset", "source"} & given.keys():
         raise UsageError(
             f"dataset is missing: {path} is not in a run directory, which would name it"
         )
