@@ -286,7 +286,7 @@ def run_sweep(
     else:
         own = functools.partial(_own_experiment, objects=objects, config=_text(config))
         jobs = jobs_of(described, place, experiment_of=own, content=objects.content())
-        if not all(job.is_finished for job in jobs):
+        if not all(job.can_be_skipped for job in jobs):
             objects.check(jobs[0].experiment)  # before workers start
     known = None if objects is None else objects.custom_objects
     return run_jobs(jobs, place, options, task_of=objects, custom_objects=known)

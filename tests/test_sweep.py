@@ -14,6 +14,8 @@ import pytest
 
 import lotcal_tf
 from lotcal_tf import sweep
+from lotcal_tf.analysis.groups import group
+from lotcal_tf.analysis.runs import read_runs
 from lotcal_tf.compat import keras
 from lotcal_tf.config.run_directory import finished_levels, recorded_threads
 from lotcal_tf.errors import UsageError
@@ -201,7 +203,28 @@ def test_own_models_and_arrays(tmp_path):
     first, second = (lotcal_tf.load_ticket(run.directory / "tickets/level_00") for run in found)
     name = next(name for name in first.rewind if "kernel" in name)  # Biases all start at zero.
     assert np.any(first.rewind[name] != second.rewind[name])  # Each seed has its own weights.
+    # A report averages over the seeds, although these determine weights and validation data.
+    (setting,) = group(read_runs(runs(tmp_path))[0])[0].settings
+    assert sorted(setting.runs) == [0, 1]
     assert [run.how for run in sweep_of()] == ["done", "done"]
+
+
+@pytest.mark.full
+def test_a_finished_run_whose_class_has_changed_fails(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    source = "from lotcal_tf.calibration.strategies import CrossEntropy\n\n\nclass Own(CrossEntropy):\n    {}\n"
+    flags = [tmp_path / "out", *SMALL, "--plan=graph", "--calib=changing:Own"]
+    (tmp_path / "changing.py").write_text(source.format("factor = 1"))
+    assert start(*flags).wait(timeout=300) == 0
+    again = start(*flags)
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    (tmp_path / "changing.py").write_text(source.format("factor = 2"))
+    changed = start(*flags)
+    _, err = changed.communicate(timeout=300)
+    assert changed.returncode == 1
+    assert "calib_source differs" in err
 
 
 @pytest.mark.full

@@ -8,7 +8,7 @@ their metrics cannot be compared. A setting is everything of a group that varies
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
@@ -18,8 +18,10 @@ from lotcal_tf.config.fields import as_json
 BASELINE = "none"  # the strategy with which the others are compared
 VARIED = ("calib", "criterion", "rewind", "control", "seed")
 OF_NOISE = ("model", DIFFICULTY)
-# Digests that belong to a varied field; those of tickets change with the run that found them.
-_OF_VARIED = ("run", "ticket", "calib_source", "criterion_source")
+# Digests that belong to a varied field; those of tickets change with the run that found them, and those
+# of initial weights with the seed.
+_WEIGHTS = "initial_weights"
+_OF_VARIED = ("run", "ticket", "calib_source", "criterion_source", _WEIGHTS)
 # The fields that a title always names; `dataset` is a title that the user may have given.
 _TITLE = ("dataset", "model")
 TICKETS = "tickets"  # the strategy that found the tickets of a transfer
@@ -95,10 +97,7 @@ class Group:
     @functools.cached_property
     def settings(self) -> list[Setting]:
         """The settings of the finished runs; plain training first."""
-        found: dict[str, list[RecordedRun]] = {}
-        for run in self.runs:
-            if run.is_finished:
-                found.setdefault(json.dumps(_varied(run), sort_keys=True), []).append(run)
+        finished = [run for run in self.runs if run.is_finished]
         made = [
             Setting(
                 label=self.label(runs[0]),
@@ -106,7 +105,7 @@ class Group:
                 settings=runs[0].settings,
                 runs=_by_replicate(runs),
             )
-            for runs in found.values()
+            for runs in _split_by(lambda run: _key(_varied(run)), finished)
         ]
         # Stable: settings of one strategy stay in the order of the runs.
         order = list(dict.fromkeys(setting.strategy for setting in made))
@@ -153,15 +152,37 @@ class Group:
 
 def group(runs: Sequence[RecordedRun]) -> list[Group]:
     """The groups of runs, large ones first."""
-    found: dict[str, list[RecordedRun]] = {}
-    for run in runs:
-        found.setdefault(json.dumps(_common(run), sort_keys=True, default=str), []).append(run)
-    commons = [_common(own[0]) for own in found.values()]
+    parts, commons = [], []
+    for alike in _split_by(lambda run: _key(_common(run)), runs):
+        split = _by_weights(alike)
+        parts += split
+        commons += [_common(own[0], weights=len(split) > 1) for own in split]
     groups = [
         Group(_title(common, commons), own, common, _data_key(common))
-        for common, own in zip(commons, found.values(), strict=True)
+        for common, own in zip(commons, parts, strict=True)
     ]
     return sorted(groups, key=lambda one: (-len(one.runs), one.title))
+
+
+def _by_weights(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
+    """Separates runs of models that differ in their initial weights although their seed is the same."""
+    drawn = _split_by(lambda run: _key([_varied(run), run.seed]), runs)
+    if all(len({run.content.get(_WEIGHTS) for run in own}) == 1 for own in drawn):
+        return [list(runs)]
+    return _split_by(lambda run: str(run.content.get(_WEIGHTS)), runs)
+
+
+def _split_by(
+    key: Callable[[RecordedRun], str], runs: Sequence[RecordedRun]
+) -> list[list[RecordedRun]]:
+    found: dict[str, list[RecordedRun]] = {}
+    for run in runs:
+        found.setdefault(key(run), []).append(run)
+    return [*found.values()]
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _settings(run: RecordedRun) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -213,8 +234,8 @@ def _applies(run: RecordedRun, name: str) -> bool:
     return pruned and unmet_condition(FIELDS[name], run.experiment) is None
 
 
-def _common(run: RecordedRun) -> dict[str, Any]:
-    """The fields and digests in which the runs of a group agree."""
+def _common(run: RecordedRun, *, weights: bool = False) -> dict[str, Any]:
+    """The fields and digests in which the runs of a group agree, with that of the initial weights or without."""
     varied = {*VARIED, *(OF_NOISE if _has_noise(run) else ())}
     found = {
         name: as_json(run.field(name))
@@ -222,7 +243,8 @@ def _common(run: RecordedRun) -> dict[str, Any]:
         if field.metadata["identity"] and name not in varied and _applies(run, name)
     }
     later = {n: v for n, v in run.fields.items() if n not in FIELDS and n != "settings"}
-    digests = {f"{n} (digest)": v for n, v in run.content.items() if n not in _OF_VARIED}
+    left_out = {*_OF_VARIED} - ({_WEIGHTS} if weights else set())
+    digests = {f"{n} (digest)": v for n, v in run.content.items() if n not in left_out}
     start = {"start": "tickets"} if run.source is not None else {}
     return {**found, **later, **digests, **start}
 

@@ -154,5 +154,5 @@ def has_named_data(run: Path) -> bool:
 
 
 def _is_fingerprint(source: str) -> bool:
-    """Whether a recorded source is a digest of data passed as objects, see `data.arrays.fingerprint`."""
+    """Whether a recorded source is a digest of data passed as objects, see `data.given.dataset`."""
     return re.fullmatch(r"[0-9a-f]{10}", source) is not None

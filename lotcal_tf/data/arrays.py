@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,7 @@ def from_arrays(
     subset: Sequence[int] = (),
     input_range: float = 1.0,
     takes: Specs | None = None,
+    identified: bool = False,
 ) -> Dataset:
     """Builds a dataset that stays in memory.
 
@@ -117,6 +118,7 @@ def from_arrays(
       subset: the classes to keep, see `of_classes`; empty: all.
       input_range: largest value that inputs can take.
       takes: what the model takes; None: one input, kept as uint8 or float32.
+      identified: whether to set the dataset's `digest`.
 
     Raises:
       UsageError: the data is invalid.
@@ -130,23 +132,25 @@ def from_arrays(
     whole = checked(train, "train")
     if half != "whole":
         whole = _rows(whole, half_members([whole[:2]], half))
-    if validation is None:
+    given = {"validation": validation, "test": test}
+    others = {name: checked(pair, name) for name, pair in given.items() if pair is not None}
+    if "validation" in others:
+        kept, cut = whole, others["validation"]
+    else:
         members = validation_members(len(whole[1]), validation_size, seed)
         kept, cut = _rows(whole, ~members), _rows(whole, members)
-    else:
-        kept, cut = whole, checked(validation, "validation")
     if kept[2:]:
         check_some(kept[2], "train")
-    splits = {
-        "train": ResidentSplit.of(*kept),
-        "validation": ResidentSplit.of(*cut[:2]),
-    }
-    tested = None
-    if test is not None:
-        splits["test"] = tested = ResidentSplit.of(*checked(test, "test"))
-    _check_shapes({name: split.shape for name, split in splits.items()})
+    train_split, validation_split = ResidentSplit.of(*kept), ResidentSplit.of(*cut[:2])
+    tested = ResidentSplit.of(*others["test"]) if "test" in others else None
+    splits = {"train": train_split, "validation": validation_split, "test": tested}
+    _check_shapes({name: split.shape for name, split in splits.items() if split is not None})
+    digest = ""
+    if identified:
+        parts = {"train": whole, **others}
+        digest = _digest({name: _in_blocks(part) for name, part in parts.items()})
     count = len(subset) or classes
-    return Dataset(count, splits["train"], splits["validation"], tested, input_range)
+    return Dataset(count, train_split, validation_split, tested, input_range, digest=digest)
 
 
 def _checked_examples(
@@ -167,8 +171,14 @@ def _checked_examples(
     return (*pair, *(checked_weights(w, len(pair[1]), split, first) for w in weights))
 
 
-def _rows(examples: tuple[Any, ...], chosen: NDArray[np.bool_]) -> tuple[Any, ...]:
+def _rows(examples: tuple[Any, ...], chosen: NDArray[np.bool_] | slice) -> tuple[Any, ...]:
     return tuple(select(part, chosen) for part in examples)
+
+
+def _in_blocks(examples: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The examples in blocks, as streams are read."""
+    for first in range(0, len(examples[1]), _CHECK):
+        yield _rows(examples, slice(first, first + _CHECK))
 
 
 def from_pipelines(
@@ -187,6 +197,7 @@ def from_pipelines(
     takes: Specs | None = None,
     repeats: bool = True,
     key: str | None = None,
+    identified: bool = False,
 ) -> Dataset:
     """Builds a dataset from `tf.data` pipelines of `(input, label)` pairs, single or in batches.
 
@@ -198,7 +209,7 @@ def from_pipelines(
       train, test, validation: pipelines; without `validation`, it is drawn from `train` by seed.
       memory_limit_mb: in units of 2**20 bytes.
       shuffle_buffer: examples over which a streamed epoch is shuffled.
-      classes, validation_size, seed, half, subset, input_range, takes: see `from_arrays`.
+      classes, validation_size, seed, half, subset, input_range, takes, identified: see `from_arrays`.
       repeats: whether the pipelines are known to give the same at every reading. Otherwise they are
         read twice to compare; of data that fits into memory, the second reading ends after one block.
       key: identifies the data. What was read last stays in memory, and a call with the same key does
@@ -220,6 +231,7 @@ def from_pipelines(
         "subset": subset,
         "input_range": input_range,
         "takes": takes,
+        "identified": identified,
     }
     if key in _last_read and _bytes(_last_read[key]) <= memory_limit_mb * _MB:
         return from_arrays(**_last_read[key], **options)
@@ -265,6 +277,7 @@ def _from_streams(
     subset: Sequence[int],
     input_range: float,
     takes: Specs | None,
+    identified: bool,
 ) -> Dataset:
     """A dataset of checked pipelines that do not fit into memory; `counts` are their numbers of examples."""
     streamed = functools.partial(_streamed, shuffle_buffer=shuffle_buffer, takes=takes)
@@ -272,10 +285,14 @@ def _from_streams(
         for name in counts:
             given[name], counts[name] = of_classes_streamed(given[name], subset, name)
     train, count = given["train"], counts["train"]
+    typed = functools.partial(_typed, takes=takes)
+
+    def blocks(data: "tf.data.Dataset") -> Iterator[tuple[Any, ...]]:
+        return data.map(typed).batch(_CHECK).as_numpy_iterator()
+
     if half != "whole":
-        typed = functools.partial(_typed, takes=takes)
-        blocks = train.map(typed).batch(_CHECK).as_numpy_iterator()
-        train, count = of_members(train, half_members((b[:2] for b in blocks), half))
+        train, count = of_members(train, half_members((b[:2] for b in blocks(train)), half))
+    given["train"] = train
     if "validation" in counts:
         kept, cut = streamed(train, count), streamed(given["validation"], counts["validation"])
     else:
@@ -286,7 +303,8 @@ def _from_streams(
     weights = kept.weights()
     if weights is not None:
         check_some(weights, "train")
-    return Dataset(len(subset) or classes, kept, cut, tested, input_range)
+    digest = _digest({name: blocks(given[name]) for name in counts}) if identified else ""
+    return Dataset(len(subset) or classes, kept, cut, tested, input_range, digest=digest)
 
 
 def _bytes(pairs: Mapping[str, Any]) -> int:
@@ -342,18 +360,21 @@ def part_of_test(
     return Part(kept, ResidentSplit.of(*of_classes(pair, subset, split)), input_range)
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """A digest of all examples of a dataset; it identifies data without a name."""
+def _digest(parts: Mapping[str, Iterable[tuple[Any, ...]]]) -> str:
+    """A digest of all examples in their order, given in blocks of `_CHECK` by the name of their split.
+
+    It identifies data without a name. It does not depend on the seed, since it is taken before
+    validation examples are drawn.
+    """
     digest = hashlib.sha256()
-    for name, split in dataset.named_splits().items():
+    for name, blocks in parts.items():
         digest.update(name.encode())
-        for inputs, labels in split.in_order(_CHECK):
+        for inputs, labels, *weights in blocks:
             for key, values in flat(inputs):
-                digest.update(key.encode() + values.numpy().tobytes())
-            digest.update(labels.numpy().tobytes())
-        weights = split.weights()
-        if weights is not None:
-            digest.update(b"weights" + weights.tobytes())
+                digest.update(key.encode() + values.tobytes())
+            digest.update(labels.tobytes())
+            for weight in weights:
+                digest.update(b"weights" + weight.tobytes())
     return digest.hexdigest()[:10]
 
 

@@ -30,7 +30,7 @@ def dataset(
     classes: int,
     takes: Specs | None = None,
 ) -> Dataset:
-    """Builds a dataset from objects.
+    """Builds a dataset from objects, with its digest.
 
     Args:
       train, test, validation: pairs `(inputs, labels)` of arrays or pandas objects, `datasets.Dataset`
@@ -58,6 +58,7 @@ def dataset(
         "seed": experiment.seed,
         "half": experiment.half,
         "takes": takes,
+        "identified": True,
     }
     splits: list[Any] = [found.get(name) for name in ("train", "test", "validation")]
     pipelines = [isinstance(data, tf.data.Dataset) for data in found.values()]

@@ -338,6 +338,7 @@ class Dataset:
       class_names: the name of each class; empty if they are unknown.
       input_mean, input_std: of the training inputs, per channel or feature, where built-in networks
         shall normalise by them; empty: not.
+      digest: of all examples, for data passed as objects; it does not depend on the seed. Empty: not known.
     """
 
     classes: int
@@ -351,6 +352,7 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     input_mean: tuple[float, ...] = ()
     input_std: tuple[float, ...] = ()
+    digest: str = ""
 
     def named_splits(self) -> dict[str, Split]:
         """The splits by their names `train`, `val` and `test`; a missing test split is left out."""

@@ -1,5 +1,6 @@
 """Shows the progress of a search: a bar on a terminal, and one line per level."""
 
+import itertools
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -72,7 +73,9 @@ class ProgressBar:
         """Says what is finished, and shows the bar."""
         if done or epochs:
             after = f", after {epochs} of its epochs" if epochs else ""
-            self.line(f"{len(done)} finished levels found, going on at level {len(done)}{after}")
+            finished = {record["level"] for record in done}
+            first = next(level for level in itertools.count() if level not in finished)
+            self.line(f"{len(done)} finished levels found, going on at level {first}{after}")
         left = self.levels - len(done)
         levels = f"{left} level{'s' * (left != 1)}"
         self._remaining = f"the {levels} left" if done else levels

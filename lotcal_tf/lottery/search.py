@@ -69,8 +69,8 @@ class Observer(Protocol):
 
         Args:
           total_steps: the training steps that remain.
-          done: the rows of finished levels.
-          epochs: how many epochs of the next level are done.
+          done: the rows of all finished levels; some can be missing before others.
+          epochs: how many epochs of the first missing level are done.
         """
 
     def on_time_estimate(self, seconds: float) -> None:
@@ -231,7 +231,7 @@ class Search:
         before: Ticket | None = None
         for observer in self.observers:
             epochs = self.resumed.state.epochs if self.resumed else 0
-            observer.on_start(self._steps(levels), self.store.records(), epochs)
+            observer.on_start(self._steps(levels), self.store.stored_records(), epochs)
         try:
             self._report_time_estimate(levels)
             for level in levels:

@@ -248,6 +248,10 @@ class RunStore:
         """The rows of `metrics.csv` of the finished levels, up to the first that is missing."""
         return [self.header(level)["record"] for level in range(self.finished())]
 
+    def stored_records(self) -> list[Record]:
+        """The rows of `metrics.csv` of all finished levels; some may be missing before others."""
+        return [self.header(level)["record"] for level in stored_levels(self.directory)]
+
     def complete_records(self) -> list[Record]:
         """The rows of `metrics.csv` of the finished levels.
 
@@ -404,8 +408,9 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     for name in sorted(theirs.keys() | ours.keys()):
         here, there = (str(one.get(name, "default")) for one in (ours, theirs))
         if here != there:
-            changed = name.endswith("_source")  # Digests do not help the user.
-            found.append(f"{name} differs" if changed else f"{name} is {here} here, {there} there")
+            # Digests do not help the user.
+            digest = name.endswith("_source") or name in ("data", "initial_weights")
+            found.append(f"{name} differs" if digest else f"{name} is {here} here, {there} there")
     return ", ".join(found)
 
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import FIELDS, Experiment
-from lotcal_tf.data import arrays, given, sources
+from lotcal_tf.data import given, sources
 from lotcal_tf.data.noise import with_label_noise
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.inputs import by_name, specs_of
-from lotcal_tf.lottery.ticket import Record, Ticket, architecture_of
+from lotcal_tf.lottery.ticket import Arrays, Record, Ticket, architecture_of
 from lotcal_tf.lottery.transfer import Sources, Transfer, with_dropout
 from lotcal_tf.models.build import build_model
 from lotcal_tf.models.checks import classes_of
@@ -97,7 +97,8 @@ class NamedTask:
 class GivenModelTask(NamedTask):
     """The caller's model, as an object or in a `.keras` file, on the data that an experiment names.
 
-    The identity depends on the architecture and the weights, not on the path of a file.
+    The identity depends on the architecture, which `model` names, and on the weights, of which
+    `content` has a digest; not on the path of a file.
 
     Attributes:
       given: the caller's model; `start` returns it with stable names.
@@ -115,6 +116,7 @@ class GivenModelTask(NamedTask):
         self.notes = self._given.notes
         self.given = self._given.model
         experiment, self._model = _identified(experiment, self.given)
+        self.content = {"initial_weights": _digest_of(masking.values(self._model))}
         super().__init__(experiment)
 
     def start(self, dataset: Dataset) -> "keras.Model":
@@ -200,9 +202,7 @@ class GivenTask(GivenModelTask):
         )
         # The range that values of given arrays can have is not known.
         dataset = dataclasses.replace(dataset, input_range=None)
-        self.experiment = dataclasses.replace(
-            self.experiment, dataset="own", source=arrays.fingerprint(dataset)
-        )
+        self.experiment = dataclasses.replace(self.experiment, dataset="own", source=dataset.digest)
         self._dataset = with_label_noise(dataset, self.experiment)
 
 
@@ -213,7 +213,7 @@ def _examples(dataset: Dataset, model: "keras.Model") -> list[NDArray]:
 
 
 def _identified(experiment: Experiment, model: "keras.Model") -> tuple[Experiment, "keras.Model"]:
-    """The experiment with the name and digest of a model, and the model as tickets store it.
+    """The experiment with the name and architecture of a model, and the model as tickets store it.
 
     That is a copy with stable names, for batches of any size.
 
@@ -223,12 +223,17 @@ def _identified(experiment: Experiment, model: "keras.Model") -> tuple[Experimen
     # Before layers are copied, whose own errors do not name what is not registered.
     check_config(json.loads(architecture_of(model)))
     named = with_stable_names(with_free_batch(model))
-    digest = hashlib.sha256(architecture_of(named).encode())
-    for value in masking.values(named).values():
-        digest.update(value.tobytes())
+    digest = hashlib.sha256(architecture_of(named).encode()).hexdigest()[:10]
     exclude = _renamed(experiment.exclude, model, named)
-    name = f"{named.name}-{digest.hexdigest()[:10]}"
+    name = f"{named.name}-{digest}"
     return dataclasses.replace(experiment, exclude=exclude, model=name), named
+
+
+def _digest_of(weights: Arrays) -> str:
+    digest = hashlib.sha256()
+    for value in weights.values():
+        digest.update(value.tobytes())
+    return digest.hexdigest()[:10]
 
 
 def _renamed(exclude: Sequence[str], model: "keras.Model", copy: "keras.Model") -> tuple[str, ...]:

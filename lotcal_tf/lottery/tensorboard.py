@@ -4,6 +4,7 @@ TensorBoard names a run by its directory. So the event files lie in directories 
 make one run of TensorBoard each: `train`, `validation`, `test` and `selected`.
 """
 
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -84,9 +85,12 @@ class TensorBoardLog:
     metric against density. The run `selected` has the metrics of the selected level and the
     hyperparameters, which are a row of the HParams table.
 
-    A log that is continued has each point once. The hyperparameters are not declared by
-    `hparams_config`: TensorBoard reads only the declaration of one run, and would hide the
-    hyperparameters that others have in addition. It finds the types from the values.
+    A log that is continued has each point once. If a level in the middle is trained again, its events are
+    sorted in at the end, since TensorBoard drops points that stand before one
+    with a smaller step.
+
+    The hyperparameters are not declared by `hparams_config`: TensorBoard reads only the declaration of one
+    run, and would hide the hyperparameters that others have in addition. It finds the types from the values.
 
     Args:
       directory: the run directory.
@@ -98,7 +102,7 @@ class TensorBoardLog:
         self._logs = {run: EventFile(directory / run, "log") for run in _RUNS.values()}
         self._levels: dict[str, dict[int, Any]] = {run: {} for run in _RUNS.values()}
         self._records: dict[int, Record] = {}
-        self._broken = False
+        self._broken = self._fills_gap = False
         self._pending: list[Future[None]] = []
 
     def on_start(self, total_steps: int, done: Sequence[Record], epochs: int) -> None:
@@ -132,12 +136,19 @@ class TensorBoardLog:
 
     def _begin(self, done: Sequence[Record], epochs: int) -> None:
         """Begins the files anew, with those of their events that still hold."""
-        first_epoch = len(done) * self.experiment.epochs + epochs
         self._records = {record["level"]: record for record in done}
-        for run, log in self._logs.items():
+        first = next(level for level in itertools.count() if level not in self._records)
+        begun = range(first * self.experiment.epochs, first * self.experiment.epochs + epochs)
+        self._fills_gap = any(level > first for level in self._records)
+
+        def holds(event: Any) -> bool:
+            level = event.step // self.experiment.epochs if _is_of_epoch(event) else event.step
+            return level in self._records or (_is_of_epoch(event) and event.step in begun)
+
+        for log in self._logs.values():
             if events := log.read():
-                ends = {True: first_epoch, False: len(done)}
-                log.replace([event for event in events if event.step < ends[_is_of_epoch(event)]])
+                log.replace(sorted(filter(holds, events), key=_step))
+        for run, log in self._logs.items():
             self._levels[run] = {e.step: e for e in EventFile(log.directory, "levels").read()}
         for record in done:
             step = level_step(record)
@@ -205,6 +216,8 @@ class TensorBoardLog:
 
     def _close(self) -> None:
         for log in self._logs.values():
+            if self._fills_gap and log.is_open:
+                log.replace(sorted(log.read(), key=_step))
             log.close()
 
     def _wait(self) -> None:
@@ -226,6 +239,10 @@ class TensorBoardLog:
 
 def _event(step: int, values: Mapping[str, float]) -> Any:
     return event_files.event(step, *event_files.scalars(values))
+
+
+def _step(event: Any) -> int:
+    return int(event.step)
 
 
 def _is_of_epoch(event: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import FIELDS, Experiment, setting_fields
 from lotcal_tf.config.fields import as_json, fields_of
+from lotcal_tf.config.optimizers import is_custom
 from lotcal_tf.config.recipes import check_own_choice, resolve
 from lotcal_tf.config.run_data import data_path
 from lotcal_tf.config.run_directory import (
@@ -39,11 +40,13 @@ class Job:
       name: the name of its directory: what it differs in from other runs, and a digest.
       experiment: its experiment, with `out`.
       flags: the flags of the `train` command that runs it.
+      can_change: whether its result depends on code or files of the user, which can change.
     """
 
     name: str
     experiment: Experiment
     flags: Sequence[str]
+    can_change: bool = False
 
     @property
     def directory(self) -> Path:
@@ -61,6 +64,14 @@ class Job:
         if not (self.directory / "experiment.json").is_file():
             return False
         return finished_levels(self.directory) > self.experiment.levels
+
+    @property
+    def can_be_skipped(self) -> bool:
+        """Whether it is finished, and no code or file of the user can have changed since.
+
+        Otherwise its worker compares these with those of the finished levels, as `train` does.
+        """
+        return self.is_finished and not self.can_change
 
     @property
     def kind(self) -> str:
@@ -125,11 +136,23 @@ def jobs_of(
         digest = _digest(experiment, content or {})
         name = known.get(digest) or f"{_title(experiment, given, list(axes))}-{digest}"
         placed = dataclasses.replace(experiment, out=str(out / name))
-        found.setdefault(digest, Job(name, placed, _flags(given, config, out / name)))
+        can_change = bool(content) or _depends_on_files(experiment)
+        found.setdefault(digest, Job(name, placed, _flags(given, config, out / name), can_change))
     for name in {name for point in points for name in point} - used:
         value = next(point[name] for point in points if name in point)
         raise FieldError(name, value, "no strategy or criterion of the sweep has it: leave it out")
     return list(found.values())
+
+
+def _depends_on_files(experiment: Experiment) -> bool:
+    """Whether classes, a model or data are those of the user, whose content the fields do not say."""
+    return (
+        registry.strategy(experiment.calib) is None
+        or registry.criterion(experiment.criterion) is None
+        or is_custom(experiment.optimizer)
+        or registry.is_model_file(experiment.model)
+        or registry.source(experiment.source).digest_path is not None
+    )
 
 
 def _applicable(point: Point) -> dict[str, Any]:

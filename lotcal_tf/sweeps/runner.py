@@ -105,7 +105,7 @@ class Runner:
         self._full = False
 
     def run(self) -> list[SweepRun]:
-        """Runs all jobs; finished ones are not run again.
+        """Runs all jobs; finished ones are not trained again.
 
         Returns:
           The results, in the order of the jobs.
@@ -117,7 +117,7 @@ class Runner:
         try:
             with self.display:
                 for job in self.jobs:
-                    if job.is_finished:
+                    if job.can_be_skipped:
                         self._end(job, Outcome(DONE), found=True)
                         self._waiting.remove(job)
                 while self._waiting or self._later or self.workers.active:
@@ -143,7 +143,7 @@ class Runner:
             return
         while self._waiting and self.workers.has_room():
             job = self._waiting.popleft()
-            if self._counts and job.is_finished:  # by another sweep
+            if self._counts and job.can_be_skipped:  # by another sweep
                 self._end(job, Outcome(DONE), found=True)
             else:
                 self.workers.begin(job)
@@ -217,7 +217,7 @@ def run_jobs(
     Returns:
       How each run ended, in the order of the jobs.
     """
-    if all(job.is_finished for job in jobs):
+    if all(job.can_be_skipped for job in jobs):
         return [SweepRun(job.name, job.directory, DONE) for job in jobs]
     work = functools.partial(perform, task_of=task_of, custom_objects=custom_objects)
     with usable_out(out):

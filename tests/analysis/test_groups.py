@@ -186,3 +186,23 @@ def test_hyperparameters_of_the_run_that_found_the_tickets_are_in_the_name():
     assert labels(runs) == [
         ["tickets=vwcc, tickets' dropout_rate=0.1", "tickets=vwcc, tickets' dropout_rate=0.2"]
     ]
+
+
+def of_model(seed, weights, number=0, **fields):
+    """A run of a model that was passed as an object."""
+    return recorded(number, seed=seed, content={"initial_weights": weights}, **fields)
+
+
+def test_initial_weights_that_change_with_the_seed_are_replicates():
+    vwcc = {"calib": "vwcc", "settings": {"dropout_rate": 0.1}}
+    runs = [of_model(0, "a"), of_model(1, "b"), of_model(0, "a", **vwcc), of_model(1, "c", **vwcc)]
+    (one,) = group(runs)
+    assert [sorted(setting.runs) for setting in one.settings] == [[0, 1], [0, 1]]
+
+
+def test_models_that_differ_at_the_same_seed_are_apart():
+    runs = [of_model(0, "a"), of_model(0, "b", 1), of_model(0, "a", 2, rewind="none")]
+    first, second = group([*runs, recorded(3, epochs=9)])[:2]
+    assert [len(one.runs) for one in (first, second)] == [2, 1]
+    assert "initial_weights (digest)=a" in first.title
+    assert "initial_weights (digest)=b" in second.title

@@ -7,7 +7,6 @@ import tensorflow as tf
 from lotcal_tf.data.arrays import (
     UnreadableExample,
     check_arrays,
-    fingerprint,
     from_arrays,
     from_pipelines,
     part_of_test,
@@ -35,7 +34,14 @@ def numbers_in(split):
 
 def arrays_dataset(train, test=None, validation=None, *, size=None, seed=0, half="whole"):
     return from_arrays(
-        train, test, validation, classes=CLASSES, validation_size=size, seed=seed, half=half
+        train,
+        test,
+        validation,
+        classes=CLASSES,
+        validation_size=size,
+        seed=seed,
+        half=half,
+        identified=True,
     )
 
 
@@ -54,6 +60,7 @@ def pipelines_dataset(
         memory_limit_mb=limit,
         shuffle_buffer=buffer,
         half=half,
+        identified=True,
     )
 
 
@@ -162,7 +169,7 @@ def test_pipelines_hold_what_the_arrays_hold(limit, validation):
         assert splits[name].count == split.count
         assert numbers_in(splits[name]) == numbers_in(split)
         assert numbers_in(splits[name]) == numbers_in(split)  # read again
-    assert fingerprint(dataset) == fingerprint(expected)
+    assert dataset.digest == expected.digest
     assert (dataset.classes, dataset.input_range) == (CLASSES, 1.0)
 
 
@@ -195,7 +202,7 @@ def test_a_stream_has_the_half_that_memory_has(half, dtype, validation):
     given = (np.stack([numbers, numbers], 1), np.arange(50) % 3), None, validation
     resident, streamed = (pipelines_dataset(*given, limit=n, half=half) for n in (100, 0))
     assert isinstance(streamed.train, StreamedSplit)
-    assert fingerprint(streamed) == fingerprint(resident)
+    assert streamed.digest == resident.digest
     assert streamed.train.count == resident.train.count
 
 
@@ -310,17 +317,25 @@ def test_pipelines_of_other_shapes_are_refused(limit):
         pipelines_dataset(examples(9), (X[:, :1], Y), limit=limit)
 
 
-def test_the_fingerprint_sees_every_value_and_where_it_is():
-    def print_of(train, test):
-        return fingerprint(arrays_dataset(train, test, examples(4)))
+def test_the_digest_sees_every_value_and_where_it_is():
+    def digest_of(train, test):
+        return arrays_dataset(train, test, examples(4)).digest
 
     train, test = examples(8), examples(8, start=8)
     pixel, label = (train[0].copy(), train[1]), (train[0], train[1].copy())
     pixel[0][7, 1] += 1
     label[1][7] = 0
     variants = [(train, test), (test, train), (pixel, test), (label, test), (train, None)]
-    assert len({print_of(*variant) for variant in variants}) == 5
-    assert print_of(train, test) == print_of(examples(8), examples(8, start=8))
+    assert len({digest_of(*variant) for variant in variants}) == 5
+    assert digest_of(train, test) == digest_of(examples(8), examples(8, start=8))
+
+
+def test_the_digest_does_not_depend_on_the_seed():
+    datasets = [arrays_dataset(examples(50), examples(8), seed=seed) for seed in (0, 1)]
+    first, second = (numbers_in(dataset.validation) for dataset in datasets)
+    assert first != second
+    assert datasets[0].digest == datasets[1].digest
+    assert len(datasets[0].digest) == 10
 
 
 def test_a_test_split_comes_alone():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lotcal_tf.data.arrays import fingerprint, from_arrays, from_pipelines, part_of_test
+from lotcal_tf.data.arrays import from_arrays, from_pipelines, part_of_test
 from lotcal_tf.data.splits import validation_members
 from lotcal_tf.data.weights import checked_weights
 from lotcal_tf.errors import UsageError
@@ -38,11 +38,13 @@ def test_weights_stay_with_their_examples(kind):
     assert np.array_equal(other.weights(), data.train.weights())
 
 
-def test_weights_are_part_of_the_fingerprint():
-    plain = fingerprint(from_arrays((X, Y), None, classes=3, validation_size=5, seed=1))
-    found = {fingerprint(build(kind)) for kind in ("arrays", "resident", "streamed")}
+def test_weights_are_part_of_the_digest():
+    options = {"identified": True}
+    plain = from_arrays((X, Y), None, classes=3, validation_size=5, seed=1, **options).digest
+    found = {build(kind, **options).digest for kind in ("arrays", "resident", "streamed")}
     assert len(found) == 1 and plain not in found
-    assert fingerprint(build("arrays", W + 1)) not in found
+    assert build("arrays", W + 1, **options).digest not in found
+    assert {build("arrays", seed=2, **options).digest} == found
 
 
 def test_a_column_is_taken_and_booleans_are_0_and_1():

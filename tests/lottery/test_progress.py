@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 
 import pytest
 
@@ -74,6 +75,15 @@ def test_the_bar_reaches_the_end_where_levels_stop_early(begin, tmp_path):
     states, done = bars(terminal.getvalue()), 3 * PER_LEVEL // 2
     assert states[0] == (0, 0, 3 * PER_LEVEL)
     assert states[-1] == (100, done, done)
+
+
+def test_a_level_in_the_middle_is_what_is_left(begin, tmp_path):
+    begin(tmp_path, **FIELDS).run()
+    shutil.rmtree(tmp_path / "tickets" / "level_01")
+    terminal = Terminal()
+    begin(tmp_path, observers=[ProgressBar(terminal, levels=3)], **FIELDS).run()
+    assert "2 finished levels found, going on at level 1" in terminal.getvalue()
+    assert bars(terminal.getvalue())[-1] == (100, PER_LEVEL, PER_LEVEL)
 
 
 def test_the_bar_of_a_resumed_run_counts_what_is_left(begin, tmp_path):

@@ -35,15 +35,20 @@ def task_of(path, **fields):
 def test_a_run_depends_on_the_content_of_a_file_and_not_on_its_place(found, tmp_path):
     model = network(found)
     model.save(tmp_path / "a.keras")
-    first = task_of(tmp_path / "a.keras").experiment
+
+    def run_id(path):
+        task = task_of(path)
+        return task.experiment.run_id(**task.content)
+
+    first = run_id(tmp_path / "a.keras")
     (tmp_path / "b").mkdir()
     shutil.move(tmp_path / "a.keras", tmp_path / "b" / "c.keras")
-    assert task_of(tmp_path / "b" / "c.keras").experiment.run_id() == first.run_id()
+    assert run_id(tmp_path / "b" / "c.keras") == first
     network(found).save(tmp_path / "again.keras")  # layers have other names
-    assert task_of(tmp_path / "again.keras").experiment.run_id() == first.run_id()
+    assert run_id(tmp_path / "again.keras") == first
     model.layers[-1].kernel.assign(model.layers[-1].kernel * 1.5)
     model.save(tmp_path / "a.keras")
-    assert task_of(tmp_path / "a.keras").experiment.run_id() != first.run_id()
+    assert run_id(tmp_path / "a.keras") != first
 
 
 def test_a_keras3_model_built_again_is_the_same(tmp_path):
@@ -52,7 +57,8 @@ def test_a_keras3_model_built_again_is_the_same(tmp_path):
         given = keras3.Input((4,))
         trunk = keras3.Sequential([keras3.layers.Dense(5, activation="relu")])
         model = keras3.Model(given, keras3.layers.Dense(3)(trunk(given + 1.0)))
-        return GivenTask(Experiment(), GivenModel.of(model), DATA, DATA).experiment.model
+        task = GivenTask(Experiment(), GivenModel.of(model), DATA, DATA)
+        return task.experiment.model, task.content
 
     assert experiment() == experiment()
 

@@ -1,10 +1,13 @@
 """The runs of a sweep: names, directories, commands, sources."""
 
+import dataclasses
 import shlex
+from pathlib import Path
 
 import pytest
 
 from lotcal_tf import sweep, train
+from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.sealed import seal
 from lotcal_tf.errors import UsageError
@@ -173,3 +176,34 @@ def test_what_is_finished(tmp_path):
     assert not job.is_finished
     (job.directory / "tickets" / "level_01").mkdir()
     assert job.is_finished
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"calib": "tests.custom:Strategy"},
+        {"criterion": "tests.custom:Criterion"},
+        {"optimizer": "tests.custom:Optimizer"},
+        {"model": "own.keras"},
+        {"source": "folder"},
+        {"source": "table"},
+        {"source": "hf"},
+    ],
+    ids=lambda fields: "-".join(fields.values()),
+)
+def test_finished_runs_of_own_code_and_files_are_compared(tmp_path, monkeypatch, fields):
+    monkeypatch.chdir(tmp_path)
+    Path("own.keras").touch()
+    experiment = dataclasses.replace(Experiment(source="digits", levels=0), **fields)
+    (job,) = jobs_of(Grid(fields=fields), tmp_path, experiment_of=lambda given: experiment)
+    source(job.directory, levels=1)
+    assert job.is_finished and not job.can_be_skipped
+
+
+def test_finished_runs_of_functions_are_compared_and_others_skipped(tmp_path):
+    (plain,) = jobs(tmp_path, {"levels": 0})
+    source(plain.directory, levels=1)
+    assert plain.can_be_skipped
+    (own,) = jobs_of(Grid(fields={"levels": 0}), tmp_path, content={"own_model": "a:b"})
+    source(own.directory, levels=1)
+    assert own.is_finished and not own.can_be_skipped
