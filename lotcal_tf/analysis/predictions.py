@@ -85,7 +85,9 @@ def _metrics(
     bins = int(run.field("ece_bins"))
     names = (*RAW, *FURTHER) if level in (0, run.selected) else RAW
     found = metric_intervals(labels, logits, bins=bins, names=names)
-    temperature = run.metric("temperature", level)
+    # The stored predictions are averages over passes if there is a temperature of these.
+    averaged = run.metric("mc_temperature", level)
+    temperature = run.metric("temperature", level) if averaged is None else averaged
     if temperature is not None and temperature > 0:
         scaled = metric_intervals(labels, logits / temperature, bins=bins, names=SCALED)
         found |= {f"{name}_scaled": one for name, one in scaled.items()}

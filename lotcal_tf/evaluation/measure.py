@@ -185,7 +185,7 @@ def measure_stored(
     Raises:
       UsageError: it is not a ticket, or holds no predictions of the split.
     """
-    temperature = opened.temperature() if scaled else 1.0
+    temperature = opened.temperature(of_stored=True) if scaled else 1.0
     found = opened.ticket.predictions if opened.ticket is not None else {}
     labels, raw = predictions_of(found, split, opened.path)
     logits = _Logits(LOGITS, labels, raw / temperature, (), {})

@@ -42,8 +42,11 @@ class Opened:
         """Messages for the user: how a Keras model was changed to give logits."""
         return getattr(self.runner, "notes", ())
 
-    def temperature(self) -> float:
+    def temperature(self, *, of_stored: bool = False) -> float:
         """The temperature of the ticket.
+
+        Args:
+          of_stored: whether it is that of the stored predictions, which can be averages over passes.
 
         Raises:
           UsageError: this is not a ticket, or a ticket without a temperature.
@@ -53,7 +56,12 @@ class Opened:
                 f"{self.path} has no temperature, only tickets have one: leave out scaled (a file's "
                 "temperature, if any, is part of its weights)"
             )
-        return temperature_of(self.ticket)
+        temperature = temperature_of(self.ticket)
+        return (
+            float(self.ticket.record.get("mc_temperature", temperature))
+            if of_stored
+            else temperature
+        )
 
     def check_fits(self, shape: Any, classes: int | None, data: str) -> None:
         """Checks that the model can take data.
@@ -117,7 +125,7 @@ def open_given(given: GivenModel) -> Opened:
 
 
 def temperature_of(ticket: Ticket) -> float:
-    """The temperature of a ticket, fitted on validation data after its level was trained.
+    """The temperature of a ticket, fitted on validation data after its level was trained, with dropout off.
 
     Raises:
       UsageError: the ticket has none.

@@ -301,7 +301,7 @@ class Search:
             **_size(masks, trained),
             "epochs": epochs[-1].epoch + 1,
             "seconds": round(time.perf_counter() - begun, 3),
-            **self._measure(predictions),
+            **self._with_temperatures(self._measure(predictions)),
             "train_loss": kept.train_loss,
             **({"kept_epoch": kept.epoch} if self.experiment.early_stopping else {}),
             "ece_bins": self.experiment.ece_bins,
@@ -432,6 +432,17 @@ class Search:
             figures[f"{split}_nll_scaled"] = metrics.nll(labels, scaled)
             figures[f"{split}_ece_scaled"] = metrics.ece(labels, scaled, bins=bins)
         return figures | self._measure_by_truth(predictions)
+
+    def _with_temperatures(self, figures: Record) -> Record:
+        """Metrics with the temperature of the network without dropout, since exported files have none.
+
+        Metrics of averages over stochastic passes are scaled by `mc_temperature`, that of the averages.
+        """
+        if not self.experiment.mc_eval:
+            return figures
+        plain = self.trainer.predict_without_dropout(self.dataset.validation)
+        averaged = figures["temperature"]
+        return figures | {"temperature": fit_temperature(*plain), "mc_temperature": averaged}
 
     def _measure_by_truth(self, predictions: Predictions) -> Record:
         """Metrics of test predictions against noisy labels and against the true conditionals."""

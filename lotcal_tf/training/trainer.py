@@ -401,6 +401,12 @@ class Trainer:
             self._validated = weights, self.predictor(split)
         return self._validated[1]
 
+    def predict_without_dropout(
+        self, split: Split
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Returns labels and logits of a split with dropout off, also where `mc_eval` averages passes."""
+        return Predictor(self.network, self.plan)(split)
+
     def predict_batch(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Returns labels and logits of the first batch of a split, see `predict`."""
         return next(self.predictor.batches(split))

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from lotcal_tf import metrics
+from lotcal_tf.api import measure_model
+from lotcal_tf.calibration.post_hoc import fit_temperature
 from lotcal_tf.compat import keras
 from lotcal_tf.config import registry
 from lotcal_tf.config.recipes import resolve
@@ -373,6 +375,22 @@ def test_a_stochastic_strategy_by_name_puts_dropout_where_it_is_asked_for(tmp_pa
     assert (layers[place].rate, layers[place + 1].name) == (0.25, "masked_logits")
     hyper = written(run.directory)["experiment"]["settings"]
     assert hyper == {"passes": 3, "dropout_rate": 0.25, "dropout_at": "head"}
+
+
+def test_averages_over_passes_and_the_network_without_dropout_have_their_own_temperatures(tmp_path):
+    flags = {"model": "lenet_8_6", "epochs": 2, "levels": 0, "plan": "graph", "mc_eval": 3}
+    flags |= {"calib": "vwcc", "dropout_rate": 0.5, "out": str(tmp_path / "run")}
+    run = run_experiment(resolve(flags), progress=False)
+    ticket, (inputs, labels) = run.ticket(0), run.validation
+    logits = ticket.model()(inputs, training=False).numpy()
+    assert ticket.record["temperature"] == pytest.approx(fit_temperature(labels, logits), rel=1e-4)
+    averages = ticket.predictions["val/labels"], ticket.predictions["val/logits"]
+    own = fit_temperature(*averages)
+    assert ticket.record["mc_temperature"] == pytest.approx(own, rel=1e-4)
+    assert own != pytest.approx(ticket.record["temperature"], rel=0.1)
+    scaled = measure_model(run, split="val", scaled=True, progress=False).metrics["nll"]
+    assert scaled == pytest.approx(ticket.record["val_nll_scaled"], rel=1e-4)
+    assert scaled == pytest.approx(metrics.nll(averages[0], averages[1] / own), rel=1e-4)
 
 
 def test_what_is_no_ticket_is_refused(tmp_path):
