@@ -287,7 +287,9 @@ def test_runs_under_label_noise_have_their_descent(call, tmp_path):
     text = text_of(tmp_path / "a.html")
     assert text.count(": double descent") == 4
     assert "4 runs of tiny, 20% symmetric label noise" in text
-    assert "Spread of best sizes over 2 starting sizes (max/min): 1.00 of the means" in text
+    assert (
+        "Spread of best sizes over 2 starting sizes of lenet_W (max/min): 1.00 of the means" in text
+    )
     best = rows_of(tmp_path / "a.csv", kind="descent", metric="best_weights")
     assert [float(row["value"]) for row in best] == [6000] * 4
     drawn = {path.stem for path in (tmp_path / "f").iterdir()}

@@ -215,7 +215,7 @@ class Ranked:
 
 
 def rank(groups: Sequence[Group], metric: str, densities: Sequence[float] | None) -> list[Ranked]:
-    """Ranks settings of groups on the same data by a validation metric; the best is first.
+    """Ranks settings of groups on the same data, with the same densities, by a validation metric; the best is first.
 
     The value of a run is the mean over the densities, without the dense level if there are others. A
     setting whose mean validation accuracy is more than 0.2 points below that of `none` is not chosen.

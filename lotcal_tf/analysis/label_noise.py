@@ -109,15 +109,17 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Ratio of the largest to the smallest best size over starting sizes, at one difficulty.
+    """Ratio of the largest to the smallest best size over the starting sizes of an architecture, at one difficulty.
 
     Attributes:
+      architecture: the network's name with W in place of its width.
       difficulty: of the task; None if the data has no difficulty.
       models: number of starting sizes with a best size.
       of_means: the ratio of the mean sizes over seeds; None for fewer than two starting sizes.
       by_seed: the ratio within each seed, over seeds; None if no seed has two starting sizes.
     """
 
+    architecture: str
     difficulty: float | None
     models: int
     of_means: float | None
@@ -170,9 +172,9 @@ class Study:
         ]
 
     def spreads(self) -> list[Spread]:
-        """The spread of best sizes over starting sizes, for each difficulty."""
+        """The spread of best sizes over starting sizes, for each architecture and difficulty."""
         found = []
-        for runs in _grouped(self.runs, lambda c: c.difficulty):
+        for runs in _grouped(self.runs, lambda c: (c.architecture, c.difficulty)):
             means = [
                 summary.mean
                 for group in _grouped(runs, lambda c: c.model)
@@ -183,7 +185,8 @@ class Study:
                 for group in _grouped(runs, lambda c: c.seed)
                 if (ratio := spread(best_sizes(group)))
             ]
-            found.append(Spread(runs[0].difficulty, len(means), spread(means), summarise(seeds)))
+            task = runs[0].architecture, runs[0].difficulty
+            found.append(Spread(*task, len(means), spread(means), summarise(seeds)))
         return found
 
     def correlation(self) -> Correlation:

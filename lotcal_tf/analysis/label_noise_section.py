@@ -175,7 +175,8 @@ def _claims(study: Study) -> list[str]:
     lines = []
     for found in study.spreads():
         at = "" if found.difficulty is None else f" at {DIFFICULTY}={found.difficulty:g}"
-        what = f"Spread of best sizes over {found.models} starting sizes{at} (max/min): "
+        sizes = f"{found.models} starting sizes of {found.architecture}"
+        what = f"Spread of best sizes over {sizes}{at} (max/min): "
         if found.of_means is None:
             lines.append(f"{what}none; it needs two starting sizes with a best ticket")
         else:

@@ -378,16 +378,19 @@ class GroupChapter:
 def ranking(
     groups: Sequence[Group], metric: str, densities: Sequence[float] | None
 ) -> tuple[Chapter, list[Row]]:
-    """The chapter that ranks settings on validation data, a table for all groups on the same data."""
-    by_data: dict[str, list[Group]] = {}
+    """The chapter that ranks settings on validation data.
+
+    A table is for all groups on the same data that have the same densities.
+    """
+    comparable: dict[tuple[str, tuple[str, ...]], list[Group]] = {}
     for group in groups:
-        by_data.setdefault(group.data, []).append(group)
+        at = tuple(sorted((p.title for p in ranking_places(group, densities)), key=_share))
+        comparable.setdefault((group.data, at), []).append(group)
     sections, rows = [], []
-    for own in by_data.values():
+    for (_, titles), own in comparable.items():
         ranked = rank(own, metric, densities)
         if not ranked:
             continue
-        titles = sorted({p.title for g in own for p in ranking_places(g, densities)}, key=_share)
         title = (
             own[0].title if len(own) == 1 else f"{own[0].title}, and {len(own) - 1} other groups"
         )

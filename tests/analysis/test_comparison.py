@@ -1,5 +1,6 @@
 """Means, intervals, paired differences and the ranking against hand calculation."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from lotcal_tf.analysis.comparison import (
 )
 from lotcal_tf.analysis.groups import group
 from lotcal_tf.analysis.runs import RecordedRun
+from lotcal_tf.analysis.sections import ranking
 
 DENSITIES = [1.0, 0.5, 0.22, 0.1]
 # Student's t with 1 and 2 degrees of freedom, 97.5 %.
@@ -142,3 +144,15 @@ def test_settings_are_ranked_by_validation_data_at_the_pruned_densities():
     # Only the dense level: it counts if there is no other.
     assert rank([one], "val_nll", [1.0])[0].value.mean == 9.0
     assert rank([one], "val_aurc", None) == []
+
+
+def test_groups_with_other_densities_are_ranked_in_tables_of_their_own():
+    """A mean over 50 and 22 % says nothing about one over 50 % alone."""
+    short = run(val_nll=[9.0, 0.1], densities=[1.0, 0.5])
+    short = dataclasses.replace(short, fields={**short.fields, "epochs": 9})
+    long = [run(val_nll=[9.0, 0.2, 0.4, 0.4])]
+    long.append(dataclasses.replace(run(), fields={**run().fields, "epochs": 8}))
+    chapter, rows = ranking(group([short, *long]), "val_nll", [1.0, 0.5, 0.22])
+    found = {(row.at, round(row.value, 6)) for row in rows}
+    assert found == {("50 %", 0.1), ("50 %+22 %", 0.3), ("50 %+22 %", 0.5)}
+    assert len(chapter.sections) == 2

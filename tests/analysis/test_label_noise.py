@@ -10,16 +10,17 @@ from lotcal_tf.analysis.rules import Lowest, best_size, by_test, ece_minimum, lo
 def test_spread_over_starting_sizes_by_hand(recorded_run, sized):
     study = Study(
         [
-            sized(100, model="a", seed=0),
-            sized(200, model="a", seed=1),
-            sized(300, model="b", start=2000, seed=0),
-            sized(300, model="b", start=2000, seed=1),
+            sized(100, model="net_1", seed=0),
+            sized(200, model="net_1", seed=1),
+            sized(300, model="net_2", start=2000, seed=0),
+            sized(300, model="net_2", start=2000, seed=1),
             # A bound and a run without a peak count as neither.
-            recorded_run([4000, 3000, 2000, 1000], model="c", seed=0),
-            recorded_run([4000, 3000], model="c", seed=1),
+            recorded_run([4000, 3000, 2000, 1000], model="net_3", seed=0),
+            recorded_run([4000, 3000], model="net_3", seed=1),
         ]
     )
     (found,) = study.spreads()
+    assert found.architecture == "net_W"
     assert (found.models, found.of_means) == (2, 2.0)  # means 150 and 300
     assert found.by_seed is not None
     assert (found.by_seed.n, found.by_seed.mean) == (2, (3 + 1.5) / 2)
@@ -29,6 +30,13 @@ def test_spread_over_starting_sizes_by_hand(recorded_run, sized):
     assert (a_sizes.found.n, a_sizes.found.mean, a_sizes.bounds, a_sizes.without) == (2, 150, 0, 0)
     assert (b_sizes.found.mean, b_sizes.found.sd) == (300, 0)
     assert (c_sizes.found, c.runs, c_sizes.bounds, c_sizes.without) == (None, 2, 1, 1)
+
+
+def test_architectures_have_spreads_of_their_own(sized):
+    sizes = {"net_1": 100, "net_2": 150, "net_1_100": 800, "net_2_100": 400}
+    found = Study([sized(size, model=name) for name, size in sizes.items()]).spreads()
+    ratios = {one.architecture: one.of_means for one in found}
+    assert ratios == {"net_W": 1.5, "net_W_100": 2.0}
 
 
 def test_a_spread_takes_two_starting_sizes(sized):

@@ -22,8 +22,9 @@ def test_a_bound_is_marked(recorded_run):
 
 
 def test_claims_that_cannot_be_made_are_left_out_or_say_why(sized):
-    cells, lines = text_of(Study([sized(100), sized(200, model="b", start=2000)]))
-    spread = "Spread of best sizes over 2 starting sizes (max/min): 2.00 of the means"
+    runs = [sized(100, model="net_1"), sized(200, model="net_2", start=2000)]
+    cells, lines = text_of(Study(runs))
+    spread = "Spread of best sizes over 2 starting sizes of net_W (max/min): 2.00 of the means"
     assert any(line.startswith(spread) for line in lines)
     assert not any("KL" in text or DIFFICULTY in text for text in (*cells, *lines))
     _, hard = text_of(Study([sized(100, difficulty=d) for d in (1, 2)]))
