@@ -310,15 +310,21 @@ class Trainer:
 
     @contextlib.contextmanager
     def _rate_may_be_set(self, hooks: "keras.callbacks.CallbackList") -> Iterator[None]:
-        """Inside it, a callback may set the learning rate; the rate then stays until the level ends."""
+        """Inside it, a callback may set the learning rate; the rate then stays until the level ends.
+
+        The rate that it finds is that of the next step. So a callback that sets the same rate at every
+        epoch is noticed where the schedule would change it.
+        """
         if not hooks.callbacks:  # The rate of a million short epochs need not be read.
             yield
             return
-        rate = self.strategy.optimizer.learning_rate
-        before = float(rate.numpy())
+        optimizer = self.strategy.optimizer
+        coming = self.rate(optimizer.iterations)
+        with self.distribution.scope():
+            optimizer.learning_rate.assign(coming)
         yield
-        after = float(rate.numpy())
-        if after != before:
+        after = float(optimizer.learning_rate.numpy())
+        if after != float(coming):
             self.rate.fixed.assign(after)
 
     @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The user's Keras callbacks: which are accepted, and when they are called with what."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -295,6 +296,31 @@ def test_callbacks_of_keras_that_set_the_rate_have_an_effect(trainer):
     )
     train(trainer, 0, [plateau, seen])
     assert seen.seen == pytest.approx([0.05, 0.05, 0.005])
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_callback_that_keeps_the_rate_keeps_it_where_the_schedule_drops(shared, resumed):
+    """The rate that it sets is that of the last step; the schedule has a tenth of it for the next one."""
+    fields = {"lr_drops": (1,), "lr_drop_factor": 0.1}
+    experiment = dataclasses.replace(shared.experiment, **fields)
+    trainer = Trainer(experiment, Logging, make_network(), shared.dataset)
+    used = SetsRate()
+    used.on_epoch_end = lambda epoch, logs=None: used.seen.append(
+        float(trainer.rate(trainer.strategy.optimizer.iterations - 1))
+    )
+    used.on_epoch_begin = lambda epoch, logs=None: None
+    train(trainer, 0, [used])
+    assert used.seen == pytest.approx([0.05, 0.005, 0.005])
+    used.seen.clear()
+    keeps = keras.callbacks.LearningRateScheduler(lambda epoch: 0.05)
+    if resumed:
+        taken = [p.take_state() for p in trainer.train(0, callbacks=[keeps, used]) if p.take_state]
+        used.seen.clear()
+        train(trainer, 0, [keeps, used], state=taken[0])
+        assert used.seen == pytest.approx([0.05, 0.05])
+        return
+    train(trainer, 0, [keeps, used])
+    assert used.seen == pytest.approx([0.05, 0.05, 0.05])
 
 
 class Stops(keras.callbacks.Callback):
