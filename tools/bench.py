@@ -41,7 +41,7 @@ from lotcal_tf.config.recipes import resolve
 from lotcal_tf.data import sources
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.splits import Dataset, ResidentSplit
-from lotcal_tf.lottery.search import Search
+from lotcal_tf.lottery.search import Observer, Search
 from lotcal_tf.lottery.store import RunStore
 from lotcal_tf.lottery.tensorboard import TensorBoardLog
 from lotcal_tf.lottery.ticket import wrap_for_training
@@ -379,28 +379,16 @@ class Stopwatch:
         return result
 
 
-class MemoryWatch:
+class MemoryWatch(Observer):
     """An observer that records the memory after each level, in units of 2**20 bytes."""
 
     def __init__(self) -> None:
         self.after: list[float] = []
 
-    def on_start(self, total_steps: int, done: Any, epochs: int) -> None:
-        """Does nothing."""
-
-    def on_time_estimate(self, seconds: float) -> None:
-        """Does nothing."""
-
-    def on_progress(self, progress: Any) -> None:
-        """Does nothing."""
-
     def on_level(self, ticket: Any, predictions: Any) -> None:
         """Records the memory in use."""
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.after.append(pages * resource.getpagesize() / (1 << 20))
-
-    def on_end(self) -> None:
-        """Does nothing."""
 
 
 def main() -> None:

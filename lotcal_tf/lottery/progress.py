@@ -12,7 +12,7 @@ from lotcal_tf import tables
 from lotcal_tf.config.process import tolerant
 from lotcal_tf.lottery import health
 from lotcal_tf.lottery.run_tables import selected_level
-from lotcal_tf.lottery.search import Predictions
+from lotcal_tf.lottery.search import Observer, Predictions
 from lotcal_tf.lottery.ticket import Record, Ticket
 from lotcal_tf.training.trainer import Progress
 
@@ -56,7 +56,7 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join([title, head, *marked])
 
 
-class ProgressBar:
+class ProgressBar(Observer):
     """An observer that shows a progress bar on a terminal, and writes one line per level.
 
     Args:

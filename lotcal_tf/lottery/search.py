@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -61,8 +60,8 @@ class Start:
     source: Record = dataclasses.field(default_factory=dict)
 
 
-class Observer(Protocol):
-    """Watches a search: a progress bar, a TensorBoard log."""
+class Observer:
+    """Watches a search: a progress bar, a TensorBoard log. Each method does nothing unless it is overridden."""
 
     def on_start(self, total_steps: int, done: Sequence[Record], epochs: int) -> None:
         """Called at the beginning.

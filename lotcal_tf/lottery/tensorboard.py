@@ -16,7 +16,7 @@ from lotcal_tf.config.process import tolerant
 from lotcal_tf.lottery import event_files
 from lotcal_tf.lottery.event_files import EventFile
 from lotcal_tf.lottery.run_tables import selected_level
-from lotcal_tf.lottery.search import Predictions
+from lotcal_tf.lottery.search import Observer, Predictions
 from lotcal_tf.lottery.ticket import Record, Ticket
 from lotcal_tf.metrics.reliability import reliability_diagram
 from lotcal_tf.training.trainer import Epoch, Progress
@@ -76,7 +76,7 @@ def level_step(record: Record) -> int:
     return round(1e6 * record["remaining"] / record["prunable"])
 
 
-class TensorBoardLog:
+class TensorBoardLog(Observer):
     """An observer that writes a TensorBoard log, in a background thread.
 
     The runs `train`, `validation` and `test` share their tags. The step of `epoch/…` is the number of the
@@ -108,9 +108,6 @@ class TensorBoardLog:
     def on_start(self, total_steps: int, done: Sequence[Record], epochs: int) -> None:
         """Keeps what an earlier process has logged of the finished levels and epochs."""
         self._submit(self._begin, tuple(done), epochs)
-
-    def on_time_estimate(self, seconds: float) -> None:
-        """Does nothing."""
 
     def on_progress(self, progress: Progress) -> None:
         """Writes the scalars of an epoch, if one has ended."""

@@ -20,15 +20,7 @@ class Terminal(io.StringIO):
         return True
 
 
-class Silent:
-    def on_start(self, total_steps, done, epochs): ...
-    def on_time_estimate(self, seconds): ...
-    def on_progress(self, progress): ...
-    def on_level(self, ticket, predictions): ...
-    def on_end(self): ...
-
-
-class StopsAt(Silent):
+class StopsAt(search.Observer):
     """An observer that ends the search where level and epoch are reached."""
 
     def __init__(self, level, epoch):

@@ -17,6 +17,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.lottery.run_tables import selected_level
+from lotcal_tf.lottery.search import Observer
 from lotcal_tf.lottery.tensorboard import TensorBoardLog, hyperparameters
 from lotcal_tf.metrics.reliability import reliability_diagram
 from lotcal_tf.training.trainer import Epoch, Progress
@@ -67,16 +68,11 @@ class Log:
         return hparams_metadata.parse_session_start_info_plugin_data(info)
 
 
-class Kept:
+class Kept(Observer):
     """An observer that keeps each level's predictions."""
 
     def __init__(self):
         self.predictions = []
-
-    def on_start(self, total_steps, done, epochs): ...
-    def on_time_estimate(self, seconds): ...
-    def on_progress(self, progress): ...
-    def on_end(self): ...
 
     def on_level(self, ticket, predictions):
         self.predictions.append(predictions)
@@ -368,6 +364,7 @@ def test_a_run_goes_on_when_a_library_that_draws_fails(begin, tmp_path, capfd, m
 INTERRUPTED = """
 import pathlib, sys, threading
 from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.lottery.search import Observer
 from lotcal_tf.lottery.tensorboard import TensorBoardLog
 
 start = threading.Thread.start
