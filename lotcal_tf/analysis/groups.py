@@ -94,6 +94,12 @@ class Group:
         """Whether its runs start from tickets."""
         return self.runs[0].source is not None
 
+    @property
+    def seeds_differ_in_weights(self) -> bool:
+        """Whether own models of the same seed (and network) start from different weights."""
+        drawn = _split_by(lambda run: _key([run.model, run.seed]), self.runs)
+        return any(len({run.content.get(_WEIGHTS) for run in own}) > 1 for own in drawn)
+
     @functools.cached_property
     def settings(self) -> list[Setting]:
         """The settings of the finished runs; plain training first."""
@@ -272,7 +278,7 @@ def _data_key(common: Mapping[str, Any]) -> str:
         if name not in FIELDS
         or FIELDS[name].metadata["section"] in ("Data", "Label noise", "Metrics")
     }
-    of_model = ("optimizer", "schedule", "lr_", "model", "start", "mc_eval")
+    of_model = ("optimizer", "schedule", "lr_", "model", "start", "mc_eval", _WEIGHTS)
     data = {name: value for name, value in data.items() if not name.startswith(of_model)}
     return json.dumps(data, sort_keys=True, default=str)
 

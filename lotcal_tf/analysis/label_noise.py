@@ -289,12 +289,13 @@ class NamedStudy:
 
 
 def studies(groups: Sequence[Group]) -> list[NamedStudy]:
-    """The studies of groups: one for each setting, network and difficulty aside; none without noise."""
+    """The studies of groups: one for each setting, network and difficulty aside; none without noise or test data."""
     found: list[NamedStudy] = []
     for group in groups:
         own: dict[str, list[RecordedRun]] = {}
         for setting in group.settings if group.has_noise else ():
-            own.setdefault(_without_noise(setting), []).extend(setting.runs.values())
+            if runs := [run for run in setting.runs.values() if run.has_test]:
+                own.setdefault(_without_noise(setting), []).extend(runs)
         for words, runs in own.items():
             parts = [str(runs[0].field("dataset"))]
             parts += [f"{runs[0].classes} classes"] if runs[0].field("classes") else []

@@ -24,7 +24,8 @@ from lotcal_tf.lottery.run_tables import read_metrics, selected_level
 # The difficulty of a task with label noise.
 DIFFICULTY = "nu"
 
-_NEEDED = ("level", "density", "weights", "train_accuracy", "val_accuracy", "test_accuracy")
+_NEEDED = ("level", "density", "weights", "train_accuracy", "val_accuracy")
+_TEST = "test_accuracy"  # of runs with test data
 Columns = Mapping[str, np.ndarray]
 
 
@@ -111,8 +112,12 @@ class RecordedRun:
 
     @property
     def architecture(self) -> str:
-        """The network's name with W in place of its width, e.g. `lenet_W_100` or `resnet20_W`."""
-        return re.sub(r"_\d+", "_W", self.model, count=1)
+        """The network's name with W in place of its width, e.g. `lenet_W_100` or `resnet20_W`.
+
+        A name without a width is that of the default width; own models are called without their digest.
+        """
+        own = re.sub(r"-[0-9a-f]{10}$", "", self.model)
+        return own if own != self.model else _with_width(own)
 
     @property
     def seed(self) -> int:
@@ -131,6 +136,11 @@ class RecordedRun:
     def weights(self) -> np.ndarray:
         """Number of unpruned prunable weights of each level, `(L,)`."""
         return self.columns["weights"]
+
+    @property
+    def has_test(self) -> bool:
+        """Whether it was measured on test data."""
+        return _TEST in self.columns
 
     @property
     def start(self) -> int:
@@ -159,6 +169,11 @@ class RecordedRun:
             return None
         value = float(self.columns[name][level])
         return value if np.isfinite(value) else None
+
+
+def _with_width(name: str) -> str:
+    found, count = re.subn(r"_\d+", "_W", name, count=1)
+    return found if count else f"{name}_W"
 
 
 def read_runs(directories: Sequence[Path]) -> tuple[list[RecordedRun], list[str]]:
@@ -220,7 +235,7 @@ def read_run(directory: Path) -> RecordedRun:
     found = columns["level"].tolist()
     if found != list(range(len(found))):
         raise UsageError(f"{directory}/metrics.csv: column level must hold 0, 1, 2, … in order")
-    for name in ("train_accuracy", "val_accuracy", "test_accuracy"):
+    for name in ("train_accuracy", "val_accuracy", *([_TEST] if _TEST in columns else [])):
         if not ((columns[name] >= 0) & (columns[name] <= 1)).all():
             raise UsageError(f"{directory}/metrics.csv: column {name} has values outside [0, 1]")
     for name in ("weights", "density"):
@@ -317,7 +332,7 @@ def _columns(directory: Path) -> dict[str, np.ndarray]:
             columns[name] = np.array([float(row.get(name) or "nan") for row in rows])
         except ValueError:
             continue
-    for name in _NEEDED:
+    for name in (*_NEEDED, *([_TEST] if _TEST in names else [])):
         if rows and (name not in columns or not np.isfinite(columns[name]).all()):
             raise UsageError(f"{path}: column {name} is missing, or a value in it is not a number")
     return columns or {name: np.zeros(0) for name in _NEEDED}

@@ -57,6 +57,14 @@ _TRANSFER = (
     "These runs start from tickets of other runs. In the name of a setting, tickets is the strategy that found them, "
     "and calib the one that trains them. A seed of tickets is that of the run that found them."
 )
+_OTHER_WEIGHTS = (
+    "Models of the same seed have other initial weights in some settings, so differences between these settings are "
+    "not those of the strategies alone."
+)
+_NO_TEST = (
+    "Runs of this chapter have no test data. Figures and tables are of the test split, so these runs are missing in "
+    "them; a ranking (--rank) needs validation data only."
+)
 Parts = list[Text | Table | Picture]
 
 
@@ -89,6 +97,10 @@ class GroupChapter:
         """The chapter. `rows` then holds its numbers."""
         warnings = worse_on_validation(self.group, self.places)
         about = [Text([line], warns=True) for line in warnings]
+        if self.group.seeds_differ_in_weights:
+            about.append(Text([_OTHER_WEIGHTS], warns=True))
+        if not all(run.has_test for run in self.group.finished):
+            about.insert(0, Text([_NO_TEST]))
         if self.group.is_transfer:
             about.insert(0, Text([_TRANSFER]))
         sections: list[tuple[str, Parts]] = []
@@ -394,7 +406,13 @@ def ranking(
         title = (
             own[0].title if len(own) == 1 else f"{own[0].title}, and {len(own) - 1} other groups"
         )
-        sections.append(Section(title, [_ranking(ranked, metric, titles, len(own) > 1)]))
+        parts: Parts = [_ranking(ranked, metric, titles, len(own) > 1)]
+        known = {id(one.setting) for one in ranked}
+        left_out = [s.label for group in own for s in group.settings if id(s) not in known]
+        if left_out:
+            line = f"Not ranked, without {metric} at one of these densities: {'; '.join(left_out)}."
+            parts.append(Text([line], warns=True))
+        sections.append(Section(title, parts))
         rows += [
             Row.of(r.group.title, r.setting.label, "rank", metric, "+".join(titles), r.value)
             for r in ranked

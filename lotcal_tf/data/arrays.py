@@ -21,6 +21,7 @@ from lotcal_tf.data.splits import (
     StreamedSplit,
     first_line,
     of_members,
+    read_blocks,
     validation_members,
 )
 from lotcal_tf.data.subsets import check_known, of_classes, of_classes_streamed
@@ -288,7 +289,8 @@ def _from_streams(
     typed = functools.partial(_typed, takes=takes)
 
     def blocks(data: "tf.data.Dataset") -> Iterator[tuple[Any, ...]]:
-        return data.map(typed).batch(_CHECK).as_numpy_iterator()
+        for block in read_blocks(data.map(typed).batch(_CHECK)):
+            yield tf.nest.map_structure(lambda x: x.numpy(), block)
 
     if half != "whole":
         train, count = of_members(train, half_members((b[:2] for b in blocks(train)), half))

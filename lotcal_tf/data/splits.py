@@ -244,7 +244,7 @@ class StreamedSplit:
         if workers > 1:
             blocks = blocks.map(lambda *block: tf.nest.map_structure(own, block))
         left = self.count
-        for block in _read(blocks):
+        for block in read_blocks(blocks):
             left -= block[1].shape[0]
             if left or not rest:
                 yield block
@@ -279,14 +279,14 @@ class StreamedSplit:
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
         """Gives every example once, in batches; the last batch may be smaller."""
-        yield from (block[:2] for block in _read(self.examples.batch(batch_size)))
+        yield from (block[:2] for block in read_blocks(self.examples.batch(batch_size)))
 
     def weights(self) -> NDArray[np.float32] | None:
         """The weights `(count,)` of the examples; None without them."""
         if not self.weighted:
             return None
         weights = self.examples.map(lambda *example: (example[2],)).batch(1000)
-        return np.concatenate([block[0].numpy() for block in _read(weights)])
+        return np.concatenate([block[0].numpy() for block in read_blocks(weights)])
 
     def relabelled(self, labels: NDArray[np.int32]) -> "StreamedSplit":
         """Returns the same stream with other labels, in the order of the examples."""
@@ -383,8 +383,12 @@ class Dataset:
         return Part(self.classes, splits[name], self.input_range or 1.0, self.class_names)
 
 
-def _read(blocks: "tf.data.Dataset") -> Iterator[Block]:
-    """Gives the blocks of a stream; reports files damaged since the check in one line."""
+def read_blocks(blocks: "tf.data.Dataset") -> Iterator[Block]:
+    """Gives the blocks of a stream.
+
+    Raises:
+      LotcalError: files have been damaged since they were checked.
+    """
     try:
         yield from blocks.prefetch(1)
     except _UNREADABLE as error:

@@ -76,11 +76,16 @@ class EventFile:
         return self._writer is not None
 
     def read(self) -> list[Event]:
-        """The events that are there, as far as they are not damaged."""
+        """The events that are there, as far as they are not damaged.
+
+        After a kill two files have the same events: each is given once.
+        """
         # The loader warns of TensorFlow's deprecated reader, which it uses, and of truncated files.
         logging.getLogger("tensorboard").setLevel(logging.ERROR)
         found = [event for path in self._paths() for event in EventFileLoader(str(path)).Load()]
-        return [event for event in found if event.HasField("summary")]
+        events = [event for event in found if event.HasField("summary")]
+        tagged = {(e.step, *(value.tag for value in e.summary.value)): e for e in events}
+        return [*tagged.values()]
 
     def replace(self, events: Iterable[Event]) -> None:
         """Writes events in place of those that are there; more can be appended.

@@ -1,6 +1,5 @@
 """Shows the progress of a search: a bar on a terminal, and one line per level."""
 
-import itertools
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -61,23 +60,21 @@ class ProgressBar(Observer):
 
     Args:
       stream: the output. Default: standard error.
-      levels: the number of levels of the run, for the line with the time estimate.
     """
 
-    def __init__(self, stream: TextIO | None = None, levels: int = 0) -> None:
-        self.stream, self.levels = stream or tolerant(sys.stderr), levels
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or tolerant(sys.stderr)
         self._bar: tqdm | None = None
         self._level, self._step, self._last, self._remaining = -1, 0, 0, ""
 
-    def on_start(self, total_steps: int, done: Sequence[Record], epochs: int) -> None:
+    def on_start(
+        self, total_steps: int, done: Sequence[Record], left: Sequence[int], epochs: int
+    ) -> None:
         """Says what is finished, and shows the bar."""
-        if done or epochs:
+        if left and (done or epochs):
             after = f", after {epochs} of its epochs" if epochs else ""
-            finished = {record["level"] for record in done}
-            first = next(level for level in itertools.count() if level not in finished)
-            self.line(f"{len(done)} finished levels found, going on at level {first}{after}")
-        left = self.levels - len(done)
-        levels = f"{left} level{'s' * (left != 1)}"
+            self.line(f"{len(done)} finished levels found, going on at level {left[0]}{after}")
+        levels = f"{len(left)} level{'s' * (len(left) != 1)}"
         self._remaining = f"the {levels} left" if done else levels
         if self.stream.isatty():
             self._bar = tqdm(total=total_steps, unit="step", file=self.stream, smoothing=0.05)

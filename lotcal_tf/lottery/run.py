@@ -265,7 +265,7 @@ def _run(
     observers: list[Observer] = []
     if devices.chief:
         observers.append(TensorBoardLog(store.directory, experiment))
-        observers += [ProgressBar(levels=experiment.levels + 1)] if progress else []
+        observers += [ProgressBar()] if progress else []
     task.load()  # before the processes of a distributed run are watched
     with devices.watch():
         timed = progress and estimate_time

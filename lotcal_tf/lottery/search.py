@@ -63,13 +63,16 @@ class Start:
 class Observer:
     """Watches a search: a progress bar, a TensorBoard log. Each method does nothing unless it is overridden."""
 
-    def on_start(self, total_steps: int, done: Sequence[Record], epochs: int) -> None:
+    def on_start(
+        self, total_steps: int, done: Sequence[Record], left: Sequence[int], epochs: int
+    ) -> None:
         """Called at the beginning.
 
         Args:
           total_steps: the training steps that remain.
-          done: the rows of all finished levels; some can be missing before others.
-          epochs: how many epochs of the first missing level are done.
+          done: the rows of all finished levels.
+          left: the levels that are not finished; they can be before or between finished ones.
+          epochs: how many epochs of the first of these are done.
         """
 
     def on_time_estimate(self, seconds: float) -> None:
@@ -230,7 +233,7 @@ class Search:
         before: Ticket | None = None
         for observer in self.observers:
             epochs = self.resumed.state.epochs if self.resumed else 0
-            observer.on_start(self._steps(levels), self.store.stored_records(), epochs)
+            observer.on_start(self._steps(levels), self.store.stored_records(), levels, epochs)
         try:
             self._report_time_estimate(levels)
             for level in levels:

@@ -223,10 +223,18 @@ def _identified(experiment: Experiment, model: "keras.Model") -> tuple[Experimen
     # Before layers are copied, whose own errors do not name what is not registered.
     check_config(json.loads(architecture_of(model)))
     named = with_stable_names(with_free_batch(model))
-    digest = hashlib.sha256(architecture_of(named).encode()).hexdigest()[:10]
+    architecture = json.dumps(_without_seeds(json.loads(architecture_of(named))))
+    digest = hashlib.sha256(architecture.encode()).hexdigest()[:10]
     exclude = _renamed(experiment.exclude, model, named)
     name = f"{named.name}-{digest}"
     return dataclasses.replace(experiment, exclude=exclude, model=name), named
+
+
+def _without_seeds(config: Any) -> Any:
+    """A configuration without the seeds of its initialisers, so that all seeds have one architecture."""
+    if isinstance(config, Mapping):
+        return {name: _without_seeds(value) for name, value in config.items() if name != "seed"}
+    return [_without_seeds(value) for value in config] if isinstance(config, list) else config
 
 
 def _digest_of(weights: Arrays) -> str:

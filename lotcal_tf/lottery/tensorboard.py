@@ -4,7 +4,6 @@ TensorBoard names a run by its directory. So the event files lie in directories 
 make one run of TensorBoard each: `train`, `validation`, `test` and `selected`.
 """
 
-import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -105,9 +104,12 @@ class TensorBoardLog(Observer):
         self._broken = self._fills_gap = False
         self._pending: list[Future[None]] = []
 
-    def on_start(self, total_steps: int, done: Sequence[Record], epochs: int) -> None:
+    def on_start(
+        self, total_steps: int, done: Sequence[Record], left: Sequence[int], epochs: int
+    ) -> None:
         """Keeps what an earlier process has logged of the finished levels and epochs."""
-        self._submit(self._begin, tuple(done), epochs)
+        begun = left[0] * self.experiment.epochs if left else 0
+        self._submit(self._begin, tuple(done), range(begun, begun + epochs))
 
     def on_progress(self, progress: Progress) -> None:
         """Writes the scalars of an epoch, if one has ended."""
@@ -131,12 +133,10 @@ class TensorBoardLog(Observer):
         if not self._broken:
             self._pending.append(_WRITER.submit(write, *given))
 
-    def _begin(self, done: Sequence[Record], epochs: int) -> None:
-        """Begins the files anew, with those of their events that still hold."""
+    def _begin(self, done: Sequence[Record], begun: range) -> None:
+        """Begins the files anew, with their events of finished levels and of the epochs `begun`."""
         self._records = {record["level"]: record for record in done}
-        first = next(level for level in itertools.count() if level not in self._records)
-        begun = range(first * self.experiment.epochs, first * self.experiment.epochs + epochs)
-        self._fills_gap = any(level > first for level in self._records)
+        self._fills_gap = [*self._records] != [*range(len(done))]
 
         def holds(event: Any) -> bool:
             level = event.step // self.experiment.epochs if _is_of_epoch(event) else event.step

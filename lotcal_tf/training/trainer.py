@@ -182,6 +182,7 @@ class Trainer:
         # A level must not depend on whether the levels before it ran in the same process.
         self._initial = [(v, v.numpy()) for v in self.strategy.variables if id(v) not in own]
         self.predictor = Predictor(network, self.plan, experiment.mc_eval, experiment.seed)
+        self._plain = Predictor(network, self.plan) if experiment.mc_eval else self.predictor
         # The weights with which the validation split was predicted last, and labels and logits.
         self._validated: tuple[list[NDArray], tuple[NDArray, NDArray]] | None = None
 
@@ -227,14 +228,15 @@ class Trainer:
         stopping = self._early_stopping()
         hooks = self._hooks([*([stopping] if stopping else []), *callbacks])
         self._begin(first_step)
-        hooks.on_train_begin()
+        with self._rate_may_be_set(hooks, at_start=True):
+            hooks.on_train_begin()
         if state is not None:
             self._restore(state, stopping, callbacks)
         done = first_step if state is None else state.epochs * self.steps_per_epoch
         progress = functools.partial(Progress, level, done, last_step=self.total_steps)
         for epoch in range(done // self.steps_per_epoch, self.experiment.epochs):
             start = epoch * self.steps_per_epoch
-            with self._rate_may_be_set(hooks):
+            with self._rate_may_be_set(hooks, at_start=True):
                 hooks.on_epoch_begin(epoch)
             for part in self._run_epoch(level, epoch, max(0, done - start), pause_at):
                 yield progress(step=start + part.step)
@@ -309,22 +311,25 @@ class Trainer:
         return training_state.fits(state, self.strategy, self.rate, stopping)
 
     @contextlib.contextmanager
-    def _rate_may_be_set(self, hooks: "keras.callbacks.CallbackList") -> Iterator[None]:
+    def _rate_may_be_set(
+        self, hooks: "keras.callbacks.CallbackList", *, at_start: bool = False
+    ) -> Iterator[None]:
         """Inside it, a callback may set the learning rate; the rate then stays until the level ends.
 
-        The rate that it finds is that of the next step. So a callback that sets the same rate at every
-        epoch is noticed where the schedule would change it.
+        At the start of a level or an epoch, callbacks find the rate of the next step. So one that sets the
+        same rate at every epoch is noticed where the schedule changes it.
         """
         if not hooks.callbacks:  # The rate of a million short epochs need not be read.
             yield
             return
         optimizer = self.strategy.optimizer
-        coming = self.rate(optimizer.iterations)
-        with self.distribution.scope():
-            optimizer.learning_rate.assign(coming)
+        if at_start:
+            with self.distribution.scope():
+                optimizer.learning_rate.assign(self.rate(optimizer.iterations))
+        before = float(optimizer.learning_rate.numpy())
         yield
         after = float(optimizer.learning_rate.numpy())
-        if after != float(coming):
+        if after != before:
             self.rate.fixed.assign(after)
 
     @contextlib.contextmanager
@@ -411,7 +416,7 @@ class Trainer:
         self, split: Split
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Returns labels and logits of a split with dropout off, also where `mc_eval` averages passes."""
-        return Predictor(self.network, self.plan)(split)
+        return self._plain(split)
 
     def predict_batch(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Returns labels and logits of the first batch of a split, see `predict`."""

@@ -156,3 +156,11 @@ def test_groups_with_other_densities_are_ranked_in_tables_of_their_own():
     found = {(row.at, round(row.value, 6)) for row in rows}
     assert found == {("50 %", 0.1), ("50 %+22 %", 0.3), ("50 %+22 %", 0.5)}
     assert len(chapter.sections) == 2
+
+
+def test_a_setting_that_lacks_a_density_is_named_and_not_ranked():
+    runs = [run(val_nll=[9.0, 0.2, 0.4, 0.4]), run(0, "vwcc", [1.0, 0.5], val_nll=[9.0, 0.1])]
+    chapter, rows = ranking(group(runs), "val_nll", [1.0, 0.5, 0.22])
+    assert [row.setting for row in rows] == ["calib=none"]
+    (section,) = chapter.sections
+    assert "calib=vwcc" in section.parts[1].lines[0]

@@ -198,11 +198,15 @@ def test_initial_weights_that_change_with_the_seed_are_replicates():
     runs = [of_model(0, "a"), of_model(1, "b"), of_model(0, "a", **vwcc), of_model(1, "c", **vwcc)]
     (one,) = group(runs)
     assert [sorted(setting.runs) for setting in one.settings] == [[0, 1], [0, 1]]
+    assert one.seeds_differ_in_weights  # "b" and "c"
+    (alike,) = group(runs[:3])
+    assert not alike.seeds_differ_in_weights
 
 
 def test_models_that_differ_at_the_same_seed_are_apart():
     runs = [of_model(0, "a"), of_model(0, "b", 1), of_model(0, "a", 2, rewind="none")]
     first, second = group([*runs, recorded(3, epochs=9)])[:2]
     assert [len(one.runs) for one in (first, second)] == [2, 1]
+    assert first.data == second.data
     assert "initial_weights (digest)=a" in first.title
     assert "initial_weights (digest)=b" in second.title

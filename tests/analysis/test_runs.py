@@ -240,3 +240,23 @@ def test_a_damaged_table_of_conditions_leaves_the_run_out(written_run):
     found, (problem,) = read_runs([good, bad])
     assert [run.directory for run in found] == [good]
     assert "conditions.csv cannot be read" in problem
+
+
+@pytest.mark.parametrize(
+    ("model", "architecture"),
+    [
+        ("lenet_300_100", "lenet_W_100"),
+        ("lenet_50", "lenet_W"),
+        ("resnet20_8", "resnet20_W"),
+        ("resnet20", "resnet20_W"),
+        ("my_net-0123456789", "my_net"),
+    ],
+)
+def test_networks_of_other_widths_have_one_architecture(recorded_run, model, architecture):
+    assert recorded_run([400, 300], model=model).architecture == architecture
+
+
+def test_a_run_without_test_data_is_read(written_run):
+    columns = ("test_accuracy", "test_ece", "test_overconfidence", "test_wrong_confident")
+    assert not read_run(written_run("a", columns=(*columns, "test_kl_true"))).has_test
+    assert read_run(written_run("b")).has_test

@@ -12,7 +12,7 @@ from lotcal_tf.data.arrays import (
     part_of_test,
 )
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import LotcalError, UsageError
 
 CLASSES = 3
 
@@ -336,6 +336,23 @@ def test_the_digest_does_not_depend_on_the_seed():
     assert first != second
     assert datasets[0].digest == datasets[1].digest
     assert len(datasets[0].digest) == 10
+
+
+def test_a_stream_that_breaks_while_its_digest_is_taken_is_reported_in_one_line():
+    readings = []
+
+    def numbers():
+        readings.append(0)
+        for number, label in zip(*examples(20), strict=True):
+            if len(readings) > 1 and label == 2:
+                raise OSError("the disk is gone")
+            yield number, label
+
+    shapes = tf.TensorSpec((2,), tf.float32), tf.TensorSpec((), tf.int64)
+    pipeline = tf.data.Dataset.from_generator(numbers, output_signature=shapes)
+    with pytest.raises(LotcalError, match="the data cannot be read any more"):
+        pipelines_dataset(pipeline, limit=0)
+    assert len(readings) > 1
 
 
 def test_a_test_split_comes_alone():

@@ -73,7 +73,7 @@ def test_a_level_in_the_middle_is_what_is_left(begin, tmp_path):
     begin(tmp_path, **FIELDS).run()
     shutil.rmtree(tmp_path / "tickets" / "level_01")
     terminal = Terminal()
-    begin(tmp_path, observers=[ProgressBar(terminal, levels=3)], **FIELDS).run()
+    begin(tmp_path, observers=[ProgressBar(terminal)], **FIELDS).run()
     assert "2 finished levels found, going on at level 1" in terminal.getvalue()
     assert bars(terminal.getvalue())[-1] == (100, PER_LEVEL, PER_LEVEL)
 
@@ -108,7 +108,7 @@ def predictions(begin, directory, monkeypatch, *others, **fields):
     found = TimeEstimate(step=1.0, example=0.01, metrics=0.01)
     monkeypatch.setattr(search, "estimate_time", lambda trainer, measure: found)
     stream = io.StringIO()
-    observers = [ProgressBar(stream, levels=3), *others]
+    observers = [ProgressBar(stream), *others]
     chain = begin(directory, observers=observers, estimate_time=True, **FIELDS | fields)
     if others:
         with pytest.raises(KeyboardInterrupt):

@@ -386,7 +386,7 @@ class Recorder:
     def __init__(self, stop_at=None):
         self.stop_at, self.events, self.moved = stop_at, [], {}
 
-    def on_start(self, total_steps, done, epochs):
+    def on_start(self, total_steps, done, left, epochs):
         self.events.append(("start", total_steps, [record["level"] for record in done]))
 
     def on_time_estimate(self, seconds):

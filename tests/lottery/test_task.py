@@ -63,6 +63,18 @@ def test_a_keras3_model_built_again_is_the_same(tmp_path):
     assert experiment() == experiment()
 
 
+def test_seeds_of_initialisers_do_not_change_the_architecture(tmp_path):
+    def task(seed, units=10):
+        init = keras.initializers.GlorotUniform(seed=seed)
+        layers = [keras.layers.Flatten(), keras.layers.Dense(units, kernel_initializer=init)]
+        keras.Sequential([keras.Input((8, 8, 1)), *layers], name="own").save(tmp_path / "a.keras")
+        return task_of(tmp_path / "a.keras")
+
+    first, second, other = task(1), task(2), task(1, units=11)
+    assert first.experiment.model == second.experiment.model != other.experiment.model
+    assert first.content != second.content
+
+
 @pytest.mark.parametrize(("units", "words"), [(9, "9 outputs.*10 classes"), (10, None)])
 def test_the_outputs_of_a_file_are_the_classes_of_the_data(units, words, tmp_path):
     network(keras3, units).save(tmp_path / "a.keras")

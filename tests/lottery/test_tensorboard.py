@@ -118,7 +118,7 @@ def test_train_and_validation_share_the_tags_of_an_epoch(chain, log):
 
 def test_what_else_a_strategy_logs_stands_with_an_epochs_scalars(tmp_path):
     board = TensorBoardLog(tmp_path, EXPERIMENT)
-    board.on_start(1, [], 0)
+    board.on_start(1, [], [0], 0)
     board.on_progress(Progress(1, 0, 1, 2, Epoch(1, 1, 0.5, 0.25, 0.75, 0.0, {"cost": 0.125})))
     board.on_end()
     assert Log(tmp_path).series("train", "epoch/cost") == [(3, 0.125)]
@@ -168,7 +168,7 @@ def test_they_are_not_those_of_the_last_level(tmp_path, chain):
     records = [record | {"val_nll": 0.5, "val_nll_se": 0.0} for record in chain.store.records()]
     records[2]["val_nll"] = 0.75
     board = TensorBoardLog(tmp_path, EXPERIMENT)
-    board.on_start(1, records, 0)
+    board.on_start(1, records, [], 0)
     board.on_end()
     assert Log(tmp_path).series("selected", "selected/level") == [(3, 1.0)]
 
@@ -203,7 +203,7 @@ def test_the_reliability_diagram_is_an_image_of_the_test_split(chain, log):
 
 def test_without_a_test_split_the_diagram_is_of_validation(chain, tmp_path):
     board = TensorBoardLog(tmp_path, EXPERIMENT)
-    board.on_start(1, [], 0)
+    board.on_start(1, [], [0], 0)
     board.on_level(chain.store.read(0), {"val": chain.predictions[0]["val"]})
     board.on_end()
     assert Log(tmp_path).tags("validation", "images") == {"reliability"}
@@ -214,13 +214,13 @@ def test_a_log_that_is_continued_has_each_point_once(begin, chain, log, tmp_path
     directory = tmp_path / "run7"
     run(begin, directory, levels=1)
     board = TensorBoardLog(directory, EXPERIMENT)
-    board.on_start(1, chain.store.records()[:2], 0)
+    board.on_start(1, chain.store.records()[:2], [2], 0)
     for number in range(EPOCHS):  # of the level that was killed
         lost = Epoch(2, number, 9.0, 9.0, 9.0, 9.0)
         board.on_progress(Progress(2, 0, 1, 2, lost if number else first_epoch(chain)))
     board.on_end()
     resumed = TensorBoardLog(directory, EXPERIMENT)
-    resumed.on_start(1, chain.store.records()[:2], 1)
+    resumed.on_start(1, chain.store.records()[:2], [2], 1)
     ticket = chain.store.read(2)
     resumed.on_progress(Progress(2, 0, 1, 2, Epoch.of(ticket.history[1])))
     resumed.on_level(ticket, chain.predictions[2])
@@ -234,7 +234,7 @@ def test_a_level_in_the_middle_takes_nothing_from_those_after_it(chain, log, tmp
     shutil.copytree(chain.store.directory, directory)
     first, ticket, last = (chain.store.read(level) for level in range(3))
     board = TensorBoardLog(directory, EXPERIMENT)
-    board.on_start(1, [first.record, last.record], 0)
+    board.on_start(1, [first.record, last.record], [1], 0)
     for row in ticket.history:
         board.on_progress(Progress(1, 0, 1, 2, Epoch.of(row)))
     board.on_level(ticket, chain.predictions[1])
@@ -246,6 +246,19 @@ def test_a_level_in_the_middle_takes_nothing_from_those_after_it(chain, log, tmp
     assert [step for step, _ in found["train", "epoch/loss"]] == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_kill_between_the_new_file_and_the_removal_of_the_old_doubles_nothing(
+    chain, log, tmp_path
+):
+    directory = tmp_path / "run7"
+    shutil.copytree(chain.store.directory, directory)
+    for path in directory.glob("*/events.out.tfevents.log.*"):
+        shutil.copy(path, path.with_suffix(f".{int(path.suffix[1:]) + 1:06d}"))
+    board = TensorBoardLog(directory, EXPERIMENT)
+    board.on_start(0, chain.store.records(), [], 0)
+    board.on_end()
+    assert Log(directory).series("train", "epoch/loss") == log.series("train", "epoch/loss")
+
+
 def first_epoch(chain):
     return Epoch.of(chain.store.read(2).history[0])
 
@@ -254,7 +267,7 @@ def test_a_finished_level_that_the_log_lacks_is_added(chain, tmp_path):
     """The process was killed before it wrote; or an older version had another log."""
     board = TensorBoardLog(tmp_path, EXPERIMENT)
     records = chain.store.records()
-    board.on_start(1, records, 0)
+    board.on_start(1, records, [], 0)
     board.on_end()
     assert Log(tmp_path).series("validation", "level/nll") == of_levels(records, "val_nll")
 
@@ -289,7 +302,7 @@ def test_a_level_of_mnists_size_writes_less_than_two_megabytes(chain, tmp_path):
     ticket = dataclasses.replace(chain.store.read(1), trained=trained, masks=masks)
     logits = draw.normal(size=(10_000, 10)).astype("float32")
     board = TensorBoardLog(tmp_path, EXPERIMENT)
-    board.on_start(1, [], 0)
+    board.on_start(1, [], [0], 0)
     for epoch in range(160):
         board.on_progress(Progress(1, 0, 1, 2, Epoch(1, epoch, 0.5, 0.25, 0.75, 0.0)))
     board.on_level(ticket, {"test": (draw.integers(0, 10, 10_000), logits)})
@@ -303,7 +316,7 @@ def test_a_log_leaves_no_file_open(chain, tmp_path):
         return [path for path in map(os.path.realpath, links) if str(tmp_path) in path]
 
     board = TensorBoardLog(tmp_path, EXPERIMENT)
-    board.on_start(1, [], 0)
+    board.on_start(1, [], [0], 0)
     board.on_progress(Progress(0, 0, 1, 2, Epoch(0, 1, 0.5, 0.25, 0.75, 0.0)))
     board.on_level(chain.store.read(0), {"val": chain.predictions[0]["val"]})
     board.on_progress(Progress(1, 0, 1, 2, Epoch(1, 1, 0.5, 0.25, 0.75, 0.0)))
@@ -375,7 +388,7 @@ def interrupted(thread):
 threading.Thread.start = interrupted
 directory = pathlib.Path(sys.argv[1])
 try:
-    TensorBoardLog(directory / "a", Experiment()).on_start(10, (), 0)
+    TensorBoardLog(directory / "a", Experiment()).on_start(10, (), [0], 0)
 except KeyboardInterrupt:
     print("interrupted")
 """

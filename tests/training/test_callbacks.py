@@ -14,6 +14,7 @@ from lotcal_tf.data.splits import Dataset, ResidentSplit
 from lotcal_tf.errors import UsageError
 from lotcal_tf.pruning import masking
 from lotcal_tf.training.callbacks import check_callbacks, check_resumable, restore, states
+from lotcal_tf.training.given_optimizer import take_objects
 from lotcal_tf.training.trainer import Trainer
 
 EPOCHS, STEPS = 3, 5  # 40 training examples in batches of 8
@@ -280,6 +281,32 @@ def test_a_rate_that_a_callback_sets_holds_until_the_level_ends(trainer):
         np.testing.assert_array_equal(found[name], value)
     train(trainer, 1, [setting])
     assert setting.seen[3] == pytest.approx(0.05)  # The next level begins with the schedule.
+
+
+def test_a_rate_that_is_set_before_the_level_holds(trainer):
+    before = masking.values(trainer.network)
+    nothing = keras.callbacks.Callback()
+    nothing.on_train_begin = lambda logs=None: nothing.model.optimizer.learning_rate.assign(0.0)
+    train(trainer, 0, [nothing])
+    for name, value in masking.values(trainer.network).items():
+        np.testing.assert_array_equal(before[name], value)
+
+
+class Table(keras.optimizers.schedules.LearningRateSchedule):
+    """A rate for each step of a level, and for no other."""
+
+    def __call__(self, step):
+        return tf.gather(tf.fill([EPOCHS * STEPS], 0.05), step)
+
+    def get_config(self):
+        return {}
+
+
+def test_a_schedule_is_not_asked_for_steps_after_the_last(shared):
+    _, given = take_objects({"lr": Table()})
+    experiment = given.describe(shared.experiment)
+    trainer = Trainer(experiment, Logging, make_network(), shared.dataset, given=given)
+    assert len(train(trainer, 0, [Recorder()])) == EPOCHS
 
 
 def test_callbacks_of_keras_that_set_the_rate_have_an_effect(trainer):
