@@ -31,7 +31,7 @@ class UsageError(LotcalError, ValueError):
 class FieldError(UsageError):
     """A field of an experiment, or another flag, has an invalid value.
 
-    The message is `field=value: problem`.
+    The message is `field=value: problem`; without a value `field: problem`.
 
     Attributes:
       field: name of the field and of its flag.
@@ -39,7 +39,8 @@ class FieldError(UsageError):
     """
 
     def __init__(self, field: str, value: object, problem: str) -> None:
-        super().__init__(f"{field}={shown(value)}: {problem}")
+        given = field if isinstance(value, str) and not value else f"{field}={shown(value)}"
+        super().__init__(f"{given}: {problem}")
         self.field = field
         self.value = value
 

@@ -81,7 +81,7 @@ def _predict(jobs: Sequence[Job], workers: int | None, custom_objects: str | Non
 
 def run(argv: list[str] | None = None) -> None:
     """Runs the command and exits with its exit code."""
-    flags.run(COMMAND, main, argv, interrupted="the same command goes on from there")
+    flags.run(COMMAND, main, argv, interrupted="run the same command again to continue")
 
 
 if __name__ == "__main__":

@@ -72,14 +72,16 @@ def main(request: flags.Request) -> None:
     print(f"exported, and verified against the ticket on {exported.examples:,} examples:")
     for path in exported.files.values():
         print(f"  {path}")
-    print(f"more formats, and their speed: python -m lotcal_tf.export --run={run.directory}")
+    formats = ",".join([*FORMATS, "int8"])
+    print(
+        f"more formats, and their speed: python -m lotcal_tf.export --run={run.directory} --formats={formats}"
+    )
     print(f"TensorBoard: tensorboard --logdir {run.directory}")
 
 
 def run(argv: list[str] | None = None) -> None:
     """Runs the command and exits with its exit code."""
-    again = "the same command goes on from there"
-    flags.run(COMMAND, main, argv, interrupted=again)
+    flags.run(COMMAND, main, argv, interrupted="run the same command again to continue")
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def test_what_the_run_recorded_holds_unless_a_flag_is_given(call, digits_run, tm
             ["--run={run}", "--formats=onnx"],
             "--formats=onnx: give a list of keras, keras3, saved_model",
         ),
-        (["--run={run}", "--formats="], "--formats=: give a list of keras"),
+        (["--run={run}", "--formats="], "--formats: give a list of keras"),
         (["--run={run}", "--encoding=zip"], "--encoding=zip: choose one of auto, dense"),
         (
             ["--run={run}", "--formats=float32,keras", "--encoding=sparse"],

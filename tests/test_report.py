@@ -318,8 +318,8 @@ def test_test_metrics_are_not_used_for_selection(call, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["{run}"], "nothing is asked for: give out "),
-        (["{run}", "--densities=1"], "nothing is asked for: give out "),
+        (["{run}"], "no output is named: give out "),
+        (["{run}", "--densities=1"], "no output is named: give out "),
         (["-o", "{out}"], "no run is given"),
         (["{run}", "absent", "-o", "{out}"], "absent: no such directory"),
         (["{run}/metrics.csv", "-o", "{out}"], "metrics.csv: no such directory"),

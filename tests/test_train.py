@@ -171,9 +171,9 @@ def test_a_run_ends_with_a_table_and_what_was_exported(finished):
     assert {f"  {export / 'saved_model'}", f"  {export / 'ticket_float32.tflite'}"} <= set(lines)
     assert "exported, and verified against the ticket on 360 examples:" in lines
     assert (
-        f"more formats, and their speed: python -m lotcal_tf.export --run={finished.directory}"
-        in lines
-    )
+        f"more formats, and their speed: python -m lotcal_tf.export --run={finished.directory} "
+        "--formats=saved_model,float32,int8"
+    ) in lines
     assert lines[-1] == f"TensorBoard: tensorboard --logdir {finished.directory}"
 
 
@@ -350,7 +350,7 @@ def test_interrupted_run_keeps_its_levels_and_ends_bit_identical(
     assert first, "it ended before its first level did"
     assert (process.returncode, out) == (code, ""), err
     *levels, last = err.splitlines()
-    assert last.startswith(f"train: {how}; the same command")
+    assert last.startswith(f"train: {how}; run the same command again")
     assert all(line.startswith("level ") for line in levels)
     kept = state(run / "tickets")
     assert 1 <= len({name.partition("/")[0] for name in kept}) < len(REMAINING)

@@ -174,7 +174,7 @@ def for_report(**given: Any) -> ReportArguments:
     places = ("figures", "out", "csv", "markdown", "latex")
     if all(given[name] is None for name in (*places, "rank")):
         raise UsageError(
-            "nothing is asked for: give out (a page, e.g. report.html), rank or another file"
+            "no output is named: give out (a page, e.g. report.html), rank (e.g. val_nll) or another file"
         )
     paths = {name: path_of(name, given[name]) for name in places if given[name] is not None}
     found: ReportArguments = checked(ReportArguments, given | {n: str(p) for n, p in paths.items()})

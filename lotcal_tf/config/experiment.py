@@ -423,7 +423,10 @@ class Experiment:
         check=fields.not_negative,
     )
     out: str | None = _run(
-        None, "the run directory; default: runs/<run id>", check=fields.path, main=True
+        None,
+        "the run directory; default: runs/<run id>. Of a sweep the directory of its runs",
+        check=fields.path,
+        main=True,
     )
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
@@ -592,8 +595,9 @@ def check_together(experiment: Experiment, given: Mapping[str, Any]) -> None:
             raise FieldError(name, given[name], "must not be empty; leave it out for the default")
         unmet = unmet_condition(FIELDS[name], experiment) if name in FIELDS else None
         if unmet is not None:
-            here = f"{unmet.field}={getattr(experiment, unmet.field)}"
-            raise FieldError(name, given[name], f"applies only with {unmet.words}; here {here}")
+            value = getattr(experiment, unmet.field)
+            here = "" if value == "" else f"; here {unmet.field}={value}"
+            raise FieldError(name, given[name], f"applies only with {unmet.words}{here}")
     asymmetric = experiment.label_noise and experiment.noise_kind == "asymmetric"
     if asymmetric and not experiment.noise_map:
         problem = "noise_kind=asymmetric needs the image of each class, e.g. 1,2,0"

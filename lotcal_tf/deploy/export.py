@@ -16,7 +16,7 @@ from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.deploy.report_tables import FILE_WORDS, report_text
 from lotcal_tf.deploy.steps import SPARSITY_REPORT, Job, report, verify, write
-from lotcal_tf.errors import FieldError, NewerFormat, UsageError
+from lotcal_tf.errors import FieldError, LotcalError, NewerFormat, UsageError
 from lotcal_tf.evaluation.open_model import temperature_of
 from lotcal_tf.files import remove_leftovers, replacing
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES
@@ -128,12 +128,25 @@ def export(
         origin, _names(class_names, origin), license, seconds, progress,
     )  # fmt: skip
     _check(job, directory)
+    if lost := _other_formats(directory, formats):
+        progress(
+            f"{directory} has {', '.join(lost)}, too: the new export takes its place without them"
+        )
     with replacing(directory) as (files, scratch), Background() as background:
         written = write(job, files, scratch, background)
         verified = verify(job, written)
         report(job, files, written, verified)
         seal_export(files)
     return Exported.read(directory)
+
+
+def _other_formats(directory: Path, formats: Sequence[str]) -> list[str]:
+    """The formats of an earlier export that a new one with other formats takes the place of."""
+    try:
+        earlier = Exported.read(directory).files
+    except (LotcalError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return [name for name in earlier if name not in formats]
 
 
 def _names(given: Sequence[str] | None, origin: Mapping[str, Any]) -> tuple[str, ...]:

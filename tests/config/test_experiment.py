@@ -202,7 +202,7 @@ def test_field_that_does_not_apply_changes_no_id_and_is_refused_as_a_flag(name, 
         resolve({name: value}, recipe(**{"source": "digits", other: without}))
     assert caught.value.field == name
     assert condition.words in str(caught.value)
-    assert f"{other}={without}" in str(caught.value)
+    assert without == "" or f"{other}={without}" in str(caught.value)
     # Flags that make it apply make it right: that of the field it depends on, and what that needs.
     flags, needed = {name: value}, condition
     while needed:

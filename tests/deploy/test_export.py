@@ -275,7 +275,9 @@ def test_a_lost_zero_is_no_export(ticket, examples, tmp_path, monkeypatch):
 def test_a_new_export_replaces_the_old_one(copy, ticket, make_ticket, examples):
     (copy / "left.over").write_text("of the old one")
     second = make_ticket(2)
-    done = exporting(second, copy, examples, formats=["keras"])
+    said, lost = [], list(there(ticket, copy).files)
+    done = exporting(second, copy, examples, formats=["keras"], progress=said.append)
+    assert lost and all(name in said[0] for name in lost)
     assert there(ticket, copy) is None
     assert there(second, copy, formats=["keras"]) == done
     assert not (copy / "left.over").exists()
@@ -411,7 +413,7 @@ def test_what_cannot_be_replaced_is_refused_before_the_export(
     ("options", "message"),
     [
         ({"formats": ["onnx"]}, "formats=onnx: .*keras3, saved_model, float32"),
-        ({"formats": []}, "formats=: .*keras"),
+        ({"formats": []}, "formats: .*keras"),
         ({"output": "classes"}, "output=classes: .*logits, probabilities"),
         ({"encoding": "zip"}, "encoding=zip: .*dense, sparse, blocks, compact"),
         ({"formats": ["float32", "int8_qat"]}, "int8_qat needs training data"),
