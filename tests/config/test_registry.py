@@ -144,7 +144,7 @@ def test_a_custom_method_is_module_and_class():
 def test_unknown_method_is_refused_with_the_choices(field, find, rows, name):
     with pytest.raises(FieldError) as caught:
         find(name)
-    assert str(caught.value).startswith(f"{field}={name}: ")
+    assert str(caught.value).startswith(f"{field}={name}: " if name else f"{field}: ")
     assert all(choice in str(caught.value) for choice in [*rows, "module:Class"])
 
 
@@ -155,7 +155,7 @@ def test_unknown_method_is_refused_with_the_choices(field, find, rows, name):
 def test_unknown_model_is_told_the_choices(name):
     with pytest.raises(FieldError) as caught:
         registry.model(name)
-    assert str(caught.value).startswith(f"model={name}: ")
+    assert str(caught.value).startswith(f"model={name}: " if name else "model: ")
     assert all(row.example in str(caught.value) for row in registry.MODELS.values())
 
 
@@ -174,7 +174,7 @@ def test_a_source_without_a_way_to_its_test_split_alone_says_so():
 def test_unknown_corruption_is_told_the_choices(name):
     with pytest.raises(FieldError) as caught:
         registry.corruption(name)
-    assert str(caught.value).startswith(f"shift={name}: ")
+    assert str(caught.value).startswith(f"shift={name}: " if name else "shift: ")
     assert all(choice in str(caught.value) for choice in registry.CORRUPTIONS)
 
 
