@@ -133,7 +133,7 @@ def test_the_commands(run, objects, call_command, tmp_path):
 
 @pytest.mark.parametrize("value", ["Twice", "a:", ":b", "a:B,", "", "a b:C", "a:B;c:D"])
 def test_the_flag_names_modules_and_classes(value):
-    with pytest.raises(FieldError, match="^custom_objects=.*module:Class"):
+    with pytest.raises(FieldError, match="^custom_objects(=|:).*module:Class"):
         custom.check_custom_objects(value)
 
 
