@@ -22,7 +22,7 @@ from lotcal_tf.analysis.rules import (
     lowest_pruned,
     size_at,
 )
-from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
+from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun, grouped
 from lotcal_tf.analysis.statistics import (
     Summary,
     means_at,
@@ -204,11 +204,9 @@ def _over_seeds_of_widths(
     study: Study, value: Callable[[Sequence[RecordedRun]], float | None], ratio: bool = False
 ) -> Summary | None:
     """A value of the runs that differ in width only, over seeds."""
-    chains: dict[Any, list[RecordedRun]] = {}
-    for run in study.runs:
-        chains.setdefault((run.difficulty, run.architecture, run.seed), []).append(run)
-    values = {runs[0].directory: value(runs) for runs in chains.values()}
-    return over_seeds([runs[0] for runs in chains.values()], lambda c: values[c.directory], ratio)
+    chains = grouped(study.runs, lambda run: (run.difficulty, run.architecture, run.seed))
+    values = {runs[0].directory: value(runs) for runs in chains}
+    return over_seeds([runs[0] for runs in chains], lambda c: values[c.directory], ratio)
 
 
 def slope(pairs: Sequence[tuple[float, float]]) -> float | None:

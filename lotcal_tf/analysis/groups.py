@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
+from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun, grouped
 from lotcal_tf.config.experiment import FIELDS, unmet_condition
 from lotcal_tf.config.fields import as_json
 
@@ -97,8 +97,7 @@ class Group:
     @property
     def seeds_differ_in_weights(self) -> bool:
         """Whether own models of the same seed (and network) start from different weights."""
-        drawn = _split_by(lambda run: _key([run.model, run.seed]), self.runs)
-        return any(len({run.content.get(_WEIGHTS) for run in own}) > 1 for own in drawn)
+        return _differ_in_weights(self.runs, lambda run: [run.model, run.seed])
 
     @functools.cached_property
     def settings(self) -> list[Setting]:
@@ -111,7 +110,7 @@ class Group:
                 settings=runs[0].settings,
                 runs=_by_replicate(runs),
             )
-            for runs in _split_by(lambda run: _key(_varied(run)), finished)
+            for runs in grouped(finished, lambda run: _key(_varied(run)))
         ]
         # Stable: settings of one strategy stay in the order of the runs.
         order = list(dict.fromkeys(setting.strategy for setting in made))
@@ -159,7 +158,7 @@ class Group:
 def group(runs: Sequence[RecordedRun]) -> list[Group]:
     """The groups of runs, large ones first."""
     parts, commons = [], []
-    for alike in _split_by(lambda run: _key(_common(run)), runs):
+    for alike in grouped(runs, lambda run: _key(_common(run))):
         split = _by_weights(alike)
         parts += split
         commons += [_common(own[0], weights=len(split) > 1) for own in split]
@@ -172,19 +171,15 @@ def group(runs: Sequence[RecordedRun]) -> list[Group]:
 
 def _by_weights(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
     """Separates runs of models that differ in their initial weights although their seed is the same."""
-    drawn = _split_by(lambda run: _key([_varied(run), run.seed]), runs)
-    if all(len({run.content.get(_WEIGHTS) for run in own}) == 1 for own in drawn):
+    if not _differ_in_weights(runs, lambda run: [_varied(run), run.seed]):
         return [list(runs)]
-    return _split_by(lambda run: str(run.content.get(_WEIGHTS)), runs)
+    return grouped(runs, lambda run: run.content.get(_WEIGHTS))
 
 
-def _split_by(
-    key: Callable[[RecordedRun], str], runs: Sequence[RecordedRun]
-) -> list[list[RecordedRun]]:
-    found: dict[str, list[RecordedRun]] = {}
-    for run in runs:
-        found.setdefault(key(run), []).append(run)
-    return [*found.values()]
+def _differ_in_weights(runs: Sequence[RecordedRun], key: Callable[[RecordedRun], Any]) -> bool:
+    """Whether runs with the same key start from different weights."""
+    drawn = grouped(runs, lambda run: _key(key(run)))
+    return any(len({run.content.get(_WEIGHTS) for run in own}) > 1 for own in drawn)
 
 
 def _key(value: Any) -> str:

@@ -6,14 +6,14 @@ and the best small dense network (`Study.small_dense`).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lotcal_tf.analysis.groups import OF_NOISE, Group, Setting
 from lotcal_tf.analysis.rules import ECES, RULES, Rule, best_size, best_sizes, ece_minimum
-from lotcal_tf.analysis.runs import RecordedRun, in_order
+from lotcal_tf.analysis.runs import RecordedRun, grouped, in_order
 from lotcal_tf.analysis.statistics import (
     RankCorrelation,
     Summary,
@@ -168,21 +168,21 @@ class Study:
                 },
                 networks=self.networks(runs),
             )
-            for runs in _grouped(runs, lambda c: (c.difficulty, c.model))
+            for runs in grouped(runs, lambda c: (c.difficulty, c.model))
         ]
 
     def spreads(self) -> list[Spread]:
         """The spread of best sizes over starting sizes, for each architecture and difficulty."""
         found = []
-        for runs in _grouped(self.runs, lambda c: (c.architecture, c.difficulty)):
+        for runs in grouped(self.runs, lambda c: (c.architecture, c.difficulty)):
             means = [
                 summary.mean
-                for group in _grouped(runs, lambda c: c.model)
+                for group in grouped(runs, lambda c: c.model)
                 if (summary := summarise(best_sizes(group)))
             ]
             seeds = [
                 ratio
-                for group in _grouped(runs, lambda c: c.seed)
+                for group in grouped(runs, lambda c: c.seed)
                 if (ratio := spread(best_sizes(group)))
             ]
             task = runs[0].architecture, runs[0].difficulty
@@ -194,10 +194,10 @@ class Study:
         sizes = [
             {
                 runs[0].difficulty: summary.mean
-                for runs in _grouped(own, lambda c: c.difficulty)
+                for runs in grouped(own, lambda c: c.difficulty)
                 if (summary := summarise(best_sizes(runs)))
             }
-            for own in _grouped(self.runs, lambda c: c.model)
+            for own in grouped(self.runs, lambda c: c.model)
         ]
         difficulties = sorted({c.difficulty for c in self.runs if c.difficulty is not None})
         count = len(difficulties)
@@ -208,7 +208,7 @@ class Study:
         whole = [found for found in sizes if set(found) == set(difficulties)]
         means = [float(np.mean([found[d] for found in whole])) for d in difficulties if whole]
         rhos = []
-        for runs in _grouped(self.runs, lambda c: (c.model, c.seed)):
+        for runs in grouped(self.runs, lambda c: (c.model, c.seed)):
             own_sizes = {c.difficulty: size for c in runs if (size := best_size(c))}
             alone = rank_correlation([d or 0.0 for d in own_sizes], list(own_sizes.values()))
             if len(own_sizes) >= DIFFICULTIES and alone is not None:
@@ -234,7 +234,7 @@ class Study:
             if one.start < run.start
             and (one.architecture, one.difficulty) == (run.architecture, run.difficulty)
         ]
-        groups = _grouped(smaller, lambda c: c.model)
+        groups = grouped(smaller, lambda c: c.model)
         means = [(float(np.mean([c.error("val")[0] for c in g])), g[0].start, g) for g in groups]
         own = min(means, key=lambda one: one[:2])[2] if means else []
         return next((one for one in own if one.seed == run.seed), None)
@@ -361,13 +361,3 @@ def compare(runs: Sequence[RecordedRun]) -> dict[str, Comparison]:
         ratio = summarise([best[key] / full[key] for key in full]) if positive else None
         found[name] = Comparison(before, after, difference, ratio)
     return found
-
-
-def _grouped(
-    runs: Sequence[RecordedRun], key: Callable[[RecordedRun], Any]
-) -> list[list[RecordedRun]]:
-    """Runs grouped by a key, in the order in which the keys first occur."""
-    groups: dict[Any, list[RecordedRun]] = {}
-    for run in runs:
-        groups.setdefault(key(run), []).append(run)
-    return list(groups.values())

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +215,16 @@ def _progress(run: RecordedRun) -> tuple[bool, int]:
 def in_order(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
     """Runs by difficulty, starting size, network and seed."""
     return sorted(runs, key=lambda c: (c.difficulty or 0.0, c.start, c.model, c.seed))
+
+
+def grouped(
+    runs: Sequence[RecordedRun], key: Callable[[RecordedRun], Any]
+) -> list[list[RecordedRun]]:
+    """Runs grouped by a key, in the order in which the keys first occur."""
+    groups: dict[Any, list[RecordedRun]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return list(groups.values())
 
 
 def _identity(run: RecordedRun) -> str:

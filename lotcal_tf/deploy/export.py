@@ -128,10 +128,7 @@ def export(
         origin, _names(class_names, origin), license, seconds, progress,
     )  # fmt: skip
     _check(job, directory)
-    if lost := _other_formats(directory, formats):
-        progress(
-            f"{directory} has {', '.join(lost)}, too: the new export takes its place without them"
-        )
+    _name_lost_formats(job, directory)
     with replacing(directory) as (files, scratch), Background() as background:
         written = write(job, files, scratch, background)
         verified = verify(job, written)
@@ -140,13 +137,16 @@ def export(
     return Exported.read(directory)
 
 
-def _other_formats(directory: Path, formats: Sequence[str]) -> list[str]:
-    """The formats of an earlier export that a new one with other formats takes the place of."""
+def _name_lost_formats(job: Job, directory: Path) -> None:
+    """Says which formats of an earlier export the new one has not."""
     try:
         earlier = Exported.read(directory).files
     except (LotcalError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
-    return [name for name in earlier if name not in formats]
+        return
+    if lost := [name for name in earlier if name not in job.formats]:
+        job.progress(
+            f"{directory} has {', '.join(lost)}, too: the new export takes its place without them"
+        )
 
 
 def _names(given: Sequence[str] | None, origin: Mapping[str, Any]) -> tuple[str, ...]:
