@@ -38,7 +38,7 @@ from lotcal_tf.data import given as given_data
 from lotcal_tf.data import sources
 from lotcal_tf.data.splits import Part
 from lotcal_tf.deploy.examples import Examples
-from lotcal_tf.deploy.export import Exported, export, exported
+from lotcal_tf.deploy.export import Exported, check_target, export, exported
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
@@ -373,6 +373,7 @@ def export_ticket(
     options = request.settled(options, values)
     if options.reuse and (found := request.earlier(options)) is not None:
         return found
+    check_target(request.directory)  # Before the data is read, which takes long.
     examples = (
         request.named_examples(ticket, _text(config), values, progress)
         if test is None

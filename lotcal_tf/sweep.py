@@ -72,6 +72,12 @@ def _predict(jobs: Sequence[Job], workers: int | None, custom_objects: str | Non
     own = [f"--custom_objects={custom_objects}"] if custom_objects else []
     for job in left:
         print(shlex.join([*job.command, *own]), flush=True)
+    if compared := sum(job.is_finished and job.can_change for job in jobs):
+        print(
+            f"{compared} finished runs use your own code or files: the sweep compares these with what "
+            "they were, and refuses runs that differ",
+            file=sys.stderr,
+        )
     if not left:
         print(f"all {len(jobs)} runs are finished", file=sys.stderr)
         return

@@ -192,6 +192,14 @@ def test_a_wrong_request_is_reported_in_one_line(
     assert not (run / "export").exists()
 
 
+def test_a_directory_that_cannot_be_replaced_is_refused_before_the_data_is_read(run, tmp_path):
+    taken = shutil.copytree(run, tmp_path / "taken")
+    with pytest.raises(UsageError, match="taken holds something other than an export"):
+        api.export_ticket(run, taken, test="not read")
+    with pytest.raises(UsageError, match="^test"):
+        api.export_ticket(run, tmp_path / "new", test="not read")
+
+
 def test_a_damaged_ticket_is_refused(call, run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     for level in (1, 0):  # of level 0 the report needs the dense network

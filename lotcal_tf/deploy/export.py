@@ -127,7 +127,8 @@ def export(
         ticket, examples, tuple(formats), encoding, prefer, output, scaled, tolerance, bins, dense,
         origin, _names(class_names, origin), license, seconds, progress,
     )  # fmt: skip
-    _check(job, directory)
+    check_target(directory)
+    _check(job)
     _name_lost_formats(job, directory)
     with replacing(directory) as (files, scratch), Background() as background:
         written = write(job, files, scratch, background)
@@ -193,7 +194,25 @@ def exported(
     return earlier if same and set(earlier.files) >= set(formats) else None
 
 
-def _check(job: Job, directory: Path) -> None:
+def check_target(directory: Path) -> None:
+    """Refuses a directory that an export cannot replace.
+
+    Raises:
+      UsageError: it is a mount point, holds the working directory, or something other than an export.
+    """
+    if os.path.ismount(directory) or directory.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise UsageError(
+            f"{directory} is a mount point or holds the working directory, so it cannot be replaced: "
+            "name a new directory"
+        )
+    taken = directory.exists() and not (directory / PARITY).exists()
+    if taken and (not directory.is_dir() or any(directory.iterdir())):
+        raise UsageError(
+            f"{directory} holds something other than an export: choose another directory"
+        )
+
+
+def _check(job: Job) -> None:
     """Refuses what cannot be exported, before anything is written."""
     for field, value, choices in (
         ("encoding", job.encoding, (None, *ENCODINGS)),
@@ -211,16 +230,6 @@ def _check(job: Job, directory: Path) -> None:
             raise FieldError("encoding", job.encoding, problem)
         job.examples.material.require(row.needs, name)
     _check_card(job)
-    if os.path.ismount(directory) or directory.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise UsageError(
-            f"{directory} is a mount point or holds the working directory, so it cannot be replaced: "
-            "name a new directory"
-        )
-    taken = directory.exists() and not (directory / PARITY).exists()
-    if taken and (not directory.is_dir() or any(directory.iterdir())):
-        raise UsageError(
-            f"{directory} holds something other than an export: choose another directory"
-        )
 
 
 def _check_card(job: Job) -> None:

@@ -61,7 +61,7 @@ class RayWorkers:
             problem = f"no Ray cluster there ({error}); start one: ray start --head"
             raise FieldError("ray", address, problem) from error
         self.count, self.threads_of, self.gpus, self.warn = count, threads_of, gpus, warn
-        self._warned: set[int] = set()  # the numbers of CPUs
+        self._checked: set[int] = set()  # the numbers of CPUs
         task = functools.partial(_perform, pickled(work), str(logs.absolute()), str(Path.cwd()))
         self._task = self._ray.put(task)
         self._remote = self._ray.remote(_call)
@@ -93,12 +93,12 @@ class RayWorkers:
 
     def _warn_if_too_large(self, threads: int) -> None:
         """Warns once of jobs that no node can take; they wait, as a larger node may join."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        if threads in self._warned or any(
-            node.get("CPU", 0) >= threads and node.get("GPU", 0) >= self.gpus for node in nodes
-        ):
+        if threads in self._checked:
             return
-        self._warned.add(threads)
+        self._checked.add(threads)
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if any(node.get("CPU", 0) >= threads and node.get("GPU", 0) >= self.gpus for node in nodes):
+            return
         needs = f"{threads} CPU{'s' * (threads > 1)}" + (
             f" and {self.gpus:g} GPUs" if self.gpus else ""
         )

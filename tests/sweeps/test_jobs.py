@@ -12,7 +12,7 @@ from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.sealed import seal
 from lotcal_tf.errors import UsageError
 from lotcal_tf.sweeps.grid import Grid, flag_values, read_grid
-from lotcal_tf.sweeps.jobs import jobs_of
+from lotcal_tf.sweeps.jobs import Job, jobs_of
 
 SMALL = {"model": "lenet_20_10", "epochs": 2, "levels": 1}
 
@@ -97,6 +97,16 @@ def test_a_dry_run_prints_the_commands_of_unfinished_runs(tmp_path, call_command
     ]
     assert "4 min" in done.err[-1]
     assert not (tmp_path / "new").exists()
+
+
+def test_a_dry_run_names_finished_runs_that_are_compared_first(tmp_path, call_command, monkeypatch):
+    monkeypatch.setattr(Job, "is_finished", property(lambda job: True))
+    flags = ["--seed=0..1", *(f"--{n}={v}" for n, v in SMALL.items()), f"--out={tmp_path / 'new'}"]
+    done = call_command(sweep, *flags, "--dry_run")
+    assert (done.code, done.out, done.err) == (0, "", ["all 2 runs are finished"])
+    done = call_command(sweep, *flags, "--calib=json:JSONEncoder", "--dry_run")
+    assert (done.code, done.out) == (0, "")
+    assert done.err[0].startswith("2 finished runs use your own code")
 
 
 @pytest.mark.parametrize(
