@@ -132,7 +132,7 @@ def test_numbers_by_hand(call, sweep, tmp_path):
     (mean,) = rows_of(path, setting="calib=vwcc", kind="mean", metric="test_accuracy", at="100 %")
     assert float(mean["value"]) == pytest.approx(0.86) and mean["n"] == "3"
     assert float(mean["sd"]) == pytest.approx(0.01)
-    (rise,) = rows_of(path, kind="difference", metric="test_accuracy", at="22 %")
+    (rise,) = rows_of(path, kind="difference from none", metric="test_accuracy", at="22 %")
     half = 4.302652730 * 0.01 / np.sqrt(3)
     found = [float(rise[name]) for name in ("value", "low", "high")]
     assert found == pytest.approx([0.01, 0.01 - half, 0.01 + half])
@@ -166,9 +166,9 @@ def test_corrupted_and_unseen_data_are_compared(call, sweep, tmp_path):
     value = functools.partial(rows_of, tmp_path / "a.csv", at="100 %")
     (mean,) = value(setting="calib=none", kind="mean", metric="test_shifted_ece")
     assert (float(mean["value"]), mean["n"]) == (pytest.approx(0.2), "3")
-    (fall,) = value(setting="calib=vwcc", kind="difference", metric="test_shifted_ece")
+    (fall,) = value(setting="calib=vwcc", kind="difference from none", metric="test_shifted_ece")
     assert [float(fall[n]) for n in ("value", "low", "high")] == pytest.approx([-0.05] * 3)
-    (rise,) = value(setting="calib=vwcc", kind="difference", metric="test_auroc_cars")
+    (rise,) = value(setting="calib=vwcc", kind="difference from none", metric="test_auroc_cars")
     half = 4.302652730 * 0.1 / np.sqrt(3)
     found = [float(rise[n]) for n in ("value", "low", "high")]
     assert found == pytest.approx([0.1, 0.1 - half, 0.1 + half])
@@ -264,7 +264,7 @@ def test_one_seed_has_no_interval(call, tmp_path):
     runs = [write_run(tmp_path / calib, calib=calib) for calib in ("none", "vwcc")]
     assert call(*runs, "-o", tmp_path / "a.html", f"--csv={tmp_path}/a.csv").code == 0
     assert "One seed has no interval" in text_of(tmp_path / "a.html")
-    for row in rows_of(tmp_path / "a.csv", kind="difference"):
+    for row in rows_of(tmp_path / "a.csv", kind="difference from none"):
         assert (row["n"], row["sd"], row["low"], row["high"]) == ("1", "", "", "")
 
 

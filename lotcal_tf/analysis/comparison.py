@@ -109,7 +109,8 @@ class Row:
     Attributes:
       group, setting: their titles.
       kind: `run`, a value of one run with its bootstrap interval if there is one; `mean` over seeds;
-        `difference` from the strategy `none`, paired by seed; `rank`, the mean of a ranking.
+        `difference from none`, the strategy, or from the plain value of another field, e.g. `difference from
+        rewind=init`, paired by seed; `rank`, the mean of a ranking.
       metric: a column of `metrics.csv`, or another metric of the test split.
       at: the density or `selected` that the level stands for; empty for rows of all levels.
       seed, level, density: of one run.

@@ -15,8 +15,10 @@ from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun, grouped
 from lotcal_tf.config.experiment import FIELDS, unmet_condition
 from lotcal_tf.config.fields import as_json
 
-BASELINE = "none"  # the strategy with which the others are compared
 VARIED = ("calib", "criterion", "rewind", "control", "seed")
+# The value of a varied field that the others are compared with.
+PLAIN = {name: str(FIELDS[name].default) for name in VARIED if name != "seed"}
+BASELINE = PLAIN["calib"]
 OF_NOISE = ("model", DIFFICULTY)
 # Digests that belong to a varied field; those of tickets change with the run that found them, and those
 # of initial weights with the seed.
@@ -37,12 +39,14 @@ class Setting:
       label: what distinguishes it from the other settings of its group.
       values: the varied fields by name, without those of the strategy's hyperparameters.
       settings: the hyperparameters.
+      of_tickets: those of the runs that found the tickets of a transfer.
       runs: by replicate, i.e. the seed; of a transfer together with the seed of its tickets.
     """
 
     label: str
     values: Mapping[str, Any]
     settings: Mapping[str, Any]
+    of_tickets: Mapping[str, Any]
     runs: Mapping[Any, RecordedRun]
 
     @property
@@ -58,14 +62,18 @@ class Setting:
         calib = str(self.values["calib"])
         return {calib, *(["the strategy of the tickets"] if calib == self.strategy else [])}
 
-    def is_baseline_of(self, other: "Setting") -> bool:
-        """Whether it differs from another setting in its strategy alone, and has the strategy `none`."""
-        names = [n for n in self.values if n not in ("calib", "calib_source", TICKETS)]
-        alike = all(self.values[name] == other.values.get(name) for name in names)
-        # Those of the strategy are the other's own; the rest is of the criterion, or trains the tickets.
+    def is_baseline_of(self, other: "Setting", field: str) -> bool:
+        """Whether it has the value in `PLAIN` of a field, and differs from another setting in nothing else."""
+        own = {field, *((TICKETS,) if field == "calib" else ())}
+        alike = all(v == other.values.get(n) for n, v in self.values.items() if n not in own)
+        # Those of a strategy or criterion are the other's own; the rest must be equal.
         alike = alike and all(other.settings.get(n) == v for n, v in self.settings.items())
-        trained = self.trained_by & other.trained_by or not self.trained_by
-        return self.strategy == BASELINE and self is not other and alike and bool(trained)
+        if self is other or not alike:
+            return False
+        if field == "calib":
+            trained = self.trained_by & other.trained_by or not self.trained_by
+            return self.strategy == BASELINE and bool(trained)
+        return self.values.get(field) == PLAIN[field] and self.of_tickets == other.of_tickets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +116,7 @@ class Group:
                 label=self.label(runs[0]),
                 values=_values(runs[0]),
                 settings=runs[0].settings,
+                of_tickets={} if (source := runs[0].source) is None else source.settings,
                 runs=_by_replicate(runs),
             )
             for runs in grouped(finished, lambda run: _key(_varied(run)))
@@ -122,9 +131,9 @@ class Group:
         """Its finished runs, by setting."""
         return [run for setting in self.settings for run in setting.runs.values()]
 
-    def baseline(self, setting: Setting) -> Setting | None:
-        """The setting with the strategy `none` that a setting is compared with."""
-        return next((one for one in self.settings if one.is_baseline_of(setting)), None)
+    def baseline(self, setting: Setting, field: str = "calib") -> Setting | None:
+        """The setting with the strategy `none`, or the plain value of another field, to compare a setting with."""
+        return next((one for one in self.settings if one.is_baseline_of(setting, field)), None)
 
     def label(self, run: RecordedRun) -> str:
         """What distinguishes a run from the others of its group, seed aside."""

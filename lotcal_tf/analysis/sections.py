@@ -22,7 +22,7 @@ from lotcal_tf.analysis.comparison import (
     worse_on_validation,
 )
 from lotcal_tf.analysis.document import Chapter, Picture, Section, Table, Text
-from lotcal_tf.analysis.groups import BASELINE, Group, Setting
+from lotcal_tf.analysis.groups import BASELINE, PLAIN, Group, Setting
 from lotcal_tf.analysis.label_noise import studies
 from lotcal_tf.analysis.predictions import Measured, measure, pooled
 from lotcal_tf.analysis.runs import RecordedRun
@@ -109,7 +109,7 @@ class GroupChapter:
                 ("Metrics against density", self._curves("metrics", METRICS)),
                 ("Reliability", self._reliability()),
                 ("Metrics at chosen densities", self._means(_RAW)),
-                (f"Differences from {BASELINE}", self._differences(_RAW)),
+                *self._difference_sections(),
                 ("After temperature scaling", self._after_scaling()),
                 ("Corrupted images", self._on_corrupted()),
                 ("Unseen data", self._on_unseen()),
@@ -184,33 +184,45 @@ class GroupChapter:
         )
         return [Text([note]), *parts] if parts else []
 
-    def _differences(self, metrics: Mapping[str, str]) -> Parts:
+    def _difference_sections(self) -> list[tuple[str, Parts]]:
+        """A section for each field in which settings differ from an otherwise equal plain one."""
+        tables = {field: self._differences(_RAW, field) for field in PLAIN}
+        if not any(tables.values()) and len(self.group.settings) > 1:
+            words = f"No setting has a counterpart with the strategy {BASELINE}."
+            return [(f"Differences from {BASELINE}", [Text([words])])]
+        return [(f"Differences from {_plain(field)}", parts) for field, parts in tables.items()]
+
+    def _differences(self, metrics: Mapping[str, str], field: str) -> Parts:
+        """Tables of the settings minus those with the plain value of a field; nothing if none has such a setting."""
+        plain = _plain(field)
+        found = {
+            setting.label: self.group.baseline(setting, field) for setting in self.group.settings
+        }
         parts: Parts = []
         for metric, title in metrics.items():
             rows = []
             for setting in self.group.settings:
-                baseline = self.group.baseline(setting)
+                baseline = found[setting.label]
                 if baseline is None:
                     continue
-                found = [
+                differences = [
                     paired_difference(*(self._values(p, s, metric) for s in (setting, baseline)))
                     for p in self.places
                 ]
-                self._add("difference", setting, metric, found)
-                if any(found):
-                    seeds = max(one.n for one in found if one)
-                    cells = [_change(metric, one, seeds) for one in found]
+                self._add(f"difference from {plain}", setting, metric, differences)
+                if any(differences):
+                    seeds = max(one.n for one in differences if one)
+                    cells = [_change(metric, one, seeds) for one in differences]
                     rows.append([setting.label, str(seeds), *cells])
             if rows:
                 points = title.replace(", %", ", percentage points")
-                words = f"{points}: difference from {BASELINE}"
+                words = f"{points}: difference from {plain}"
                 parts.append(Table(words, [[_NAME, "seeds", *self._titles()], *rows]))
         note = (
-            f"A setting minus the one with the strategy {BASELINE} that is otherwise the same, paired by seed: "
-            "mean and 95 % interval (Student's t). One seed has no interval, so its difference may be chance."
+            f"A setting minus the one with {'the strategy ' * (field == 'calib')}{plain} that is otherwise the same, "
+            "paired by seed: mean and 95 % interval (Student's t). One seed has no interval, so its difference may be "
+            "chance."
         )
-        if not parts and metrics is _RAW and len(self.group.settings) > 1:
-            return [Text([f"No setting has a counterpart with the strategy {BASELINE}."])]
         return [Text([note]), *parts] if parts else []
 
     def _after_scaling(self) -> Parts:
@@ -254,7 +266,8 @@ class GroupChapter:
         means = self._means(tables)
         if not means:
             return []
-        return [Text([note]), *self._curves(name, curves), *means, *self._differences(tables)]
+        differences = [part for field in PLAIN for part in self._differences(tables, field)]
+        return [Text([note]), *self._curves(name, curves), *means, *differences]
 
     def _titles(self) -> list[str]:
         return [place.title for place in self.places]
@@ -503,6 +516,11 @@ def _mean(metric: str, found: Summary | None, seeds: int | None = None) -> str:
     deviation = "" if found.sd is None else f" ± {factor * found.sd:.{digits}f}"
     fewer = "" if seeds in (None, found.n) else f" (n = {found.n})"
     return f"{factor * found.mean:.{digits}f}{deviation}{fewer}"
+
+
+def _plain(field: str) -> str:
+    """The setting that others are compared with, in words."""
+    return BASELINE if field == "calib" else f"{field}={PLAIN[field]}"
 
 
 def _with_interval(metric: str, found: Summary) -> str:

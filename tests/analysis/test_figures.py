@@ -20,7 +20,7 @@ def setting(label, *values, densities=(1.0, 0.5, 0.25)):
         columns = {"weights": np.array(densities) * 100, "density": np.array(densities)}
         columns["test_nll"] = np.array(own, float)
         runs[seed] = RecordedRun(label, {}, {}, {}, 100, columns)
-    return Setting(label, {"calib": label}, {}, runs)
+    return Setting(label, {"calib": label}, {}, {}, runs)
 
 
 def drawn(figure):

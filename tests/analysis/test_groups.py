@@ -131,6 +131,49 @@ def test_the_baseline_is_none_with_the_same_other_fields():
     }
 
 
+def test_each_varied_field_has_a_baseline_with_its_plain_value_and_all_else_equal():
+    (one,) = group(
+        [
+            recorded(),
+            recorded(rewind="random"),
+            recorded(criterion="random"),
+            recorded(calib="vwcc", rewind="random", settings={"dropout_rate": 0.1}),
+            recorded(calib="vwcc", settings={"dropout_rate": 0.2}),
+            recorded(calib="mixup", rewind="random"),
+            recorded(calib="mixup", criterion="module:Own", settings={"power": 1}),
+            recorded(calib="mixup"),
+        ]
+    )
+    found = {
+        field: {s.label: base.label for s in one.settings if (base := one.baseline(s, field))}
+        for field in ("rewind", "criterion", "control")
+    }
+    plain, mixup = "calib=none, criterion=magnitude", "calib=mixup, criterion=magnitude"
+    assert found == {
+        "rewind": {
+            f"{plain}, rewind=random": f"{plain}, rewind=init",
+            f"{mixup}, rewind=random": f"{mixup}, rewind=init",
+        },
+        "criterion": {
+            "calib=none, criterion=random, rewind=init": f"{plain}, rewind=init",
+            "calib=mixup, criterion=module:Own, rewind=init": f"{mixup}, rewind=init",
+        },
+        "control": {},
+    }
+
+
+def test_controls_are_compared_with_tickets_found_with_the_same_hyperparameters():
+    def moved(control, rate):
+        source = Source("vwcc", {"dropout_rate": rate}, 0)
+        return recorded(source=source, content={"run": f"{rate}"}, control=control, ticket="x")
+
+    (one,) = group([moved("none", 0.1), moved("none", 0.2), moved("random_mask", 0.2)])
+    found = {s.label: one.baseline(s, "control") for s in one.settings}
+    base = found.pop("control=random_mask, tickets' dropout_rate=0.2")
+    assert base.label == "control=none, tickets' dropout_rate=0.2"
+    assert set(found.values()) == {None}
+
+
 def test_transfers_are_compared_by_the_strategy_that_found_the_tickets():
     def moved(calib, by, seed=0, control="none"):
         content = {"run": f"tiny-lenet-{by}-{seed}"}
