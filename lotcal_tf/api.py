@@ -31,6 +31,7 @@ from lotcal_tf.config.run_data import (
     is_of_run,
     recorded_content,
     recorded_fields,
+    unseen_dir,
     unseen_experiment,
 )
 from lotcal_tf.config.run_directory import is_run, is_ticket, level_name, level_path
@@ -490,7 +491,8 @@ def measure_run(
     experiment = data_experiment(directory, values, unseen=bool(names))
     if not (levels := unmeasured(directory, conditions)):
         return []
-    part, others = _named_parts(directory, experiment, "test", names, own=True)
+    place = unseen_dir(experiment, values)
+    part, others = _named_parts(directory, experiment, "test", names, place, own=True)
     found = []
     for level in levels:
         opened = open_model(level_path(directory, level))
@@ -540,13 +542,19 @@ def _measured_on_named(
         return measure_stored(opened, data=own.dataset, bins=own.ece_bins, **chosen)
     experiment = data_experiment(opened.path, values, config, unseen=bool(unseen))
     of_run = is_of_run(record, values, config)
-    part, others = _named_parts(opened.path, experiment, options["split"], unseen, of_run)
+    place = unseen_dir(experiment, values)
+    part, others = _named_parts(opened.path, experiment, options["split"], unseen, place, of_run)
     data, bins = experiment.dataset, experiment.ece_bins
     return measure_opened(opened, part, data=data, bins=bins, unseen=others, **options)
 
 
 def _named_parts(
-    path: Path, experiment: Experiment, split: str, unseen: Sequence[str], own: bool
+    path: Path,
+    experiment: Experiment,
+    split: str,
+    unseen: Sequence[str],
+    unseen_place: str | None,
+    own: bool,
 ) -> tuple[Part, dict[str, Part]]:
     """A split of named data, and the test splits of unseen data.
 
@@ -555,6 +563,7 @@ def _named_parts(
       experiment: describes the data.
       split: `val` or `test`.
       unseen: the names of the unseen data.
+      unseen_place: its `data_dir`.
       own: whether the data is that of the run, whose files must not have changed since.
 
     Raises:
@@ -563,7 +572,8 @@ def _named_parts(
     if own:
         sources.check_unchanged(experiment, recorded_content(path))
     part = sources.load_part(experiment, split)
-    return part, {n: sources.load_part(unseen_experiment(n, experiment), "test") for n in unseen}
+    others = {name: unseen_experiment(name, experiment, unseen_place) for name in unseen}
+    return part, {name: sources.load_part(one, "test") for name, one in others.items()}
 
 
 def _given_parts(

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config import custom, fields, flags
-from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES, corruption, summaries
+from lotcal_tf.config.registry import (
+    CORRUPTIONS,
+    FORMATS,
+    SEVERITIES,
+    corruption,
+    format_of,
+    summaries,
+)
 from lotcal_tf.config.run_data import (
     PLACE_FIELDS,
     check_model,
@@ -34,7 +41,9 @@ FLAGS = (
         f"corruptions of the images: a list of {', '.join(CORRUPTIONS)}, or all",
         names=summaries(CORRUPTIONS),
     ),
-    flags.Flag("severity", "strengths of the corruptions, 1 … 5", ",".join(map(str, SEVERITIES))),
+    flags.Flag(
+        "severity", f"strengths of the corruptions; default: {','.join(map(str, SEVERITIES))}"
+    ),
     flags.Flag("unseen", "other data of the same input shape: recipes, or TFDS data sets"),
     flags.Flag("scaled", "divide a ticket's logits by its temperature", switch=True),
     flags.CUSTOM_OBJECTS,
@@ -78,6 +87,10 @@ def main(request: flags.Request) -> None:
         raise FieldError("model", model, "no such file or directory")
     custom.check_custom_objects(own["custom_objects"])
     shifts, severities = _shifts(own["shift"]), _severities(own["severity"])
+    if own["severity"] is not None and not shifts:
+        raise FieldError("severity", own["severity"], "applies only with --shift")
+    if own["trust_saved_model"] and format_of(model) is not FORMATS["saved_model"]:
+        raise UsageError(f"leave out --trust_saved_model: {model} is not a SavedModel")
     unseen = _names("unseen", own["unseen"])
     for name in unseen:
         if problem := fields.data_name(name):
@@ -156,7 +169,9 @@ def _shifts(value: str | None) -> tuple[str, ...]:
     return names
 
 
-def _severities(value: str) -> tuple[int, ...]:
+def _severities(value: str | None) -> tuple[int, ...]:
+    if value is None:
+        return SEVERITIES
     known = {str(severity): severity for severity in SEVERITIES}
     names = _names("severity", value)
     for name in names:

@@ -217,13 +217,14 @@ def test_every_shift_at_every_severity_by_default(run, measured):
 # Which data
 
 
-def test_a_flag_comes_before_what_the_run_recorded(run, measured):
+def test_the_bins_may_differ_from_those_of_the_run_and_the_splits_may_not(run, measured, call):
     level = run / "tickets" / "level_02"
-    seed = measured(level, "--split=val", "--seed=6")
-    size = measured(level, "--split=val", "--validation_size=50", "--ece_bins=3")
-    assert seed["examples"] == 123
-    assert seed["metrics"]["nll"] != float(recorded(run, 2)["val_nll"])
-    assert (size["examples"], size["ece_bins"]) == (50, 3)
+    bins = measured(level, "--split=val", "--validation_size=123", "--ece_bins=3")
+    assert (bins["examples"], bins["ece_bins"]) == (123, 3)
+    assert bins["metrics"]["nll"] == pytest.approx(float(recorded(run, 2)["val_nll"]))
+    for flag in ("--seed=6", "--validation_size=50"):
+        done = call(f"--model={level}", "--split=val", flag)
+        assert (done.code, done.out) == (2, "") and done.err[-1].startswith(f"evaluate: {flag}: is")
 
 
 @pytest.mark.parametrize("source", ["tiny_fog", "tiny_corrupted/fog_3"])
@@ -450,6 +451,8 @@ def test_inputs_of_another_shape_are_refused(digits_run):
         (["--model={run}", "--shift=blur,"], "--shift=blur,: give names, with commas"),
         (["--model={run}", "--shift=blur", "--severity=6"], "--severity=6: give a list of 1, 2, 3, 4, 5"),
         (["--model={run}", "--shift=blur", "--severity=0"], "--severity=0: give a list of 1, 2, 3, 4, 5"),
+        (["--model={run}", "--severity=3"], "--severity=3: applies only with --shift"),
+        (["--model={run}", "--trust_saved_model"], "leave out --trust_saved_model: {run} is not"),
         (["--model={run}", "--severity=1.5"], "--severity=1.5: give a list of 1, 2, 3, 4, 5"),
         (["--model={run}", "--split=train"], "--split=train: choose one of test, val"),
         (["--model={run}", "--dataset=imagenet"], "--dataset=imagenet: choose one of cifar10"),

@@ -44,12 +44,12 @@ CLAIMS: Mapping[str, str] = {
 }
 # A factor of 3.5 as published; the other ranges are our reading of "about", "far" and "agree".
 _FLAT = (0.0, 3.5)
-_BELOW = (0.0, 1.0)
+_BELOW = (0.0, math.nextafter(1, 0))
 _HALF = (0.0, 0.5)
 _TWICE = (math.sqrt(2), 2 * math.sqrt(2))
 _WITHIN_TWO = (0.5, 2.0)
 _NO_SLOPE = (-0.25, 0.25)
-_ABOVE_0 = (0.0, math.inf)
+_ABOVE_0 = (math.nextafter(0, 1), math.inf)
 
 # What runs may differ in that are compared by a claim over groups, and still share their definitions.
 _OF_TASK = ("dataset", "source", "label_noise")
@@ -214,7 +214,7 @@ def slope(pairs: Sequence[tuple[float, float]]) -> float | None:
     if len(pairs) < 3 or len({x for x, _ in pairs}) < 2:
         return None
     x, y = np.array(pairs, np.float64).T
-    return float(np.polyfit(x, y, 1)[0])
+    return float(np.polyfit(x, y - y[0], 1)[0])  # exactly 0 if all y are equal
 
 
 def _pair(run: RecordedRun, name: str, rule: Rule) -> tuple[float, float] | None:

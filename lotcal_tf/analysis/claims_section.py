@@ -89,7 +89,7 @@ def _range(limits: tuple[float, float] | None) -> str:
         return "–"
     low, high = limits
     if np.isinf(high):
-        return f"above {low:g}"
+        return f"above {round(low, 9):g}"
     return f"below {high:.3g}" if low == 0 else f"{low:.3g} to {high:.3g}"
 
 

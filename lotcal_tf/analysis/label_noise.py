@@ -6,6 +6,7 @@ and the best small dense network (`Study.small_dense`).
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -291,6 +292,7 @@ class NamedStudy:
 def studies(groups: Sequence[Group]) -> list[NamedStudy]:
     """The studies of groups: one for each setting, network and difficulty aside; none without noise or test data."""
     found: list[NamedStudy] = []
+    titles = Counter[str]()
     for group in groups:
         own: dict[str, list[RecordedRun]] = {}
         for setting in group.settings if group.has_noise else ():
@@ -301,8 +303,8 @@ def studies(groups: Sequence[Group]) -> list[NamedStudy]:
             parts += [f"{runs[0].classes} classes"] if runs[0].field("classes") else []
             parts += [words] if len(own) > 1 else []
             title = ", ".join(parts)
-            same = sum(one.title.partition(" (")[0] == title for one in found)
-            title += f" ({same + 1})" if same else ""
+            titles[title] += 1
+            title += f" ({titles[title]})" if titles[title] > 1 else ""
             found.append(NamedStudy(title, group, words, Study(in_order(runs))))
     return found
 
@@ -310,6 +312,7 @@ def studies(groups: Sequence[Group]) -> list[NamedStudy]:
 def _without_noise(setting: Setting) -> str:
     """What a setting is, network and difficulty aside."""
     values = {n: v for n, v in setting.values.items() if n not in OF_NOISE} | dict(setting.settings)
+    values |= {f"tickets' {name}": value for name, value in setting.of_tickets.items()}
     return ", ".join(f"{name}={value}" for name, value in values.items() if value not in (None, ()))
 
 

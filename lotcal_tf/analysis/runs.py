@@ -165,7 +165,7 @@ class RecordedRun:
 
     def metric(self, name: str, level: int | None) -> float | None:
         """The value of a column at a level; None if there is no such level, column or value."""
-        if level is None or name not in self.columns:
+        if level is None or name not in self.columns or level >= len(self.weights):
             return None
         value = float(self.columns[name][level])
         return value if np.isfinite(value) else None

@@ -65,6 +65,10 @@ _NO_TEST = (
     "Runs of this chapter have no test data. Figures and tables are of the test split, so these runs are missing in "
     "them; a ranking (--rank) needs validation data only."
 )
+_OTHER_LEVELS = (
+    "Runs have different numbers of levels, so means at sparse levels are over fewer seeds, and selected tickets may "
+    "differ for this reason alone."
+)
 Parts = list[Text | Table | Picture]
 
 
@@ -99,6 +103,8 @@ class GroupChapter:
         about = [Text([line], warns=True) for line in warnings]
         if self.group.seeds_differ_in_weights:
             about.append(Text([_OTHER_WEIGHTS], warns=True))
+        if len({len(run.weights) for run in self.group.finished}) > 1:
+            about.append(Text([_OTHER_LEVELS], warns=True))
         if not all(run.has_test for run in self.group.finished):
             about.insert(0, Text([_NO_TEST]))
         if self.group.is_transfer:
@@ -195,14 +201,11 @@ class GroupChapter:
     def _differences(self, metrics: Mapping[str, str], field: str) -> Parts:
         """Tables of the settings minus those with the plain value of a field; nothing if none has such a setting."""
         plain = _plain(field)
-        found = {
-            setting.label: self.group.baseline(setting, field) for setting in self.group.settings
-        }
+        pairs = [(one, self.group.baseline(one, field)) for one in self.group.settings]
         parts: Parts = []
         for metric, title in metrics.items():
             rows = []
-            for setting in self.group.settings:
-                baseline = found[setting.label]
+            for setting, baseline in pairs:
                 if baseline is None:
                     continue
                 differences = [

@@ -89,14 +89,17 @@ def data_experiment(
         that the splits are those of its training.
       config: a recipe file that names other data.
       unseen: whether the model is also measured on unseen data, which is read from `data_dir` even
-        if the model's own data is not.
+        if the model's own data is not. For a run on own files, `data_dir` names that of the unseen data only.
 
     Raises:
       UsageError: no data is named, or a field is not valid.
     """
     given = dict(given)
     apart = {"data_dir": given.pop("data_dir")} if unseen and "data_dir" in given else {}
-    experiment = _data_experiment(path, given, config)
+    record = recorded_fields(path)
+    experiment = _data_experiment(record, path, given, config)
+    if is_of_run(record, given, config) and registry.source(experiment.source).needs:
+        return experiment
     return dataclasses.replace(experiment, **apart)
 
 
@@ -112,8 +115,9 @@ def is_of_run(record: Mapping[str, Any], given: Mapping[str, Any], config: str |
     return bool(record) and config is None and same
 
 
-def _data_experiment(path: Path, given: Mapping[str, Any], config: str | None) -> Experiment:
-    record = recorded_fields(path)
+def _data_experiment(
+    record: Mapping[str, Any], path: Path, given: Mapping[str, Any], config: str | None
+) -> Experiment:
     if is_of_run(record, given, config):
         if _is_fingerprint(str(record.get("source"))):
             raise UsageError(
@@ -122,6 +126,7 @@ def _data_experiment(path: Path, given: Mapping[str, Any], config: str | None) -
             )
         experiment = recorded(record, **given)
         check_together(experiment, given)
+        _check_same_split(experiment, recorded(record), given)
         return experiment
     if config is None and not {"dataset", "source"} & given.keys():
         raise UsageError(
@@ -137,15 +142,40 @@ def _data_experiment(path: Path, given: Mapping[str, Any], config: str | None) -
     return resolve(kept, config)
 
 
-def unseen_experiment(name: str, experiment: Experiment) -> Experiment:
-    """The data of a recipe, or else of the TFDS data set of that name, in the experiment's `data_dir`."""
+def _check_same_split(experiment: Experiment, of_run: Experiment, given: Mapping[str, Any]) -> None:
+    """Refuses fields that divide the run's data otherwise, so that training examples would be measured.
+
+    Raises:
+      FieldError: a field is not that of the run.
+    """
+    for name in given.keys() & {*DATA_FIELDS} - {*PLACE_FIELDS, "ece_bins"}:
+        if getattr(experiment, name) != (value := getattr(of_run, name)):
+            problem = f"is {value} in the run, whose splits are measured: leave it out"
+            raise FieldError(name, given[name], problem)
+
+
+def unseen_dir(experiment: Experiment, given: Mapping[str, Any]) -> str | None:
+    """The `data_dir` of unseen data: that of the model's own data, unless this is in own files.
+
+    Args:
+      experiment: of `data_experiment`.
+      given: the fields that it was given.
+    """
+    if not registry.source(experiment.source).needs:
+        return experiment.data_dir
+    other = given.get("data_dir")
+    return None if other == experiment.data_dir else other
+
+
+def unseen_experiment(name: str, experiment: Experiment, data_dir: str | None) -> Experiment:
+    """The data of a recipe, or else of the TFDS data set of that name, in a `data_dir`."""
     other = (
         resolve({"dataset": name})
         if name in recipe_names()
         else Experiment(dataset=name, source=name)
     )
     limit = experiment.memory_limit_mb
-    return dataclasses.replace(other, data_dir=experiment.data_dir, memory_limit_mb=limit)
+    return dataclasses.replace(other, data_dir=data_dir, memory_limit_mb=limit)
 
 
 def has_named_data(run: Path) -> bool:

@@ -20,18 +20,13 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.run_data import data_path
 from lotcal_tf.data.arrays import UnreadableExample, from_pipelines, part_of_test
 from lotcal_tf.data.content import digest_of
-from lotcal_tf.data.splits import Dataset, Part, test_members
+from lotcal_tf.data.splits import SPLIT_NAMES, Dataset, Part, test_members
 from lotcal_tf.errors import FieldError, UsageError
 
 # What TensorFlow decodes.
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 # What file managers leave behind.
 _IGNORED = ("thumbs.db", "desktop.ini")
-_SPLITS = {
-    "train": ("train",),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test",),
-}
 _CHANNELS = {"grayscale": 1, "rgb": 3}
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
 
@@ -127,7 +122,7 @@ def _splits(
     _check_level(root)
     found = {
         split: [root / name for name in names if (root / name).is_dir()]
-        for split, names in _SPLITS.items()
+        for split, names in SPLIT_NAMES.items()
     }
     if not any(found.values()):
         names = tuple(path.name for path in _class_folders(root, root))
@@ -147,7 +142,7 @@ def _with_test(splits: Mapping[str, Files], experiment: Experiment) -> dict[str,
 
 
 def _check_split_folders(root: Path, found: Mapping[str, Sequence[Path]], only_test: bool) -> None:
-    known = [name for names in _SPLITS.values() for name in names]
+    known = [name for names in SPLIT_NAMES.values() for name in names]
     if not found["train"] and not (only_test and found["test"]):
         here = ", ".join(path.name for folders in found.values() for path in folders)
         raise FieldError("data_dir", root, f"has the folder {here}, but no folder train beside it")
@@ -165,7 +160,7 @@ def _check_level(root: Path) -> None:
     """Raises FieldError where `data_dir` is inside the folder of the images, or above it."""
     place = root.absolute()
     above = place.parent
-    known = [name for names in _SPLITS.values() for name in names]
+    known = [name for names in SPLIT_NAMES.values() for name in names]
     if place.name in known and sum((above / name).is_dir() for name in known) > 1:
         problem = f"is the {place.name} folder of {above}; give the directory that contains it"
         raise FieldError("data_dir", root, f"{problem}: --data_dir={above}")
@@ -194,7 +189,7 @@ def _check_level(root: Path) -> None:
 
 def _is_data(root: Path) -> bool:
     """Whether a directory, other than a split's, holds class folders with images or a train folder."""
-    if root.name in [name for names in _SPLITS.values() for name in names]:
+    if root.name in [name for names in SPLIT_NAMES.values() for name in names]:
         return False
     return (root / "train").is_dir() or sum(map(_holds_images, root.iterdir())) > 1
 
@@ -314,6 +309,9 @@ def _format(experiment: Experiment, paths: Sequence[Path]) -> tuple[tuple[int, i
       UsageError: a file is not an image.
     """
     size, mode = experiment.image_size, experiment.color_mode
+    for path in paths:
+        if path.suffix.lower() == ".bmp":
+            _check_bmp(path, mode)
     if size and mode != "auto":
         return (size[0], size[-1]), _CHANNELS[mode]
     first: tuple[int, int] | None = None
@@ -343,9 +341,32 @@ def _header(path: Path) -> tuple[tuple[int, int], bool]:
 
     try:
         with Image.open(path) as image:
-            return (image.height, image.width), image.mode in _GREY_MODES
+            # TensorFlow decodes a grey BMP file to three channels only.
+            grey = image.mode in _GREY_MODES and image.format != "BMP"
+            return (image.height, image.width), grey
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise _unreadable(path, str(error)) from error
+
+
+def _check_bmp(path: Path, mode: str) -> None:
+    """Refuses a BMP file that TensorFlow decodes to something else than its colours.
+
+    Raises:
+      FieldError: one channel is wanted.
+      UsageError: the file has a palette, of which TensorFlow gives the indices.
+    """
+    from PIL import Image
+
+    if mode == "grayscale":
+        problem = f"{path} is a BMP file, which has three channels: choose rgb, or save it as PNG"
+        raise FieldError("color_mode", mode, problem)
+    try:
+        with Image.open(path) as image:
+            palette = image.mode == "P"
+    except (OSError, ValueError, SyntaxError):
+        return  # An error that names the file follows when it is read.
+    if palette:
+        raise UsageError(f"{path} is a BMP file with a palette: save it as PNG")
 
 
 def _unreadable(path: Path, reason: Any) -> UsageError:

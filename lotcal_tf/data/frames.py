@@ -1,5 +1,6 @@
 """Tables: pandas objects of the caller, and CSV or Parquet files with a label column."""
 
+import csv
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -103,7 +104,8 @@ def labels_of(column: Any, name: str) -> NDArray:
     missing = column.isna().to_numpy().reshape(len(column), -1).any(1)
     if missing.any():
         raise UsageError(
-            f"{name}: there is no label in row {int(np.argmax(missing))}, counted from 0"
+            f"{name}: there is no label in row {int(np.argmax(missing))}, counted from 0 (pandas takes an empty cell, "
+            "NA, None, null and similar texts as missing)"
         )
     return np.asarray(column)
 
@@ -127,6 +129,8 @@ def _files(experiment: Experiment) -> list[Path]:
 
 def _read(path: Path) -> DataFrame:
     pandas = imported("pandas", "tables")
+    if path.suffix.lower() == ".csv":
+        _check_header(path)
     try:
         frame = getattr(pandas, _READERS[path.suffix.lower()])(path)
     except ImportError as error:  # pyarrow reads Parquet.
@@ -148,6 +152,24 @@ def _read(path: Path) -> DataFrame:
         )
         raise FieldError("data_dir", path, problem)
     return frame
+
+
+def _check_header(path: Path) -> None:
+    """Refuses a name that stands twice in the header, which pandas would change, e.g. to `label.1`.
+
+    Raises:
+      FieldError: there is such a name.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            names = next(csv.reader(file), [])
+    except (OSError, ValueError, csv.Error):
+        return  # pandas says what is wrong with the file.
+    twice = [name for name in names if names.count(name) > 1 and name]
+    if twice:
+        raise FieldError(
+            "data_dir", path, f"has several columns {twice[0]!r}: rename or delete them"
+        )
 
 
 def _label_column(frame: DataFrame, path: Path, name: str) -> Series:

@@ -1,7 +1,8 @@
 """Data sets of the Hugging Face library `datasets`: passed as objects, or saved by `save_to_disk`."""
 
 import dataclasses
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from lotcal_tf.config.run_data import data_path
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.content import digest_of
 from lotcal_tf.data.pipelines import INPUT_NAMES, LABEL_NAMES
-from lotcal_tf.data.splits import Dataset, test_members
+from lotcal_tf.data.splits import SPLIT_NAMES, Dataset, test_members
 from lotcal_tf.errors import FieldError, UsageError, first_line
 
-_SPLITS = ("train", "validation", "test")
+# The modes of images whose arrays are their grey or colour values.
+_MODES = ("L", "LA", "RGB", "RGBA", "I", "I;16", "F")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +69,9 @@ def load(experiment: Experiment) -> Dataset:
       UsageError: a column cannot be recognised or used.
     """
     found = _load_from_disk(experiment)
-    splits = found if isinstance(found, dict) else {"train": found}
-    if "train" not in splits:
-        problem = f"has the splits {', '.join(splits)}: a split train is needed"
-        raise FieldError("data_dir", experiment.data_dir, problem)
+    splits = _splits(found, experiment) if isinstance(found, dict) else {"train": found}
     label = experiment.label_column if experiment.label_column != "label" else None
-    read_splits = {
-        name: read(splits[name], name, labels=label) for name in _SPLITS if name in splits
-    }
+    read_splits = {name: read(part, name, labels=label) for name, part in splits.items()}
     train = read_splits["train"]
     pairs = {name: (part.inputs, part.labels) for name, part in read_splits.items()}
     names = train.class_names or _numbered(train.labels)
@@ -95,6 +92,26 @@ def load(experiment: Experiment) -> Dataset:
     )
     images = train.inputs.dtype == np.uint8
     return dataclasses.replace(dataset, class_names=names, input_range=255.0 if images else None)
+
+
+def _splits(found: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """The splits under their usual names; others than those of `SPLIT_NAMES` are not used.
+
+    Raises:
+      FieldError: there is no train split, or two splits have the same use.
+    """
+    chosen = {}
+    for split, names in SPLIT_NAMES.items():
+        given = [name for name in names if name in found]
+        if len(given) > 1:
+            problem = f"has the splits {' and '.join(given)}: keep one of them"
+            raise FieldError("data_dir", experiment.data_dir, problem)
+        if given:
+            chosen[split] = found[given[0]]
+    if "train" not in chosen:
+        problem = f"has the splits {', '.join(found)}: a split train is needed"
+        raise FieldError("data_dir", experiment.data_dir, problem)
+    return chosen
 
 
 def digest(experiment: Experiment) -> str:
@@ -144,9 +161,11 @@ def read(dataset: Any, name: str, inputs: str | None = None, labels: str | None 
             f"{name} has strings in the column {y!r}: classes are numbers; convert them by "
             f"dataset.class_encode_column({y!r})"
         )
+    image = isinstance(dataset.features[x], datasets.Image)
+    if image and dataset.features[x].mode is None:
+        _check_modes(dataset, name, x, datasets)
     values = dataset.select_columns([x, y]).with_format("numpy")[:]
     array = np.asarray(values[x])
-    image = isinstance(dataset.features[x], datasets.Image)
     if array.dtype == object:
         remedy = (
             "resize or convert images in dataset.map"
@@ -157,6 +176,26 @@ def read(dataset: Any, name: str, inputs: str | None = None, labels: str | None 
     if image and array.ndim == 3:
         array = array[..., None]  # Grey images have one channel.
     return Columns(array, np.asarray(values[y]), tuple(getattr(feature, "names", None) or ()))
+
+
+def _check_modes(dataset: Any, name: str, column: str, datasets: Any) -> None:
+    """Refuses images whose arrays are not their colours, such as the indices of a palette.
+
+    Raises:
+      UsageError: there is such an image.
+    """
+    from PIL import Image
+
+    files = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    for number, one in enumerate(files.with_format(None)[:][column]):
+        content = one["path"] if one["bytes"] is None else io.BytesIO(one["bytes"])
+        with Image.open(content) as image:
+            mode = image.mode
+        if mode not in _MODES:
+            raise UsageError(
+                f"{name} has an image of mode {mode} in row {number} of the column {column!r}: convert all by "
+                f'dataset.cast_column({column!r}, datasets.Image(mode="RGB"))'
+            )
 
 
 def class_names(dataset: Any) -> tuple[str, ...]:
@@ -208,4 +247,9 @@ def _numbered(labels: NDArray) -> tuple[str, ...]:
         raise UsageError(
             "train has labels that are not class numbers: convert them by dataset.class_encode_column"
         )
-    return tuple(map(str, range(int(values.max()) + 1)))
+    if len(values) <= values.max():
+        raise UsageError(
+            f"train has {len(values)} classes, and the largest class number is {values.max()}: number them from 0 by "
+            "dataset.class_encode_column"
+        )
+    return tuple(map(str, values.tolist()))

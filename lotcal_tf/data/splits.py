@@ -21,6 +21,13 @@ from lotcal_tf import inputs as structures
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
 from lotcal_tf.seeds import generator, named_seed
 
+# The splits of data that comes in several, and the names they may have.
+SPLIT_NAMES = {
+    "train": ("train",),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+
 # Inputs and labels; of `shuffled` also weights, if the split has them.
 Block = tuple[Any, ...]
 

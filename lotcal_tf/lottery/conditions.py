@@ -5,9 +5,12 @@ names the data of another task. Other columns are `ticket`, a digest of the netw
 replaced ticket are left out, and the metrics of `metrics.measure` or `metrics.unseen.measure_unseen`.
 """
 
+import contextlib
 import csv
+import fcntl
 import io
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,8 +74,21 @@ def add_conditions(run: Path, rows: Sequence[Row]) -> None:
     Raises:
       UsageError: see `read_conditions`.
     """
-    found = {(one["level"], condition_of(one)): one for one in (*read_conditions(run), *rows)}
-    write_atomically(run / "conditions.csv", as_csv([found[key] for key in sorted(found)]))
+    with _alone(run):
+        found = {(one["level"], condition_of(one)): one for one in (*read_conditions(run), *rows)}
+        write_atomically(run / "conditions.csv", as_csv([found[key] for key in sorted(found)]))
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Waits until no other process is in such a block for the run, where the file system has locks."""
+    handle = os.open(run, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)  # releases the lock
 
 
 def unmeasured(run: Path, conditions: Collection[Condition]) -> list[int]:

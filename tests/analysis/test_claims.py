@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 
 from lotcal_tf.analysis.claims import CLAIMS, Finding, judge, over_seeds, slope
 from lotcal_tf.analysis.groups import group
 from lotcal_tf.analysis.label_noise import studies
+from lotcal_tf.analysis.runs import Source
 from lotcal_tf.analysis.statistics import summarise
 
 OURS, PUBLISHED = "(by validation)", "(by test, as published)"
@@ -84,6 +86,7 @@ def test_b_takes_the_ratio_and_the_slope_of_errors(noisy):
     ratio, _ = findings(runs, "b", PUBLISHED)
     assert (ratio.found.mean, ratio.verdict) == (pytest.approx(1.5), "does not hold")
     assert slope([(0, 1), (1, 3), (2, 5)]) == pytest.approx(2)
+    assert slope([(n, 0.1) for n in (0.1, 0.2, 0.7)]) == 0
     assert slope([(0, 1), (1, 3)]) is slope([(1, 1), (1, 2), (1, 3)]) is None
 
 
@@ -111,19 +114,45 @@ def test_runs_of_different_definitions_are_not_compared_and_the_field_is_named(n
     assert found.verdict.endswith(f"and agree in {next(iter(fields))}")
 
 
+def test_transfers_of_tickets_with_other_hyperparameters_are_other_studies(noisy):
+    runs = [
+        dataclasses.replace(
+            noisy(100, seed=seed, ticket="x"),
+            source=Source("vwcc", {"dropout_rate": rate}, seed),
+            content={"run": f"{rate}-{seed}"},
+            directory=Path(f"{rate}-{seed}"),
+        )
+        for rate in (0.05, 0.2)
+        for seed in (0, 1)
+    ]
+    found = studies(group(runs))
+    assert [len(one.study.runs) for one in found] == [2, 2]
+    assert len({one.title for one in found}) == 2
+
+
+def test_titles_of_studies_differ_even_if_the_data_has_brackets(noisy):
+    runs = [noisy(100, dataset="mix (a)", epochs=epochs) for epochs in (1, 2)]
+    assert [one.title for one in studies(group(runs))] == ["mix (a)", "mix (a) (2)"]
+
+
 def test_d_is_the_slope_over_the_number_of_classes(noisy):
     def run(number, size, seed, **fields):
         return noisy(size, seed=seed, classes=number, **fields)
 
-    subsets = [(5, (0, 1, 2, 3, 4)), (6, (0, 1, 2, 3, 4, 5)), (10, ())]
-    runs = [run(n, 10 * n + s, s, classes_=c) for s in (0, 1) for n, c in subsets]
-    runs = [
-        dataclasses.replace(one, fields={n.rstrip("_"): v for n, v in one.fields.items()})
-        for one in runs
-    ]
+    def over_subsets(size):
+        subsets = [(5, (0, 1, 2, 3, 4)), (6, (0, 1, 2, 3, 4, 5)), (10, ())]
+        found = [run(n, size(n) + s, s, classes_=c) for s in (0, 1) for n, c in subsets]
+        return [
+            dataclasses.replace(one, fields={n.rstrip("_"): v for n, v in one.fields.items()})
+            for one in found
+        ]
+
+    runs = over_subsets(lambda n: 10 * n)
     (found,) = findings(runs, "d", OURS)
     assert (found.found.n, found.found.mean) == (2, pytest.approx(10))
     assert found.verdict == "holds"
+    (found,) = findings(over_subsets(lambda n: 70), "d", OURS)  # a slope of 0 is not above 0
+    assert (found.found.mean, found.verdict) == (0, "does not hold")
     (found,) = findings(runs[:2], "d", OURS)
     assert "three numbers of classes" in found.verdict
     (found,) = findings(runs[:1], "d")

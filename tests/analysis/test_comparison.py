@@ -70,6 +70,17 @@ def test_curves_are_means_with_t_intervals():
     assert curve(setting, "test_of_later") is None
 
 
+def test_levels_that_only_some_seeds_have_are_averaged_over_these():
+    runs = [run(n, test_nll=[0.5, 0.3, 0.2, 0.1]) for n in (0, 1)]
+    short = {name: values[:3] for name, values in runs[1].columns.items()}
+    short |= {"test_nll": np.array([0.7] * 3)}
+    fields = runs[1].fields | {"levels": 2}
+    one = only(runs[0], dataclasses.replace(runs[1], columns=short, fields=fields))
+    found = curve(one.settings[0], "test_nll")
+    assert found.mean == pytest.approx([0.6, 0.5, 0.45, 0.1])
+    assert runs[1].metric("test_nll", 4) is None
+
+
 def test_a_column_that_an_older_run_lacks_is_averaged_over_the_others():
     one = only(run(0, test_brier=[0.4] * 4), run(1))
     found = curve(one.settings[0], "test_brier")

@@ -10,6 +10,7 @@ from lotcal_tf.config.run_data import (
     check_model,
     data_experiment,
     recorded_fields,
+    unseen_dir,
     unseen_experiment,
 )
 from lotcal_tf.errors import FieldError, UsageError
@@ -66,8 +67,27 @@ def test_a_record_that_cannot_be_read_is_named(run):
 def test_the_runs_own_data_keeps_all_that_is_not_given(run):
     own = data_experiment(run, {})
     assert (own.dataset, own.validation_size, own.seed, own.ece_bins) == ("digits", 50, 3, 7)
-    given = data_experiment(run, {"dataset": "digits", "seed": "4"})
-    assert (given.validation_size, given.seed, given.ece_bins) == (50, 4, 7)
+    given = data_experiment(run, {"dataset": "digits", "seed": "3", "ece_bins": "9"})
+    assert (given.validation_size, given.seed, given.ece_bins) == (50, 3, 9)
+
+
+@pytest.mark.parametrize("field", ["seed", "validation_size"])
+def test_the_runs_own_data_is_not_divided_otherwise(run, field):
+    with pytest.raises(FieldError, match=f"^{field}=4: is (3|50) in the run"):
+        data_experiment(run, {field: "4"})
+    assert data_experiment(run, {"dataset": "mnist", "seed": "4"}).seed == 4
+
+
+def test_unseen_data_is_not_looked_for_in_the_own_files_of_a_run(tmp_path):
+    run = write_run(tmp_path / "run", dataset="mine", source="folder", data_dir="/mine")
+    own = data_experiment(run, {}, unseen=True)
+    assert (own.data_dir, unseen_dir(own, {})) == ("/mine", None)
+    given = {"data_dir": "/tfds"}
+    own = data_experiment(run, given, unseen=True)
+    assert (own.data_dir, unseen_dir(own, given)) == ("/mine", "/tfds")
+    # Other own files take the directory for themselves.
+    own = data_experiment(run, {"source": "table", "data_dir": "/t.csv"}, unseen=True)
+    assert (own.data_dir, unseen_dir(own, {"data_dir": "/t.csv"})) == ("/t.csv", None)
 
 
 @pytest.mark.parametrize("kind", ["recipe", "source", "config"])
@@ -99,8 +119,9 @@ def test_a_data_dir_without_a_meaning_is_refused_unless_unseen_data_is_read(run,
         data_experiment(run, given)
     found = data_experiment(run, given, unseen=True)
     assert found.data_dir == "x"
-    assert unseen_experiment("fog", found).data_dir == "x"
-    assert unseen_experiment("mnist", found).dataset == "mnist"
+    assert unseen_dir(found, given) == "x"
+    assert unseen_experiment("fog", found, "x").data_dir == "x"
+    assert unseen_experiment("mnist", found, None).dataset == "mnist"
 
 
 def test_fields_of_data_are_known_by_their_section():

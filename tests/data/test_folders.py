@@ -190,6 +190,31 @@ def test_grey_images_have_one_channel_unless_another_has_three(tmp_path):
     assert load(tmp_path, color_mode="grayscale").train.shape == (6, 5, 1)
 
 
+def bitmaps(root, mode):
+    """Three BMP files of each of two classes, in one colour each, saved in a mode of Pillow."""
+    for number in range(6):
+        path = root / "ab"[number % 2] / f"{number}.bmp"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (5, 6), (200, 100, 0)).convert(mode).save(path)
+
+
+def test_grey_bmp_files_have_three_channels(tmp_path):
+    bitmaps(tmp_path, "L")
+    grey = int(np.asarray(Image.new("RGB", (1, 1), (200, 100, 0)).convert("L")).item())
+    for size in ({}, {"image_size": (6, 5), "color_mode": "rgb"}):
+        x, _ = load(tmp_path, **size).train.data()
+        assert x.shape == (3, 6, 5, 3) and (x == grey).all()
+    with pytest.raises(FieldError, match=r"^color_mode=grayscale: .*\.bmp .*choose rgb.*PNG"):
+        load(tmp_path, color_mode="grayscale")
+
+
+@pytest.mark.parametrize("fields", [{}, {"image_size": (6, 5), "color_mode": "rgb"}])
+def test_bmp_files_with_a_palette_are_refused(tmp_path, fields):
+    bitmaps(tmp_path, "P")
+    with pytest.raises(UsageError, match=r"0\.bmp is a BMP file with a palette: save it as PNG"):
+        load(tmp_path, **fields)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".bmp", ".gif", ".PNG"])
 def test_all_types_that_tensorflow_decodes_are_read(tmp_path, suffix):
     for number in range(6):

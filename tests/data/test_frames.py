@@ -134,6 +134,12 @@ def test_bad_tables_are_refused_in_one_line(tmp_path, frame, words, suffix):
     assert [word for word in words if word not in message] == [], message
 
 
+def test_a_name_that_stands_twice_in_the_header_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("a,kind,kind\n" + "1,cat,cat\n2,dog,dog\n" * 20)
+    with pytest.raises(FieldError, match="^data_dir=.*has several columns 'kind'"):
+        load(tmp_path / "t.csv", label_column="kind")
+
+
 def test_a_column_of_row_numbers_is_refused(tmp_path):
     table().to_csv(tmp_path / "t.csv")
     with pytest.raises(FieldError, match="^data_dir=.*'Unnamed: 0'.*index=False"):

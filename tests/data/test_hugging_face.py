@@ -139,6 +139,42 @@ def test_saved_splits_are_the_splits(tmp_path):
         np.testing.assert_array_equal(split.data()[1], LABELS[list(part)])
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_the_validation_split_may_have_the_names_of_folders(tmp_path, name):
+    splits = {"train": pictures(), "test": pictures(), name: pictures().select(range(6))}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path)
+    dataset = load(tmp_path)
+    assert (dataset.train.count, dataset.validation.count, dataset.test.count) == (COUNT, 6, COUNT)
+
+
+def test_two_validation_splits_are_refused(tmp_path):
+    splits = {"train": pictures(), "val": pictures(), "valid": pictures()}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path)
+    with pytest.raises(FieldError, match="has the splits val and valid: keep one"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [[1, 2], [0, 3]])
+def test_numbers_of_classes_without_gaps_are_needed(tmp_path, labels):
+    columns = {"features": np.eye(COUNT).tolist(), "label": labels * (COUNT // 2)}
+    datasets.Dataset.from_dict(columns).save_to_disk(tmp_path)
+    with pytest.raises(UsageError, match=f"2 classes.* is {labels[1]}: .*class_encode_column"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "CMYK"])
+def test_images_whose_arrays_are_not_their_colours_are_refused(mode):
+    images = [Image.fromarray(one) for one in pixels()]
+    images[7] = images[7].convert(mode)
+    data = datasets.Dataset.from_dict(
+        {"image": images, "label": LABELS.tolist()}, features=pictures().features
+    )
+    with pytest.raises(UsageError, match=f"image of mode {mode} in row 7 .*'image'.*cast_column"):
+        lotcal_tf.from_hf(data)
+    inputs, _ = lotcal_tf.from_hf(data.cast_column("image", datasets.Image(mode="RGB")))
+    assert inputs.shape == (COUNT, 6, 5, 3)
+
+
 def test_another_label_column_is_named_by_its_field(tmp_path):
     columns = {"features": np.eye(COUNT).tolist(), "group": LABELS.tolist(), "label": [0] * COUNT}
     datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / "hf")

@@ -1,5 +1,7 @@
 """`conditions.csv`: rows are kept by level and condition, and only while the ticket is the same. No training."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from lotcal_tf.config import sealed
@@ -50,6 +52,19 @@ def test_rows_are_read_as_they_were_added_and_replace_older_ones(run):
     assert len(found) == 4
     assert all(one in wanted for one in found)
     assert [path.name for path in run.iterdir()].count("conditions.csv") == 1
+
+
+def test_processes_that_add_rows_at_the_same_time_lose_none(run):
+    def add(level):
+        for severity in range(1, 31):
+            found = {"ece": 0.1, "accuracy": 0.5, "nll": 1, "brier": 1}
+            place = Condition(f"shift {level}", severity)
+            add_conditions(run, [condition_row(level, ticket_digest(run, level), place, found)])
+
+    # Each call opens the lock anew, so that threads exclude each other as processes do.
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(add, (0, 1)))
+    assert len(read_conditions(run)) == 60
 
 
 def test_a_level_is_unmeasured_until_it_has_all_conditions(run):
