@@ -150,7 +150,9 @@ def worse_on_validation(group: Group, chosen: Sequence[Place]) -> list[str]:
         if baseline is None or not pruned:
             continue
         pairs = {
-            name: _averaged_difference(setting, baseline, pruned, f"val_{name}")
+            name: paired_difference(
+                *(_averaged(one, pruned, f"val_{name}") for one in (setting, baseline))
+            )
             for name in ("ece", "nll")
         }
         found += _warning(setting, baseline, pairs["ece"], pairs["nll"], len(pruned))
@@ -188,13 +190,6 @@ def _averaged(setting: Setting, chosen: Sequence[Place], column: str) -> dict[An
     values = [place.values(setting, column) for place in chosen]
     whole = [replicate for replicate in setting.runs if all(replicate in own for own in values)]
     return {replicate: float(np.mean([own[replicate] for own in values])) for replicate in whole}
-
-
-def _averaged_difference(
-    setting: Setting, baseline: Setting, chosen: Sequence[Place], column: str
-) -> Summary | None:
-    first, second = (_averaged(one, chosen, column) for one in (setting, baseline))
-    return paired_difference(first, second)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from lotcal_tf.analysis.comparison import Place
-from lotcal_tf.analysis.groups import Group, Setting
+from lotcal_tf.analysis.groups import Group
 from lotcal_tf.analysis.runs import RecordedRun
 from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import LotcalError
@@ -26,23 +25,16 @@ class Measured:
     """A level of a run, measured on its stored predictions of the test split.
 
     Attributes:
-      setting: of the run.
-      replicate: its seed; of a transfer also that of its tickets.
+      run: the run.
       level: its number.
       metrics: by name, with 95 % intervals; those after temperature scaling end in `_scaled`.
       bins: of its confidence.
     """
 
-    setting: Setting
-    replicate: Any
+    run: RecordedRun
     level: int
     metrics: dict[str, Estimate]
     bins: BinStatistics
-
-    @property
-    def run(self) -> RecordedRun:
-        """The run."""
-        return self.setting.runs[self.replicate]
 
 
 def measure(group: Group, chosen: Sequence[Place], problems: list[str]) -> list[Measured]:
@@ -53,18 +45,10 @@ def measure(group: Group, chosen: Sequence[Place], problems: list[str]) -> list[
       chosen: the columns.
       problems: gets a line for each ticket that cannot be read; the others are measured.
     """
-    return [
-        measured
-        for setting in group.settings
-        for replicate in setting.runs
-        for measured in _of_run(setting, replicate, chosen, problems)
-    ]
+    return [measured for run in group.finished for measured in _of_run(run, chosen, problems)]
 
 
-def _of_run(
-    setting: Setting, replicate: Any, chosen: Sequence[Place], problems: list[str]
-) -> Iterator[Measured]:
-    run = setting.runs[replicate]
+def _of_run(run: RecordedRun, chosen: Sequence[Place], problems: list[str]) -> Iterator[Measured]:
     levels = {level for place in chosen if (level := place.level(run)) is not None}
     for level in sorted(levels):
         ticket = level_path(run.directory, level)
@@ -76,7 +60,7 @@ def _of_run(
         except LotcalError as error:
             problems.append(f"predictions left out: {error}")
             return  # one line for a run
-        yield Measured(setting, replicate, level, metrics, bins)
+        yield Measured(run, level, metrics, bins)
 
 
 def _metrics(
