@@ -46,7 +46,7 @@ def load_class(field: str, name: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise FieldError(field, name, f"cannot be imported: {error}") from error
     return found
 

@@ -50,8 +50,8 @@ def problems(
     accuracy, share = metrics.accuracy(labels, logits), _largest_share(labels)
     if is_chance(accuracy, share, len(labels)):
         found["chance"] = (
-            f"validation accuracy {tables.percent(accuracy)} is no better than chance (the most frequent class "
-            f"has {tables.percent(share)}): check labels, inputs, learning rate and epochs"
+            f"validation accuracy {tables.percent(accuracy)} is not significantly better than chance (the most "
+            f"frequent class has {tables.percent(share)}): check labels, inputs, learning rate and epochs"
         )
     return found
 

@@ -115,9 +115,11 @@ def jobs_of(
       content: digests of model and data that are passed as objects.
 
     Raises:
-      UsageError: a run cannot run.
+      UsageError: a run cannot run, or `out` is the directory of a run.
     """
     experiment_of = experiment_of or functools.partial(named, config=config)
+    if is_run(out):
+        raise FieldError("out", out, "is the directory of a run: name another one for the sweep")
     known = _known_directories(out)
     described = grid.points()
     points = [own for point in described for own in _with_sources(point)]

@@ -41,6 +41,11 @@ def test_what_cannot_be_imported_is_named(project, name):
         custom.load_class("calib", name)
 
 
+def test_a_module_that_is_no_python_is_named_with_its_line(project):
+    with pytest.raises(FieldError, match=r"^calib=mine:Own: cannot be imported: .*mine.py, line 2"):
+        project(mine="class Own:\n    def loss(self)\n")
+
+
 def test_the_digest_changes_with_the_modules_source_and_back(project):
     first = project(mine=OWN)
     assert len(first) == 10

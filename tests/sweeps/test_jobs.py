@@ -99,6 +99,12 @@ def test_a_dry_run_prints_the_commands_of_unfinished_runs(tmp_path, call_command
     assert not (tmp_path / "new").exists()
 
 
+def test_the_directory_of_a_run_is_refused(tmp_path):
+    (tmp_path / "tickets").mkdir()
+    with pytest.raises(UsageError, match=f"^out={tmp_path}: is the directory of a run"):
+        jobs(tmp_path, seed=[0, 1])
+
+
 def test_a_dry_run_names_finished_runs_that_are_compared_first(tmp_path, call_command, monkeypatch):
     monkeypatch.setattr(Job, "is_finished", property(lambda job: True))
     flags = ["--seed=0..1", *(f"--{n}={v}" for n, v in SMALL.items()), f"--out={tmp_path / 'new'}"]

@@ -444,12 +444,17 @@ def convolutional(nested=False, layer=None):
     return masking.wrap(part)
 
 
-def test_dense_networks_are_compiled_and_convolutions_are_not_on_cpus(monkeypatch):
+def test_dense_networks_are_compiled_and_convolutional_and_recurrent_ones_are_not_on_cpus(
+    monkeypatch,
+):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
     assert choose_plan("auto", make_network()) == "xla"
     for network in (convolutional(), convolutional(nested=True)):
         assert choose_plan("auto", network) == "graph"
     assert choose_plan("auto", convolutional(layer=keras.layers.DepthwiseConv2D(3))) == "graph"
+    for layer in (keras.layers.GRU(2), keras.layers.Bidirectional(keras.layers.LSTM(2))):
+        inputs = keras.Input((4, 3))
+        assert choose_plan("auto", masking.wrap(keras.Model(inputs, layer(inputs)))) == "graph"
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
     assert choose_plan("auto", convolutional()) == "xla"
 
