@@ -31,7 +31,6 @@ from lotcal_tf.config.run_data import (
     is_of_run,
     recorded_content,
     recorded_fields,
-    unseen_dir,
     unseen_experiment,
 )
 from lotcal_tf.config.run_directory import is_run, is_ticket, level_name, level_path
@@ -491,8 +490,7 @@ def measure_run(
     experiment = data_experiment(directory, values, unseen=bool(names))
     if not (levels := unmeasured(directory, conditions)):
         return []
-    place = unseen_dir(experiment, values)
-    part, others = _named_parts(directory, experiment, "test", names, place, own=True)
+    part, others = _named_parts(directory, experiment, "test", names, values, own=True)
     found = []
     for level in levels:
         opened = open_model(level_path(directory, level))
@@ -542,8 +540,7 @@ def _measured_on_named(
         return measure_stored(opened, data=own.dataset, bins=own.ece_bins, **chosen)
     experiment = data_experiment(opened.path, values, config, unseen=bool(unseen))
     of_run = is_of_run(record, values, config)
-    place = unseen_dir(experiment, values)
-    part, others = _named_parts(opened.path, experiment, options["split"], unseen, place, of_run)
+    part, others = _named_parts(opened.path, experiment, options["split"], unseen, values, of_run)
     data, bins = experiment.dataset, experiment.ece_bins
     return measure_opened(opened, part, data=data, bins=bins, unseen=others, **options)
 
@@ -553,7 +550,7 @@ def _named_parts(
     experiment: Experiment,
     split: str,
     unseen: Sequence[str],
-    unseen_place: str | None,
+    given: Mapping[str, Any],
     own: bool,
 ) -> tuple[Part, dict[str, Part]]:
     """A split of named data, and the test splits of unseen data.
@@ -563,7 +560,7 @@ def _named_parts(
       experiment: describes the data.
       split: `val` or `test`.
       unseen: the names of the unseen data.
-      unseen_place: its `data_dir`.
+      given: the fields from which `experiment` was made.
       own: whether the data is that of the run, whose files must not have changed since.
 
     Raises:
@@ -572,7 +569,7 @@ def _named_parts(
     if own:
         sources.check_unchanged(experiment, recorded_content(path))
     part = sources.load_part(experiment, split)
-    others = {name: unseen_experiment(name, experiment, unseen_place) for name in unseen}
+    others = {name: unseen_experiment(name, experiment, given) for name in unseen}
     return part, {name: sources.load_part(one, "test") for name, one in others.items()}
 
 

@@ -200,7 +200,7 @@ def replacing(directory: Path) -> Iterator[tuple[Path, Path]]:
         for part in content.rglob("*"):
             flush(part)
         flush(content)
-        with _one_at_a_time(directory.parent):
+        with one_at_a_time(directory.parent):
             _exchange(work, directory)
         flush(directory.parent)
 
@@ -220,7 +220,7 @@ def _exchange(work: Path, directory: Path) -> None:
 
 def _finish(work: Path, directory: Path) -> None:
     """Ends an exchange that was killed between its two renames."""
-    with _one_at_a_time(directory.parent):
+    with one_at_a_time(directory.parent):
         if (work / "before").exists() and not directory.exists():
             new = work / "content" if (work / "content").exists() else work / "before"
             new.rename(directory)
@@ -228,15 +228,15 @@ def _finish(work: Path, directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(directory: Path) -> Iterator[None]:
-    """Waits for other processes that rename in a directory, where the file system can lock one."""
+def one_at_a_time(directory: Path) -> Iterator[None]:
+    """Waits for other processes in such a block of a directory, where the file system can lock one."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        os.close(handle)  # releases the lock
 
 
 @contextlib.contextmanager

@@ -43,6 +43,7 @@ CLAIMS: Mapping[str, str] = {
     "g": "The calibration error against noisy labels is lowest at the best pruned network",
 }
 # A factor of 3.5 as published; the other ranges are our reading of "about", "far" and "agree".
+# 1 itself is not below 1, nor 0 above 0.
 _FLAT = (0.0, 3.5)
 _BELOW = (0.0, math.nextafter(1, 0))
 _HALF = (0.0, 0.5)

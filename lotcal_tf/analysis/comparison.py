@@ -108,7 +108,8 @@ class Row:
 
     Attributes:
       group, setting: their titles.
-      kind: `run`, a value of one run with its bootstrap interval if there is one; `mean` over seeds;
+      kind: `run`, a value of one run; `interval`, one of its stored predictions, with its bootstrap interval;
+        `mean` over seeds;
         `difference from none`, the strategy, or from the plain value of another field, e.g. `difference from
         rewind=init`, paired by seed; `rank`, the mean of a ranking.
       metric: a column of `metrics.csv`, or another metric of the test split.

@@ -167,15 +167,16 @@ def unseen_dir(experiment: Experiment, given: Mapping[str, Any]) -> str | None:
     return None if other == experiment.data_dir else other
 
 
-def unseen_experiment(name: str, experiment: Experiment, data_dir: str | None) -> Experiment:
-    """The data of a recipe, or else of the TFDS data set of that name, in a `data_dir`."""
+def unseen_experiment(name: str, experiment: Experiment, given: Mapping[str, Any]) -> Experiment:
+    """The data of a recipe, or else of the TFDS data set of that name, in the directory of `unseen_dir`."""
     other = (
         resolve({"dataset": name})
         if name in recipe_names()
         else Experiment(dataset=name, source=name)
     )
     limit = experiment.memory_limit_mb
-    return dataclasses.replace(other, data_dir=data_dir, memory_limit_mb=limit)
+    place = unseen_dir(experiment, given)
+    return dataclasses.replace(other, data_dir=place, memory_limit_mb=limit)
 
 
 def has_named_data(run: Path) -> bool:

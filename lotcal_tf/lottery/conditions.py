@@ -5,18 +5,15 @@ names the data of another task. Other columns are `ticket`, a digest of the netw
 replaced ticket are left out, and the metrics of `metrics.measure` or `metrics.unseen.measure_unseen`.
 """
 
-import contextlib
 import csv
-import fcntl
 import io
-import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lotcal_tf.config.run_directory import level_path, stored_levels
 from lotcal_tf.errors import UsageError
-from lotcal_tf.files import write_atomically
+from lotcal_tf.files import one_at_a_time, write_atomically
 from lotcal_tf.lottery.run_tables import as_csv
 from lotcal_tf.lottery.ticket_files import read_header, refusing_damaged
 
@@ -74,21 +71,9 @@ def add_conditions(run: Path, rows: Sequence[Row]) -> None:
     Raises:
       UsageError: see `read_conditions`.
     """
-    with _alone(run):
+    with one_at_a_time(run):
         found = {(one["level"], condition_of(one)): one for one in (*read_conditions(run), *rows)}
         write_atomically(run / "conditions.csv", as_csv([found[key] for key in sorted(found)]))
-
-
-@contextlib.contextmanager
-def _alone(run: Path) -> Iterator[None]:
-    """Waits until no other process is in such a block for the run, where the file system has locks."""
-    handle = os.open(run, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)  # releases the lock
 
 
 def unmeasured(run: Path, conditions: Collection[Condition]) -> list[int]:

@@ -120,8 +120,8 @@ def test_a_data_dir_without_a_meaning_is_refused_unless_unseen_data_is_read(run,
     found = data_experiment(run, given, unseen=True)
     assert found.data_dir == "x"
     assert unseen_dir(found, given) == "x"
-    assert unseen_experiment("fog", found, "x").data_dir == "x"
-    assert unseen_experiment("mnist", found, None).dataset == "mnist"
+    assert unseen_experiment("fog", found, given).data_dir == "x"
+    assert unseen_experiment("mnist", found, given).dataset == "mnist"
 
 
 def test_fields_of_data_are_known_by_their_section():
