@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+from lotcal_tf import __version__
 from lotcal_tf.config.process import safe_streams
 
 COMMANDS = {
@@ -24,7 +25,7 @@ def main() -> None:
 
 
 def _command(arguments: list[str]) -> str | None:
-    """The name of the command; None after the list of commands was printed.
+    """The name of the command; None after the list of commands or the version was printed.
 
     Raises:
       SystemExit: there is no such command.
@@ -35,6 +36,9 @@ def _command(arguments: list[str]) -> str | None:
         print("\nlotcal-tf COMMAND --help lists a command's flags.")
         return None
     name = arguments[0]
+    if name == "--version":
+        print(f"lotcal_tf {__version__}")
+        return None
     if name not in COMMANDS:
         print(f"lotcal-tf: {name}: choose one of {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)

@@ -9,12 +9,12 @@ import sys
 
 from lotcal_tf.analysis.report import write_report
 from lotcal_tf.config import fields, flags
-from lotcal_tf.config.arguments import RANKED
+from lotcal_tf.config.arguments import RANKED, page
 from lotcal_tf.config.process import tolerant
 from lotcal_tf.errors import UsageError
 
 FLAGS = (
-    flags.Flag("out", "the page, an HTML file", short="o", check=fields.path),
+    flags.Flag("out", "the page, an HTML file", short="o", check=page),
     flags.Flag("figures", "directory for each figure as SVG and PDF", check=fields.path),
     flags.Flag("csv", "file for all numbers, one per row", check=fields.path),
     flags.Flag("markdown", "file for the page without its figures, as Markdown", check=fields.path),

@@ -1,6 +1,6 @@
 """The commands by name: `python -m lotcal_tf COMMAND`."""
 
-import importlib
+import importlib.metadata
 
 import pytest
 
@@ -13,6 +13,14 @@ def test_without_a_command_they_are_listed(at_once, argv):
     assert (done.code, done.err) == (0, [])
     for name, summary in main.COMMANDS.items():
         assert f"  {name:10} {summary}" in done.out.splitlines()
+
+
+def test_the_version_is_printed(at_once):
+    done = at_once("lotcal_tf", "--version")
+    assert (done.code, done.out.strip()) == (
+        0,
+        f"lotcal_tf {importlib.metadata.version('lotcal_tf')}",
+    )
 
 
 def test_an_unknown_command_is_refused_with_the_list(at_once):

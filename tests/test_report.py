@@ -324,6 +324,7 @@ def test_test_metrics_are_not_used_for_selection(call, tmp_path):
         (["{run}", "absent", "-o", "{out}"], "absent: no such directory"),
         (["{run}/metrics.csv", "-o", "{out}"], "metrics.csv: no such directory"),
         (["{run}", "-o", "{run}"], "--out={run}: is not a file"),
+        (["{run}", "-o", "{run}/a.pdf"], "--out={run}/a.pdf: the page is HTML"),
         (["{run}", "-o", "{run}/metrics.csv/x"], "--out={run}/metrics.csv/x: "),
         (["{run}", "-o", "{out}", "--csv={out}"], "--csv={out}: is the path of out, too"),
         (["{run}", "-o", "{out}", "--figures={run}/metrics.csv"], "--figures={run}/metrics.csv: "),

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lotcal_tf.config.fields import between, checked, declared, path, positive, seconds
@@ -82,11 +82,18 @@ def _densities(value: tuple[float, ...]) -> str | None:
     return "must be different shares of the weights above 0 and up to 1, e.g. 1,0.21,0.036"
 
 
+def page(value: str) -> str | None:
+    """The path of an HTML page."""
+    if PurePath(value).suffix.lower() in ("", ".html", ".htm"):
+        return path(value)
+    return "the page is HTML: name it .html; markdown, latex, csv and figures write other files"
+
+
 @dataclasses.dataclass(frozen=True)
 class ReportArguments:
     """Arguments of `write_report`; see there. Paths are texts; None: not given."""
 
-    out: str | None = declared(None, "", check=path)
+    out: str | None = declared(None, "", check=page)
     figures: str | None = declared(None, "", check=path)
     csv: str | None = declared(None, "", check=path)
     markdown: str | None = declared(None, "", check=path)

@@ -10,9 +10,11 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import site
 import sys
 import sysconfig
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +28,25 @@ _PACKAGE = __name__.partition(".")[0]
 def name_of(found: type) -> str:
     """The name of a class on the command line and in records: `module:Class`."""
     return f"{found.__module__}:{found.__qualname__}"
+
+
+def is_own(found: type) -> bool:
+    """Whether a class is the user's, i.e. not of this package."""
+    return found.__module__.partition(".")[0] != _PACKAGE
+
+
+def raised(error: BaseException) -> str:
+    """What custom code raised and where, for a message: `raises KeyError: 'x' (mine.py, line 12)`.
+
+    Args:
+      error: from Python code, or from code that TensorFlow traced, whose messages have the source lines.
+    """
+    *above, last = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    traced = re.findall(r'^File "(.+)", line (\d+)', "\n".join(above), re.MULTILINE)
+    found = traced or [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    places = [f" ({Path(file).name}, line {line})" for file, line in found if _is_local(Path(file))]
+    what = last if traced else f"{type(error).__name__}: {last}"
+    return f"raises {what}{places[-1] if places else ''}"
 
 
 def load_class(field: str, name: str) -> Any:
@@ -96,7 +117,7 @@ def source_digest(field: str, found: type) -> str:
       FieldError: the source cannot be read.
     """
     name = found.__module__
-    if name.partition(".")[0] == _PACKAGE:
+    if not is_own(found):
         return ""
     sources = _sources_of_script(field, found) if name == "__main__" else sources_of(name)
     digest = hashlib.sha256()
@@ -167,6 +188,12 @@ def _file(name: str) -> Path | None:
         return None
     known = spec is not None and spec.origin and spec.origin.endswith(".py")
     return Path(str(spec.origin)).resolve() if spec is not None and known else None
+
+
+def _is_local(path: Path) -> bool:
+    """Whether a source file is the user's: it exists, and is not of this package or a library."""
+    package = Path(__file__).parents[1]
+    return path.is_file() and not path.is_relative_to(package) and not _is_installed(path)
 
 
 @functools.cache

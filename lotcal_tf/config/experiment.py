@@ -450,9 +450,10 @@ class Experiment:
         for name, field in FIELDS.items():
             value = fields.typed(field, _TYPES[name], getattr(self, name))
             object.__setattr__(self, name, value)
-        if len(self.input_mean) != len(self.input_std):
-            problem = f"must have as many values as input_mean={self.input_mean}"
-            raise FieldError("input_std", self.input_std, problem)
+        mean, std = self.input_mean, self.input_std
+        if len(mean) != len(std):
+            problem = f"has {len(mean)} values, and input_std {len(std)}: give as many of both"
+            raise FieldError("input_mean", mean, problem)
         rows = registry.strategy(self.calib), registry.criterion(self.criterion)
         self._settle(*(None if row is None else row.hyperparameters for row in rows))
 
@@ -496,6 +497,13 @@ class Experiment:
         close = difflib.get_close_matches(name, [*FIELDS, *known], n=1)
         hint = f"did you mean {close[0]}?" if close else f"fields are {', '.join(FIELDS)}"
         return f"no such field or hyperparameter; {methods} {have}; {hint}"
+
+    @property
+    def notes(self) -> list[str]:
+        """Messages for the user about fields of a recipe that have no effect."""
+        late = ", ".join(map(str, _late_drops(self)))
+        has = f"a level has {self.epochs} epoch(s)"
+        return [f"lr_drops: {has}, so drops after epoch {late} have no effect"] if late else []
 
     def settings_of(self, kind: type) -> dict[str, Any]:
         """The settings that belong to a dataclass of hyperparameters."""
@@ -630,6 +638,17 @@ def _check_training(experiment: Experiment, given: Mapping[str, Any]) -> None:
     if experiment.warmup_epochs >= experiment.epochs:
         problem = f"a level has {experiment.epochs} epoch(s): the warm-up must be shorter"
         raise FieldError("warmup_epochs", experiment.warmup_epochs, problem)
+    if "lr_drops" in given and _late_drops(experiment):
+        problem = (
+            f"a level has {experiment.epochs} epoch(s): a drop after its last one has no effect"
+        )
+        raise FieldError("lr_drops", given["lr_drops"], problem)
+
+
+def _late_drops(experiment: Experiment) -> list[int]:
+    """The drops of the learning rate that come after the last epoch, so that they have no effect."""
+    by_step = experiment.schedule == "step"
+    return [epoch for epoch in experiment.lr_drops if by_step and epoch >= experiment.epochs]
 
 
 def recorded(record: Mapping[str, Any], **given: Any) -> Experiment:

@@ -88,24 +88,24 @@ def read_toml(path: Path, flag: str = "config", kind: str = "recipe") -> dict[st
       flag, kind: the flag that names it and what it is, for messages.
 
     Raises:
-      UsageError: it cannot be read, or is not TOML.
+      FieldError: it cannot be read, or is not TOML.
     """
     if problem := path_problem(str(path)):
         raise FieldError(flag, path, problem)
     try:
         if path.is_char_device():
-            raise UsageError(f"{path} is not a {kind}: it is a device; give a file")
+            raise FieldError(flag, path, f"is a device, not a {kind}: give a file")
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
-            raise UsageError(f"{path} is not a {kind}: it is larger than {_LARGEST:,} bytes")
+            raise FieldError(flag, path, f"is larger than {_LARGEST:,} bytes, so not a {kind}")
         return tomllib.loads(content.decode("utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read the {kind} {path}: {error.strerror}") from error
+        raise FieldError(flag, path, f"cannot be read: {error.strerror}") from error
     except UsageError:
         raise
     except (ValueError, RecursionError) as error:  # Integers of more than 4,300 digits, too.
-        raise UsageError(f"{path} is not a {kind}: {error}") from error
+        raise FieldError(flag, path, f"is not a {kind}: {error}") from error
 
 
 def _recipe_for(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:

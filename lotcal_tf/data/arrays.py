@@ -19,6 +19,7 @@ from lotcal_tf.data.splits import (
     Part,
     ResidentSplit,
     StreamedSplit,
+    check_unsized,
     first_line,
     of_members,
     read_blocks,
@@ -136,12 +137,15 @@ def from_arrays(
     given = {"validation": validation, "test": test}
     others = {name: checked(pair, name) for name, pair in given.items() if pair is not None}
     if "validation" in others:
+        check_unsized("validation_size", validation_size)
         kept, cut = whole, others["validation"]
     else:
         members = validation_members(len(whole[1]), validation_size, seed)
         kept, cut = _rows(whole, ~members), _rows(whole, members)
     if kept[2:]:
         check_some(kept[2], "train")
+    if kept[1].min() == kept[1].max():
+        raise UsageError(f"train has only the class {kept[1][0]}: at least 2 classes are needed")
     train_split, validation_split = ResidentSplit.of(*kept), ResidentSplit.of(*cut[:2])
     tested = ResidentSplit.of(*others["test"]) if "test" in others else None
     splits = {"train": train_split, "validation": validation_split, "test": tested}
@@ -296,6 +300,7 @@ def _from_streams(
         train, count = of_members(train, half_members((b[:2] for b in blocks(train)), half))
     given["train"] = train
     if "validation" in counts:
+        check_unsized("validation_size", validation_size)
         kept, cut = streamed(train, count), streamed(given["validation"], counts["validation"])
     else:
         members = validation_members(count, validation_size, seed)

@@ -20,7 +20,7 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.run_data import data_path
 from lotcal_tf.data.arrays import UnreadableExample, from_pipelines, part_of_test
 from lotcal_tf.data.content import digest_of
-from lotcal_tf.data.splits import SPLIT_NAMES, Dataset, Part, test_members
+from lotcal_tf.data.splits import SPLIT_NAMES, Dataset, Part, check_unsized, test_members
 from lotcal_tf.errors import FieldError, UsageError
 
 # What TensorFlow decodes.
@@ -131,7 +131,10 @@ def _splits(
     first = next(folders[0] for folders in found.values() if folders)
     names = tuple(path.name for path in _class_folders(first, root))
     splits = {split: _files(f[0], names, first) for split, f in found.items() if f}
-    return names, splits if "test" in splits else _with_test(splits, experiment)
+    if "test" not in splits:
+        return names, _with_test(splits, experiment)
+    check_unsized("test_size", experiment.test_size)
+    return names, splits
 
 
 def _with_test(splits: Mapping[str, Files], experiment: Experiment) -> dict[str, Files]:

@@ -15,7 +15,7 @@ from lotcal_tf.config.extras import imported
 from lotcal_tf.config.run_data import data_path
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.content import digest_of
-from lotcal_tf.data.splits import Dataset, test_members
+from lotcal_tf.data.splits import Dataset, check_unsized, test_members
 from lotcal_tf.errors import FieldError, UsageError, first_line
 
 # pandas is an extra, so its types are named only.
@@ -40,6 +40,7 @@ def load(experiment: Experiment) -> Dataset:
     values = _classes(labels, experiment.label_column)
     train = features(frame.drop(columns=labels.name), str(path)), _numbers(labels, values, path)
     if tests:
+        check_unsized("test_size", experiment.test_size)
         ((path, other),) = tests
         labels = _label_column(other, path, experiment.label_column)
         given = features(_same_columns(other, frame, path).drop(columns=labels.name), str(path))
@@ -74,7 +75,7 @@ def features(frame: DataFrame, name: str) -> NDArray:
     """The values `(N, F)` of the columns of a data frame; uint8 if all columns are.
 
     Raises:
-      UsageError: a column is not numeric or has missing values; the message begins with `name`.
+      UsageError: a column is not numeric, or a value is missing or infinite; the message begins with `name`.
     """
     pandas = imported("pandas", "tables")
     if not len(frame.columns):
@@ -90,6 +91,13 @@ def features(frame: DataFrame, name: str) -> NDArray:
             raise UsageError(
                 f"{name}: the column {column!r} has no value in row {row}, counted from 0: fill it by fillna, or "
                 "drop the row by dropna"
+            )
+        large = ~(values.abs() <= np.finfo(np.float32).max).to_numpy(bool)
+        if large.any():
+            row = int(np.argmax(large))
+            raise UsageError(
+                f"{name}: the column {column!r} has the value {values.iloc[row]} in row {row}, counted from 0: "
+                "finite float32 numbers are needed"
             )
     bytes_only = all(values.dtype == np.uint8 for _, values in frame.items())
     return frame.to_numpy(np.uint8 if bytes_only else np.float64)

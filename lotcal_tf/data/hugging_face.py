@@ -15,7 +15,7 @@ from lotcal_tf.config.run_data import data_path
 from lotcal_tf.data.arrays import from_arrays
 from lotcal_tf.data.content import digest_of
 from lotcal_tf.data.pipelines import INPUT_NAMES, LABEL_NAMES
-from lotcal_tf.data.splits import SPLIT_NAMES, Dataset, test_members
+from lotcal_tf.data.splits import SPLIT_NAMES, Dataset, check_unsized, test_members
 from lotcal_tf.errors import FieldError, UsageError, first_line
 
 # The modes of images whose arrays are their grey or colour values.
@@ -75,7 +75,9 @@ def load(experiment: Experiment) -> Dataset:
     train = read_splits["train"]
     pairs = {name: (part.inputs, part.labels) for name, part in read_splits.items()}
     names = train.class_names or _numbered(train.labels)
-    if "test" not in pairs:
+    if "test" in pairs:
+        check_unsized("test_size", experiment.test_size)
+    else:
         chosen = test_members(len(train.labels), experiment.test_size)
         pairs["test"] = train.inputs[chosen], train.labels[chosen]
         pairs["train"] = train.inputs[~chosen], train.labels[~chosen]
@@ -168,7 +170,7 @@ def read(dataset: Any, name: str, inputs: str | None = None, labels: str | None 
     array = np.asarray(values[x])
     if array.dtype == object:
         remedy = (
-            "resize or convert images in dataset.map"
+            "resize or convert images in dataset.map, and save or pass its result"
             if image
             else 'pad lists to one length, with a tokenizer by padding="max_length"'
         )

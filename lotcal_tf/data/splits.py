@@ -367,6 +367,22 @@ class Dataset:
         splits = {"train": self.train, "val": self.validation, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
+    @property
+    def notes(self) -> list[str]:
+        """Messages for the user about data in memory: classes without training examples."""
+        splits = self.named_splits()
+        found = {
+            n: set(s.labels.numpy()) for n, s in splits.items() if isinstance(s, ResidentSplit)
+        }
+        if found.keys() != splits.keys():
+            return []
+        unknown = sorted(set().union(*found.values()) - found["train"])
+        names = ", ".join(self.class_names[k] if self.class_names else str(k) for k in unknown[:5])
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        where = "val or test" if "test" in found else "val"
+        problem = f"train has no example of these classes, which {where} has: {names}{more}; no network can learn them"
+        return [problem] if unknown else []
+
     @functools.cached_property
     def measured_splits(self) -> dict[str, Split]:
         """The splits that a level is measured on: of more than `TRAIN_SAMPLE` training examples a random sample."""
@@ -466,6 +482,21 @@ def test_members(count: int, size: int | None) -> NDArray[np.bool_]:
         valid = f"it must be 1 … {count - 2}" if count > 2 else "at least 3 are needed"
         raise FieldError("test_size", given or size, f"there are {count} examples: {valid}")
     return _drawn(count, size, 0, "test")
+
+
+def check_unsized(field: str, size: int | None) -> None:
+    """Checks that no size is set for a split that the data brings itself.
+
+    Args:
+      field: `validation_size` or `test_size`.
+      size: its value.
+
+    Raises:
+      FieldError: it is set.
+    """
+    if size is not None:
+        split = field.removesuffix("_size")
+        raise FieldError(field, size, f"the data has its own {split} split: leave this out")
 
 
 def _drawn(count: int, size: int, seed: int, purpose: str) -> NDArray[np.bool_]:

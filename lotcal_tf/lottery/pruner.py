@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
+from lotcal_tf.config.custom import is_own, raised
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset, Split
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, LotcalError
 from lotcal_tf.lottery.gradients import Gradients
 from lotcal_tf.lottery.ticket import Arrays, Ticket
 from lotcal_tf.pruning import masking, selection
@@ -47,7 +48,7 @@ class Pruner:
         """The masks of the level after `before`.
 
         Raises:
-          UsageError: too few weights are left, or the criterion's scores cannot be ranked.
+          UsageError: too few weights are left, or the criterion fails or its scores cannot be ranked.
         """
         # In the order of the model, which decides between equal scores.
         masks = {name: before.masks[name] for name in masking.mask_variables(self.network)}
@@ -56,6 +57,24 @@ class Pruner:
         amount = self._amount(selection.survivors(ranked), self._fixed(masks, before.trained))
         pruned = selection.prune(self._scores(before, fixed), ranked, amount, self.criterion.rounds)
         return dataclasses.replace(pruned, masks=masks | pruned.masks)
+
+    def check_criterion(self, masks: selection.Masks, weights: Arrays, architecture: str) -> None:
+        """Scores initial weights by a custom criterion, so that a mistake in it costs no training.
+
+        Whether scores are finite is not checked: weights have not changed yet, so that their changes
+        are 0.
+
+        Args:
+          masks, weights, architecture: as in the ticket of level 0.
+
+        Raises:
+          FieldError: `scores` raises an error, or does not return an array of each weight's shape.
+        """
+        if not is_own(type(self.criterion)):
+            return
+        masks = {name: masks[name] for name in masking.mask_variables(self.network)}
+        start = Ticket(0, architecture, masks, rewind=weights, trained=weights, record={})
+        self._scored(self._state(start, masks, self._ranked(masks), 0))
 
     def possible_levels(self, masks: selection.Masks, weights: Arrays, most: int) -> int:
         """How many levels can be pruned from masks on, at most `most`; counts do not depend on scores.
@@ -132,37 +151,65 @@ class Pruner:
 
         def scores(masks: selection.Masks) -> selection.Scores:
             whole = masks | {name: before.masks[name] for name in fixed}
-
-            def network() -> "keras.Model":
-                masking.assign(self.network, masked_start(before.trained, whole))
-                masking.assign_masks(self.network, whole)
-                return self.network
-
-            def gradient(of: str) -> "dict[str, NDArray]":
-                network()
-                return self._gradients(of)
-
-            state = State(
-                weights=masked_start(before.trained, whole),
-                masks=masks,
-                rewind=before.rewind,
-                network=network,
-                gradient=gradient,
-                seed=self.experiment.seed,
-                level=before.level,
-                round=next(rounds),
-            )
-            return self._checked(self.criterion.scores(state), masks)
+            found = self._scored(self._state(before, whole, masks, next(rounds)))
+            self._check_finite(found, masks)
+            return found
 
         return scores
 
-    def _checked(self, found: selection.Scores, masks: selection.Masks) -> selection.Scores:
-        """Returns the scores; raises UsageError if the scores of a custom criterion cannot be ranked."""
-        for name, mask in masks.items():
-            score = np.asarray(found[name]) if name in found else np.zeros(0)
-            if score.shape != mask.shape or not np.isfinite(score[mask]).all():
-                raise UsageError(
-                    f"criterion={self.experiment.criterion}: its scores of {name} must be finite numbers of "
-                    f"shape {mask.shape}"
-                )
-        return found
+    def _state(
+        self, before: Ticket, whole: selection.Masks, masks: selection.Masks, number: int
+    ) -> State:
+        """What a criterion needs to know in a round.
+
+        Args:
+          before: the level that is pruned.
+          whole: the masks of all tensors that have one.
+          masks: those of the tensors that are pruned.
+          number: number of the round.
+        """
+
+        def network() -> "keras.Model":
+            masking.assign(self.network, masked_start(before.trained, whole))
+            masking.assign_masks(self.network, whole)
+            return self.network
+
+        def gradient(of: str) -> "dict[str, NDArray]":
+            network()
+            return self._gradients(of)
+
+        return State(
+            weights=masked_start(before.trained, whole),
+            masks=masks,
+            rewind=before.rewind,
+            network=network,
+            gradient=gradient,
+            seed=self.experiment.seed,
+            level=before.level,
+            round=number,
+        )
+
+    def _scored(self, state: State) -> selection.Scores:
+        """The criterion's scores; raises FieldError if they are not usable, or custom code fails."""
+        name = self.experiment.criterion
+        try:
+            found = self.criterion.scores(state)
+        except (LotcalError, MemoryError):
+            raise
+        except Exception as error:  # The code of the user can raise anything.
+            if not is_own(type(self.criterion)):
+                raise
+            raise FieldError("criterion", name, f"its method scores {raised(error)}") from error
+        for path, mask in state.masks.items():
+            known = isinstance(found, Mapping) and path in found
+            if not known or np.shape(found[path]) != mask.shape:
+                problem = f"its scores must be a dictionary with an array of shape {mask.shape} for {path!r}"
+                raise FieldError("criterion", name, problem)
+        return {path: np.asarray(found[path]) for path in state.masks}
+
+    def _check_finite(self, scores: selection.Scores, masks: selection.Masks) -> None:
+        """Raises FieldError if a survivor's score is not finite, so that it cannot be ranked."""
+        for path, mask in masks.items():
+            if not np.isfinite(scores[path][mask]).all():
+                problem = f"its scores of {path!r} must be finite numbers"
+                raise FieldError("criterion", self.experiment.criterion, problem)

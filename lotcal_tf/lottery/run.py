@@ -205,8 +205,12 @@ def _set_up(
     optimizer: GivenOptimizer | None = None,
 ) -> _Setup:
     """Puts a run together and sets the number of threads; the arguments are those of `run_experiment`."""
-    trained_by: type[Strategy] = _method("calib", experiment.calib, strategy, Strategy)
-    pruned_by: type[Criterion] = _method("criterion", experiment.criterion, criterion, Criterion)
+    trained_by: type[Strategy] = _method(
+        "calib", experiment.calib, strategy, Strategy, "train_step"
+    )
+    pruned_by: type[Criterion] = _method(
+        "criterion", experiment.criterion, criterion, Criterion, "scores"
+    )
     experiment = experiment.with_methods(trained_by.Hyperparameters, pruned_by.Hyperparameters)
     experiment = experiment if optimizer is None else optimizer.describe(experiment)
     check_together(experiment, {})  # settings of custom methods are known only now
@@ -270,7 +274,8 @@ def _run(
     with devices.watch():
         timed = progress and estimate_time
         search, start = _search(setup, store, devices, observers, callbacks, timed)
-        for note in (*task.notes, *store.gaps(experiment.levels), *search.notes):
+        notes = [*experiment.notes, *task.notes, *task.load().notes]
+        for note in (*notes, *store.gaps(experiment.levels), *search.notes):
             if progress and devices.chief:
                 print(note, file=tolerant(sys.stderr))
         # The chief writes after all processes have read the same state.
@@ -325,14 +330,23 @@ def _optimizer_content(experiment: Experiment, given: GivenOptimizer | None) -> 
     return found
 
 
-def _method(field: str, name: str, given: type | None, base: type) -> Any:
+def _method(field: str, name: str, given: type | None, base: type, method: str) -> Any:
     """The class of a strategy or criterion: given, built in or custom.
 
+    Args:
+      field: `calib` or `criterion`.
+      name: its value.
+      given: the class, if it is not looked up.
+      base: the base class.
+      method: the method of `base` that every subclass overrides.
+
     Raises:
-      FieldError: it cannot be imported, or is not a subclass of `base`.
+      FieldError: it cannot be imported, is not a subclass of `base`, or does not override `method`.
     """
     row = registry.strategy(name) if field == "calib" else registry.criterion(name)
     found = given or (row.load() if row is not None else custom.load_class(field, name))
     if not (isinstance(found, type) and issubclass(found, base)):
         raise FieldError(field, name, f"must be a subclass of lotcal_tf.{base.__name__}")
+    if getattr(found, method) is getattr(base, method):
+        raise FieldError(field, name, f"must override {method}, see lotcal_tf.{base.__name__}")
     return found

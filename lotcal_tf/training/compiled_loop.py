@@ -206,6 +206,23 @@ class CompiledLoop:
                 if failed:
                     return
 
+    def traced(self, split: Split) -> Any:
+        """Traces one step without running it, and returns what it would log.
+
+        Args:
+          split: the training examples.
+        """
+        worker, workers = self.distribution.worker, self.distribution.workers
+        drop = self.drop_remainder
+        block = next(split.shuffled(self.batch_size, 1, (0, 0), worker, workers, drop))
+
+        def step(block: tuple[Any, ...], place: "tf.Tensor", seed: "tf.Tensor") -> Logs:
+            return self._step(block, place, seed, self.batch_size)
+
+        specs = tf.nest.map_structure(tf.TensorSpec.from_tensor, block)
+        place, seed = tf.TensorSpec([], tf.int32), tf.TensorSpec([2], tf.int32)
+        return tf.function(step).get_concrete_function(specs, place, seed).structured_outputs
+
     def use_units(self, units: Units | None) -> None:
         """Lets the steps from now on compute some of the hidden units only; None: all."""
         if units is None:
@@ -242,27 +259,11 @@ class CompiledLoop:
         self.compilations += 1
         begin, stop, before = tf.unstack(bounds)
         strategy = self.strategy
-        own = share(batch_size, self.distribution.worker, self.distribution.workers)
-        size, specs = own.stop - own.start, specs_of(strategy.network)
-
-        def train_step(data: tuple[Any, ...], seed: "tf.Tensor") -> Logs:
-            with step_seed(seed):
-                return strategy.train_step(data)
 
         def step(
             place: "tf.Tensor", sums: dict[str, "tf.Tensor"], failed: "tf.Tensor"
         ) -> tuple["tf.Tensor", dict[str, "tf.Tensor"], "tf.Tensor"]:
-            batch, *targets = tf.nest.map_structure(
-                lambda part: _rows(part, place * size, size), block
-            )
-            own_seed = seed + tf.stack([0, before + place])
-            if self.augmentation is not None:
-                # Drawn for the whole batch, so that any number of processes draws the same.
-                with step_seed(own_seed):
-                    draws = draw(draw_seed("augment"), batch_size)
-                batch = self.augmentation(batch, draws[own])
-            data = (cast(batch, specs), *self._weighted(*targets))
-            logs = self.distribution.run(train_step, data, own_seed)
+            logs = self._step(block, place, seed + tf.stack([0, before + place]), batch_size)
             total = {name: sums[name] + logs[name] for name in sums}
             return place + 1, total, ~tf.math.is_finite(logs["loss"])
 
@@ -274,6 +275,33 @@ class CompiledLoop:
             parallel_iterations=1,
         )
         return sums, place, failed
+
+    def _step(
+        self, block: tuple[Any, ...], place: "tf.Tensor", seed: "tf.Tensor", batch_size: int
+    ) -> Logs:
+        """Takes one step.
+
+        Args:
+          block, batch_size: see `_steps`.
+          place: the number of the step within the block.
+          seed: `(2,)`, of the step's random draws.
+        """
+        strategy = self.strategy
+        own = share(batch_size, self.distribution.worker, self.distribution.workers)
+        size, specs = own.stop - own.start, specs_of(strategy.network)
+
+        def train_step(data: tuple[Any, ...], seed: "tf.Tensor") -> Logs:
+            with step_seed(seed):
+                return strategy.train_step(data)
+
+        batch, *targets = tf.nest.map_structure(lambda part: _rows(part, place * size, size), block)
+        if self.augmentation is not None:
+            # Drawn for the whole batch, so that any number of processes draws the same.
+            with step_seed(seed):
+                draws = draw(draw_seed("augment"), batch_size)
+            batch = self.augmentation(batch, draws[own])
+        data = (cast(batch, specs), *self._weighted(*targets))
+        return self.distribution.run(train_step, data, seed)
 
     def _weighted(
         self, labels: "tf.Tensor", weights: "tf.Tensor | None" = None

@@ -83,7 +83,7 @@ def estimate_time(
     ]
     before = [variable.numpy() for variable in variables]
     example, measuring = _time_predictions(trainer, measure, clock)
-    step = _time_steps(trainer, clock, example * trainer.dataset.validation.count)
+    step = _time_steps(trainer, clock)
     with trainer.distribution.scope():
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
@@ -108,28 +108,25 @@ def _time_predictions(
     return (predicted - begun) / (batches * labels.size), measured / labels.size
 
 
-def _time_steps(trainer: Trainer, clock: Callable[[], float], validation: float) -> float | None:
+def _time_steps(trainer: Trainer, clock: Callable[[], float]) -> float | None:
     """Trains for about `MEASURED_SECONDS` after compilation; returns the seconds of a step.
 
-    Args:
-      trainer: see `estimate_time`.
-      clock: see `estimate_time`.
-      validation: the seconds that each validation takes.
+    Validations take a part of that time, but do not count: the first one may compile.
     """
     pause_at = [1 << power for power in range(MAX_STEPS_PER_CALL[trainer.plan].bit_length())]
     compiled, begun, step = trainer.loop.compilations, clock(), 0
-    seconds, steps, epochs = 0.0, 0, 0
+    spent, seconds, steps = 0.0, 0.0, 0
     with contextlib.suppress(TrainingDiverged):
         for progress in trainer.train(0, pause_at=pause_at):
             now, compilations = clock(), trainer.loop.compilations
             # A smaller batch at the end of the first epoch is compiled, too.
             if compilations == compiled:
+                spent += now - begun
+            if compilations == compiled and progress.step > step:
                 seconds += now - begun
                 steps += progress.step - step
-                epochs += progress.epoch is not None
             compiled, begun, step = compilations, now, progress.step
             # The time of the slowest process, so that all of them stop at the same step.
-            slowest = trainer.distribution.largest(seconds)
-            if steps and slowest >= MEASURED_SECONDS:
+            if trainer.distribution.largest(spent) >= MEASURED_SECONDS and steps:
                 break
-    return max(0.0, slowest - epochs * validation) / steps if steps else None
+    return trainer.distribution.largest(seconds) / steps if steps else None

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from lotcal_tf import metrics, seeds
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
+from lotcal_tf.config.custom import is_own, raised
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.augment import AUGMENTATIONS
 from lotcal_tf.data.splits import Dataset, Split, shuffle_seed
-from lotcal_tf.errors import FieldError, TrainingDiverged
+from lotcal_tf.errors import FieldError, LotcalError, TrainingDiverged
 from lotcal_tf.inputs import image_shape
 from lotcal_tf.models import random_layers
 from lotcal_tf.models.precision import uses_float16
@@ -128,7 +129,8 @@ class Trainer:
 
     Raises:
       FieldError: a batch is larger than the training split or cannot be shared by the devices, the
-        examples to augment are not images, or weights of examples or classes cannot be used.
+        examples to augment are not images, weights of examples or classes cannot be used, or the
+        `train_step` of a custom strategy fails.
     """
 
     def __init__(
@@ -178,6 +180,8 @@ class Trainer:
             experiment.class_weight,
             experiment.drop_remainder,
         )
+        if is_own(strategy):
+            _check_step(experiment.calib, self.loop, dataset.train)
         own = {id(variable) for variable in self.replicas.variables}
         # A level must not depend on whether the levels before it ran in the same process.
         self._initial = [(v, v.numpy()) for v in self.strategy.variables if id(v) not in own]
@@ -426,6 +430,25 @@ class Trainer:
 def _equal(some: Sequence[NDArray], others: Sequence[NDArray]) -> bool:
     """Whether arrays have the same values; those that hold NaN have not."""
     return all(map(np.array_equal, some, others))
+
+
+def _check_step(name: str, loop: CompiledLoop, train: Split) -> None:
+    """Traces a step of a custom strategy before the first one is taken.
+
+    Raises:
+      FieldError: its `train_step` raises an error, or does not return what it must.
+    """
+    try:
+        logs = loop.traced(train)
+    except (LotcalError, MemoryError):
+        raise
+    except Exception as error:  # The code of the user can raise anything.
+        raise FieldError("calib", name, f"its method train_step {raised(error)}") from error
+    for value in loop.strategy.log_names:
+        found = logs.get(value) if isinstance(logs, Mapping) else None
+        if found is None or tuple(getattr(found, "shape", ())) != ():
+            problem = f"its train_step must return a dictionary with a scalar for {value!r}, one of its log_names"
+            raise FieldError("calib", name, problem)
 
 
 def _check_weights(experiment: Experiment, strategy: type[Strategy], dataset: Dataset) -> None:

@@ -327,7 +327,10 @@ def test_identity_holds_digests_of_what_fields_point_to():
         ({"noise_kind": "all"}, "noise_kind=all: choose one of symmetric, uniform, asymmetric"),
         ({"noise_map": "1,-1"}, "noise_map=1,-1: must be class numbers, 0 or more"),
         ({"export_logits": "no"}, "export_logits=no: choose one of raw, scaled"),
-        ({"input_mean": (0.1,)}, "input_std=(): must have as many values as input_mean=(0.1,)"),
+        (
+            {"input_mean": (0.1,)},
+            "input_mean=(0.1,): has 1 values, and input_std 0: give as many of both",
+        ),
         (
             {"input_mean": "0", "input_std": "0"},
             "input_std=0: must be finite numbers above 0",
@@ -378,6 +381,17 @@ def test_a_schedule_by_flag_replaces_that_of_the_recipe(recipe):
     found = resolve({"schedule": "cosine"}, recipe(source="digits", lr_drops=[3]))
     assert found.schedule == "cosine"
     assert "lr_drops" not in found.identity()
+
+
+def test_drops_of_a_recipe_that_have_no_effect_are_named(recipe):
+    late = recipe(source="digits", lr_drops=[3, 5, 9], epochs=20)
+    assert not resolve({}, late).notes
+    (note,) = resolve({"epochs": "5"}, late).notes
+    assert "after epoch 5, 9 have no effect" in note
+    assert not resolve({"epochs": "5", "schedule": "cosine"}, late).notes
+    assert resolve({"epochs": "10", "lr_drops": "9"}, late).lr_drops == (9,)
+    with pytest.raises(FieldError, match="^lr_drops=10: a level has 10 epoch"):
+        resolve({"epochs": "10", "lr_drops": "10"}, late)
 
 
 def test_asymmetric_noise_needs_a_map(recipe):
@@ -588,8 +602,8 @@ def test_dataset_beside_a_recipe_for_another_is_refused(recipe):
     [
         (b"epoch = 3", "unknown field 'epoch'; did you mean epochs?"),
         (b"zzz = 3", "unknown field 'zzz'; choose one of dataset, "),
-        (b"epochs 3", "own.toml is not a recipe: "),
-        (b"model = '\xff'", "own.toml is not a recipe: "),
+        (b"epochs 3", "own.toml: is not a recipe: "),
+        (b"model = '\xff'", "own.toml: is not a recipe: "),
     ],
 )
 def test_broken_recipe_is_named(tmp_path, text, line):
@@ -603,7 +617,7 @@ def test_broken_recipe_is_named(tmp_path, text, line):
 
 @pytest.mark.parametrize("place", ["absent.toml", "."])
 def test_recipe_that_cannot_be_read_is_named(tmp_path, place):
-    with pytest.raises(UsageError, match=r"^cannot read the recipe .*: (No such file|Is a dir)"):
+    with pytest.raises(UsageError, match=r"^config=.*: cannot be read: (No such file|Is a dir)"):
         resolve({}, str(tmp_path / place))
 
 

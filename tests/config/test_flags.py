@@ -205,7 +205,7 @@ def test_flag_against_the_recipes_kind_is_refused(run, tmp_path):
         (["epochs=3"], "'epochs=3' is not a flag: write --flag=value"),
         (["--epochs=3", "extra"], "'extra' is not a flag"),
         (["--", "--epochs=3"], "'--epochs=3' is not a flag"),
-        (["--config=absent.toml"], "cannot read the recipe absent.toml"),
+        (["--config=absent.toml"], "--config=absent.toml: cannot be read"),
     ],
 )
 def test_what_is_no_flag_is_named(run, argv, line):

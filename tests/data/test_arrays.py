@@ -1,5 +1,7 @@
 """A user's arrays and pipelines: what is refused, how validation is split off, what stays in memory."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,7 +14,7 @@ from lotcal_tf.data.arrays import (
     part_of_test,
 )
 from lotcal_tf.data.splits import ResidentSplit, StreamedSplit
-from lotcal_tf.errors import LotcalError, UsageError
+from lotcal_tf.errors import FieldError, LotcalError, UsageError
 
 CLASSES = 3
 
@@ -151,10 +153,17 @@ def test_another_seed_draws_another_validation_split():
 
 
 def test_a_given_validation_split_is_taken_as_it_is():
-    dataset = arrays_dataset(examples(10), None, examples(5, start=50), size=3)
+    dataset = arrays_dataset(examples(10), None, examples(5, start=50))
     assert numbers_in(dataset.train) == list(range(10))
     assert numbers_in(dataset.validation) == list(range(50, 55))
     assert dataset.test is None
+
+
+@pytest.mark.parametrize("dataset", [arrays_dataset, pipelines_dataset])
+def test_no_size_is_taken_beside_a_validation_split(dataset):
+    more = {} if dataset is arrays_dataset else {"limit": 0}
+    with pytest.raises(FieldError, match="^validation_size=3: the data has its own validation"):
+        dataset(examples(10), None, examples(5), size=3, **more)
 
 
 @pytest.mark.parametrize("validation", [None, examples(6, start=200)])
@@ -222,7 +231,7 @@ def test_a_failing_pipeline_is_reported_with_the_place():
 @pytest.mark.parametrize("more", [0, 1])
 def test_one_byte_too_many_streams(more):
     # 512 kB of train and 512 kB of test are exactly the megabyte; together they count.
-    train = np.zeros((512, 1024), np.uint8), np.zeros(512, np.int64)
+    train = np.zeros((512, 1024), np.uint8), np.arange(512) % CLASSES
     test = np.zeros((512 + more, 1024), np.uint8), np.zeros(512 + more, np.int64)
     dataset = pipelines_dataset(train, test, limit=1)
     kind = StreamedSplit if more else ResidentSplit
@@ -232,10 +241,28 @@ def test_one_byte_too_many_streams(more):
 @pytest.mark.parametrize("limit", [100, 0])
 def test_pipelines_give_the_types_that_arrays_get(limit):
     for dtype, kept in ((np.uint8, tf.uint8), (np.float64, tf.float32)):
-        inputs, labels = np.ones((20, 2), dtype), np.zeros(20, np.int64)
+        inputs, labels = np.ones((20, 2), dtype), np.arange(20) % CLASSES
         dataset = pipelines_dataset((inputs, labels), limit=limit)
         (block,) = dataset.train.shuffled(18, 1, (0, 1))
         assert [part.dtype for part in block] == [kept, tf.int32]
+
+
+def test_training_data_of_one_class_is_refused():
+    with pytest.raises(UsageError, match="train has only the class 1: at least 2 classes"):
+        arrays_dataset((np.zeros((6, 2)), np.ones(6, int)), examples(6), examples(6))
+
+
+def test_classes_without_a_training_example_are_named():
+    train = np.zeros((4, 2)), np.array([0, 1, 0, 1])
+    with_two, without = ((np.zeros((2, 2)), np.array([0, k])) for k in (2, 1))
+    for test, validation in ((with_two, without), (without, with_two)):
+        (note,) = arrays_dataset(train, test, validation).notes
+        assert "val or test has: 2; no network" in note
+    assert not arrays_dataset(train, without, without).notes
+    named = dataclasses.replace(arrays_dataset(train, None, with_two), class_names=("a", "b", "c"))
+    assert "val has: c; no network" in named.notes[0]
+    # Labels of streams are not kept.
+    assert not pipelines_dataset(train, with_two, limit=0).notes
 
 
 def test_a_stream_has_the_buffer_asked_for():

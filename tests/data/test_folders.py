@@ -73,7 +73,7 @@ def numbers(split, classes=2):
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
 def test_folders_of_splits_are_the_splits(divided, limit, name):
     (divided / "val").rename(divided / name)
-    dataset = load(divided, memory_limit_mb=limit)
+    dataset = load(divided, memory_limit_mb=limit, validation_size=None)
     kind = StreamedSplit if limit == 0 else ResidentSplit
     assert isinstance(dataset.train, kind)
     # In each class by name, i.e. by 7 · number mod 100.
@@ -83,6 +83,9 @@ def test_folders_of_splits_are_the_splits(divided, limit, name):
     assert sorted(numbers(dataset.test)) == list(range(40, 46))
     assert (dataset.classes, dataset.class_names) == (2, ("cat", "dog"))
     assert (dataset.train.shape, dataset.input_range) == ((6, 5, 3), 255.0)
+    for size in ("validation_size", "test_size"):
+        with pytest.raises(FieldError, match=f"^{size}=1: the data has its own"):
+            load(divided, **{"memory_limit_mb": limit, "validation_size": None, size: 1})
 
 
 def test_files_have_the_order_and_pixels_that_keras_gives(divided):
@@ -90,7 +93,7 @@ def test_files_have_the_order_and_pixels_that_keras_gives(divided):
         divided / "train", batch_size=None, image_size=SIZE, shuffle=False
     )
     x, y = zip(*theirs.as_numpy_iterator(), strict=True)
-    inputs, labels = load(divided).train.data()
+    inputs, labels = load(divided, validation_size=None).train.data()
     np.testing.assert_array_equal(inputs, x)
     np.testing.assert_array_equal(labels, y)
 
@@ -311,22 +314,22 @@ def test_a_broken_image_of_any_split_is_named(divided, split, fields):
 def test_folders_of_splits_are_checked(divided):
     write_classes(divided / "validation")
     with pytest.raises(FieldError, match="^data_dir=.*has val and validation"):
-        load(divided)
+        load(divided, validation_size=None)
     shutil.rmtree(divided / "validation")
     write(divided / "test" / "eel" / "1.png", 1)
     with pytest.raises(UsageError, match="test/eel: no such class in .*train, which has cat, dog"):
-        load(divided)
+        load(divided, validation_size=None)
     shutil.rmtree(divided / "test" / "eel")
     write(divided / "test" / "1.png", 1)
     with pytest.raises(UsageError, match=r"test/1\.png is outside the class folders"):
-        load(divided)
+        load(divided, validation_size=None)
     (divided / "test" / "1.png").unlink()
     (divided / "extra").mkdir()
     with pytest.raises(FieldError, match="^data_dir=.*folder extra beside train: only train, val"):
-        load(divided)
+        load(divided, validation_size=None)
     (divided / "extra").rmdir()
     shutil.rmtree(divided / "test" / "dog")  # a split need not have every class
-    assert sorted(numbers(load(divided).test)) == [40, 42, 44]
+    assert sorted(numbers(load(divided, validation_size=None).test)) == [40, 42, 44]
 
 
 def test_a_directory_too_deep_or_too_high_is_corrected(images, divided, tmp_path, monkeypatch):

@@ -66,6 +66,8 @@ def test_a_test_file_beside_it_is_the_test_split(path):
     test.to_csv(path.with_name("animals_test.csv"), index=False)
     dataset = load(path)
     assert rows(dataset.test) == list(range(100, 106))
+    with pytest.raises(FieldError, match="^test_size=2: the data has its own test split"):
+        load(path, test_size=2)
     assert sorted(rows(dataset.train) + rows(dataset.validation)) == list(range(COUNT))
 
 
@@ -118,7 +120,11 @@ BAD = {
     "fractions": (table(kind=table().b), ["label_column=kind", "0.5", "class"]),
     "one class": (table(kind="cat"), ["label_column=kind", "only the class cat", "at least 2"]),
     "no rows": (table().iloc[:0], ["no rows"]),
-    "infinity": (table(a=[np.inf, *range(1, COUNT)]), ["NaN or infinity"]),
+    "infinity": (
+        table(a=[0, -np.inf, *range(2, COUNT)]),
+        ["column 'a'", "-inf in row 1", "finite"],
+    ),
+    "too large": (table(b=[*range(COUNT - 1), 1e39]), ["column 'b'", f"1e+39 in row {COUNT - 1}"]),
 }
 
 

@@ -131,7 +131,9 @@ def test_saved_splits_are_the_splits(tmp_path):
     parts = {"train": range(10), "validation": range(10, 14), "test": range(14, COUNT)}
     whole = pictures()
     datasets.DatasetDict({n: whole.select(p) for n, p in parts.items()}).save_to_disk(tmp_path)
-    dataset = load(tmp_path)
+    with pytest.raises(FieldError, match="^test_size=2: the data has its own test split"):
+        load(tmp_path, validation_size=None, test_size=2)
+    dataset = load(tmp_path, validation_size=None)
     for split, part in zip(
         (dataset.train, dataset.validation, dataset.test), parts.values(), strict=True
     ):
@@ -143,7 +145,7 @@ def test_saved_splits_are_the_splits(tmp_path):
 def test_the_validation_split_may_have_the_names_of_folders(tmp_path, name):
     splits = {"train": pictures(), "test": pictures(), name: pictures().select(range(6))}
     datasets.DatasetDict(splits).save_to_disk(tmp_path)
-    dataset = load(tmp_path)
+    dataset = load(tmp_path, validation_size=None)
     assert (dataset.train.count, dataset.validation.count, dataset.test.count) == (COUNT, 6, COUNT)
 
 

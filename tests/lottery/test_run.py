@@ -218,6 +218,45 @@ def test_a_class_that_is_no_method_is_refused(fields, line, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            "labels, logits)",
+            "labels, {}['x'])",
+            r"^calib=\S+ its method train_step raises KeyError: 'x' \(mine_of_run.py, line 19\)$",
+        ),
+        ("tf.reduce_mean(", "(", "train_step must return .* a scalar for 'loss'"),
+        ("return self.descend(", "self.descend(", "train_step must return .* a scalar for 'loss'"),
+        ("train_step", "train_steps", "must override train_step"),
+        ("-abs(", "0 / 0 * abs(", r"scores raises ZeroDivisionError: .* line 25\)$"),
+        ("-abs(state.weights[name])", "0", r"scores must be .* shape \(64, 10\)"),
+        ("def scores", "def score", "^criterion=mine_of_run:Smallest: must override scores"),
+    ],
+)
+def test_a_mistake_in_own_code_is_found_before_training(custom, tmp_path, old, new, line):
+    flags = custom(CUSTOM.replace(old, new)) | {"out": str(tmp_path / "run")}
+    with pytest.raises(FieldError, match=line):
+        run_experiment(resolve(flags), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_scores_need_not_be_finite_before_training(custom, tmp_path):
+    moved = "(d := abs(state.weights[name] - state.rewind[name])) / d.max()"  # 0 / 0 at first
+    flags = custom(CUSTOM.replace("-abs(state.weights[name])", moved)) | {"levels": 1}
+    with np.errstate(invalid="ignore"):
+        run = run_experiment(resolve(flags | {"out": str(tmp_path / "run")}), progress=False)
+    assert len(run.records) == 2
+
+
+def test_scores_that_cannot_be_ranked_end_the_run_after_the_level(custom, tmp_path):
+    source = CUSTOM.replace("-abs(", "np.nan * abs(").replace("import", "import numpy as np, ", 1)
+    flags = custom(source) | {"out": str(tmp_path / "run")}
+    with pytest.raises(FieldError, match=r"^criterion=\S+ its scores of '\S+' must be finite"):
+        run_experiment(resolve(flags), progress=False)
+    assert RunStore(tmp_path / "run", writes=False).finished() == 1
+
+
 def test_operations_are_deterministic_inside_a_run_only(digits, tmp_path):
     from tensorflow.python.framework import config
 

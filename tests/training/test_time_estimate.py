@@ -49,11 +49,13 @@ def make_trainer(steps=STEPS, bad=False, more=0, **fields):
 class Clock:
     """Time that steps, predictions of an example and compilation take.
 
-    The first predictions, of a batch each, take 50 s more, and so does the first step.
+    The first predictions, of a batch each, take 50 s more, and so does the first step; the first validation
+    takes `first_validation` more.
     """
 
-    def __init__(self, trainer, step, example=0.0):
+    def __init__(self, trainer, step, example=0.0, first_validation=0.0):
         self.trainer, self.step, self.example = trainer, step, example
+        self.first_validation = first_validation
         self.steps, self.examples, self.measured = 0, 0, 0
         predict, predict_batch = trainer.predict, trainer.predict_batch
 
@@ -72,7 +74,8 @@ class Clock:
     def __call__(self):
         self.steps = int(self.trainer.strategy.optimizer.iterations)
         compilations = self.trainer.loop.compilations + (self.examples > 0)
-        return self.step * self.steps + self.example * self.examples + 50 * compilations
+        once = 50 * compilations + self.first_validation * (self.measured > 0)
+        return self.step * self.steps + self.example * self.examples + once
 
 
 @pytest.mark.full
@@ -96,6 +99,13 @@ def test_validation_is_not_part_of_the_time_of_a_step(steps, step, taken, measur
     clock = Clock(trainer, step, example=0.002)
     assert estimate_time(trainer, len, clock) == approx(step, 0.002)
     assert (clock.steps, clock.measured) == (taken, measured)
+
+
+def test_a_validation_that_compiles_is_not_part_of_it_and_ends_the_measurement():
+    trainer = make_trainer(10)
+    clock = Clock(trainer, 0.01, first_validation=2.0)
+    assert estimate_time(trainer, len, clock) == approx(0.01, 0.0)
+    assert (clock.steps, clock.measured) == (10, 1)
 
 
 @pytest.mark.full
