@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from lotcal_tf.errors import UsageError, shown
 from lotcal_tf.metrics.bins import bin_index, checked_bins, debiased_squares
@@ -73,11 +73,12 @@ def metric_intervals(
 ) -> dict[str, Estimate]:
     """Metrics of a classifier with 95 % intervals: what another test set of the same size could give.
 
-    The intervals are m ± 1.96 s, where m is the metric on the N examples and s its bootstrap standard
-    error, limited to the metric's range. For means over examples and the AURC, s is the limit for
-    infinitely many draws: the standard deviation / sqrt(N), of the AURC that of its derivatives with
-    respect to the weights of the examples. For the others, s is the standard deviation over 200 draws of
-    N examples; the adaptive ECE has the same bins on all of them. The draws are the same for all
+    The accuracy has Wilson's interval for a proportion (1927), which keeps a width where all predictions
+    are right. The other intervals are m ± 1.96 s, where m is the metric on the N examples and s its
+    bootstrap standard error, limited to the metric's range. For means over examples and the AURC, s is
+    the limit for infinitely many draws: the standard deviation / sqrt(N), of the AURC that of its
+    derivatives with respect to the weights of the examples. For the others, s is the standard deviation
+    over 200 draws of N examples; the adaptive ECE has the same bins on all of them. The draws are the same for all
     classifiers on N examples, so that equal predictions have equal intervals. Percentiles are not used:
     the ECE of a draw is larger than that of the examples. The interval does not cover the spread over
     seeds.
@@ -111,12 +112,16 @@ def metric_intervals(
         influence = _aurc_influence(group, counts, hits)
         found["aurc"] = influence.mean(), influence.std() / np.sqrt(len(y))
     half = norm.ppf((1 + ESTIMATE_LEVEL) / 2)
-    return {
+    estimates = {
         name: Estimate(m, max(float(m - half * s), low), min(float(m + half * s), high))
         for name, (low, high) in _RANGES.items()
         if name in asked
         for m, s in [map(float, found[name])]
     }
+    if "accuracy" in asked:
+        ends = binomtest(int(hits.sum()), len(y)).proportion_ci(ESTIMATE_LEVEL, method="wilson")
+        estimates["accuracy"] = Estimate(float(hits.mean()), float(ends.low), float(ends.high))
+    return estimates
 
 
 def _asked(names: Collection[str] | None) -> set[str]:

@@ -101,10 +101,23 @@ def test_intervals_of_one_classifier_are_around_its_metrics():
 
 
 def test_means_have_the_interval_of_a_mean():
-    right = (LOGITS.argmax(1) == LABELS).astype(float)
-    one = metrics.metric_intervals(LABELS, LOGITS)["accuracy"]
-    half = 1.959964 * np.sqrt(right.mean() * (1 - right.mean()) / 300)
+    p = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
+    nll = -np.log(p[np.arange(300), LABELS])
+    one = metrics.metric_intervals(LABELS, LOGITS)["nll"]
+    half = 1.959964 * nll.std() / np.sqrt(300)
     assert (one.value - one.low, one.high - one.value) == pytest.approx((half, half))
+
+
+@pytest.mark.parametrize("right", [0, 3, 40])
+def test_the_accuracy_has_wilsons_interval(right):
+    """Its ends p solve |p − right / N| = 1.96 sqrt(p (1 − p) / N)."""
+    labels = (np.arange(40) < right).astype(int)
+    one = metrics.metric_intervals(labels, np.tile([0.0, 1.0], (40, 1)))["accuracy"]
+    assert one.value == right / 40
+    for end in {one.low, one.high} - {0.0, 1.0}:
+        distance = 1.959964 * np.sqrt(end * (1 - end) / 40)
+        assert abs(end - right / 40) == pytest.approx(distance, rel=1e-5)
+    assert one.high - one.low > 0.08
 
 
 @pytest.mark.full
@@ -138,7 +151,9 @@ def test_draws_are_measured_as_the_metrics_do():
 def test_intervals_stay_in_the_range_of_the_metric():
     labels = np.array([0, 1, 0])
     perfect = metrics.metric_intervals(labels, 20 * np.eye(2)[labels])
-    assert (perfect["accuracy"].low, perfect["accuracy"].high) == (1, 1)
+    # 3 of 3 are right: N / (N + 1.96²) to 1.
+    expected = (3 / (3 + 1.959964**2), 1)
+    assert (perfect["accuracy"].low, perfect["accuracy"].high) == pytest.approx(expected)
     wrong = metrics.metric_intervals(labels, np.log([[0.6, 0.4], [0.6, 0.4], [0.2, 0.8]]))
     assert all(one.low >= 0 for name, one in wrong.items() if name != "overconfidence")
     assert wrong["accuracy"].high <= 1
