@@ -108,7 +108,7 @@ class Row:
 
     Attributes:
       group, setting: their titles.
-      kind: `run`, a value of one run; `interval`, one of its stored predictions, with its bootstrap interval;
+      kind: `run`, a value of one run; `interval`, one of its stored predictions, with its interval;
         `mean` over seeds;
         `difference from none`, the strategy, or from the plain value of another field, e.g. `difference from
         rewind=init`, paired by seed; `rank`, the mean of a ranking.
