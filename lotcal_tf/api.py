@@ -127,6 +127,8 @@ def find_tickets(
         Nothing is written.
       TrainingDiverged: a loss was not finite. Finished levels are kept.
       DamagedTicket: a file of a finished level is damaged.
+      Unhealthy: a level has a problem, and `on_unhealthy` is `stop`. The level is stored.
+      TakenOver: another process has taken over the run directory. Finished levels are kept.
     """
     checked(arguments.FindArguments, {"progress": progress, "takeover": takeover})
     values, methods, optimizer = _objects(fields)
@@ -353,8 +355,10 @@ def export_ticket(
         trains on train. test=None, for a run on named data: that data.
       level: the number of a level of the run, or `selected`.
       scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
-      reuse: whether to return an earlier export that has these formats, with the same encoding … scaled.
-      formats … progress: the others: see `deploy.export.export`. custom_objects: see `find_tickets`.
+      reuse: whether to return an earlier export that has these formats, and was made with the same
+        encoding, prefer, output and scaled.
+      formats, encoding, prefer, output, tolerance, class_names, license, seconds, progress: see
+        `deploy.export.export`. custom_objects: see `find_tickets`.
       config, **fields: other data or fields than those recorded in the run.
 
     Raises:

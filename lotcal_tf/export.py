@@ -34,11 +34,17 @@ FLAGS = (
         BY_PREFERENCE,
         choices=(BY_PREFERENCE, *ENCODINGS),
     ),
-    flags.Flag("prefer", "what selects the encoding of a file", SPEED, choices=(SPEED, SIZE)),
+    flags.Flag(
+        "prefer",
+        "choose the encoding for speed, or for the smallest file",
+        SPEED,
+        choices=(SPEED, SIZE),
+    ),
     flags.Flag("output", "what files compute", "logits", choices=("logits", "probabilities")),
     flags.Flag(
         "float_tolerance",
-        "for float files: how far accuracy, ECE, NLL and Brier score may be from the ticket's",
+        "for float files: how far accuracy, ECE, NLL and Brier score may be from the ticket's, and each "
+        "logit, relative to the largest",
         "1e-4",
     ),
     flags.Flag(

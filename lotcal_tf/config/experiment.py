@@ -76,7 +76,7 @@ class Experiment:
     )
     data_dir: str | None = _data(
         None,
-        "directory of TFDS data or of the class folders of images; file of a table",
+        "directory of TFDS data, of class folders of images, or of a saved Hugging Face data set; file of a table",
         check=fields.path,
         main=True,
         only_with=_OF_FILES,

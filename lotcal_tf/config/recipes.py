@@ -49,13 +49,15 @@ def recipe_names() -> tuple[str, ...]:
 def read_recipe(path: Path) -> dict[str, Any]:
     """The fields and hyperparameters that a recipe file sets.
 
-    The table `[set]` holds hyperparameters of a custom strategy or criterion.
+    The table `[set]` holds hyperparameters of a custom strategy or criterion, and `[strategy.NAME]` those
+    that only one built-in strategy has in this recipe; the other strategies keep their defaults.
 
     Raises:
       UsageError: there is no such file, it is not TOML, it names an unknown field, or a value is
         not valid.
     """
     found = read_toml(path)
+    by_strategy = found.pop("strategy", {})
     custom = found.pop("set", {})
     if not isinstance(custom, dict):
         raise UsageError(f"{path}: set={shown(custom)}: must be a table of hyperparameters, [set]")
@@ -77,7 +79,27 @@ def read_recipe(path: Path) -> dict[str, Any]:
             checked(row.hyperparameters, {name: found[name] for name in names})
     except FieldError as error:
         raise UsageError(f"{path}: {error}") from error
-    return found | ({"set": custom} if custom else {})
+    _check_by_strategy(path, by_strategy)
+    tables = {"set": custom, "strategy": by_strategy}
+    return found | {name: table for name, table in tables.items() if table}
+
+
+def _check_by_strategy(path: Path, tables: Any) -> None:
+    """Checks the tables `[strategy.NAME]` of a recipe.
+
+    Raises:
+      UsageError: a strategy is unknown, or a value is none of its hyperparameters or not valid.
+    """
+    for name, values in tables.items() if isinstance(tables, dict) else [("", None)]:
+        if name not in registry.STRATEGIES or not isinstance(values, dict):
+            choices = ", ".join(registry.STRATEGIES)
+            raise UsageError(
+                f"{path}: strategy.{shown(name)}: must be a table [strategy.NAME], NAME one of {choices}"
+            )
+        try:
+            checked(registry.STRATEGIES[name].hyperparameters, values)
+        except FieldError as error:
+            raise UsageError(f"{path}: strategy.{name}.{error}") from error
 
 
 def read_toml(path: Path, flag: str = "config", kind: str = "recipe") -> dict[str, Any]:
@@ -155,11 +177,12 @@ def resolve(
       UsageError: a field, a name or their combination is not valid; the message is one line.
     """
     recipe = _recipe_for(given, config)
+    calib, criterion = (
+        _string(n, given.get(n, recipe.get(n, FIELDS[n].default))) for n in ("calib", "criterion")
+    )
+    recipe |= recipe.pop("strategy", {}).get(calib, {})
     merged = recipe | dict(given)
     # A recipe may hold hyperparameters of several strategies; only explicit ones must apply.
-    calib, criterion = (
-        _string(n, merged.get(n, FIELDS[n].default)) for n in ("calib", "criterion")
-    )
     rows = registry.strategy(calib), registry.criterion(criterion)
     own = {name for row in rows if row is not None for name in fields_of(row.hyperparameters)}
     for name in setting_fields().keys() & recipe.keys() - own - set(given):

@@ -215,7 +215,7 @@ STRATEGIES: Mapping[str, Method] = {
 _CRITERIA = "lotcal_tf.pruning.criteria"
 CRITERIA: Mapping[str, Method] = {
     "magnitude": Method(f"{_CRITERIA}:Magnitude", "large weights survive"),
-    "random": Method(f"{_CRITERIA}:Random", "drawn by seed, the control"),
+    "random": Method(f"{_CRITERIA}:Random", "weights drawn at random by seed survive, the control"),
     "magnitude_increase": Method(
         f"{_CRITERIA}:MagnitudeIncrease", "weights that grew most since the level's start survive"
     ),

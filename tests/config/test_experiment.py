@@ -528,6 +528,40 @@ def test_a_recipe_holds_settings_of_a_custom_method_in_a_table(tmp_path):
     assert resolve({"calib": "none"}, str(path)).settings == {}
 
 
+def test_a_recipe_has_a_table_for_one_strategy(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('source = "digits"\ncalib_weight = 0.7\n[strategy.mda]\ncalib_weight = 0.2\n')
+    weights = {name: resolve({"calib": name}, str(path)).settings for name in ("mda", "lwcc")}
+    assert {name: found["calib_weight"] for name, found in weights.items()} == {
+        "mda": 0.2,
+        "lwcc": 0.7,
+    }
+    found = resolve({"calib": "mda", "calib_weight": "0.4"}, str(path)).settings
+    assert found["calib_weight"] == 0.4
+    assert resolve({"calib": "mine:Mda"}, str(path)).settings == {}
+    assert resolve({}, str(path)).settings == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("[strategy.mad]\ncalib_weight = 1", "strategy.mad: must be a table .* NAME one of none, "),
+        ("strategy = 3", "strategy.: must be a table"),
+        ("[strategy]\nmda = 3", "strategy.mda: must be a table"),
+        ("[strategy.mda]\ncalib_weight = -1", "strategy.mda.calib_weight=-1: must be"),
+        (
+            "[strategy.mda]\nepochs = 3",
+            "strategy.mda.epochs=3: no such hyperparameter; choose from",
+        ),
+    ],
+)
+def test_a_wrong_table_of_a_strategy_is_refused(tmp_path, table, line):
+    path = tmp_path / "own.toml"
+    path.write_text(f'source = "digits"\n{table}\n')
+    with pytest.raises(UsageError, match=f"own.toml: {line}"):
+        resolve({}, str(path))
+
+
 STOCHASTIC = [name for name in STRATEGIES if "passes" in defaults_of("calib", name)]
 
 
