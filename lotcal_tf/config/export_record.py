@@ -34,6 +34,22 @@ def read_export(directory: Path) -> dict[str, Any]:
     return unseal(directory / PARITY)
 
 
+def foreign_file(directory: Path) -> str | None:
+    """A file in the directory of an export that is not part of it; None: there is none, or its record does not say.
+
+    Raises:
+      NewerFormat: the export is of a newer version of the package.
+    """
+    try:
+        named = read_export(directory)["sha256"]
+    except NewerFormat:
+        raise
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    found = (part.relative_to(directory).as_posix() for part in parts(directory))
+    return next((name for name in found if name != PARITY and name not in named), None)
+
+
 def damaged_file(directory: Path, record: dict[str, Any], below: str = "") -> str | None:
     """The first file of an export that is missing or does not match its checksum; None if all do.
 

@@ -9,14 +9,20 @@ from typing import Any
 
 from lotcal_tf import tables
 from lotcal_tf.compat import keras
-from lotcal_tf.config.export_record import PARITY, damaged_file, read_export, seal_export
+from lotcal_tf.config.export_record import (
+    PARITY,
+    damaged_file,
+    foreign_file,
+    read_export,
+    seal_export,
+)
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED, file_format
 from lotcal_tf.deploy.background import Background
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.deploy.report_tables import FILE_WORDS, report_text
 from lotcal_tf.deploy.steps import SPARSITY_REPORT, Job, report, verify, write
-from lotcal_tf.errors import FieldError, LotcalError, NewerFormat, UsageError
+from lotcal_tf.errors import FieldError, LotcalError, NewerFormat, UsageError, shown
 from lotcal_tf.evaluation.open_model import temperature_of
 from lotcal_tf.files import remove_leftovers, replacing
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES
@@ -199,6 +205,7 @@ def check_target(directory: Path) -> None:
 
     Raises:
       UsageError: it is a mount point, holds the working directory, or something other than an export.
+      NewerFormat: it holds an export of a newer version of the package.
     """
     if os.path.ismount(directory) or directory.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise UsageError(
@@ -209,6 +216,11 @@ def check_target(directory: Path) -> None:
     if taken and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(
             f"{directory} holds something other than an export: choose another directory"
+        )
+    if foreign := foreign_file(directory):
+        raise UsageError(
+            f"{directory} holds {shown(foreign)}, which is not part of the export in it: move that, or choose another "
+            "directory"
         )
 
 

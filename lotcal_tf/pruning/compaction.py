@@ -243,7 +243,9 @@ class _Plan:
         if type(self.first) is not keras.layers.Dense:
             return None
         node = next(node for node in self.steps if node.layer is self.first)
-        if self._kind(node) != "linear":
+        # A gather would lose a mask of the input, as `Masking` and `Embedding` give it.
+        masked = any(getattr(x, "_keras_mask", None) is not None for x in node.keras_inputs)
+        if self._kind(node) != "linear" or masked:
             return None
         read = self._live_kernel(node).any((0, 2))
         worth = read.any() and 1 - read.mean() >= _GATHER_SAVES
@@ -273,6 +275,9 @@ class _Plan:
         kind = self._kind(node)
         if kind == "linear":
             config[channels.LINEAR[type(layer)]] = int(self._kept(self._output(node)).sum())
+        if kind in ("linear", "depthwise", "batch_norm"):
+            # Weights are set afterwards, and an initialiser may have the values of all channels.
+            config |= {name: "zeros" for name in config if name.endswith("_initializer")}
         if kind in ("linear", "depthwise"):
             config["use_bias"] = layer.use_bias or bool(self._new_bias(node).any())
         return copy_layer(layer, config)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lotcal_tf.config.custom import name_of
 from lotcal_tf.config.experiment import FIELDS, Experiment, setting_fields
 from lotcal_tf.config.fields import typed
@@ -63,27 +65,32 @@ class Grid:
 
     def _points(self) -> Iterator[Point]:
         for values in itertools.product(*self.axes.values()):
-            point = dict(zip(self.axes, values, strict=True))
+            # An axis of the file that has one value now is a field.
+            point = {**self.fields, **dict(zip(self.axes, values, strict=True))}
             if any(matches(point, description) for description in self.exclude):
                 continue
             own: dict[str, Any] = {}
             for description, fields in self.dependent:
                 own |= fields if matches(point, description) else {}
-            yield {**self.fields, **point, **own}
+            yield {**point, **own}
 
     def with_values(self, fields: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> "Grid":
-        """The grid with other values of some fields; those of an axis are several."""
+        """The grid with other values of some fields; those of an axis are several. They override `dependent`, too."""
         new = {**fields, **axes}
         kept_fields = {name: value for name, value in self.fields.items() if name not in new}
         kept_axes = {name: values for name, values in self.axes.items() if name not in new}
         single = {name: values[0] for name, values in axes.items() if len(values) == 1}
         several = {name: values for name, values in axes.items() if len(values) > 1}
-        dependent = {name for _, own in self.dependent for name in own}
+        dependent = [
+            (when, {name: value for name, value in own.items() if name not in new})
+            for when, own in self.dependent
+        ]
         return dataclasses.replace(
             self,
             fields={**kept_fields, **fields, **single},
             axes={**kept_axes, **several},
-            from_file=self.from_file - (new.keys() - dependent),
+            dependent=dependent,
+            from_file=self.from_file - new.keys(),
         )
 
 
@@ -143,6 +150,8 @@ def _plain(name: str, value: Any) -> Any:
             problem = "must be in a module of its own, which worker processes can import"
             raise FieldError(name, value.__qualname__, problem)
         return name_of(value)
+    if isinstance(value, np.generic):
+        return value.item()
     if not isinstance(value, str | int | float | bool | tuple | list | None):
         problem = "objects cannot be given to a sweep: give a name or a number"
         raise FieldError(name, type(value).__name__, problem)
@@ -152,9 +161,21 @@ def _plain(name: str, value: Any) -> Any:
 def matches(point: Point, description: Mapping[str, Any]) -> bool:
     """Whether a combination has the value, or one of the values, that a description has for each field."""
     return all(
-        name in point and point[name] in (value if isinstance(value, list) else [value])
+        name in point
+        and _typed(name, point[name]) in (value if isinstance(value, list) else [value])
         for name, value in description.items()
     )
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A value of a point with the type of its field; flags of one value are texts."""
+    field = FIELDS.get(name) or setting_fields().get(name)
+    if field is None or not isinstance(value, str):
+        return value
+    try:
+        return typed(field, _hint(name), value)
+    except FieldError:  # It is reported when the experiment is made.
+        return value
 
 
 def values_of(name: str, value: Any) -> list[Any]:

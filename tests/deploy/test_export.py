@@ -273,14 +273,13 @@ def test_a_lost_zero_is_no_export(ticket, examples, tmp_path, monkeypatch):
 
 
 def test_a_new_export_replaces_the_old_one(copy, ticket, make_ticket, examples):
-    (copy / "left.over").write_text("of the old one")
     second = make_ticket(2)
     said, lost = [], list(there(ticket, copy).files)
     done = exporting(second, copy, examples, formats=["keras"], progress=said.append)
     assert lost and all(name in said[0] for name in lost)
     assert there(ticket, copy) is None
     assert there(second, copy, formats=["keras"]) == done
-    assert not (copy / "left.over").exists()
+    assert not any((copy / FILES[name]).exists() for name in lost)
     assert [path.name for path in copy.parent.iterdir()] == ["export"]
 
 
@@ -382,6 +381,18 @@ def test_other_formats_and_another_scale_are_another_export(done, raw, ticket):
         assert there(ticket, done.directory, **other) is None, other
     assert there(ticket, raw.directory, scaled=False) == raw
     assert there(ticket, raw.directory) is None
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "saved_model/more/x", "run_1/experiment.json"])
+def test_files_beside_an_export_are_never_lost(ticket, examples, tmp_path, tree, name):
+    target = tmp_path / "export"
+    export(ticket, target, examples, formats=["float32"], seconds=0)
+    (target / name).parent.mkdir(parents=True, exist_ok=True)
+    (target / name).write_text("years of work")
+    before = tree(target)
+    with pytest.raises(UsageError, match=f"export holds {name}, which is not part of the export"):
+        export(ticket, target, examples, formats=["float32"], seconds=0)
+    assert tree(target) == before
 
 
 def test_what_is_no_export_is_never_replaced(ticket, examples, tmp_path, tree):

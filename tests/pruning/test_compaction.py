@@ -255,6 +255,35 @@ def test_inputs_that_nothing_reads_are_left_out_where_that_saves_a_quarter(read,
     check_same(model, compaction)
 
 
+def test_a_mask_of_the_input_stays():
+    """Steps of zeros have no part in the mean, whatever the bias makes of them."""
+    inputs = keras.Input((7, 20))
+    x = layers.Dense(12, "relu")(layers.Masking()(inputs))
+    model = keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling1D()(x)))
+    prune(model, 0.1, 0)
+    kernel, bias = model.layers[2].get_weights()
+    kernel[:10] = 0
+    model.layers[2].set_weights([kernel, bias])
+    compaction = compact(model)
+    values = np.random.default_rng(0).normal(size=(5, 7, 20))
+    values[:, 4:] = 0
+    before, after = (m(values, training=False).numpy() for m in (model, compaction.model))
+    np.testing.assert_allclose(after, before, atol=1e-10)
+    assert compaction.model.count_params() < model.count_params()
+
+
+def test_initialisers_with_an_array_do_not_matter():
+    constant = keras.initializers.Constant
+    hidden = layers.Dense(
+        24, "relu", bias_initializer=constant(np.full(24, 0.1)), kernel_initializer=constant(0.3)
+    )
+    norm = layers.BatchNormalization(gamma_initializer=constant(np.full(24, 2.0)))
+    model = keras.Sequential([keras.Input((10,)), hidden, norm, layers.Dense(2)])
+    compaction = compact(prune(model, 0.05, 0))
+    assert compaction.model.count_params() < model.count_params()
+    check_same(model, compaction)
+
+
 def test_a_gathered_network_is_saved_and_loaded_without_us(tmp_path):
     model = prune(keras.Sequential([keras.Input((10,)), layers.Dense(2)]), 0.2, 0)
     compaction = compact(model)

@@ -1,5 +1,6 @@
 """The runs that a grid describes, counted by hand."""
 
+import numpy as np
 import pytest
 
 from lotcal_tf.errors import UsageError
@@ -110,6 +111,47 @@ def test_flags_take_the_place_of_fields_and_axes_of_the_file(tmp_path):
     ]
     one = read_grid(path).with_values({}, flag_values({"model": "lenet_10", "seed": "0..1"}))
     assert [p["seed"] for p in points(one)] == [0, 1]
+
+
+DEPENDENT = """
+[fields]
+levels = 1
+[axes]
+model = ["lenet_16", "lenet_32"]
+seed = [0, 1, 2]
+[[exclude]]
+model = "lenet_32"
+seed = [1, 2]
+[[set]]
+when = { model = "lenet_32" }
+epochs = 7
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"model": "lenet_32"}, [("lenet_32", 0, 7)]),
+        ({"seed": "1"}, [("lenet_16", "1", None)]),
+        ({"seed": "0..1", "model": "lenet_32"}, [("lenet_32", 0, 7)]),
+        ({"seed": "0", "epochs": "3"}, [("lenet_16", "0", "3"), ("lenet_32", "0", "3")]),
+        (
+            {"seed": "0", "epochs": "3,4", "model": "lenet_32"},
+            [("lenet_32", "0", 3), ("lenet_32", "0", 4)],
+        ),
+    ],
+)
+def test_flags_of_one_value_keep_what_the_file_excludes_and_sets(tmp_path, flags, expected):
+    path = tmp_path / "grid.toml"
+    path.write_text(DEPENDENT)
+    grid = read_grid(path).with_values({}, flag_values(flags))
+    assert [(p["model"], p["seed"], p.get("epochs")) for p in points(grid)] == expected
+
+
+def test_numbers_of_numpy_are_values():
+    fields, axes = sweep_values({"epochs": np.int64(3)}, {"seed": np.arange(2)})
+    assert (fields, axes) == ({"epochs": 3}, {"seed": [0, 1]})
+    assert all(type(value) is int for value in (fields["epochs"], *axes["seed"]))
 
 
 @pytest.mark.parametrize(
