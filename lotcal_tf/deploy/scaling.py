@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lotcal_tf.calibration.post_hoc import fit_temperature
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import ExportMismatch, UsageError
+from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.batches import spread
 from lotcal_tf.formats.format import Format, Material, Runner
 from lotcal_tf.formats.outputs import PROBABILITIES
@@ -17,6 +17,8 @@ from lotcal_tf.pruning import masking
 
 # Examples on which the logits of a file are verified after they were divided.
 _VERIFIED = 500
+# With fewer validation examples a file keeps the ticket's temperature: a fitted one would be chance.
+LEAST_EXAMPLES = 100
 
 
 def fold_temperature(model: "keras.Model", temperature: float, examples: Any) -> None:
@@ -62,14 +64,16 @@ def refit(path: Path, file_format: Format, material: Material) -> float:
       material: with validation data.
 
     Returns:
-      T, the divisor of the logits in addition to any temperature folded in before; 1 if the format
-      cannot divide logits.
+      T, the divisor of the logits in addition to any temperature folded in before. 1, and the file is
+      unchanged, if the format or its last layer cannot divide logits, e.g. a pooling layer, or if there
+      are fewer than `LEAST_EXAMPLES` validation examples.
 
     Raises:
       UsageError: there is no validation data.
-      ExportMismatch: the new logits are not the old ones divided by T; the file is then unchanged.
     """
     inputs, labels = material.of_validation("the temperature of a quantised file")
+    if count(inputs) < LEAST_EXAMPLES:
+        return 1.0
     before = _log_probabilities(file_format.runner(path), inputs)
     temperature = fit_temperature(labels, before)
     content = file_format.divide_logits(path, temperature)
@@ -89,9 +93,7 @@ def refit(path: Path, file_format: Format, material: Material) -> float:
         largest = float(np.abs(expected[likely]).max(initial=0))
         limit = step / temperature + 2e-3 * max(1.0, largest)
         if not (np.abs(after - expected)[likely] <= limit).all():
-            raise ExportMismatch(
-                f"{path.name}: the temperature cannot be folded into its last layer: export raw logits"
-            )
+            return 1.0
         work.replace(path)
     finally:
         work.unlink(missing_ok=True)

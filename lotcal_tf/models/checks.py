@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from lotcal_tf.compat import keras
-from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.inputs import cast, example_shape, flat, specs_of
+from lotcal_tf.errors import FieldError, UsageError, shown
+from lotcal_tf.inputs import Specs, cast, example_shape, flat, specs_of
 from lotcal_tf.models.keras_graph import check_walkable
 
 
@@ -59,6 +59,22 @@ def check_images(name: str, shape: Sequence[int], smallest: int = 1) -> None:
         raise FieldError("model", name, f"{problem}: choose another model")
 
 
+def _check_names(specs: Specs) -> None:
+    """Raises UsageError if an exported file cannot call one of several inputs by its name."""
+    for name in specs if len(specs) > 1 else ():
+        # TensorFlow replaces other characters in the names of a signature's inputs.
+        if not (name[0].isalpha() and name.replace("_", "").isalnum()):
+            raise UsageError(
+                f"input {shown(name)!r} of the model: exported files name their inputs, by letters, digits and _ only, "
+                f"beginning with a letter: rename it, e.g. keras.Input(…, name={_valid(name)!r})"
+            )
+
+
+def _valid(name: str) -> str:
+    found = "".join(sign if sign.isalnum() else "_" for sign in name)
+    return found if found[0].isalpha() else f"input_{found}"
+
+
 def check_outputs(model: "keras.Model", examples: Any, classes: int) -> None:
     """Runs a model on some examples and checks its outputs.
 
@@ -69,9 +85,10 @@ def check_outputs(model: "keras.Model", examples: Any, classes: int) -> None:
 
     Raises:
       UsageError: the model cannot take the examples, has another number of outputs than there are
-        classes, or gives probabilities.
+        classes, or gives probabilities; or one of several inputs has a name that no file can have.
     """
     specs, count = specs_of(model), flat(examples)[0][1].shape[0]
+    _check_names(specs)
     shape = example_shape(examples)
     try:
         outputs = model(cast(examples, specs), training=False)

@@ -165,6 +165,9 @@ def test_probabilities_can_be_asked_for(ticket, examples, inputs, logits, tmp_pa
 
 
 def test_what_is_quantised_gets_a_temperature_of_its_own(ticket, examples, tmp_path):
+    few, labels = examples.material.of_validation("the test")
+    pair = np.tile(few, (5, 1, 1)), np.tile(labels, 5)
+    examples = Examples.given(pair, pair, classes=3)
     loose = Tolerance(accuracy=0.2, ece=0.5)
     options = {"formats": ["int8"], "encoding": "dense", "tolerance": loose}
     raw = exporting(ticket, tmp_path / "raw", examples, scaled=False, **options)

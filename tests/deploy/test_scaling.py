@@ -86,6 +86,7 @@ def write_sparse(model, path, material):
 
 @pytest.mark.parametrize("softmax", [False, True])
 def test_a_written_file_is_refitted_to_what_itself_gives(ticket, inputs, tmp_path, softmax):
+    inputs = np.tile(inputs, (5, 1, 1))
     path, labels = tmp_path / "a.tflite", np.arange(len(inputs)) % 3
     material = Material(inputs, labels)
     write_sparse(ticket.model(), path, material)
@@ -100,6 +101,26 @@ def test_a_written_file_is_refitted_to_what_itself_gives(ticket, inputs, tmp_pat
         wanted = np.exp(wanted) / np.exp(wanted).sum(-1, keepdims=True)
     np.testing.assert_allclose(after, wanted, rtol=1e-4, atol=1e-6)
     assert [file.name for file in tmp_path.iterdir()] == ["a.tflite"]
+
+
+def test_a_file_that_ends_in_pooling_is_left_as_it_is(tmp_path):
+    inputs = np.random.default_rng(0).normal(size=(120, 8, 8, 3)).astype(np.float32)
+    given = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 1)(layers.Conv2D(8, 3, activation="relu")(given))
+    model = keras.Model(given, layers.GlobalAveragePooling2D()(x))
+    path, material = tmp_path / "a.tflite", Material(inputs, np.arange(120) % 4)
+    Int8().write(model, path, material)
+    content = path.read_bytes()
+    assert refit(path, Int8(), material) == 1
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [content]
+
+
+def test_a_few_validation_examples_give_no_temperature(ticket, inputs, tmp_path):
+    path, labels = tmp_path / "a.tflite", np.arange(len(inputs)) % 3
+    Int8().write(ticket.model(), path, Material(inputs, labels))
+    content = path.read_bytes()
+    assert refit(path, Int8(), Material(inputs, labels)) == 1
+    assert path.read_bytes() == content
 
 
 def test_a_format_that_cannot_divide_logits_keeps_its_file(ticket, inputs, tmp_path):

@@ -15,6 +15,24 @@ def network(units=3, activation=None):
     return keras.Model(inputs, layers.Dense(units, activation, name="d")(inputs), name="mine")
 
 
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        ("left half", "left_half"),
+        ("right-half", "right_half"),
+        ("1st", "input_1st"),
+        ("_x", "input__x"),
+    ],
+)
+def test_names_that_a_signature_cannot_have_are_refused(name, valid):
+    pair = [keras.Input((4,), name="a_1"), keras.Input((4,), name=name)]
+    model = keras.Model(pair, layers.Dense(3)(layers.Add()(pair)))
+    with pytest.raises(UsageError, match=f"^input '{name}' of the model: .* name='{valid}'"):
+        check_outputs(model, (EXAMPLES, EXAMPLES), 3)
+    # One input is called `inputs` in files.
+    check_outputs(keras.Model(pair[1], layers.Dense(3)(pair[1])), EXAMPLES, 3)
+
+
 class Subclassed(keras.Model):
     def call(self, inputs):
         return inputs
