@@ -50,6 +50,8 @@ def main(request: flags.Request) -> None:
     custom.check_custom_objects(own["custom_objects"])
     options = checked(SweepArguments, {name: own[name] for name in ("workers", "ray", "gpus")})
     grid = Grid() if own["grid"] is None else read_grid(Path(own["grid"]))
+    if any(":" in str(given.get(name)) for name in ("calib", "criterion")):
+        flags.start_tensorflow()  # which the user's classes import
     jobs = jobs_of(grid.with_values({}, flag_values(given)), out, request.config)
     if own["dry_run"]:
         _predict(jobs, options.workers, own["custom_objects"])

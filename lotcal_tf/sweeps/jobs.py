@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config import registry
+from lotcal_tf.config.custom import load_class
 from lotcal_tf.config.experiment import FIELDS, Experiment, setting_fields
 from lotcal_tf.config.fields import as_json, fields_of
+from lotcal_tf.config.hyperparameters import NoHyperparameters
 from lotcal_tf.config.optimizers import is_custom
 from lotcal_tf.config.recipes import check_own_choice, resolve
 from lotcal_tf.config.run_data import data_path
@@ -127,11 +129,15 @@ def jobs_of(
     axes = dict.fromkeys([*grid.axes, *(["ticket"] if by_source else [])])
     found: dict[str, Job] = {}
     used: set[str] = set()
+    has_own = any(_own_methods(point, grid.from_file) for point in points)
     for point in points:
-        given = _applicable(point)
+        own = _own_methods(point, grid.from_file)
+        given = _applicable(point, own, has_own)
         used |= given.keys()
         experiment = experiment_of(given)
         check_own_choice(experiment, given.keys() - grid.from_file)
+        if own:
+            experiment = experiment.with_methods(*_hyperparameters(experiment, own))
         if experiment.distribute == "multi_worker":
             problem = "several processes cannot share a run of a sweep; choose none or mirrored"
             raise FieldError("distribute", experiment.distribute, problem)
@@ -157,17 +163,49 @@ def _depends_on_files(experiment: Experiment) -> bool:
     )
 
 
-def _applicable(point: Point) -> dict[str, Any]:
-    """The fields of a run without hyperparameters that other strategies and criteria have."""
-    rows = [
-        registry.strategy(str(point.get("calib", FIELDS["calib"].default))),
-        registry.criterion(str(point.get("criterion", FIELDS["criterion"].default))),
+def _own_methods(point: Point, from_file: frozenset[str]) -> dict[str, type]:
+    """The hyperparameters of the user's classes that a run names, by `calib` and `criterion`.
+
+    A class that a grid file names is not imported; the run is refused later.
+
+    Raises:
+      FieldError: a class cannot be imported.
+    """
+    named = {n: str(point[n]) for n in ("calib", "criterion") if n in point and n not in from_file}
+    found = {n: load_class(n, value) for n, value in named.items() if ":" in value}
+    return {n: getattr(kind, "Hyperparameters", NoHyperparameters) for n, kind in found.items()}
+
+
+def _hyperparameters(experiment: Experiment, own: Mapping[str, type]) -> list[type]:
+    """The hyperparameters of strategy and criterion, of which some are the user's."""
+    strategy, criterion = (
+        registry.strategy(experiment.calib),
+        registry.criterion(experiment.criterion),
+    )
+    return [
+        own.get("calib") or (strategy.hyperparameters if strategy else NoHyperparameters),
+        own.get("criterion") or (criterion.hyperparameters if criterion else NoHyperparameters),
     ]
-    if None in rows:
+
+
+def _applicable(point: Point, own: Mapping[str, type], has_own: bool) -> dict[str, Any]:
+    """The fields of a run without hyperparameters that other strategies and criteria have.
+
+    Args:
+      point: the fields.
+      own: see `_own_methods`.
+      has_own: whether another run of the sweep has methods of the user, so that unknown names are theirs.
+    """
+    rows = {
+        "calib": registry.strategy(str(point.get("calib", FIELDS["calib"].default))),
+        "criterion": registry.criterion(str(point.get("criterion", FIELDS["criterion"].default))),
+    }
+    if any(row is None and name not in own for name, row in rows.items()):
         return dict(point)
-    own = {name for row in rows if row is not None for name in fields_of(row.hyperparameters)}
-    others = setting_fields().keys() - own
-    return {name: value for name, value in point.items() if name not in others}
+    kinds = [*own.values(), *(row.hyperparameters for row in rows.values() if row is not None)]
+    names = {name for kind in kinds for name in fields_of(kind)}
+    known = {*setting_fields(), *(point.keys() - FIELDS.keys() if has_own else ())}
+    return {name: value for name, value in point.items() if name not in known - names}
 
 
 def _with_sources(point: Point) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from lotcal_tf import sweep, train
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.sealed import seal
-from lotcal_tf.errors import UsageError
+from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.sweeps.grid import Grid, flag_values, read_grid
 from lotcal_tf.sweeps.jobs import Job, jobs_of
 
@@ -130,9 +130,51 @@ def test_a_grid_file_cannot_name_code(tmp_path, text):
     with pytest.raises(UsageError, match="cannot import code"):
         jobs_of(grid, tmp_path)
     field = "calib" if "calib" in text else "criterion"
-    given = grid.with_values({}, flag_values({field: "mine:Class"}))
+    given = grid.with_values({}, flag_values({field: "json:JSONEncoder"}))
     for job in jobs_of(given, tmp_path):
-        assert getattr(job.experiment, field) == "mine:Class"
+        assert getattr(job.experiment, field) == "json:JSONEncoder"
+
+
+OWN = """
+import dataclasses
+
+@dataclasses.dataclass(frozen=True)
+class Focus:
+    gamma: float = 1.0
+
+class Focal:
+    Hyperparameters = Focus
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_of_jobs.py").write_text(OWN)
+    return "own_of_jobs:Focal"
+
+
+def test_hyperparameters_reach_the_methods_that_have_them(own, tmp_path):
+    fields = {"dataset": "digits", "gamma": "2", "dropout_rate": "0.3"}
+    grid = Grid(fields=fields, axes={"calib": ["none", "vwcc", own]})
+    found = {job.experiment.calib: job.experiment.settings for job in jobs_of(grid, tmp_path)}
+    assert found["none"] == {}
+    assert found[own] == {"gamma": 2.0}
+    assert found["vwcc"]["dropout_rate"] == 0.3 and "gamma" not in found["vwcc"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"gamma": "abc"}, "^gamma=abc: must be a number"),
+        ({"gama": 1}, "^gama=1: no strategy or criterion of the sweep has it"),
+        ({"dropout_rate": 0.1}, "^dropout_rate=0.1: no strategy or criterion of the sweep has it"),
+        ({"calib": "own_of_jobs:Nope"}, "^calib=own_of_jobs:Nope: cannot be imported"),
+    ],
+)
+def test_runs_of_own_methods_are_checked_first(own, tmp_path, fields, line):
+    with pytest.raises(FieldError, match=line):
+        jobs_of(Grid(fields={"dataset": "digits", "calib": own, **fields}), tmp_path)
 
 
 def source(path, levels=2, run_id="digits-x-1", **fields):
@@ -196,8 +238,8 @@ def test_what_is_finished(tmp_path):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"calib": "tests.custom:Strategy"},
-        {"criterion": "tests.custom:Criterion"},
+        {"calib": "json:JSONEncoder"},
+        {"criterion": "json:JSONDecoder"},
         {"optimizer": "tests.custom:Optimizer"},
         {"model": "own.keras"},
         {"source": "folder"},
