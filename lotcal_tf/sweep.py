@@ -64,8 +64,9 @@ def main(request: flags.Request) -> None:
             f"what it printed is in {out / LOGS}; the same command tries them again"
         )
     print(f"{out}: {len(results)} of {len(results)} runs are finished")
-    print(f"report: python -m lotcal_tf.report {out} -o report.html")
-    print(f"TensorBoard: tensorboard --logdir {out}")
+    place = shlex.quote(str(out))
+    print(f"report: python -m lotcal_tf.report {place} -o report.html")
+    print(f"TensorBoard: tensorboard --logdir {place}")
 
 
 def _predict(jobs: Sequence[Job], workers: int | None, custom_objects: str | None) -> None:

@@ -5,6 +5,8 @@ metrics.csv, history.csv, tickets/, a TensorBoard log and export/. The same comm
 interrupted run; more --levels extend a finished one.
 """
 
+import shlex
+
 from lotcal_tf.config import custom, flags
 from lotcal_tf.config.arguments import directory_of
 from lotcal_tf.config.recipes import check_own_choice, recipe_names, resolve
@@ -72,11 +74,11 @@ def main(request: flags.Request) -> None:
     print(f"exported, and verified against the ticket on {exported.examples:,} examples:")
     for path in exported.files.values():
         print(f"  {path}")
-    formats = ",".join([*FORMATS, "int8"])
+    formats, place = ",".join([*FORMATS, "int8"]), shlex.quote(str(run.directory))
     print(
-        f"more formats, and their speed: python -m lotcal_tf.export --run={run.directory} --formats={formats}"
+        f"more formats, and their speed: python -m lotcal_tf.export --run={place} --formats={formats}"
     )
-    print(f"TensorBoard: tensorboard --logdir {run.directory}")
+    print(f"TensorBoard: tensorboard --logdir {place}")
 
 
 def run(argv: list[str] | None = None) -> None:
