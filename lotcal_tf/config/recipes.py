@@ -120,7 +120,7 @@ def read_toml(path: Path, flag: str = "config", kind: str = "recipe") -> dict[st
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
-            raise FieldError(flag, path, f"is larger than {_LARGEST:,} bytes, so not a {kind}")
+            raise FieldError(flag, path, f"is larger than {_LARGEST:,} bytes: give a {kind}")
         return tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise FieldError(flag, path, f"cannot be read: {error.strerror}") from error

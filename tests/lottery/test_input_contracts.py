@@ -287,6 +287,9 @@ def test_an_epoch_with_class_weights_is_that_of_keras(tmp_path):
 class Unweighted(lotcal_tf.Strategy):
     """Takes pairs only."""
 
+    def train_step(self, data):
+        raise AssertionError("it is refused before")
+
 
 # What is refused
 
