@@ -132,6 +132,9 @@ def header(path):
 
 def test_recipe_resolves_to_its_fields(path):
     fields = read_recipe(path)
+    for name, settings in fields.pop("strategy", {}).items():
+        found = resolve({"dataset": path.stem, "calib": name}).settings
+        assert {key: found[key] for key in settings} == settings
     experiment = resolve({"dataset": path.stem})
     # TOML has lists for tuples; hyperparameters belong to their strategy.
     own = fields.keys() & FIELDS.keys()
