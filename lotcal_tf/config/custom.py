@@ -5,6 +5,7 @@ continuing the old one with different code.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -20,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lotcal_tf.errors import FieldError
+from lotcal_tf.errors import FieldError, LotcalError
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -35,7 +36,29 @@ def is_own(found: type) -> bool:
     return found.__module__.partition(".")[0] != _PACKAGE
 
 
-def raised(error: BaseException) -> str:
+@contextlib.contextmanager
+def calling(found: type, field: str, name: str, method: str) -> Iterator[None]:
+    """Inside it, an error in a method of the user's class becomes one line that says where it is.
+
+    Args:
+      found: the class.
+      field, name: the field that names it and the value, for the message.
+      method: the name of the method.
+
+    Raises:
+      FieldError: the method raised something else than an error of this package.
+    """
+    try:
+        yield
+    except (LotcalError, MemoryError):
+        raise
+    except Exception as error:  # The code of the user can raise anything.
+        if not is_own(found):
+            raise
+        raise FieldError(field, name, f"its method {method} {_raised(error)}") from error
+
+
+def _raised(error: BaseException) -> str:
     """What custom code raised and where, for a message: `raises KeyError: 'x' (mine.py, line 12)`.
 
     Args:

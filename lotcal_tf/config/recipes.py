@@ -90,7 +90,9 @@ def _check_by_strategy(path: Path, tables: Any) -> None:
     Raises:
       UsageError: a strategy is unknown, or a value is none of its hyperparameters or not valid.
     """
-    for name, values in tables.items() if isinstance(tables, dict) else [("", None)]:
+    if not isinstance(tables, dict):
+        tables = {"": tables}
+    for name, values in tables.items():
         if name not in registry.STRATEGIES or not isinstance(values, dict):
             choices = ", ".join(registry.STRATEGIES)
             raise UsageError(

@@ -142,10 +142,7 @@ def from_arrays(
     else:
         members = validation_members(len(whole[1]), validation_size, seed)
         kept, cut = _rows(whole, ~members), _rows(whole, members)
-    if kept[2:]:
-        check_some(kept[2], "train")
-    if kept[1].min() == kept[1].max():
-        raise UsageError(f"train has only the class {kept[1][0]}: at least 2 classes are needed")
+    _check_trainable(kept)
     train_split, validation_split = ResidentSplit.of(*kept), ResidentSplit.of(*cut[:2])
     tested = ResidentSplit.of(*others["test"]) if "test" in others else None
     splits = {"train": train_split, "validation": validation_split, "test": tested}
@@ -174,6 +171,14 @@ def _checked_examples(
         )
     pair = check_arrays(inputs, labels, split=split, classes=classes, first=first, takes=takes)
     return (*pair, *(checked_weights(w, len(pair[1]), split, first) for w in weights))
+
+
+def _check_trainable(train: tuple[Any, ...]) -> None:
+    """Raises UsageError if the training examples have one class only, or no weight above 0."""
+    if train[2:]:
+        check_some(train[2], "train")
+    if train[1].min() == train[1].max():
+        raise UsageError(f"train has only the class {train[1][0]}: at least 2 classes are needed")
 
 
 def _rows(examples: tuple[Any, ...], chosen: NDArray[np.bool_] | slice) -> tuple[Any, ...]:

@@ -372,7 +372,7 @@ class Dataset:
         """Messages for the user about data in memory: classes without training examples."""
         splits = self.named_splits()
         found = {
-            n: set(s.labels.numpy()) for n, s in splits.items() if isinstance(s, ResidentSplit)
+            n: set(np.unique(s.labels)) for n, s in splits.items() if isinstance(s, ResidentSplit)
         }
         if found.keys() != splits.keys():
             return []

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
-from lotcal_tf.config.custom import is_own, raised
+from lotcal_tf.config.custom import calling, is_own
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.splits import Dataset, Split
-from lotcal_tf.errors import FieldError, LotcalError
+from lotcal_tf.errors import FieldError
 from lotcal_tf.lottery.gradients import Gradients
 from lotcal_tf.lottery.ticket import Arrays, Ticket
 from lotcal_tf.pruning import masking, selection
@@ -58,23 +58,21 @@ class Pruner:
         pruned = selection.prune(self._scores(before, fixed), ranked, amount, self.criterion.rounds)
         return dataclasses.replace(pruned, masks=masks | pruned.masks)
 
-    def check_criterion(self, masks: selection.Masks, weights: Arrays, architecture: str) -> None:
+    def check_criterion(self, masks: selection.Masks, weights: Arrays) -> None:
         """Scores initial weights by a custom criterion, so that a mistake in it costs no training.
 
         Whether scores are finite is not checked: weights have not changed yet, so that their changes
         are 0.
 
         Args:
-          masks, weights, architecture: as in the ticket of level 0.
+          masks, weights: those that level 0 starts from, by path.
 
         Raises:
           FieldError: `scores` raises an error, or does not return an array of each weight's shape.
         """
         if not is_own(type(self.criterion)):
             return
-        masks = {name: masks[name] for name in masking.mask_variables(self.network)}
-        start = Ticket(0, architecture, masks, rewind=weights, trained=weights, record={})
-        self._scored(self._state(start, masks, self._ranked(masks), 0))
+        self._scored(self._state(0, weights, weights, masks, self._ranked(masks), 0))
 
     def possible_levels(self, masks: selection.Masks, weights: Arrays, most: int) -> int:
         """How many levels can be pruned from masks on, at most `most`; counts do not depend on scores.
@@ -151,26 +149,33 @@ class Pruner:
 
         def scores(masks: selection.Masks) -> selection.Scores:
             whole = masks | {name: before.masks[name] for name in fixed}
-            found = self._scored(self._state(before, whole, masks, next(rounds)))
+            level, trained, rewind = before.level, before.trained, before.rewind
+            found = self._scored(self._state(level, trained, rewind, whole, masks, next(rounds)))
             self._check_finite(found, masks)
             return found
 
         return scores
 
     def _state(
-        self, before: Ticket, whole: selection.Masks, masks: selection.Masks, number: int
+        self,
+        level: int,
+        trained: Arrays,
+        rewind: Arrays,
+        whole: selection.Masks,
+        masks: selection.Masks,
+        number: int,
     ) -> State:
         """What a criterion needs to know in a round.
 
         Args:
-          before: the level that is pruned.
+          level, trained, rewind: number and weights of the level that is pruned.
           whole: the masks of all tensors that have one.
           masks: those of the tensors that are pruned.
           number: number of the round.
         """
 
         def network() -> "keras.Model":
-            masking.assign(self.network, masked_start(before.trained, whole))
+            masking.assign(self.network, masked_start(trained, whole))
             masking.assign_masks(self.network, whole)
             return self.network
 
@@ -179,27 +184,21 @@ class Pruner:
             return self._gradients(of)
 
         return State(
-            weights=masked_start(before.trained, whole),
+            weights=masked_start(trained, whole),
             masks=masks,
-            rewind=before.rewind,
+            rewind=rewind,
             network=network,
             gradient=gradient,
             seed=self.experiment.seed,
-            level=before.level,
+            level=level,
             round=number,
         )
 
     def _scored(self, state: State) -> selection.Scores:
         """The criterion's scores; raises FieldError if they are not usable, or custom code fails."""
         name = self.experiment.criterion
-        try:
+        with calling(type(self.criterion), "criterion", name, "scores"):
             found = self.criterion.scores(state)
-        except (LotcalError, MemoryError):
-            raise
-        except Exception as error:  # The code of the user can raise anything.
-            if not is_own(type(self.criterion)):
-                raise
-            raise FieldError("criterion", name, f"its method scores {raised(error)}") from error
         for path, mask in state.masks.items():
             known = isinstance(found, Mapping) and path in found
             if not known or np.shape(found[path]) != mask.shape:

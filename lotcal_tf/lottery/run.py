@@ -274,9 +274,9 @@ def _run(
     with devices.watch():
         timed = progress and estimate_time
         search, start = _search(setup, store, devices, observers, callbacks, timed)
-        notes = [*experiment.notes, *task.notes, *task.load().notes]
-        for note in (*notes, *store.gaps(experiment.levels), *search.notes):
-            if progress and devices.chief:
+        if progress and devices.chief:
+            notes = [*experiment.notes, *task.notes, *task.load().notes]
+            for note in (*notes, *store.gaps(experiment.levels), *search.notes):
                 print(note, file=tolerant(sys.stderr))
         # The chief writes after all processes have read the same state.
         epochs = search.resumed.state.epochs if search.resumed else 0

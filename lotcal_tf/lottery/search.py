@@ -212,7 +212,7 @@ class Search:
         if pruned <= 0:
             return
         masks = self.tickets[given].masks if self.tickets else self.initial_masks
-        self.pruner.check_criterion(masks, self.initial, self.architecture)
+        self.pruner.check_criterion(masks, self.initial)
         self.pruner.check_count(masks, self.initial)
         possible = self.pruner.possible_levels(masks, self.initial, pruned)
         if possible < pruned:

@@ -30,6 +30,7 @@ from lotcal_tf.sweeps.grid import Grid, Point
 
 # As the field `ticket`: one run from each run of another sweep. As another field: that of the source.
 FROM_SWEEP, OF_SOURCE = "sweep:", "source"
+_METHODS = ("calib", "criterion")
 LOGS = "logs"  # the directory, inside that of a sweep, for what its runs print
 _LONGEST = 120  # characters of a directory's name before its digest
 
@@ -129,15 +130,15 @@ def jobs_of(
     axes = dict.fromkeys([*grid.axes, *(["ticket"] if by_source else [])])
     found: dict[str, Job] = {}
     used: set[str] = set()
-    has_own = any(_own_methods(point, grid.from_file) for point in points)
+    has_own = any(":" in str(point.get(name)) for point in points for name in _METHODS)
     for point in points:
-        own = _own_methods(point, grid.from_file)
-        given = _applicable(point, own, has_own)
+        given = _applicable(point, grid.from_file, has_own)
         used |= given.keys()
         experiment = experiment_of(given)
         check_own_choice(experiment, given.keys() - grid.from_file)
-        if own:
-            experiment = experiment.with_methods(*_hyperparameters(experiment, own))
+        if has_own:
+            kinds = (_hyperparameters(name, getattr(experiment, name)) for name in _METHODS)
+            experiment = experiment.with_methods(*kinds)
         if experiment.distribute == "multi_worker":
             problem = "several processes cannot share a run of a sweep; choose none or mirrored"
             raise FieldError("distribute", experiment.distribute, problem)
@@ -163,47 +164,35 @@ def _depends_on_files(experiment: Experiment) -> bool:
     )
 
 
-def _own_methods(point: Point, from_file: frozenset[str]) -> dict[str, type]:
-    """The hyperparameters of the user's classes that a run names, by `calib` and `criterion`.
+def _hyperparameters(field: str, name: str) -> type:
+    """The hyperparameters of a strategy or criterion; of the user's classes, which are imported, too.
 
-    A class that a grid file names is not imported; the run is refused later.
+    Args:
+      field: `calib` or `criterion`.
+      name: its value.
 
     Raises:
-      FieldError: a class cannot be imported.
+      FieldError: the class cannot be imported.
     """
-    named = {n: str(point[n]) for n in ("calib", "criterion") if n in point and n not in from_file}
-    found = {n: load_class(n, value) for n, value in named.items() if ":" in value}
-    return {n: getattr(kind, "Hyperparameters", NoHyperparameters) for n, kind in found.items()}
+    row = registry.strategy(name) if field == "calib" else registry.criterion(name)
+    if row is not None:
+        return row.hyperparameters
+    kind: type = getattr(load_class(field, name), "Hyperparameters", NoHyperparameters)
+    return kind
 
 
-def _hyperparameters(experiment: Experiment, own: Mapping[str, type]) -> list[type]:
-    """The hyperparameters of strategy and criterion, of which some are the user's."""
-    strategy, criterion = (
-        registry.strategy(experiment.calib),
-        registry.criterion(experiment.criterion),
-    )
-    return [
-        own.get("calib") or (strategy.hyperparameters if strategy else NoHyperparameters),
-        own.get("criterion") or (criterion.hyperparameters if criterion else NoHyperparameters),
-    ]
-
-
-def _applicable(point: Point, own: Mapping[str, type], has_own: bool) -> dict[str, Any]:
+def _applicable(point: Point, from_file: frozenset[str], has_own: bool) -> dict[str, Any]:
     """The fields of a run without hyperparameters that other strategies and criteria have.
 
     Args:
       point: the fields.
-      own: see `_own_methods`.
-      has_own: whether another run of the sweep has methods of the user, so that unknown names are theirs.
+      from_file: those that a grid file gave. A class that it names is not imported; the run is refused later.
+      has_own: whether runs of the sweep have methods of the user, so that unknown names may be theirs.
     """
-    rows = {
-        "calib": registry.strategy(str(point.get("calib", FIELDS["calib"].default))),
-        "criterion": registry.criterion(str(point.get("criterion", FIELDS["criterion"].default))),
-    }
-    if any(row is None and name not in own for name, row in rows.items()):
+    chosen = {name: str(point.get(name, FIELDS[name].default)) for name in _METHODS}
+    if any(name in from_file and ":" in value for name, value in chosen.items()):
         return dict(point)
-    kinds = [*own.values(), *(row.hyperparameters for row in rows.values() if row is not None)]
-    names = {name for kind in kinds for name in fields_of(kind)}
+    names = {name for method in chosen.items() for name in fields_of(_hyperparameters(*method))}
     known = {*setting_fields(), *(point.keys() - FIELDS.keys() if has_own else ())}
     return {name: value for name, value in point.items() if name not in known - names}
 

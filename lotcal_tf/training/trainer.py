@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from lotcal_tf import metrics, seeds
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
-from lotcal_tf.config.custom import is_own, raised
+from lotcal_tf.config.custom import calling, is_own
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.augment import AUGMENTATIONS
 from lotcal_tf.data.splits import Dataset, Split, shuffle_seed
-from lotcal_tf.errors import FieldError, LotcalError, TrainingDiverged
+from lotcal_tf.errors import FieldError, TrainingDiverged
 from lotcal_tf.inputs import image_shape
 from lotcal_tf.models import random_layers
 from lotcal_tf.models.precision import uses_float16
@@ -181,7 +181,7 @@ class Trainer:
             experiment.drop_remainder,
         )
         if is_own(strategy):
-            _check_step(experiment.calib, self.loop, dataset.train)
+            _check_step(strategy, experiment.calib, self.loop, dataset.train)
         own = {id(variable) for variable in self.replicas.variables}
         # A level must not depend on whether the levels before it ran in the same process.
         self._initial = [(v, v.numpy()) for v in self.strategy.variables if id(v) not in own]
@@ -432,18 +432,14 @@ def _equal(some: Sequence[NDArray], others: Sequence[NDArray]) -> bool:
     return all(map(np.array_equal, some, others))
 
 
-def _check_step(name: str, loop: CompiledLoop, train: Split) -> None:
+def _check_step(strategy: type, name: str, loop: CompiledLoop, train: Split) -> None:
     """Traces a step of a custom strategy before the first one is taken.
 
     Raises:
       FieldError: its `train_step` raises an error, or does not return what it must.
     """
-    try:
+    with calling(strategy, "calib", name, "train_step"):
         logs = loop.traced(train)
-    except (LotcalError, MemoryError):
-        raise
-    except Exception as error:  # The code of the user can raise anything.
-        raise FieldError("calib", name, f"its method train_step {raised(error)}") from error
     for value in loop.strategy.log_names:
         found = logs.get(value) if isinstance(logs, Mapping) else None
         if found is None or tuple(getattr(found, "shape", ())) != ():
