@@ -6,6 +6,7 @@ finding says what is needed.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -261,15 +262,17 @@ def _tasks(named: Sequence[NamedStudy]) -> list[Finding]:
     several = Several(own, _OF_TASK, lambda run: run.field("source"))
     found = []
     for alike in several.comparable():
-        for name, rule in RULES.items():
-            sized: dict[Any, dict[str, int]] = {}
-            for run, size in _sized(alike, rule):
-                key = run.seed, run.difficulty, run.model
-                sized.setdefault(key, {})[str(run.field("source"))] = size
-            pairs = [(key[0], own) for key, own in sized.items() if len(own) == len(MIXTURES)]
-            ratios = [(seed, own[MIXTURES[1]] / own[MIXTURES[0]]) for seed, own in pairs]
-            value = _ratios_over_seeds(ratios)
-            found.append(Finding("c", f"{what} (by {name})", _titles(alike), value, _TWICE, needs))
+        linear, xor = (
+            [one for one in alike if one.study.runs[0].field("source") == source]
+            for source in MIXTURES
+        )
+        for pair in itertools.product(linear, xor):
+            first, second = (one.study.runs for one in pair)
+            for name, rule in RULES.items():
+                value = _size_ratios(first, second, rule, lambda run: (run.difficulty, run.model))
+                found.append(
+                    Finding("c", f"{what} (by {name})", _titles(pair), value, _TWICE, needs)
+                )
     return found or [Finding("c", what, "", None, _TWICE, several.missing(needs))]
 
 
@@ -305,21 +308,19 @@ def _architectures(named: Sequence[NamedStudy]) -> list[Finding]:
     several = Several(named, _OF_NETWORK, lambda run: run.architecture)
     found = []
     for alike in several.comparable():
-        first, *others = dict.fromkeys(run.architecture for run in _runs(alike))
-        for name, rule in RULES.items():
-            sized: dict[Any, list[float]] = {}
-            for run, size in _sized(alike, rule):
-                key = run.architecture, run.seed, run.difficulty
-                sized.setdefault(key, []).append(size)
-            for other in others:
-                ratios = [
-                    (seed, _geometric(sized[other, seed, hard]) / _geometric(own))
-                    for (architecture, seed, hard), own in sized.items()
-                    if architecture == first and (other, seed, hard) in sized
-                ]
-                what = f"best size, {other} / {first} (by {name})"
-                value = _ratios_over_seeds(ratios)
-                found.append(Finding("e", what, _titles(alike), value, _WITHIN_TWO, needs))
+        chains: dict[str, list[tuple[NamedStudy, list[RecordedRun]]]] = {}
+        for one in alike:
+            for runs in grouped(one.study.runs, lambda run: run.architecture):
+                chains.setdefault(runs[0].architecture, []).append((one, runs))
+        first, *others = chains
+        for other in others:
+            for pair in itertools.product(chains[first], chains[other]):
+                (one, own), (two, compared) = pair
+                for name, rule in RULES.items():
+                    what = f"best size, {other} / {first} (by {name})"
+                    value = _size_ratios(own, compared, rule, lambda run: run.difficulty)
+                    where = _titles([one, two])
+                    found.append(Finding("e", what, where, value, _WITHIN_TWO, needs))
     what = "best size of two architectures"
     return found or [Finding("e", what, "", None, _WITHIN_TWO, several.missing(needs))]
 
@@ -365,6 +366,24 @@ class Several:
             if name not in self.free and own not in self.free and section in ("", own):
                 found[name] = value
         return found
+
+
+def _size_ratios(
+    first: Sequence[RecordedRun],
+    second: Sequence[RecordedRun],
+    rule: Rule,
+    key: Callable[[RecordedRun], Any],
+) -> Summary | None:
+    """Best sizes of the second runs over those of the first, at equal keys, over seeds."""
+    sizes: list[dict[Any, list[float]]] = [{}, {}]
+    for runs, own in zip((first, second), sizes, strict=True):
+        for run in runs:
+            if (size := best_size(run, rule)) is not None:
+                own.setdefault((run.seed, key(run)), []).append(size)
+    below, above = sizes
+    return _ratios_over_seeds(
+        [(k[0], _geometric(above[k]) / _geometric(own)) for k, own in below.items() if k in above]
+    )
 
 
 def _sized(named: Sequence[NamedStudy], rule: Rule) -> list[tuple[RecordedRun, int]]:

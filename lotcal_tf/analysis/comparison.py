@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,10 @@ class Place:
         distance = np.abs(run.columns["density"] - self.density)
         level = int(distance.argmin())
         return level if distance[level] <= NEAR * self.density else None
+
+    def in_all(self, runs: Sequence[RecordedRun]) -> bool:
+        """Whether all of the runs have the level."""
+        return all(self.level(run) is not None for run in runs)
 
     def values(self, setting: Setting, column: str) -> dict[Any, float]:
         """A column of the runs that have the level and a value, by replicate."""
@@ -109,6 +113,7 @@ class Row:
     Attributes:
       group, setting: their titles.
       kind: `run`, a value of one run; `interval`, one of its stored predictions, with its interval;
+        `descent`, a size of one run under label noise, whose metric ends in `_bound` if the run ends there;
         `mean` over seeds;
         `difference from none`, the strategy, or from the plain value of another field, e.g. `difference from
         rewind=init`, paired by seed; `rank`, the mean of a ranking.
@@ -147,8 +152,12 @@ def worse_on_validation(group: Group, chosen: Sequence[Place]) -> list[str]:
     found = []
     for setting in group.settings:
         baseline = group.baseline(setting)
-        pruned = [place for place in chosen if place.density is not None]
-        if baseline is None or not pruned:
+        if baseline is None:
+            continue
+        # A run with more levels than the others must not hide what they have in common.
+        runs = [*setting.runs.values(), *baseline.runs.values()]
+        pruned = [place for place in chosen if place.density is not None and place.in_all(runs)]
+        if not pruned:
             continue
         pairs = {
             name: paired_difference(
@@ -169,7 +178,8 @@ def _warning(
     seeds = f"{ece.n} seed{'s' * (ece.n != 1)}"
     what = (
         f"{setting.label} has a higher validation ECE and NLL than {baseline.label}: by {_signed(ece)} and "
-        f"{_signed(nll)}, mean over {densities} densities and {seeds}"
+        f"{_signed(nll)}, mean over "
+        f"{densities} densit{'y' if densities == 1 else 'ies'} and {seeds}"
     )
     if ece.low is None or nll.low is None:
         return [f"{what}. One seed has no interval, so this may be chance."]
@@ -211,13 +221,16 @@ class Ranked:
     verdict: str = ""
 
 
-def rank(groups: Sequence[Group], metric: str, densities: Sequence[float] | None) -> list[Ranked]:
-    """Ranks settings of groups on the same data, with the same densities, by a validation metric; the best is first.
+def rank(
+    settings: Sequence[tuple[Group, Setting]], metric: str, densities: Sequence[float] | None
+) -> list[Ranked]:
+    """Ranks settings on the same data, with the same densities, by a validation metric; the best is first.
 
     The value of a run is the mean over the densities, without the dense level if there are others. A
-    setting whose mean validation accuracy is more than 0.2 points below that of `none` is not chosen.
+    setting whose mean validation accuracy, paired by seed, is more than 0.2 points below that of `none` is
+    not chosen.
     """
-    found = [one for group in groups for one in _rankable(group, metric, densities)]
+    found = [one for pair in settings if (one := _rankable(*pair, metric, densities)) is not None]
     sign = -1 if metric == "val_accuracy" else 1
     found.sort(key=lambda one: (one.verdict != "", sign * one.value.mean))
     known: set[str] = set()
@@ -229,24 +242,32 @@ def rank(groups: Sequence[Group], metric: str, densities: Sequence[float] | None
     return sorted(marked, key=lambda one: sign * one.value.mean)
 
 
-def _rankable(group: Group, metric: str, densities: Sequence[float] | None) -> Iterator[Ranked]:
-    """The settings of a group that have the metric, marked if their accuracy is too low."""
+def _rankable(
+    group: Group, setting: Setting, metric: str, densities: Sequence[float] | None
+) -> Ranked | None:
+    """A setting that has the metric, marked if its accuracy is too low."""
     chosen = ranking_places(group, densities)
-    for setting in group.settings if chosen else ():
-        value = summarise(_averaged(setting, chosen, metric).values())
-        accuracy = summarise(_averaged(setting, chosen, "val_accuracy").values())
-        baseline = group.baseline(setting)
-        if value is None or accuracy is None:
-            continue
-        verdict = ""
-        if baseline is not None:
-            plain = summarise(_averaged(baseline, chosen, "val_accuracy").values())
-            if plain is not None and accuracy.mean < plain.mean - ACCURACY_LOSS - 1e-12:
-                verdict = "accuracy too low"
-        yield Ranked(group, setting, value, accuracy, verdict)
+    if not chosen:
+        return None
+    value = summarise(_averaged(setting, chosen, metric).values())
+    accuracies = _averaged(setting, chosen, "val_accuracy")
+    accuracy = summarise(accuracies.values())
+    if value is None or accuracy is None:
+        return None
+    verdict, baseline = "", group.baseline(setting)
+    if baseline is not None:
+        lost = paired_difference(accuracies, _averaged(baseline, chosen, "val_accuracy"))
+        if lost is not None and lost.mean < -ACCURACY_LOSS - 1e-12:
+            verdict = "accuracy too low"
+    return Ranked(group, setting, value, accuracy, verdict)
 
 
 def ranking_places(group: Group, densities: Sequence[float] | None) -> list[Place]:
-    """The densities of a ranking: those of the tables, without the dense level if there are others."""
+    """The densities of a ranking: those given, or the default ones that all runs have.
+
+    Without the dense level if there are others.
+    """
     chosen = [place for place in places(group, densities) if place.density is not None]
+    if not densities:
+        chosen = [place for place in chosen if place.in_all(group.finished)]
     return [place for place in chosen if place.density != 1] or chosen

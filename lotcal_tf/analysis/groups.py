@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun, grouped
-from lotcal_tf.config.experiment import FIELDS, unmet_condition
+from lotcal_tf.config.experiment import FIELDS, setting_owners, unmet_condition
 from lotcal_tf.config.fields import as_json
 
 VARIED = ("calib", "criterion", "rewind", "control", "seed")
@@ -23,6 +23,8 @@ OF_NOISE = ("model", DIFFICULTY)
 # Digests that belong to a varied field; those of tickets change with the run that found them, and those
 # of initial weights with the seed.
 _WEIGHTS = "initial_weights"
+# Fields of the data that do not change the validation data.
+_OF_TRAINING_DATA = ("augment", "memory_limit_mb", "shuffle_buffer")
 _OF_VARIED = ("run", "ticket", "calib_source", "criterion_source", _WEIGHTS)
 # The fields that a title always names; `dataset` is a title that the user may have given.
 _TITLE = ("dataset", "model")
@@ -39,7 +41,7 @@ class Setting:
       label: what distinguishes it from the other settings of its group.
       values: the varied fields by name, without those of the strategy's hyperparameters.
       settings: the hyperparameters.
-      of_tickets: those of the runs that found the tickets of a transfer.
+      of_tickets: the hyperparameters and fields of the runs that found the tickets of a transfer.
       runs: by replicate, i.e. the seed; of a transfer together with the seed of its tickets.
     """
 
@@ -67,12 +69,13 @@ class Setting:
         own = {field, *((TICKETS,) if field == "calib" else ())}
         alike = all(v == other.values.get(n) for n, v in self.values.items() if n not in own)
         # Those of a strategy or criterion are the other's own; the rest must be equal.
-        alike = alike and all(other.settings.get(n) == v for n, v in self.settings.items())
+        alike = alike and _within(self.settings, other.settings)
         if self is other or not alike:
             return False
         if field == "calib":
             trained = self.trained_by & other.trained_by or not self.trained_by
-            return self.strategy == BASELINE and bool(trained)
+            alike = _within(self.of_tickets, other.of_tickets)
+            return self.strategy == BASELINE and alike and bool(trained)
         return self.values.get(field) == PLAIN[field] and self.of_tickets == other.of_tickets
 
 
@@ -133,16 +136,19 @@ class Group:
 
     def baseline(self, setting: Setting, field: str = "calib") -> Setting | None:
         """The setting with the strategy `none`, or the plain value of another field, to compare a setting with."""
-        return next((one for one in self.settings if one.is_baseline_of(setting, field)), None)
+        found = [one for one in self.settings if one.is_baseline_of(setting, field)]
+        # Of transfers, several can be one: rather that which trains with the same strategy.
+        found.sort(key=lambda one: one.values["calib"] != setting.values["calib"])
+        return found[0] if found else None
 
     def label(self, run: RecordedRun) -> str:
         """What distinguishes a run from the others of its group, seed aside."""
         values, differing = _values(run), self._differing
         names = [n for n in values if n in differing] or [n for n in _MAIN if n in values][:1]
         parts = {name: values[name] for name in names}
-        for title, calib, settings in _settings(run):
-            spread = self._spread[title, calib]
-            parts |= {f"{title}{n}": v for n, v in settings.items() if len(spread[n]) > 1}
+        parts |= {
+            name: v for name, owner, v in _settings(run) if len(self._spread[name, owner]) > 1
+        }
         return ", ".join(f"{name}={_text(value)}" for name, value in parts.items())
 
     @functools.cached_property
@@ -153,14 +159,12 @@ class Group:
         return {n for n in names if len({repr(values.get(n)) for values in all_values}) > 1}
 
     @functools.cached_property
-    def _spread(self) -> dict[tuple[str, str], dict[str, set[str]]]:
-        """The values of each hyperparameter among the runs of one strategy."""
-        found: dict[tuple[str, str], dict[str, set[str]]] = {}
+    def _spread(self) -> dict[tuple[str, str], set[str]]:
+        """The values of each hyperparameter among the runs of its strategy or criterion."""
+        found: dict[tuple[str, str], set[str]] = {}
         for run in self.runs:
-            for title, calib, settings in _settings(run):
-                own = found.setdefault((title, calib), {})
-                for name, value in settings.items():
-                    own.setdefault(name, set()).add(repr(value))
+            for name, owner, value in _settings(run):
+                found.setdefault((name, owner), set()).add(repr(value))
         return found
 
 
@@ -195,11 +199,29 @@ def _key(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _settings(run: RecordedRun) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """The hyperparameters of a run and of the run that found its tickets: prefix, strategy, values."""
-    own = [("", str(run.field("calib")), run.settings)]
-    source = run.source
-    return own if source is None else [*own, ("tickets' ", source.calib, source.settings)]
+def _within(some: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    return all(others.get(name) == value for name, value in some.items())
+
+
+def _settings(run: RecordedRun) -> list[tuple[str, str, Any]]:
+    """What a run and the one that found its tickets are set to: name, strategy or criterion that has it, value."""
+    own = {"calib": run.field("calib"), "criterion": run.field("criterion")}
+    parts = [("", own, run.settings)]
+    if (source := run.source) is not None:
+        parts.append(("tickets' ", {**source.settings, "calib": source.calib}, source.settings))
+    return [
+        (f"{title}{name}", _owner(name, methods), value)
+        for title, methods, values in parts
+        for name, value in values.items()
+    ]
+
+
+def _owner(name: str, methods: Mapping[str, Any]) -> str:
+    """The method to which a hyperparameter belongs; for other fields nothing."""
+    if name in FIELDS:
+        return ""
+    criterion = f"criterion={methods.get('criterion')}"
+    return criterion if criterion in setting_owners().get(name, ()) else f"calib={methods['calib']}"
 
 
 def _has_noise(run: RecordedRun) -> bool:
@@ -281,6 +303,7 @@ def _data_key(common: Mapping[str, Any]) -> str:
         for name, value in common.items()
         if name not in FIELDS
         or FIELDS[name].metadata["section"] in ("Data", "Label noise", "Metrics")
+        if name not in _OF_TRAINING_DATA
     }
     of_model = ("optimizer", "schedule", "lr_", "model", "start", "mc_eval", _WEIGHTS)
     data = {name: value for name, value in data.items() if not name.startswith(of_model)}

@@ -20,10 +20,10 @@ from lotcal_tf.analysis.statistics import (
     Summary,
     paired_difference,
     rank_correlation,
-    spread,
     summarise,
     summarise_ratios,
 )
+from lotcal_tf.config.experiment import FIELDS
 from lotcal_tf.metrics import wrong_confident
 
 # A rank correlation is reported from this number of difficulties on.
@@ -50,13 +50,11 @@ class Comparison:
     Attributes:
       full, best: the metric over runs.
       difference: best minus full, over runs.
-      ratio: best / full, over runs; None if a full network has 0.
     """
 
     full: Summary
     best: Summary
     difference: Summary
-    ratio: Summary | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +89,7 @@ class Cell:
     Attributes:
       difficulty: of the task; None if the data has no difficulty.
       model: name of the network.
-      start: prunable weights of the dense network.
+      start: weights of the dense network.
       runs: number of runs.
       sizes: best sizes, by rule.
       minima: sizes at the minimum of the calibration error with their geometric mean, by column of
@@ -106,25 +104,6 @@ class Cell:
     sizes: dict[str, Sizes]
     minima: dict[str, Sizes]
     networks: dict[str, dict[str, Summary]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """Ratio of the largest to the smallest best size over the starting sizes of an architecture, at one difficulty.
-
-    Attributes:
-      architecture: the network's name with W in place of its width.
-      difficulty: of the task; None if the data has no difficulty.
-      models: number of starting sizes with a best size.
-      of_means: the ratio of the mean sizes over seeds; None for fewer than two starting sizes.
-      by_seed: the ratio within each seed, over seeds; None if no seed has two starting sizes.
-    """
-
-    architecture: str
-    difficulty: float | None
-    models: int
-    of_means: float | None
-    by_seed: Summary | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,24 +150,6 @@ class Study:
             )
             for runs in grouped(runs, lambda c: (c.difficulty, c.model))
         ]
-
-    def spreads(self) -> list[Spread]:
-        """The spread of best sizes over starting sizes, for each architecture and difficulty."""
-        found = []
-        for runs in grouped(self.runs, lambda c: (c.architecture, c.difficulty)):
-            means = [
-                summary.mean
-                for group in grouped(runs, lambda c: c.model)
-                if (summary := summarise(best_sizes(group)))
-            ]
-            seeds = [
-                ratio
-                for group in grouped(runs, lambda c: c.seed)
-                if (ratio := spread(best_sizes(group)))
-            ]
-            task = runs[0].architecture, runs[0].difficulty
-            found.append(Spread(*task, len(means), spread(means), summarise(seeds)))
-        return found
 
     def correlation(self) -> Correlation:
         """The rank correlation of best size and difficulty."""
@@ -312,7 +273,11 @@ def studies(groups: Sequence[Group]) -> list[NamedStudy]:
 def _without_noise(setting: Setting) -> str:
     """What a setting is, network and difficulty aside."""
     values = {n: v for n, v in setting.values.items() if n not in OF_NOISE} | dict(setting.settings)
-    values |= {f"tickets' {name}": value for name, value in setting.of_tickets.items()}
+    values |= {
+        f"tickets' {name}": value
+        for name, value in setting.of_tickets.items()
+        if name not in FIELDS or value != FIELDS[name].default
+    }
     return ", ".join(f"{name}={value}" for name, value in values.items() if value not in (None, ()))
 
 
@@ -345,8 +310,7 @@ def with_predictions(
 def compare(runs: Sequence[RecordedRun]) -> dict[str, Comparison]:
     """Compares full networks and best tickets, bounds included, by each metric of `COMPARED`.
 
-    A metric that no run has for both is left out. A ratio needs values above 0 for all full
-    networks.
+    A metric that no run has for both is left out.
     """
     found = {}
     for name in COMPARED:
@@ -360,7 +324,5 @@ def compare(runs: Sequence[RecordedRun]) -> dict[str, Comparison]:
         difference = paired_difference(best, full)
         if before is None or after is None or difference is None:
             continue
-        positive = all(value > 0 for value in full.values())
-        ratio = summarise([best[key] / full[key] for key in full]) if positive else None
-        found[name] = Comparison(before, after, difference, ratio)
+        found[name] = Comparison(before, after, difference)
     return found

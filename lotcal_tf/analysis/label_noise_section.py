@@ -119,17 +119,17 @@ def rows(study: Study, group: str, setting: str) -> list[Row]:
     """The numbers of a study for the CSV file."""
     found = []
     for run in study.runs:
-        shown = {n: getattr(run.descent, n) for n in ("threshold", "peak", "best", "collapse")}
-        for name, level in shown.items():
+        for name in ("threshold", "peak", "best", "collapse"):
+            level = getattr(run.descent, name)
             if level is not None:
                 weights, density = (float(run.columns[n][level]) for n in ("weights", "density"))
+                bound = "_bound" * getattr(run.descent, f"{name}_is_bound", False)
                 found.append(
-                    Row(group, f"{setting}, {name_of(run)}", "descent", f"{name}_weights", weights,
+                    Row(group, f"{setting}, {name_of(run)}", "descent", f"{name}_weights{bound}", weights,
                         seed=run.seed, level=level, density=density)
                 )  # fmt: skip
     for name, compared in compare(study.runs).items():
         kinds = {"full": compared.full, "best": compared.best, "best - full": compared.difference}
-        kinds |= {"best / full": compared.ratio} if compared.ratio else {}
         found += [Row.of(group, setting, kind, name, "", one) for kind, one in kinds.items()]
     return found + [row for cell in study.cells() for row in _cell_rows(cell, group, setting)]
 
@@ -173,15 +173,6 @@ def _with_column(run: RecordedRun) -> RecordedRun:
 def _claims(study: Study) -> list[str]:
     """The claims in words, or why there are none."""
     lines = []
-    for found in study.spreads():
-        at = "" if found.difficulty is None else f" at {DIFFICULTY}={found.difficulty:g}"
-        sizes = f"{found.models} starting sizes of {found.architecture}"
-        what = f"Spread of best sizes over {sizes}{at} (max/min): "
-        if found.of_means is None:
-            lines.append(f"{what}none; it needs two starting sizes with a best ticket")
-        else:
-            seeds = "" if found.by_seed is None else f"; per seed: {_short(found.by_seed)}"
-            lines.append(f"{what}{found.of_means:.2f} of the means{seeds}")
     if study.has_difficulty:
         correlation = study.correlation()
         what = f"Rank correlation of best size and {DIFFICULTY}: "
@@ -199,8 +190,6 @@ def _claims(study: Study) -> list[str]:
                 f"size{'s' * (correlation.models != 1)} at {whole.n} difficulties{alone}"
             )
     compared = compare(study.runs)
-    if KL in compared:
-        lines.append(f"KL(best) / KL(full): {_short(compared[KL].ratio)}")
     if OVERCONFIDENCE in compared:
         lines.append(f"Over-confidence: {_against(compared[OVERCONFIDENCE])}")
     if WRONG_CONFIDENT in compared:

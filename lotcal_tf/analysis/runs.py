@@ -1,5 +1,6 @@
 """Finds the runs of a report and reads what they recorded."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.analysis.descent import Descent, find_descent
-from lotcal_tf.config.experiment import FIELDS, Experiment, recorded
+from lotcal_tf.config.experiment import FIELDS, Experiment, recorded, unmet_condition
+from lotcal_tf.config.fields import as_json
 from lotcal_tf.config.run_directory import checked_record, is_run, read_experiment, stored_levels
 from lotcal_tf.config.sealed import unseal
 from lotcal_tf.errors import FieldError, UsageError
@@ -35,7 +37,7 @@ class Source:
 
     Attributes:
       calib: its strategy; "" if it is not recorded.
-      settings: its hyperparameters.
+      settings: its hyperparameters, and all other fields that apply to it and on which its results depend.
       replicate: its seed; of runs of older versions another value that distinguishes it.
     """
 
@@ -83,8 +85,8 @@ class RecordedRun:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The hyperparameters of its strategy and criterion."""
-        return dict(self.fields.get("settings", {}))
+        """The hyperparameters of its strategy and criterion; the default of one that came after the run."""
+        return dict(self.experiment.settings)
 
     @property
     def planned(self) -> int:
@@ -98,9 +100,11 @@ class RecordedRun:
 
     @functools.cached_property
     def selected(self) -> int | None:
-        """The selected level, by validation data; None if the columns for it are missing."""
+        """The selected level, by validation data; None if the values for it are missing."""
         names = ("level", "val_nll", "val_nll_se")
-        if not all(name in self.columns for name in names) or not len(self.weights):
+        if not len(self.weights) or not all(
+            name in self.columns and np.isfinite(self.columns[name]).all() for name in names
+        ):
             return None
         rows = zip(*(self.columns[name] for name in names), strict=True)
         return int(selected_level([dict(zip(names, row, strict=True)) for row in rows]))
@@ -134,7 +138,7 @@ class RecordedRun:
 
     @property
     def weights(self) -> np.ndarray:
-        """Number of unpruned prunable weights of each level, `(L,)`."""
+        """Number of non-zero weights of each level, those of layers that are not pruned included, `(L,)`."""
         return self.columns["weights"]
 
     @property
@@ -144,7 +148,7 @@ class RecordedRun:
 
     @property
     def start(self) -> int:
-        """Number of prunable weights of the dense network; 0 before its level is finished."""
+        """Number of weights of the dense network, see `weights`; 0 before its level is finished."""
         return int(self.weights[0]) if len(self.weights) else 0
 
     @functools.cached_property
@@ -283,21 +287,26 @@ def _source(whole: Mapping[str, Any]) -> Source | None:
         return None
     transfer = whole.get("transfer")
     found = transfer.get("found_by") if isinstance(transfer, dict) else None
-    if not isinstance(found, dict):  # a run of an older version: its source may still be there
+    # Runs of older versions recorded no more than strategy and seed, or nothing; their source may still be there.
+    if not isinstance(found, dict) or "dataset" not in found:
         run = Path(str(whole["experiment"]["ticket"]))
         run = run if is_run(run) else run.parent.parent
-        try:
+        with contextlib.suppress(UsageError):
             found = read_experiment(run).get("experiment", {})
-        except UsageError:
-            # `run_id/digest`, where the id is `dataset-network-strategy-hash`.
-            name = str(whole.get("content", {}).get("run", "")).rpartition("/")[0]
-            parts = name.rsplit("-", 2)
-            return Source(parts[1] if len(parts) == 3 else "", {}, name)
-    settings = found.get("settings", {})
+    if not isinstance(found, dict):
+        # `run_id/digest`, where the id is `dataset-network-strategy-hash`.
+        name = str(whole.get("content", {}).get("run", "")).rpartition("/")[0]
+        parts = name.rsplit("-", 2)
+        return Source(parts[1] if len(parts) == 3 else "", {}, name)
+    experiment = recorded(found)
+    applying = {
+        name: as_json(getattr(experiment, name))
+        for name, field in FIELDS.items()
+        if name in found and name not in ("calib", "seed") and field.metadata["identity"]
+        if unmet_condition(field, experiment) is None
+    }
     return Source(
-        str(found.get("calib", "")),
-        settings if isinstance(settings, dict) else {},
-        found.get("seed", 0),
+        str(found.get("calib", "")), {**applying, **experiment.settings}, found.get("seed", 0)
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lotcal_tf.analysis import figures, label_noise_section
 from lotcal_tf.analysis.comparison import (
     METRICS,
@@ -25,7 +27,7 @@ from lotcal_tf.analysis.document import Chapter, Picture, Section, Table, Text
 from lotcal_tf.analysis.groups import BASELINE, PLAIN, Group, Setting
 from lotcal_tf.analysis.label_noise import studies
 from lotcal_tf.analysis.predictions import Measured, measure, pooled
-from lotcal_tf.analysis.runs import RecordedRun
+from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 from lotcal_tf.analysis.statistics import Summary, paired_difference, summarise
 from lotcal_tf.metrics import Estimate
 
@@ -65,6 +67,10 @@ _NO_TEST = (
     "Runs of this chapter have no test data. Figures and tables are of the test split, so these runs are missing in "
     "them; a ranking (--rank) needs validation data only."
 )
+_AVERAGED = (
+    "With mc_eval, metrics of stochastic strategies are those of probabilities averaged over passes with dropout, and "
+    "temperatures are those of these."
+)
 _OTHER_LEVELS = (
     "Runs have different numbers of levels, so means at sparse levels are over fewer seeds, and selected tickets may "
     "differ for this reason alone."
@@ -93,6 +99,11 @@ class GroupChapter:
     ) -> None:
         self.group, self.number, self.link = group, number, link
         self.places = places(group, densities)
+        without = [d for d in densities or () if group.finished and Place(d) not in self.places]
+        problems += [
+            f"{group.title}: no finished run has a level within 10 % of the density {density:g}"
+            for density in without
+        ]
         found = measure(group, [_DENSE, *self.places], problems)
         self.measured = {(id(one.run), one.level): one for one in found}
         self.rows: list[Row] = []
@@ -107,6 +118,8 @@ class GroupChapter:
             about.append(Text([_OTHER_LEVELS], warns=True))
         if not all(run.has_test for run in self.group.finished):
             about.insert(0, Text([_NO_TEST]))
+        if any(run.field("mc_eval") for run in self.group.finished):
+            about.insert(0, Text([_AVERAGED]))
         if self.group.is_transfer:
             about.insert(0, Text([_TRANSFER]))
         sections: list[tuple[str, Parts]] = []
@@ -313,13 +326,14 @@ class GroupChapter:
             "NLL",
             "temperature",
         ]
-        names = ("density", "weights", "test_accuracy", "test_ece", "test_nll", "temperature")
+        names = ("density", "weights", "test_accuracy", "test_ece", "test_nll")
         forms = (".1%", ",.0f", "%", ".4f", ".4f", ".3f")
         rows = []
         for setting in self.group.settings:
             for run in setting.runs.values():
                 if run.selected is not None:
-                    values = [run.metric(name, run.selected) for name in names]
+                    own = [*names, "mc_temperature" if run.field("mc_eval") else "temperature"]
+                    values = [run.metric(name, run.selected) for name in own]
                     cells = [_number(v, form) for v, form in zip(values, forms, strict=True)]
                     rows.append([setting.label, _seed(run), str(run.selected), *cells])
         note = (
@@ -358,7 +372,8 @@ class GroupChapter:
         rows, links = [], []
         for run in self.group.runs:
             seconds = run.columns.get("seconds")
-            time = "–" if seconds is None or not seconds.size else time_text(float(seconds.sum()))
+            known = () if seconds is None else seconds[np.isfinite(seconds)]
+            time = time_text(float(np.sum(known))) if len(known) else "–"
             levels = f"{len(run.weights)} of {run.planned}"
             if run.is_finished:
                 levels = str(len(run.weights))
@@ -410,21 +425,25 @@ def ranking(
 
     A table is for all groups on the same data that have the same densities.
     """
-    comparable: dict[tuple[str, tuple[str, ...]], list[Group]] = {}
+    comparable: dict[tuple[str, tuple[str, ...], Any], list[tuple[Group, Setting]]] = {}
     for group in groups:
         at = tuple(sorted((p.title for p in ranking_places(group, densities)), key=_share))
-        comparable.setdefault((group.data, at), []).append(group)
+        for setting in group.settings:
+            key = group.data, at, setting.values.get(DIFFICULTY)
+            comparable.setdefault(key, []).append((group, setting))
     sections, rows = [], []
-    for (_, titles), own in comparable.items():
+    for (_, titles, hard), own in comparable.items():
         ranked = rank(own, metric, densities)
         if not ranked:
             continue
+        first, *others = dict.fromkeys(group.title for group, _ in own)
         title = (
-            own[0].title if len(own) == 1 else f"{own[0].title}, and {len(own) - 1} other groups"
+            f"{first}, and {len(others)} other group{'s' * (len(others) != 1)}" if others else first
         )
-        parts: Parts = [_ranking(ranked, metric, titles, len(own) > 1)]
+        title += "" if hard is None else f", {DIFFICULTY}={hard:g}"
+        parts: Parts = [_ranking(ranked, metric, titles, bool(others))]
         known = {id(one.setting) for one in ranked}
-        left_out = [s.label for group in own for s in group.settings if id(s) not in known]
+        left_out = [setting.label for _, setting in own if id(setting) not in known]
         if left_out:
             line = f"Not ranked, without {metric} at one of these densities: {'; '.join(left_out)}."
             parts.append(Text([line], warns=True))
@@ -433,14 +452,15 @@ def ranking(
             Row.of(r.group.title, r.setting.label, "rank", metric, "+".join(titles), r.value)
             for r in ranked
         ]
-    missing = (
-        [] if sections else [Text([f"No finished run has the column {metric} at these densities."])]
-    )
-    return Chapter(f"Ranking by {metric}", missing, sections), rows
+    why = f"No finished run has the column {metric} at these densities."
+    if not any(group.settings for group in groups):
+        why = "No run is finished, so there is nothing to rank yet."
+    return Chapter(f"Ranking by {metric}", [] if sections else [Text([why])], sections), rows
 
 
 def _ranking(ranked: Sequence[Ranked], metric: str, titles: Sequence[str], several: bool) -> Table:
-    head = [_NAME, "seeds", metric, "validation accuracy, %", ""]
+    unit = ", %" if _factor(metric)[0] != 1 else ""
+    head = [_NAME, "seeds", f"{metric}{unit}", "validation accuracy, %", ""]
     rows = []
     for one in ranked:
         name = f"{one.setting.label} ({one.group.title})" if several else one.setting.label

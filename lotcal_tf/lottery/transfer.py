@@ -13,7 +13,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.experiment import FIELDS, Experiment
 from lotcal_tf.config.run_directory import (
     check_ticket,
     finished_levels,
@@ -44,7 +44,7 @@ class Sources:
       directories: the directory of each ticket.
       digests: the digest of each ticket.
       first: the first ticket.
-      found_by: strategy, hyperparameters and seed of the run that found them; empty if unknown.
+      found_by: the fields and hyperparameters on which the run that found them depends; empty if unknown.
       notes: messages for the user.
 
     Raises:
@@ -185,12 +185,13 @@ class Transfer(Sequence[Ticket]):
 
 
 def _found_by(run: Path) -> dict[str, Any]:
-    """The strategy, its hyperparameters and the seed of a run; nothing if there is no such run."""
+    """The fields and hyperparameters on which the results of a run depend; nothing if there is no such run."""
     try:
-        fields = read_experiment(run).get("experiment", {})
+        record = read_experiment(run).get("experiment", {})
     except UsageError:
         return {}
-    return {name: fields[name] for name in ("calib", "settings", "seed") if name in fields}
+    names = [name for name, field in FIELDS.items() if field.metadata["identity"]]
+    return {name: record[name] for name in (*names, "settings") if name in record}
 
 
 def _change(before: Any, after: Any, unit: str, verb: str) -> str:

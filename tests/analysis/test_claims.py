@@ -105,6 +105,16 @@ def test_c_pairs_the_mixtures_by_difficulty_network_and_seed(noisy):
     assert found.found is None and "equal nu" in found.verdict
 
 
+def test_c_compares_every_pair_of_label_noises_by_itself(noisy):
+    """A second share of noise used to take the place of the first one."""
+    runs = mixtures(noisy)
+    other = {"source": "mixture_linear", "nu": 0.6, "label_noise": 0.1}
+    runs += [noisy(size, seed=seed, **other) for seed, size in enumerate((20, 40))]
+    found = findings(runs, "c", OURS)
+    assert sorted(round(one.found.mean, 6) for one in found) == [2, 10]
+    assert [one.found.n for one in found] == [2, 2] and len({one.where for one in found}) == 2
+
+
 @pytest.mark.parametrize(
     "fields", [{"count": "openlth"}, {"prune_rate": 0.3}, {"noise_kind": "uniform"}]
 )
@@ -179,6 +189,16 @@ def test_e_compares_architectures_whose_training_may_differ(noisy):
     ]
     (found,) = findings([*runs[:-2], *other], "e")
     assert found.verdict.endswith("agree in count")
+
+
+def test_e_compares_every_training_of_an_architecture_by_itself(noisy):
+    runs = [
+        *(noisy(100, seed=seed) for seed in (0, 1)),
+        *(noisy(25, seed=seed, lr=0.01) for seed in (0, 1)),
+        *(noisy(100, model="resnet8_2", seed=seed, lr=0.5) for seed in (0, 1)),
+    ]
+    found = findings(runs, "e", OURS)
+    assert sorted(round(one.found.mean, 6) for one in found) == [1, 4]
 
 
 def test_f_compares_the_best_ticket_with_the_full_and_the_small_dense_network(noisy):

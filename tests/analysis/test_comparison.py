@@ -87,9 +87,9 @@ def test_a_column_that_an_older_run_lacks_is_averaged_over_the_others():
     assert found.mean == pytest.approx([0.4] * 4) and np.isnan(found.low).all()
 
 
-def warned(*runs):
+def warned(*runs, densities=(1.0, 0.5)):
     one = only(*runs)
-    return worse_on_validation(one, places(one, [1.0, 0.5]))
+    return worse_on_validation(one, places(one, densities))
 
 
 def test_a_strategy_that_is_worse_on_validation_data_is_named_with_intervals():
@@ -138,7 +138,8 @@ def test_settings_are_ranked_by_validation_data_at_the_pruned_densities():
         tried("vwcc", 0.26, 0.960, dropout_rate=0.2),
         tried("mixup", 0.60, 0.950),
     )
-    found = rank([one], "val_nll", [1.0, 0.5, 0.22])
+    settings = [(one, setting) for setting in one.settings]
+    found = rank(settings, "val_nll", [1.0, 0.5, 0.22])
     assert [(r.setting.label, round(r.value.mean, 6), r.verdict) for r in found] == [
         ("calib=vwcc, dropout_rate=0.3", 0.30, "accuracy too low"),
         ("calib=vwcc, dropout_rate=0.1", 0.35, "best"),
@@ -150,11 +151,60 @@ def test_settings_are_ranked_by_validation_data_at_the_pruned_densities():
     half = T_1 * np.std([0.4, 0.5], ddof=1) / np.sqrt(2)
     assert (plain.value.n, plain.value.low) == (2, pytest.approx(0.45 - half))
     assert found[0].value.low is None
-    by_accuracy = rank([one], "val_accuracy", [0.5, 0.22])
+    by_accuracy = rank(settings, "val_accuracy", [0.5, 0.22])
     assert by_accuracy[0].setting.label == "calib=vwcc, dropout_rate=0.2"
     # Only the dense level: it counts if there is no other.
-    assert rank([one], "val_nll", [1.0])[0].value.mean == 9.0
-    assert rank([one], "val_aurc", None) == []
+    assert rank(settings, "val_nll", [1.0])[0].value.mean == 9.0
+    assert rank(settings, "val_aurc", None) == []
+
+
+def test_the_accuracy_that_a_setting_may_lose_is_paired_by_seed():
+    """Seed 0 has a lower accuracy with every strategy; `vwcc` was run with this seed only."""
+    accuracies = {0: 0.90, 1: 0.95}
+    plain = [run(seed, val_accuracy=[a] * 4) for seed, a in accuracies.items()]
+    one = only(*plain, run(0, "vwcc", val_accuracy=[0.90] * 4))
+    found = rank([(one, setting) for setting in one.settings], "val_nll", [0.5])
+    assert [ranked.verdict for ranked in found] == ["best", "best"]
+
+
+def test_a_run_with_more_levels_hides_neither_warnings_nor_the_default_ranking():
+    longer = [1.0, 0.5, 0.21, 0.135]
+    plain = [run(0, densities=longer), run(1, densities=longer[:3])]
+    worse = {"val_ece": [0.6] * 3, "val_nll": [0.7] * 3}
+    runs = [*plain, *(run(seed, "vwcc", longer[:3], **worse) for seed in (0, 1))]
+    (line,) = warned(*runs, densities=None)
+    assert "by 0.1000 [0.1000, 0.1000] and 0.2000" in line and "2 densities" in line
+    _, rows = ranking(group(runs), "val_nll", None)
+    assert {(row.setting, row.n, row.at) for row in rows} == {
+        ("calib=none", 2, "21 %"),
+        ("calib=vwcc", 2, "21 %"),
+    }
+
+
+def test_mixtures_of_another_difficulty_are_ranked_apart():
+    def mixture(calib, nu, nll):
+        made = run(0, calib, val_nll=[nll] * 4)
+        more = {"source": "mixture_linear", "nu": nu, "label_noise": 0.2}
+        return dataclasses.replace(made, fields={**made.fields, **more})
+
+    runs = [mixture(c, nu, nu + n) for nu in (0.1, 0.3) for n, c in enumerate(("none", "vwcc"))]
+    chapter, _ = ranking(group(runs), "val_nll", None)
+    assert [section.title[-8:] for section in chapter.sections] == [", nu=0.1", ", nu=0.3"]
+    assert all(len(section.parts[0].rows) == 3 for section in chapter.sections)
+
+
+def test_groups_that_differ_in_augmentation_are_ranked_together():
+    other = run(val_nll=[0.4] * 4)
+    other = dataclasses.replace(other, fields={**other.fields, "augment": "crop_flip"})
+    chapter, rows = ranking(group([run(), other]), "val_nll", None)
+    assert len(chapter.sections) == 1 and len(rows) == 2
+
+
+def test_a_ranking_without_finished_runs_says_so():
+    short = run()
+    short = dataclasses.replace(short, fields={**short.fields, "levels": 9})
+    chapter, _ = ranking(group([short]), "val_nll", None)
+    assert "No run is finished" in chapter.about[0].lines[0]
 
 
 def test_groups_with_other_densities_are_ranked_in_tables_of_their_own():

@@ -196,6 +196,37 @@ def test_transfers_are_compared_by_the_strategy_that_found_the_tickets():
     assert mixed.baseline(mixed.settings[1]) is None
 
 
+def test_of_several_baselines_the_one_trained_alike_is_taken():
+    def moved(calib, by, number):
+        fields = {"calib": calib, "ticket": "x"}
+        return recorded(number, source=Source(by, {}, 0), content={"run": f"{by}"}, **fields)
+
+    runs = [moved(calib, by, 0) for calib in ("none", "vwcc") for by in ("none", "vwcc")]
+    for order in (runs, runs[::-1]):
+        (one,) = group(order)
+        found = {s.label: one.baseline(s) for s in one.settings}
+        assert found["tickets=vwcc, calib=vwcc"].label == "tickets=none, calib=vwcc"
+        assert found["tickets=vwcc, calib=none"].label == "tickets=none, calib=none"
+
+
+def test_tickets_of_different_searches_are_different_settings():
+    def moved(by, criterion, seed, **more):
+        source = Source(by, {"criterion": criterion, **more}, seed)
+        content = {"run": f"{by}-{criterion}-{seed}-{more}"}
+        return recorded(source=source, content=content, ticket="x", seed=seed)
+
+    kinds = [("none", "random", {}), ("none", "magnitude", {}),
+             ("vwcc", "magnitude", {"dropout_rate": 0.1})]  # fmt: skip
+    (one,) = group([moved(by, c, s, **more) for by, c, more in kinds for s in (0, 1)])
+    found = {setting.label: setting for setting in one.settings}
+    named = {(by, c): f"tickets={by}, tickets' criterion={c}" for by, c, _ in kinds}
+    assert {*found} == {*named.values()}
+    assert all(list(setting.runs) == [(0, 0), (1, 1)] for setting in found.values())
+    vwcc, plain = (found[named[by, "magnitude"]] for by in ("vwcc", "none"))
+    assert one.baseline(vwcc) is plain
+    assert one.baseline(found[named["none", "random"]]) is None
+
+
 def test_single_tickets_are_compared_by_their_level():
     def moved(number, source_level):
         run = recorded(number, source=Source("none", {}, 0), ticket="x")
@@ -219,6 +250,27 @@ def test_the_baseline_has_the_same_hyperparameters_of_the_criterion():
     found = {s.label: one.baseline(s) for s in one.settings}
     assert found["calib=vwcc"].settings == {"power": 2}
     assert found["calib=none, power=1"] is found["calib=none, power=2"] is None
+
+
+def test_a_hyperparameter_of_the_criterion_is_named_for_every_strategy():
+    def tried(calib, kind):
+        settings = {"gradient_of": kind}
+        return recorded(calib=calib, criterion="gradient", settings=settings)
+
+    runs = [tried("none", "loss"), tried("none", "calibration"), tried("vwcc", "loss")]
+    assert labels(runs) == [
+        [
+            "calib=none, gradient_of=loss",
+            "calib=none, gradient_of=calibration",
+            "calib=vwcc, gradient_of=loss",
+        ]
+    ]
+
+
+def test_a_run_from_before_a_hyperparameter_existed_has_its_default():
+    runs = [recorded(calib="lwcc", settings={"calib_weight": 0.3}),
+            recorded(calib="lwcc", settings={"calib_weight": 0.3, "lwcc_form": "additive"}, seed=1)]  # fmt: skip
+    assert labels(runs) == [["calib=lwcc"]]
 
 
 def test_hyperparameters_of_the_run_that_found_the_tickets_are_in_the_name():

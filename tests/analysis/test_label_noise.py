@@ -7,7 +7,7 @@ from lotcal_tf.analysis.label_noise import Study, compare, with_predictions
 from lotcal_tf.analysis.rules import Lowest, best_size, by_test, ece_minimum, lowest_pruned, size_at
 
 
-def test_spread_over_starting_sizes_by_hand(recorded_run, sized):
+def test_sizes_of_each_width_by_hand(recorded_run, sized):
     study = Study(
         [
             sized(100, model="net_1", seed=0),
@@ -19,29 +19,11 @@ def test_spread_over_starting_sizes_by_hand(recorded_run, sized):
             recorded_run([4000, 3000], model="net_3", seed=1),
         ]
     )
-    (found,) = study.spreads()
-    assert found.architecture == "net_W"
-    assert (found.models, found.of_means) == (2, 2.0)  # means 150 and 300
-    assert found.by_seed is not None
-    assert (found.by_seed.n, found.by_seed.mean) == (2, (3 + 1.5) / 2)
-    assert found.by_seed.sd == pytest.approx(1.5 / np.sqrt(2))
     a, b, c = study.cells()
     a_sizes, b_sizes, c_sizes = (cell.sizes["validation"] for cell in (a, b, c))
     assert (a_sizes.found.n, a_sizes.found.mean, a_sizes.bounds, a_sizes.without) == (2, 150, 0, 0)
     assert (b_sizes.found.mean, b_sizes.found.sd) == (300, 0)
     assert (c_sizes.found, c.runs, c_sizes.bounds, c_sizes.without) == (None, 2, 1, 1)
-
-
-def test_architectures_have_spreads_of_their_own(sized):
-    sizes = {"net_1": 100, "net_2": 150, "net_1_100": 800, "net_2_100": 400}
-    found = Study([sized(size, model=name) for name, size in sizes.items()]).spreads()
-    ratios = {one.architecture: one.of_means for one in found}
-    assert ratios == {"net_W": 1.5, "net_W_100": 2.0}
-
-
-def test_a_spread_takes_two_starting_sizes(sized):
-    (found,) = Study([sized(100), sized(200, seed=1)]).spreads()
-    assert (found.models, found.of_means, found.by_seed) == (1, None, None)
 
 
 def test_rank_correlation_over_difficulties_by_hand(sized):
@@ -88,16 +70,9 @@ def test_full_against_best_is_taken_run_by_run(recorded_run, sized):
     ]
     found = compare(runs)[kl]
     assert (found.full.n, found.full.mean, found.best.mean) == (2, 0.5, pytest.approx(0.2))
-    assert found.ratio.mean == pytest.approx((0.25 + 0.5) / 2)
-    assert found.ratio.sd == pytest.approx(0.25 / np.sqrt(2))
     assert (found.difference.mean, found.difference.sd) == (pytest.approx(-0.3), pytest.approx(0))
     assert compare(runs)["test_error"].full.n == 3
     assert "test_tv_true" not in compare(runs)
-
-
-def test_no_ratio_to_a_full_network_that_has_0(sized):
-    found = compare([sized(100, test_wrong_confident=[0.0, 0, 0, 0.1, 0])])["test_wrong_confident"]
-    assert found.ratio is None and found.difference.mean == pytest.approx(0.1)
 
 
 def test_predictions_fill_in_what_an_older_run_has_no_column_for(sized):

@@ -140,6 +140,13 @@ def test_the_selected_level_is_that_of_the_search(written_run):
     assert read_run(written_run("b")).selected is None
 
 
+def test_a_value_that_is_not_a_number_selects_nothing(written_run):
+    columns = {name: np.ones(2) for name in ("weights", "val_nll", "val_nll_se")}
+    columns |= {"level": np.arange(2.0), "val_nll_se": np.array([np.nan, 1])}
+    run = dataclasses.replace(read_run(written_run("a")), columns=columns)
+    assert run.selected is None
+
+
 def test_the_source_of_tickets_is_recorded_or_read_or_in_the_run_id(written_run):
     def source(name, ticket, **entries):
         directory = written_run(name, fields={"ticket": str(ticket)})
@@ -149,11 +156,18 @@ def test_the_source_of_tickets_is_recorded_or_read_or_in_the_run_id(written_run)
 
     found_by = {"calib": "vwcc", "settings": {"dropout_rate": 0.2}, "seed": 3}
     recorded = source("a", "gone", transfer={"found_by": found_by})
-    assert recorded == Source("vwcc", {"dropout_rate": 0.2}, 3)
+    # The defaults of the other hyperparameters.
+    assert recorded == Source("vwcc", {"dropout_rate": 0.2, "passes": 5, "dropout_at": "blocks"}, 3)
+    whole = found_by | {"dataset": "mnist", "criterion": "random", "label_noise": 0.2}
+    recorded = source("a2", "gone", transfer={"found_by": whole})
+    fields = {"dataset": "mnist", "criterion": "random", "label_noise": 0.2}
+    assert fields.items() <= recorded.settings.items() and recorded.replicate == 3
     origin = written_run("origin", fields={"calib": "mixup", "seed": 7})
     (origin / "tickets" / "level_01").mkdir(parents=True)
-    assert source("b", origin) == Source("mixup", {}, 7)
-    assert source("c", origin / "tickets" / "level_01") == Source("mixup", {}, 7)
+    for name, ticket in {"b": origin, "c": origin / "tickets" / "level_01"}.items():
+        read = source(name, ticket)
+        assert (read.calib, read.replicate) == ("mixup", 7)
+        assert read.settings["dataset"] == "tiny_noise" and "seed" not in read.settings
     named = source("d", "gone", content={"run": "my-data-lenet_20-lwcc_si-0123456789/abcdef"})
     assert (named.calib, named.replicate) == ("lwcc_si", "my-data-lenet_20-lwcc_si-0123456789")
     assert source("e", "gone").calib == ""
