@@ -13,11 +13,11 @@ from lotcal_tf.analysis.document import Chapter, Section, Table, Text
 from lotcal_tf.analysis.figures import COLORS, MARKERS, picture, short
 from lotcal_tf.analysis.groups import Group
 from lotcal_tf.analysis.label_noise import NamedStudy, studies
-from lotcal_tf.analysis.label_noise_section import with_interval
 from lotcal_tf.analysis.panels import clean, plain, weights_axis, widened
 from lotcal_tf.analysis.rules import best_size
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 from lotcal_tf.analysis.statistics import means_at
+from lotcal_tf.analysis.texts import counted, number, with_interval
 
 TITLE = "Claims under label noise"
 _NOTE = (
@@ -75,7 +75,8 @@ def _table(found: Sequence[Finding]) -> Table:
     head = ["quantity", "runs", "value", "holds if", "verdict"]
     rows = []
     for one in found:
-        value = "–" if one.found is None else with_interval(one.found, _form(one.found.mean))
+        form = "" if one.found is None else _form(one.found.mean)
+        value = counted(with_interval(one.found, form), one.found)
         rows.append([one.what, one.where or "–", value, _range(one.limits), one.verdict or "–"])
     return Table("", [head, *rows], words=("runs", "holds if", "verdict"))
 
@@ -90,7 +91,8 @@ def _range(limits: tuple[float, float] | None) -> str:
     low, high = limits
     if np.isinf(high):
         return f"above {round(low, 9):g}"
-    return f"below {high:.3g}" if low == 0 else f"{low:.3g} to {high:.3g}"
+    least, most = (number(end, ".3g") for end in limits)
+    return f"below {most}" if low == 0 else f"{least} to {most}"
 
 
 def sizes(named: Sequence[NamedStudy]) -> Figure | None:

@@ -10,6 +10,7 @@ import numpy as np
 from lotcal_tf.analysis.groups import Group, Setting
 from lotcal_tf.analysis.runs import RecordedRun
 from lotcal_tf.analysis.statistics import Summary, paired_difference, summarise
+from lotcal_tf.analysis.texts import with_interval
 
 # Test metrics by name: their titles in tables and figures.
 METRICS: Mapping[str, str] = {
@@ -176,9 +177,9 @@ def _warning(
     if ece is None or nll is None or ece.mean <= 0 or nll.mean <= 0:
         return []
     seeds = f"{ece.n} seed{'s' * (ece.n != 1)}"
+    by = " and ".join(with_interval(one, ".4f") for one in (ece, nll))
     what = (
-        f"{setting.label} has a higher validation ECE and NLL than {baseline.label}: by {_signed(ece)} and "
-        f"{_signed(nll)}, mean over "
+        f"{setting.label} has a higher validation ECE and NLL than {baseline.label}: by {by}, mean over "
         f"{densities} densit{'y' if densities == 1 else 'ies'} and {seeds}"
     )
     if ece.low is None or nll.low is None:
@@ -188,12 +189,6 @@ def _warning(
         "It makes calibration worse here." if sure else "An interval includes 0: it may be chance."
     )
     return [f"{what}, with 95 % intervals. {end}"]
-
-
-def _signed(found: Summary) -> str:
-    values = [v for v in (found.mean, found.low, found.high) if v is not None]
-    mean, *ends = (f"{value:.4f}".replace("-", "−") for value in values)
-    return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
 def _averaged(setting: Setting, chosen: Sequence[Place], column: str) -> dict[Any, float]:

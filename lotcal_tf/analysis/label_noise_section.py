@@ -23,6 +23,7 @@ from lotcal_tf.analysis.published import LABEL, published_beside
 from lotcal_tf.analysis.rules import ECES, RULES, by_validation
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 from lotcal_tf.analysis.statistics import Summary
+from lotcal_tf.analysis.texts import counted, deviated, number, with_interval
 from lotcal_tf.config.run_directory import level_path
 from lotcal_tf.errors import LotcalError
 from lotcal_tf.lottery.ticket_files import read_predictions
@@ -228,11 +229,11 @@ def _run_table(runs: Sequence[RecordedRun]) -> Table:
                 _weights(run, found.threshold, found.threshold_is_bound),
                 _weights(run, found.peak),
                 _weights(run, found.best, found.best_is_bound),
-                _number(run.metric("density", found.best), ".1%"),
-                _number(metric(run, "val_error", found.best), ".4f"),
-                _number(metric(run, "test_error", found.best), ".4f"),
-                _number(metric(run, "test_error", found.peak), ".4f"),
-                _number(metric(run, "test_error", 0), ".4f"),
+                number(run.metric("density", found.best), ".1%"),
+                number(metric(run, "val_error", found.best), ".4f"),
+                number(metric(run, "test_error", found.best), ".4f"),
+                number(metric(run, "test_error", found.peak), ".4f"),
+                number(metric(run, "test_error", 0), ".4f"),
             ]
         )
     return Table("Descent of each run", [head, *rows], note=_RULE)
@@ -256,7 +257,7 @@ def _network_table(cells: Sequence[Cell]) -> Table:
     for cell in cells:
         model, *others, _ = _cell_name(cell, cells)
         for network, found in cell.networks.items():
-            values = [_deviated(found.get(name), _METRICS[name][1]) for name in names]
+            values = [deviated(found.get(name), _METRICS[name][1]) for name in names]
             rows.append([f"{model}: {network}", *others, str(found["weights"].n), *values])
     return Table("Networks compared", [head, *rows], note=_NETWORKS)
 
@@ -291,12 +292,12 @@ def _published_table(study: Study, cells: Sequence[Cell]) -> Table | None:
         rows.append(
             [
                 *_cell_name(cell, cells),
-                _deviated(errors.get("full"), ".3f"),
-                _number(one.full_error, ".3f"),
+                deviated(errors.get("full"), ".3f"),
+                number(one.full_error, ".3f"),
                 *(_sized(cell.sizes[name]) for name in RULES),
-                _number(one.best_weights, ",.0f"),
-                *(_deviated(errors.get(n), ".3f") for n in ("best ticket", "lowest test error")),
-                _number(one.best_error, ".3f"),
+                number(one.best_weights, ",.0f"),
+                *(deviated(errors.get(n), ".3f") for n in ("best ticket", "lowest test error")),
+                number(one.best_error, ".3f"),
             ]
         )
     return Table("Beside the published values", [head, *rows], note=_BESIDE) if rows else None
@@ -309,7 +310,7 @@ def _cell_head(cells: Sequence[Cell]) -> list[str]:
 
 def _cell_name(cell: Cell, cells: Sequence[Cell]) -> list[str]:
     hard = any(one.difficulty is not None for one in cells)
-    difficulty = [_number(cell.difficulty, "g")] if hard else []
+    difficulty = [number(cell.difficulty, "g")] if hard else []
     return [cell.model, *difficulty, f"{cell.start:,}"]
 
 
@@ -319,7 +320,8 @@ def _sized(found: Sizes | None, interval: bool = False) -> str:
         return "–"
     parts = []
     if found.found:
-        parts.append((with_interval if interval else _short)(found.found, ",.0f"))
+        text = (with_interval if interval else deviated)(found.found, ",.0f")
+        parts.append(counted(text, found.found))
     parts += [f"{found.bounds} bound{'s' * (found.bounds != 1)}"] if found.bounds else []
     parts += [f"{found.without} without"] if found.without else []
     return ", ".join(parts)
@@ -329,26 +331,8 @@ def _weights(run: RecordedRun, level: int | None, bound: bool = False) -> str:
     return "–" if level is None else f"{'≤ ' if bound else ''}{int(run.weights[level]):,}"
 
 
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
-
-
 def _short(summary: Summary | None, form: str = ".3f") -> str:
-    return "–" if summary is None else f"{_deviated(summary, form)} ({summary.n})"
-
-
-def with_interval(summary: Summary, form: str = ".3f") -> str:
-    """A mean with its 95 % interval and the number of values."""
-    ends = ""
-    if summary.low is not None and summary.high is not None:
-        ends = f" [{summary.low:{form}}, {summary.high:{form}}]"
-    return f"{summary.mean:{form}}{ends} ({summary.n})"
-
-
-def _deviated(summary: Summary | None, form: str) -> str:
-    if summary is None:
-        return "–"
-    return f"{summary.mean:{form}}" + ("" if summary.sd is None else f" ± {summary.sd:{form}}")
+    return counted(deviated(summary, form), summary)
 
 
 def _against(found: Comparison) -> str:

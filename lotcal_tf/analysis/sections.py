@@ -29,7 +29,7 @@ from lotcal_tf.analysis.label_noise import studies
 from lotcal_tf.analysis.predictions import Measured, measure, pooled
 from lotcal_tf.analysis.runs import DIFFICULTY, RecordedRun
 from lotcal_tf.analysis.statistics import Summary, paired_difference, summarise
-from lotcal_tf.metrics import Estimate
+from lotcal_tf.analysis.texts import deviated, number, with_interval
 
 # Metrics of the tables in their order: those of `metrics.csv`, and those of stored predictions.
 _RAW = {
@@ -193,7 +193,7 @@ class GroupChapter:
                 self._add("mean", setting, metric, found)
                 if any(found):
                     seeds = max(one.n for one in found if one)
-                    cells = [_mean(metric, one, seeds) for one in found]
+                    cells = [deviated(one, *_form(metric)) + _fewer(one, seeds) for one in found]
                     rows.append([setting.label, str(seeds), *cells])
             if rows:
                 parts.append(Table(title, [[_NAME, "seeds", *self._titles()], *rows]))
@@ -228,7 +228,11 @@ class GroupChapter:
                 self._add(f"difference from {plain}", setting, metric, differences)
                 if any(differences):
                     seeds = max(one.n for one in differences if one)
-                    cells = [_change(metric, one, seeds) for one in differences]
+                    form, factor = _form(metric)
+                    cells = [
+                        with_interval(one, f"+{form}", factor) + _fewer(one, seeds)
+                        for one in differences
+                    ]
                     rows.append([setting.label, str(seeds), *cells])
             if rows:
                 points = title.replace(", %", ", percentage points")
@@ -327,14 +331,16 @@ class GroupChapter:
             "temperature",
         ]
         names = ("density", "weights", "test_accuracy", "test_ece", "test_nll")
-        forms = (".1%", ",.0f", "%", ".4f", ".4f", ".3f")
+        forms = (".1%", ",.0f", ".2f", ".4f", ".4f", ".3f")
         rows = []
         for setting in self.group.settings:
             for run in setting.runs.values():
                 if run.selected is not None:
                     own = [*names, "mc_temperature" if run.field("mc_eval") else "temperature"]
-                    values = [run.metric(name, run.selected) for name in own]
-                    cells = [_number(v, form) for v, form in zip(values, forms, strict=True)]
+                    cells = [
+                        number(run.metric(name, run.selected), form, _factor(name))
+                        for name, form in zip(own, forms, strict=True)
+                    ]
                     rows.append([setting.label, _seed(run), str(run.selected), *cells])
         note = (
             "The sparsest level from 1 on whose validation NLL is within one standard error of the lowest. Test "
@@ -353,8 +359,8 @@ class GroupChapter:
                     for level, measured in sorted(own.items()):
                         if not metrics.keys() & measured.metrics.keys():
                             continue
-                        cells = [_estimate(n, measured.metrics.get(n)) for n in metrics]
-                        kept = _number(run.metric("density", level), ".1%")
+                        cells = [with_interval(measured.metrics.get(n), *_form(n)) for n in metrics]
+                        kept = number(run.metric("density", level), ".1%")
                         mark = " (selected)" if level == run.selected else ""
                         rows.append([setting.label, _seed(run), f"{kept}{mark}", *cells])
             if rows:
@@ -459,13 +465,14 @@ def ranking(
 
 
 def _ranking(ranked: Sequence[Ranked], metric: str, titles: Sequence[str], several: bool) -> Table:
-    unit = ", %" if _factor(metric)[0] != 1 else ""
+    unit = ", %" if _factor(metric) != 1 else ""
     head = [_NAME, "seeds", f"{metric}{unit}", "validation accuracy, %", ""]
     rows = []
     for one in ranked:
         name = f"{one.setting.label} ({one.group.title})" if several else one.setting.label
-        value = _with_interval(metric, one.value)
-        rows.append([name, str(one.value.n), value, _mean("accuracy", one.accuracy), one.verdict])
+        value = with_interval(one.value, *_form(metric))
+        accuracy = deviated(one.accuracy, *_form("accuracy"))
+        rows.append([name, str(one.value.n), value, accuracy, one.verdict])
     note = (
         f"Validation data only: mean over the densities {', '.join(titles)} and over seeds, with the 95 % interval "
         "of the mean over seeds. best: the best setting of its strategy, among those whose accuracy is at most "
@@ -520,54 +527,22 @@ def time_text(seconds: float) -> str:
     )
 
 
-def _factor(metric: str) -> tuple[float, int]:
-    """The factor of a metric in tables, and its decimals."""
-    return (100.0, 2) if "accuracy" in metric else (1.0, 4)
+def _factor(metric: str) -> float:
+    """The factor of a metric in tables."""
+    return 100.0 if "accuracy" in metric else 1.0
 
 
-def _number(value: float | None, form: str) -> str:
-    if value is None:
-        return "–"
-    return f"{100 * value:.2f}" if form == "%" else format(value, form).replace("%", " %")
+def _form(metric: str) -> tuple[str, float]:
+    """The format and the factor of a metric in tables."""
+    factor = _factor(metric)
+    return ".4f" if factor == 1 else ".2f", factor
 
 
-def _mean(metric: str, found: Summary | None, seeds: int | None = None) -> str:
-    """A mean with its deviation; the number of seeds where it is not that of the row."""
-    if found is None:
-        return "–"
-    factor, digits = _factor(metric)
-    deviation = "" if found.sd is None else f" ± {factor * found.sd:.{digits}f}"
-    fewer = "" if seeds in (None, found.n) else f" (n = {found.n})"
-    return f"{factor * found.mean:.{digits}f}{deviation}{fewer}"
+def _fewer(found: Summary | None, seeds: int) -> str:
+    """The number of seeds where it is not that of the row."""
+    return "" if found is None or found.n == seeds else f" (n = {found.n})"
 
 
 def _plain(field: str) -> str:
     """The setting that others are compared with, in words."""
     return BASELINE if field == "calib" else f"{field}={PLAIN[field]}"
-
-
-def _with_interval(metric: str, found: Summary) -> str:
-    factor, digits = _factor(metric)
-    text = f"{factor * found.mean:.{digits}f}"
-    if found.low is None or found.high is None:
-        return text
-    return f"{text} [{factor * found.low:.{digits}f}, {factor * found.high:.{digits}f}]"
-
-
-def _change(metric: str, found: Summary | None, seeds: int) -> str:
-    """A difference with its interval; the number of seeds where it is not that of the row."""
-    if found is None:
-        return "–"
-    factor, digits = _factor(metric)
-    values = [v for v in (found.mean, found.low, found.high) if v is not None]
-    mean, *ends = (f"{factor * v:+.{digits}f}".replace("-", "−") for v in values)
-    fewer = "" if found.n == seeds else f"; n = {found.n}"
-    return f"{mean} [{', '.join(ends)}{fewer}]" if ends else mean
-
-
-def _estimate(metric: str, found: Estimate | None) -> str:
-    if found is None:
-        return "–"
-    factor, digits = _factor(metric)
-    value, low, high = (f"{factor * v:.{digits}f}" for v in (found.value, found.low, found.high))
-    return f"{value} [{low}, {high}]"
