@@ -323,7 +323,10 @@ def _attempt(command: Command, main: Callable[[Request], None], argv: Sequence[s
     except LotcalError as error:
         code = _report(command, str(error), FAILED)
     except MemoryError:
-        problem = "out of memory: choose a smaller network or batch_size, or stream the data (memory_limit_mb)"
+        problem = (
+            "out of memory: choose a smaller network or batch_size; or stream the data, with a smaller "
+            "memory_limit_mb and shuffle_buffer, into another --out"
+        )
         code = _report(command, problem, FAILED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

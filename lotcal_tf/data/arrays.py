@@ -19,9 +19,9 @@ from lotcal_tf.data.splits import (
     Part,
     ResidentSplit,
     StreamedSplit,
+    at_once,
     check_unsized,
     first_line,
-    of_members,
     read_blocks,
     validation_members,
 )
@@ -245,9 +245,9 @@ def from_pipelines(
     }
     if key in _last_read and _bytes(_last_read[key]) <= memory_limit_mb * _MB:
         return from_arrays(**_last_read[key], **options)
-    counts, pairs = _read_all(given, classes, memory_limit_mb * _MB, repeats, takes)
+    labels, pairs = _read_all(given, classes, memory_limit_mb * _MB, repeats, takes)
     if pairs is None:
-        return _from_streams(given, counts, shuffle_buffer, **options)
+        return _from_streams(given, labels, shuffle_buffer, **options)
     _last_read.clear()
     if key is not None and _bytes(pairs) <= _KEPT_MB * _MB:
         _last_read[key] = pairs
@@ -256,28 +256,28 @@ def from_pipelines(
 
 def _read_all(
     given: Mapping[str, Any], classes: int, room: int, repeats: bool, takes: Specs | None
-) -> tuple[dict[str, int], dict[str, Any] | None]:
+) -> tuple[dict[str, NDArray[np.int32]], dict[str, Any] | None]:
     """Reads and checks all pipelines.
 
     Returns:
-      The number of examples of each, and their arrays; None if these need more than `room` bytes.
+      The labels of each, and their arrays; None if these need more than `room` bytes.
     """
-    counts, pairs = dict[str, int](), dict[str, Any]()
+    labels, pairs = dict[str, NDArray[np.int32]](), dict[str, Any]()
     readings = {} if repeats else {n: Readings() for n, data in given.items() if data is not None}
     for name, data in given.items():
         pairs[name] = None
         if data is not None:
             first = readings.get(name)
-            counts[name], pairs[name], room = _read(data, name, classes, room, first, takes)
+            labels[name], pairs[name], room = _read(data, name, classes, room, first, takes)
     for name, first in readings.items():
         _check_repeats(given[name], name, first, whole=room < 0)
-    _check_shapes({name: _example_shape(given[name], takes) for name in counts})
-    return counts, pairs if room >= 0 else None
+    _check_shapes({name: _example_shape(given[name], takes) for name in labels})
+    return labels, pairs if room >= 0 else None
 
 
 def _from_streams(
-    given: dict[str, Any],
-    counts: dict[str, int],
+    given: Mapping[str, Any],
+    labels: Mapping[str, NDArray[np.int32]],
     shuffle_buffer: int,
     *,
     classes: int,
@@ -289,34 +289,33 @@ def _from_streams(
     takes: Specs | None,
     identified: bool,
 ) -> Dataset:
-    """A dataset of checked pipelines that do not fit into memory; `counts` are their numbers of examples."""
-    streamed = functools.partial(_streamed, shuffle_buffer=shuffle_buffer, takes=takes)
-    if subset:
-        for name in counts:
-            given[name], counts[name] = of_classes_streamed(given[name], subset, name)
-    train, count = given["train"], counts["train"]
-    typed = functools.partial(_typed, takes=takes)
-
-    def blocks(data: "tf.data.Dataset") -> Iterator[tuple[Any, ...]]:
-        for block in read_blocks(data.map(typed).batch(_CHECK)):
-            yield tf.nest.map_structure(lambda x: x.numpy(), block)
-
+    """A dataset of checked pipelines that do not fit into memory; `labels` are those of their examples."""
+    splits = {
+        name: _streamed(given[name], own, name, subset, shuffle_buffer, takes)
+        for name, own in labels.items()
+    }
     if half != "whole":
-        train, count = of_members(train, half_members((b[:2] for b in blocks(train)), half))
-    given["train"] = train
-    if "validation" in counts:
+        pairs = (block[:2] for block in _arrays(splits["train"]))
+        splits["train"] = splits["train"].chosen(half_members(pairs, half))
+    train = splits["train"]
+    if "validation" in splits:
         check_unsized("validation_size", validation_size)
-        kept, cut = streamed(train, count), streamed(given["validation"], counts["validation"])
+        kept, cut = train, splits["validation"]
     else:
-        members = validation_members(count, validation_size, seed)
-        kept, cut = streamed(*of_members(train, ~members)), streamed(*of_members(train, members))
+        members = validation_members(train.count, validation_size, seed)
+        kept, cut = train.chosen(~members), train.chosen(members)
         cut = dataclasses.replace(cut, examples=cut.data())  # without weights
-    tested = streamed(given["test"], counts["test"]) if "test" in counts else None
     weights = kept.weights()
-    if weights is not None:
-        check_some(weights, "train")
-    digest = _digest({name: blocks(given[name]) for name in counts}) if identified else ""
+    _check_trainable((None, kept.labels, *([] if weights is None else [weights])))
+    tested = splits.get("test")
+    digest = _digest({name: _arrays(split) for name, split in splits.items()}) if identified else ""
     return Dataset(len(subset) or classes, kept, cut, tested, input_range, digest=digest)
+
+
+def _arrays(split: StreamedSplit) -> Iterator[tuple[Any, ...]]:
+    """The examples of a stream, with their weights, in blocks of arrays."""
+    for block in read_blocks(split.examples.batch(_CHECK)):
+        yield tf.nest.map_structure(lambda x: x.numpy(), block)
 
 
 def _bytes(pairs: Mapping[str, Any]) -> int:
@@ -360,13 +359,12 @@ def part_of_test(
     if streamed:
         test = unbatched(test, split, classes, takes, ordered=ordered)
         first = None if repeats else Readings()
-        count, pair, room = _read(test, split, classes, memory_limit_mb * _MB, first, takes)
+        labels, pair, room = _read(test, split, classes, memory_limit_mb * _MB, first, takes)
         if first is not None:
             _check_repeats(test, split, first, whole=room < 0)
         if pair is None:
-            if subset:
-                test, count = of_classes_streamed(test, subset, split)
-            return Part(kept, _streamed(test, count, shuffle_buffer, takes), input_range)
+            stream = _streamed(test, labels, split, subset, shuffle_buffer, takes)
+            return Part(kept, stream, input_range)
     else:
         pair = check_arrays(*test, split=split, classes=classes, takes=takes, ordered=ordered)
     return Part(kept, ResidentSplit.of(*of_classes(pair, subset, split)), input_range)
@@ -424,7 +422,7 @@ def _read(
     room: int,
     readings: Readings | None,
     takes: Specs | None = None,
-) -> tuple[int, tuple[Any, ...] | None, int]:
+) -> tuple[NDArray[np.int32], tuple[Any, ...] | None, int]:
     """Reads a pipeline and checks every example.
 
     Args:
@@ -434,15 +432,15 @@ def _read(
       readings: gets the digests of the examples; None: they are not needed.
 
     Returns:
-      The number of examples; the arrays, or None if they did not fit; the bytes left, below 0 if
-      they did not fit.
+      The labels; the arrays, or None if they did not fit; the bytes left, below 0 if they did not fit.
     """
-    count = 0
+    count, labels = 0, list[NDArray[np.int32]]()
     kept: list[tuple[Any, ...]] = []
     try:
         for given in _blocks(data):
             block = _checked_examples(given, split, classes=classes, takes=takes, first=count)
             count += len(block[1])
+            labels.append(block[1])
             room -= sum(x.nbytes for _, x in flat(block[0]))
             kept = [*kept, block] if room >= 0 else []
             if readings is not None:
@@ -451,9 +449,10 @@ def _read(
         raise UnreadableExample(split, _failing(data, count), first_line(error)) from error
     if not count:
         raise UsageError(f"{split} is empty: at least one example is needed")
+    found = np.concatenate(labels)
     if room < 0:
-        return count, None, room
-    return count, tuple(concatenated(list(parts)) for parts in zip(*kept, strict=True)), room
+        return found, None, room
+    return found, tuple(concatenated(list(parts)) for parts in zip(*kept, strict=True)), room
 
 
 def _check_repeats(data: "tf.data.Dataset", split: str, readings: Readings, *, whole: bool) -> None:
@@ -466,7 +465,7 @@ def _check_repeats(data: "tf.data.Dataset", split: str, readings: Readings, *, w
 
 def _blocks(data: "tf.data.Dataset") -> Iterator[tuple[Any, ...]]:
     """The examples of a pipeline in order, as arrays."""
-    for batch in data.batch(_CHECK).prefetch(1):
+    for batch in data.batch(at_once(data, _CHECK)).prefetch(1):
         yield tf.nest.map_structure(lambda x: x.numpy(), batch)
 
 
@@ -482,10 +481,18 @@ def _failing(data: "tf.data.Dataset", first: int) -> int:
 
 
 def _streamed(
-    data: "tf.data.Dataset", count: int, shuffle_buffer: int, takes: Specs | None = None
+    data: "tf.data.Dataset",
+    labels: NDArray[np.int32],
+    split: str,
+    subset: Sequence[int],
+    shuffle_buffer: int,
+    takes: Specs | None,
 ) -> StreamedSplit:
+    """The split of a checked pipeline with these labels; of some classes only if `subset` names them."""
+    if subset:
+        data, labels = of_classes_streamed(data, labels, subset, split)
     typed = functools.partial(_typed, takes=takes)
-    return StreamedSplit(data.map(typed, num_parallel_calls=2), count, shuffle_buffer)
+    return StreamedSplit(data.map(typed, num_parallel_calls=2), labels, shuffle_buffer)
 
 
 def _typed(

@@ -22,6 +22,7 @@ from lotcal_tf.data.arrays import UnreadableExample, from_pipelines, part_of_tes
 from lotcal_tf.data.content import digest_of
 from lotcal_tf.data.splits import SPLIT_NAMES, Dataset, Part, check_unsized, test_members
 from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.seeds import generator
 
 # What TensorFlow decodes.
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
@@ -36,7 +37,7 @@ class Files:
     """The images of one split.
 
     Attributes:
-      paths: the files, ordered by class and name.
+      paths: the files.
       labels: the class number of each.
     """
 
@@ -47,6 +48,11 @@ class Files:
         """The files of which `members` is true."""
         kept = [pair for pair, m in zip(self._pairs(), members, strict=True) if m]
         return Files([path for path, _ in kept], [label for _, label in kept])
+
+    def shuffled(self) -> "Files":
+        """The same files in an order that depends on their number only."""
+        order = generator(0, "files").permutation(len(self.paths))
+        return Files([self.paths[n] for n in order], [self.labels[n] for n in order])
 
     def _pairs(self) -> Iterator[tuple[Path, int]]:
         return zip(self.paths, self.labels, strict=True)
@@ -114,7 +120,17 @@ def digest(experiment: Experiment) -> str:
 def _splits(
     experiment: Experiment, only_test: bool = False
 ) -> tuple[tuple[str, ...], dict[str, Files]]:
-    """The class names, and the files of each split: of its folder, or `test` as a part of all."""
+    """The class names, and the files of each split: of its folder, or `test` as a part of all.
+
+    Those of `train` are shuffled once: the buffer of a stream holds a part of them, which would have a
+    part of the classes only.
+    """
+    names, splits = _listed(experiment, only_test)
+    return names, {n: files.shuffled() if n == "train" else files for n, files in splits.items()}
+
+
+def _listed(experiment: Experiment, only_test: bool) -> tuple[tuple[str, ...], dict[str, Files]]:
+    """As `_splits`, all files ordered by class and name."""
     root = data_path(experiment)
     assert root is not None  # the source needs it
     if not root.is_dir():
@@ -279,7 +295,8 @@ def _pipelines(
     If an image cannot be read inside the `with` block, the error names its file.
     """
     # Of all splits: what is read must not depend on whether the test split is read alone.
-    size, channels = _format(experiment, [p for files in splits.values() for p in files.paths])
+    paths = sorted(path for files in splits.values() for path in files.paths)
+    size, channels = _format(experiment, paths)
     read = functools.partial(
         _read, size=size, channels=channels, resize=bool(experiment.image_size)
     )

@@ -35,6 +35,13 @@ Block = tuple[Any, ...]
 # the time of a level of 5 epochs; accuracies are known to half a point with these.
 TRAIN_SAMPLE = 10_000
 
+# The total variation between the classes of the first examples and of all, beyond chance, from which data counts as
+# sorted. If a buffer holds one of two equal classes, it is 0.5.
+_SORTED = 0.3
+
+# Bytes of a block of a stream.
+_AT_ONCE = 1 << 27
+
 # Errors of damaged, truncated or missing files. Errors of a lost worker are others.
 _UNREADABLE = (
     tf.errors.DataLossError,
@@ -50,12 +57,19 @@ class Split(Protocol):
     """Labelled examples."""
 
     @property
+    def labels(self) -> Any:
+        """The labels `(count,)`, int32, in the order of `in_order`."""
+
+    @property
     def count(self) -> int:
         """The number of examples."""
 
     @property
     def shape(self) -> Any:
         """The shape of the inputs of one example; of several inputs a dictionary of shapes."""
+
+    def at_once(self, most: int) -> int:
+        """How many examples a caller may ask `in_order` for at once: `most`, or fewer if they are large."""
 
     @property
     def weighted(self) -> bool:
@@ -141,6 +155,10 @@ class ResidentSplit:
         """Whether the examples have weights."""
         return self.example_weights is not None
 
+    def at_once(self, most: int) -> int:
+        """All that are asked for: they are in memory."""
+        return most
+
     def block_steps(self, batch_size: int, most: int) -> int:
         """All whole batches of an epoch, which are one block."""
         return self.count // batch_size
@@ -199,19 +217,25 @@ class StreamedSplit:
     """A split too large for memory: a `tf.data` pipeline that is read again in every epoch.
 
     Every worker reads the whole pipeline, since its rows are known only after shuffling. `shuffled`
-    and `in_order` raise LotcalError if the pipeline cannot be read any more.
+    and `in_order` raise LotcalError if the pipeline cannot be read any more, or gives another number
+    of examples than before.
 
     Attributes:
       examples: unbatched `(input, label)` pairs or `(input, label, weight)` triples, in the same
         order at every reading.
-      count: number of examples.
+      labels: `(N,)` int32, those of the examples.
       buffer: examples over which an epoch is shuffled. If it holds all examples, the order is that
         of a `ResidentSplit`.
     """
 
     examples: "tf.data.Dataset"
-    count: int
+    labels: NDArray[np.int32]
     buffer: int
+
+    @property
+    def count(self) -> int:
+        """The number of examples."""
+        return len(self.labels)
 
     @property
     def shape(self) -> Any:
@@ -223,9 +247,23 @@ class StreamedSplit:
         """Whether the examples have weights."""
         return len(self.examples.element_spec) > 2
 
+    @property
+    def is_sorted(self) -> bool:
+        """Whether an epoch stays sorted by class, since the classes of the first buffer are not those of all."""
+        first, classes = self.labels[: self.buffer], int(self.labels.max()) + 1
+        shares, whole = (np.bincount(x, minlength=classes) / len(x) for x in (first, self.labels))
+        # Total variation, beyond what it is for a random buffer: mean absolute deviations of a normal distribution.
+        by_chance = np.sqrt(2 / np.pi * whole * (1 - whole) / len(first))
+        return bool((np.abs(shares - whole) - by_chance).sum() / 2 > _SORTED)
+
+    def at_once(self, most: int) -> int:
+        """As many examples as have 128 MB, but `most` at most."""
+        return at_once(self.examples, most)
+
     def block_steps(self, batch_size: int, most: int) -> int:
-        """The number of batches per block: `most`, or all of an epoch if it has fewer."""
-        return min(most, self.count // batch_size)
+        """The number of batches per block: `most`, or fewer if an epoch has fewer or examples are large."""
+        steps = min(most, self.count // batch_size)
+        return max(1, self.at_once(steps * batch_size) // batch_size)
 
     def shuffled(
         self,
@@ -236,23 +274,20 @@ class StreamedSplit:
         workers: int = 1,
         drop_remainder: bool = True,
     ) -> Iterator[Block]:
-        """Gives one epoch, shuffled over the buffer; the next block is prepared in the background."""
+        """Gives one epoch, shuffled over the buffer."""
         rows = share(batch_size, worker, workers)
 
         def own(part: "tf.Tensor") -> "tf.Tensor":
             shape = part.shape[1:]
             return tf.reshape(tf.reshape(part, [-1, batch_size, *shape])[:, rows], [-1, *shape])
 
-        blocks = self._in_new_order(seed)
         rest = self.count % batch_size
-        if drop_remainder:
-            blocks, rest = blocks.take(self.count - rest), 0
-        blocks = blocks.batch(self.block_steps(batch_size, most) * batch_size)
-        if workers > 1:
-            blocks = blocks.map(lambda *block: tf.nest.map_structure(own, block))
-        left = self.count
-        for block in read_blocks(blocks):
+        left, rest = (self.count - rest, 0) if drop_remainder else (self.count, rest)
+        size = self.block_steps(batch_size, most) * batch_size
+        for block in self._in_new_order(seed, left, size):
             left -= block[1].shape[0]
+            if workers > 1:
+                block = tf.nest.map_structure(own, block)
             if left or not rest:
                 yield block
                 continue
@@ -261,16 +296,14 @@ class StreamedSplit:
                 yield structures.select(block, slice(None, -rest))
             yield structures.select(block, slice(-rest, None))
 
-    def _in_new_order(self, seed: tuple[int, int]) -> "tf.data.Dataset":
-        """Returns a new pipeline that gives the examples in shuffled order."""
+    def _in_new_order(self, seed: tuple[int, int], count: int, size: int) -> Iterator[Block]:
+        """Gives the first `count` examples of a shuffled order, in blocks of `size`."""
         if self.buffer >= self.count:
-            order = tf.constant(_order(self.count, seed))
-            everything = self.examples.batch(self.count)
-
-            def ordered(*parts: Any) -> Any:
-                return tf.nest.map_structure(lambda part: tf.gather(part, order), parts)
-
-            return everything.map(ordered).unbatch()
+            order, whole = _order(self.count, seed)[:count], self._read()
+            for start in range(0, count, size):
+                places = order[start : start + size]
+                yield tf.nest.map_structure(lambda part, at=places: tf.constant(part[at]), whole)
+            return
         # `Dataset.shuffle` would mix the global seed of the process into the given seed.
         spec = self.examples.element_spec
         order = tf.raw_ops.ShuffleDataset(
@@ -282,11 +315,26 @@ class StreamedSplit:
             output_types=[part.dtype for part in tf.nest.flatten(spec)],
             output_shapes=[part.shape for part in tf.nest.flatten(spec)],
         )
-        return tf.data.experimental.from_variant(order, spec)
+        examples = tf.data.experimental.from_variant(order, spec)
+        yield from _counted(examples.take(count).batch(size), count)
+
+    def _read(self) -> Block:
+        """All examples as arrays, of which no second copy is made."""
+        whole = tf.nest.map_structure(
+            lambda part: np.empty((self.count, *part.shape), part.dtype.as_numpy_dtype),
+            self.examples.element_spec,
+        )
+        start = 0
+        for block in _counted(self.examples.batch(self.at_once(1000)), self.count):
+            stop = start + block[1].shape[0]
+            for array, part in zip(*map(tf.nest.flatten, (whole, block)), strict=True):
+                array[start:stop] = part.numpy()
+            start = stop
+        return tuple(whole)
 
     def in_order(self, batch_size: int) -> Iterator[Block]:
         """Gives every example once, in batches; the last batch may be smaller."""
-        yield from (block[:2] for block in read_blocks(self.examples.batch(batch_size)))
+        yield from (block[:2] for block in _counted(self.examples.batch(batch_size), self.count))
 
     def weights(self) -> NDArray[np.float32] | None:
         """The weights `(count,)` of the examples; None without them."""
@@ -300,12 +348,14 @@ class StreamedSplit:
         given = tf.data.Dataset.from_tensor_slices(labels)
         examples = tf.data.Dataset.zip((self.examples, given))
         examples = examples.map(lambda old, new: (old[0], new, *old[2:]))
-        return dataclasses.replace(self, examples=examples)
+        return dataclasses.replace(self, examples=examples, labels=labels)
 
     def chosen(self, members: NDArray[np.bool_]) -> "StreamedSplit":
         """Returns the part of the stream of which `members` is true."""
-        examples, count = of_members(self.examples, members)
-        return dataclasses.replace(self, examples=examples, count=count)
+        table = tf.constant(members)
+        chosen = self.examples.enumerate().filter(lambda place, _: table[place])
+        examples = chosen.map(lambda _, example: example)
+        return dataclasses.replace(self, examples=examples, labels=self.labels[members])
 
     def data(self) -> "tf.data.Dataset":
         """Returns the unbatched pipeline of `(input, label)` pairs."""
@@ -369,19 +419,20 @@ class Dataset:
 
     @property
     def notes(self) -> list[str]:
-        """Messages for the user about data in memory: classes without training examples."""
-        splits = self.named_splits()
-        found = {
-            n: set(np.unique(s.labels)) for n, s in splits.items() if isinstance(s, ResidentSplit)
-        }
-        if found.keys() != splits.keys():
-            return []
+        """Messages for the user: classes without training examples, and streams that are sorted by class."""
+        found = {name: set(np.unique(s.labels)) for name, s in self.named_splits().items()}
         unknown = sorted(set().union(*found.values()) - found["train"])
         names = ", ".join(self.class_names[k] if self.class_names else str(k) for k in unknown[:5])
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         where = "val or test" if "test" in found else "val"
         problem = f"train has no example of these classes, which {where} has: {names}{more}; no network can learn them"
-        return [problem] if unknown else []
+        notes = [problem] if unknown else []
+        if isinstance(self.train, StreamedSplit) and self.train.is_sorted:
+            notes.append(
+                f"the first {self.train.buffer:,} examples of train have other classes than the rest, so that batches "
+                "differ in their classes: shuffle its files or records once, or choose a larger shuffle_buffer"
+            )
+        return notes
 
     @functools.cached_property
     def measured_splits(self) -> dict[str, Split]:
@@ -419,6 +470,33 @@ def read_blocks(blocks: "tf.data.Dataset") -> Iterator[Block]:
             "the data cannot be read any more, although it could be read at the start: "
             f"{first_line(error)}; repair its files, then run the same command again"
         ) from error
+
+
+def at_once(examples: "tf.data.Dataset", most: int) -> int:
+    """How many examples of an unbatched pipeline have `_AT_ONCE` bytes; one at least, and `most` at most."""
+    parts = tf.nest.flatten(examples.element_spec[0])
+    size = sum(part.shape.num_elements() * part.dtype.size for part in parts)
+    return max(1, min(most, _AT_ONCE // max(1, size)))
+
+
+def _counted(blocks: "tf.data.Dataset", count: int) -> Iterator[Block]:
+    """Gives the blocks of a stream of `count` examples.
+
+    Raises:
+      LotcalError: it has more or fewer, or see `read_blocks`.
+    """
+    found = 0
+    for block in read_blocks(blocks):
+        found += block[1].shape[0]
+        if found > count:
+            break
+        yield block
+    if found != count:
+        how = "more" if found > count else "fewer"
+        raise LotcalError(
+            f"the data gave {how} examples when it was read again than the {count:,} that it had at the start: every "
+            "reading must give the same ones; repair it, then run the same command again"
+        )
 
 
 def first_line(error: Exception) -> str:
@@ -504,15 +582,6 @@ def _drawn(count: int, size: int, seed: int, purpose: str) -> NDArray[np.bool_]:
     members = np.zeros(count, bool)
     members[generator(seed, purpose).permutation(count)[:size]] = True
     return members
-
-
-def of_members(
-    examples: "tf.data.Dataset", members: NDArray[np.bool_]
-) -> tuple["tf.data.Dataset", int]:
-    """The examples of an unbatched pipeline of which `members` is true, and their number."""
-    table = tf.constant(members)
-    chosen = examples.enumerate().filter(lambda place, _: table[place])
-    return chosen.map(lambda _, example: example), int(members.sum())
 
 
 def shuffle_seed(seed: int, level: int, epoch: int) -> tuple[int, int]:

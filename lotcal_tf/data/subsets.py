@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lotcal_tf.data.labels import class_number
 from lotcal_tf.errors import FieldError
 from lotcal_tf.inputs import select
 
@@ -47,20 +46,18 @@ def of_classes(
 
 
 def of_classes_streamed(
-    data: "tf.data.Dataset", chosen: Sequence[int], split: str
-) -> tuple["tf.data.Dataset", int]:
-    """As `of_classes`, of a pipeline of single examples, which is read once for this.
+    data: "tf.data.Dataset", labels: NDArray[np.int32], chosen: Sequence[int], split: str
+) -> tuple["tf.data.Dataset", NDArray[np.int32]]:
+    """As `of_classes`, of a pipeline of single examples with these labels.
 
     Returns:
-      The pipeline of the examples of the chosen classes, with scalar labels; and their number.
+      The pipeline of the examples of the chosen classes, with scalar labels; and their labels.
     """
-    given = data.map(lambda inputs, label, *weights: class_number(label)).batch(1000)
-    labels = np.concatenate(list(given.as_numpy_iterator()))
     numbers = _new_numbers(labels, chosen, split)
     table = tf.constant(numbers)
     renumbered = data.enumerate().filter(lambda place, _: table[place] >= 0)
     examples = renumbered.map(lambda place, example: (example[0], table[place], *example[2:]))
-    return examples, int((numbers >= 0).sum())
+    return examples, numbers[numbers >= 0]
 
 
 def _new_numbers(labels: NDArray, chosen: Sequence[int], split: str) -> NDArray[np.int32]:

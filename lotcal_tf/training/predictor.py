@@ -80,9 +80,10 @@ class Predictor:
 
     def batches(self, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Gives labels and logits of a split in batches."""
-        for inputs, labels in split.in_order(self.batch_size):
+        most = split.at_once(self.batch_size)
+        for inputs, labels in split.in_order(most):
             count = labels.shape[0]
             # A smaller batch is padded to the next power of 2: few shapes, so few compilations.
-            size = min(self.batch_size, 1 << (count - 1).bit_length())
+            size = min(most, 1 << (count - 1).bit_length())
             logits = programs.call(self.logits, padded(inputs, size - count))
             yield labels.numpy(), logits.numpy()[:count]

@@ -261,8 +261,29 @@ def test_classes_without_a_training_example_are_named():
     assert not arrays_dataset(train, without, without).notes
     named = dataclasses.replace(arrays_dataset(train, None, with_two), class_names=("a", "b", "c"))
     assert "val has: c; no network" in named.notes[0]
-    # Labels of streams are not kept.
-    assert not pipelines_dataset(train, with_two, limit=0).notes
+    (note,) = pipelines_dataset(train, with_two, limit=0).notes
+    assert "val or test has: 2; no network" in note
+
+
+@pytest.mark.parametrize("limit", [0, 100])
+def test_one_class_in_all_training_data_is_refused(limit):
+    train, test = (np.zeros((4, 2)), np.array([1, 1, 1, 1])), (np.zeros((2, 2)), np.array([0, 1]))
+    with pytest.raises(UsageError, match="train has only the class 1: at least 2 classes"):
+        pipelines_dataset(train, test, limit=limit)
+
+
+def test_a_stream_that_is_sorted_by_class_is_named():
+    def notes(labels, buffer):
+        train = np.zeros((len(labels), 2)), np.asarray(labels)
+        test = np.zeros((2, 2)), np.array([0, 1])
+        return pipelines_dataset(train, test, limit=0, buffer=buffer).notes
+
+    in_order = np.repeat([0, 1], 50)
+    (note,) = notes(in_order, 20)
+    assert "the first 20 examples of train have other classes than the rest" in note
+    assert not notes(in_order, 1000) and not notes(np.tile([0, 1], 50), 20)
+    # A small random buffer lacks classes by chance.
+    assert not notes(np.random.default_rng(0).integers(0, 2, 100), 4)
 
 
 def test_a_stream_has_the_buffer_asked_for():

@@ -26,7 +26,7 @@ def make_split(kind, count, buffer=1000):
     if kind == "resident":
         return ResidentSplit.of(inputs, labels)
     pairs = tf.data.Dataset.from_tensor_slices((inputs, labels))
-    return StreamedSplit(pairs, count, buffer)
+    return StreamedSplit(pairs, labels, buffer)
 
 
 def blocks_of(split, batch_size=4, most=2, seed=SEED, **share):
@@ -242,6 +242,36 @@ def test_a_part_is_one_split_with_what_measuring_needs():
         dataset.part("test")
 
 
+@pytest.mark.parametrize("buffer", [3, 1000])
+@pytest.mark.parametrize("later", [5, 11])
+def test_a_stream_that_gives_another_number_of_examples_later_is_reported(buffer, later):
+    """Fewer used to be trained on with zeros in the place of the others."""
+    counts = iter([8, later, later])
+    signature = (tf.TensorSpec([1], tf.float32), tf.TensorSpec([], tf.int32))
+
+    def examples():
+        yield from (([n], n) for n in range(next(counts)))
+
+    pairs = tf.data.Dataset.from_generator(examples, output_signature=signature)
+    split = StreamedSplit(pairs, np.arange(8, dtype=np.int32), buffer)
+    assert [len(y) for _, y in split.in_order(5)] == [5, 3]
+    how = "more" if later > 8 else "fewer"
+    with pytest.raises(LotcalError, match=f"gave {how} examples when it was read again than the 8"):
+        list(split.in_order(5))
+    if later < 8 or buffer == 1000:  # a buffer that holds a part is not read to the end
+        with pytest.raises(LotcalError, match="examples when it was read again"):
+            list(split.shuffled(4, 2, SEED))
+
+
+def test_blocks_of_large_examples_hold_fewer_of_them(monkeypatch):
+    monkeypatch.setattr(splits, "_AT_ONCE", 100)  # bytes; an example has 8
+    split = make_split("streamed", 64, buffer=3)
+    assert (split.at_once(5), split.at_once(1000)) == (5, 12)
+    assert [len(block) for block in blocks_of(split, most=100)] == [12] * 5 + [4]
+    assert split.block_steps(50, 100) == 1  # a step needs its whole batch
+    assert make_split("resident", 64).at_once(1000) == 1000
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"), [("broken", "corrupted record"), ("gone", r"stream\.tfrecord")]
 )
@@ -258,7 +288,7 @@ def test_a_stream_that_is_damaged_after_it_was_read_is_reported_in_one_line(
         lambda r: (tf.io.decode_raw(r, tf.uint8)[:1], tf.io.decode_raw(r, tf.uint8)[0])
     )
     pairs = pairs.map(lambda x, y: (tf.ensure_shape(x, [1]), tf.cast(y, tf.int32)))
-    split = StreamedSplit(pairs, 8, buffer)
+    split = StreamedSplit(pairs, np.arange(8, dtype=np.int32), buffer)
     assert sorted(n for _, y in split.shuffled(4, 1, SEED) for n in y.numpy()) == list(range(8))
     if damage == "gone":
         path.unlink()

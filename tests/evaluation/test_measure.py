@@ -56,7 +56,7 @@ class Spoiled(Linear):
 def part(inputs=INPUTS, labels=LABELS, classes=CLASSES, input_range=RANGE, streamed=False):
     if streamed:
         pairs = tf.data.Dataset.from_tensor_slices((inputs, labels))
-        return Part(classes, StreamedSplit(pairs, len(labels), 10), input_range)
+        return Part(classes, StreamedSplit(pairs, np.int32(labels), 10), input_range)
     return Part(classes, ResidentSplit.of(inputs, labels), input_range)
 
 
@@ -79,7 +79,7 @@ def test_a_stream_is_read_once_whatever_is_done_to_it():
 
     signature = (tf.TensorSpec(SHAPE, tf.float32), tf.TensorSpec((), tf.int32))
     stream = tf.data.Dataset.from_generator(pairs, output_signature=signature)
-    data = Part(CLASSES, StreamedSplit(stream, COUNT, 10), RANGE)
+    data = Part(CLASSES, StreamedSplit(stream, np.int32(LABELS), 10), RANGE)
     run(data=data, shifts=("contrast", "blur"), severities=(1, 2))
     assert len(read) == 1
 

@@ -42,7 +42,7 @@ def make_split(kind="resident", inputs=None, labels=None):
     labels = np.int32(drawn[1] if labels is None else labels)
     if kind == "resident":
         return ResidentSplit.of(inputs, labels)
-    return StreamedSplit(tf.data.Dataset.from_tensor_slices((inputs, labels)), COUNT, buffer=10)
+    return StreamedSplit(tf.data.Dataset.from_tensor_slices((inputs, labels)), labels, buffer=10)
 
 
 def make_network():

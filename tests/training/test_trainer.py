@@ -414,7 +414,7 @@ def test_pruned_weights_are_zero_after_every_step(fields, monkeypatch):
 def test_a_stream_trains_as_memory_does_in_the_same_order(monkeypatch):
     monkeypatch.setitem(MAX_STEPS_PER_CALL, "graph", 4)  # a stream's blocks: 32 and 16 examples
     pairs = tf.data.Dataset.from_tensor_slices(arrays(50, 0))
-    stream = StreamedSplit(pairs, 50, buffer=10)
+    stream = StreamedSplit(pairs, np.int32(arrays(50, 0)[1]), buffer=10)
     seed = shuffle_seed(4, 0, 0)
     inputs, labels = (
         np.concatenate(parts) for parts in zip(*stream.shuffled(BATCH, 4, seed), strict=True)
