@@ -8,8 +8,25 @@ from scipy.optimize import minimize_scalar
 
 from lotcal_tf import metrics
 
-# Bounds of the temperature, reached for example if all validation predictions are right.
+# Bounds of the temperature, reached for example if all predictions are right.
 LOWEST, HIGHEST = 0.01, 100.0
+# A temperature that is fitted to fewer validation examples is chance.
+LEAST_EXAMPLES = 100
+
+
+def chosen_temperature(labels: NDArray[np.integer], logits: NDArray[np.floating]) -> float:
+    """The temperature to divide the logits of a network by.
+
+    Args:
+      labels, logits: of the validation split, see `fit_temperature`.
+
+    Returns:
+      That of `fit_temperature`; but 1, so that the logits stay as they are, with fewer than
+      `LEAST_EXAMPLES` examples, and if all predictions are right: the lowest NLL is then that of a
+      confidence of 1 for every example, which says nothing about other examples.
+    """
+    right = np.argmax(logits, axis=1) == labels
+    return 1.0 if len(labels) < LEAST_EXAMPLES or right.all() else fit_temperature(labels, logits)
 
 
 def fit_temperature(labels: NDArray[np.integer], logits: NDArray[np.floating]) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lotcal_tf.calibration.post_hoc import fit_temperature
+from lotcal_tf.calibration.post_hoc import LEAST_EXAMPLES, chosen_temperature
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.batches import spread
@@ -17,8 +17,6 @@ from lotcal_tf.pruning import masking
 
 # Examples on which the logits of a file are verified after they were divided.
 _VERIFIED = 500
-# With fewer validation examples a file keeps the ticket's temperature: a fitted one would be chance.
-LEAST_EXAMPLES = 100
 
 
 def fold_temperature(model: "keras.Model", temperature: float, examples: Any) -> None:
@@ -65,8 +63,8 @@ def refit(path: Path, file_format: Format, material: Material) -> float:
 
     Returns:
       T, the divisor of the logits in addition to any temperature folded in before. 1, and the file is
-      unchanged, if the format or its last layer cannot divide logits, e.g. a pooling layer, or if there
-      are fewer than `LEAST_EXAMPLES` validation examples.
+      unchanged, if the format or its last layer cannot divide logits, e.g. a pooling layer, or if a
+      fitted one would be chance, see `chosen_temperature`.
 
     Raises:
       UsageError: there is no validation data.
@@ -75,8 +73,8 @@ def refit(path: Path, file_format: Format, material: Material) -> float:
     if count(inputs) < LEAST_EXAMPLES:
         return 1.0
     before = _log_probabilities(file_format.runner(path), inputs)
-    temperature = fit_temperature(labels, before)
-    content = file_format.divide_logits(path, temperature)
+    temperature = chosen_temperature(labels, before)
+    content = None if temperature == 1 else file_format.divide_logits(path, temperature)
     if content is None:
         return 1.0
     step = 2 * file_format.logit_step(path)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lotcal_tf.calibration.post_hoc import LEAST_EXAMPLES
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import deterministic, keras
 from lotcal_tf.config import custom, registry
@@ -275,7 +276,14 @@ def _run(
         timed = progress and estimate_time
         search, start = _search(setup, store, devices, observers, callbacks, timed)
         if progress and devices.chief:
-            notes = [*experiment.notes, *task.notes, *task.load().notes]
+            dataset = task.load()
+            notes = [*experiment.notes, *task.notes, *dataset.notes]
+            if dataset.validation.count < LEAST_EXAMPLES:
+                notes.append(
+                    f"there are only {dataset.validation.count} validation examples: no temperature is fitted to fewer "
+                    f"than {LEAST_EXAMPLES}, and the selected level is partly chance; give a larger validation_size or "
+                    "more data"
+                )
             for note in (*notes, *store.gaps(experiment.levels), *search.notes):
                 print(note, file=tolerant(sys.stderr))
         # The chief writes after all processes have read the same state.

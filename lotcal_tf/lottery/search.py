@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lotcal_tf import metrics
-from lotcal_tf.calibration.post_hoc import fit_temperature
+from lotcal_tf.calibration.post_hoc import chosen_temperature
 from lotcal_tf.calibration.strategy import Strategy
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
@@ -425,7 +425,7 @@ class Search:
     def _measure(self, predictions: Predictions) -> Record:
         """Metrics of all splits, before and after temperature scaling, fitted on validation data."""
         bins = self.experiment.ece_bins
-        temperature = fit_temperature(*predictions["val"])
+        temperature = chosen_temperature(*predictions["val"])
         figures: Record = {"temperature": temperature}
         for split, (labels, logits) in predictions.items():
             measured = metrics.measure(labels, logits, bins=bins)
@@ -445,7 +445,7 @@ class Search:
             return figures
         plain = self.trainer.predict_without_dropout(self.dataset.validation)
         averaged = figures["temperature"]
-        return figures | {"temperature": fit_temperature(*plain), "mc_temperature": averaged}
+        return figures | {"temperature": chosen_temperature(*plain), "mc_temperature": averaged}
 
     def _measure_by_truth(self, predictions: Predictions) -> Record:
         """Metrics of test predictions against noisy labels and against the true conditionals."""

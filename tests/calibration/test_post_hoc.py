@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lotcal_tf.calibration.post_hoc import HIGHEST, LOWEST, fit_temperature
+from lotcal_tf.calibration.post_hoc import HIGHEST, LOWEST, chosen_temperature, fit_temperature
 
 
 def nll(labels, logits):
@@ -56,6 +56,17 @@ def test_where_no_finite_temperature_is_best_a_bound_is_given():
     assert fit_temperature(np.array([1, 0]), wrong) == pytest.approx(HIGHEST, rel=1e-4)
     close = np.array([[1e-3, 0.0], [0.0, 1e-3]])
     assert fit_temperature(np.array([0, 1]), close) == pytest.approx(LOWEST, rel=1e-4)
+
+
+def test_where_a_fit_would_be_chance_there_is_no_temperature():
+    logits = np.tile([[4.0, 0.0]], (100, 1))
+    labels = np.zeros(100, int)
+    assert chosen_temperature(labels, logits) == 1  # all right
+    assert fit_temperature(labels, logits) < 0.1  # a confidence of 1 for all
+    labels[:25] = 1
+    assert chosen_temperature(labels, logits) == fit_temperature(labels, logits)
+    assert chosen_temperature(labels, logits) == pytest.approx(4 / np.log(3), rel=1e-4)
+    assert chosen_temperature(labels[1:], logits[1:]) == 1  # 99 examples
 
 
 def test_sure_and_right_predictions_stay_so():
