@@ -85,7 +85,8 @@ def _predict(jobs: Sequence[Job], workers: int | None, custom_objects: str | Non
         print(f"all {len(jobs)} runs are finished", file=sys.stderr)
         return
     seconds = predict_jobs(left, workers, custom_objects)
-    print(f"{len(left)} of {len(jobs)} runs left: about {duration(seconds)}", file=sys.stderr)
+    words = f"about {duration(seconds)} of training; each process takes some seconds to start"
+    print(f"{len(left)} of {len(jobs)} runs left: {words}", file=sys.stderr)
 
 
 def run(argv: list[str] | None = None) -> None:

@@ -1,8 +1,9 @@
 """Finds lottery tickets: runs one experiment, stores a ticket per level, and exports the selected ticket.
 
-A flag overrides the recipe, and the recipe overrides the default. The run directory has experiment.json,
-metrics.csv, history.csv, tickets/, a TensorBoard log and export/. The same command continues an
-interrupted run; more --levels extend a finished one.
+A flag overrides the recipe, and the recipe overrides the default: most recipes set network, optimizer, epochs,
+batch size and pruning, so that the defaults below are those of an empty recipe file. experiment.json in the run
+directory has the values of a run; beside it are metrics.csv, history.csv, tickets/, a TensorBoard log and export/.
+The same command continues an interrupted run; more --levels extend a finished one.
 """
 
 import shlex

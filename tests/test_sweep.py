@@ -160,7 +160,8 @@ def test_a_prediction_is_about_right_in_order_of_magnitude(tmp_path, call_comman
     done = call_command(sweep, *flags, f"--out={tmp_path}", "--dry_run")
     assert done.code == 0
     assert len(done.out.splitlines()) == 2
-    (number, unit) = re.fullmatch(r"2 of 2 runs left: about (\d+) (s|min)", done.err[-1]).groups()
+    words = r"2 of 2 runs left: about (\d+) (s|min) of training; .*"
+    (number, unit) = re.fullmatch(words, done.err[-1]).groups()
     predicted = int(number) * {"s": 1, "min": 60}[unit]
     assert not list(tmp_path.iterdir())
     assert call_command(sweep, *flags, f"--out={tmp_path}").code == 0

@@ -25,7 +25,8 @@ OF_NOISE = ("model", DIFFICULTY)
 _WEIGHTS = "initial_weights"
 # Fields of the data that do not change the validation data.
 _OF_TRAINING_DATA = ("augment", "memory_limit_mb", "shuffle_buffer")
-_OF_VARIED = ("run", "ticket", "calib_source", "criterion_source", _WEIGHTS)
+_SOURCES = ("calib_source", "criterion_source")
+_OF_VARIED = ("run", "ticket", *_SOURCES, _WEIGHTS)
 # The fields that a title always names; `dataset` is a title that the user may have given.
 _TITLE = ("dataset", "model")
 TICKETS = "tickets"  # the strategy that found the tickets of a transfer
@@ -156,7 +157,14 @@ class Group:
         """The names of the varied fields in which the runs differ."""
         all_values = [_values(run) for run in self.runs]
         names = {name for values in all_values for name in values}
-        return {n for n in names if len({repr(values.get(n)) for values in all_values}) > 1}
+        found = {n for n in names if len({repr(values.get(n)) for values in all_values}) > 1}
+        # The digest of an own class tells nothing beside its name, unless a run has another source of it.
+        for source in found & {*_SOURCES}:
+            method = source.removesuffix("_source")
+            pairs = {(repr(v.get(method)), v.get(source)) for v in all_values}
+            if len(pairs) == len({name for name, _ in pairs}):
+                found.remove(source)
+        return found
 
     @functools.cached_property
     def _spread(self) -> dict[tuple[str, str], set[str]]:
@@ -249,9 +257,7 @@ def _values(run: RecordedRun) -> dict[str, Any]:
         list(OF_NOISE) if _has_noise(run) else []
     )
     own |= {name: run.field(name) for name in names if _applies(run, name)}
-    return own | {
-        n: run.content[n] for n in ("calib_source", "criterion_source") if n in run.content
-    }
+    return own | {n: run.content[n] for n in _SOURCES if n in run.content}
 
 
 def _varied(run: RecordedRun) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def load_class(field: str, name: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, SyntaxError) as error:
-        raise FieldError(field, name, f"cannot be imported: {error}") from error
+        hint = f"; write {module[:-3]}:{attribute}" if module.endswith(".py") else ""
+        raise FieldError(field, name, f"cannot be imported: {error}{hint}") from error
     return found
 
 

@@ -330,6 +330,7 @@ class Experiment:
         f"which weights survive: {', '.join(registry.CRITERIA)}, or module:Class",
         names=registry.summaries(registry.CRITERIA),
         of_pruning=True,
+        main=True,
     )
     scope: str = _pruning(
         "local",
@@ -372,6 +373,7 @@ class Experiment:
         "start from this ticket, RUN/tickets/level_NN; with RUN: one level from each of its tickets",
         check=fields.path,
         named_only=True,
+        main=True,
     )
     control: str = declared(
         "none",

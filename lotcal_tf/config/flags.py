@@ -108,7 +108,10 @@ class Command:
                 raise FieldError(wrong[1], wrong[2], "must be true or false") from error
             raise UsageError(str(error)) from error
         except absl_flags.Error as error:
-            raise UsageError(" ".join(str(error).split()) + " (--helpfull lists all)") from error
+            hint = "--helpfull lists all"
+            if self.takes_experiment and any(":" in word for word in argv):
+                hint += "; a hyperparameter of an own class is --set=NAME=VALUE"
+            raise UsageError(f"{' '.join(str(error).split())} ({hint})") from error
         if rest and not self.operands:
             raise UsageError(f"{rest[0]!r} is not a flag: write --flag=value (--help lists flags)")
         for flag in self.own:

@@ -21,6 +21,8 @@ from lotcal_tf.errors import FieldError, UsageError, first_line
 # pandas is an extra, so its types are named only.
 DataFrame = Any
 Series = Any
+# A column with more values than the first, and fewer rows per value than the second, does not hold classes.
+_FEW_CLASSES, _LEAST_ROWS = 20, 5
 _READERS = {".csv": "read_csv", ".parquet": "read_parquet"}
 
 
@@ -202,6 +204,12 @@ def _classes(labels: Series, name: str) -> list[Any]:
         raise FieldError("label_column", name, problem)
     if len(values) < 2:
         problem = f"has only the class {values[0]}: at least 2 classes are needed"
+        raise FieldError("label_column", name, problem)
+    if len(values) > _FEW_CLASSES and len(labels) < _LEAST_ROWS * len(values):
+        problem = (
+            f"has {len(values)} different values in {len(labels)} rows: the classes of a classifier are needed, with "
+            f"{_LEAST_ROWS} rows each or more on average; choose another column, or group its values"
+        )
         raise FieldError("label_column", name, problem)
     return sorted(values) if numbers else sorted(values, key=str)
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf import inputs as structures
-from lotcal_tf.errors import FieldError, LotcalError, UsageError
+from lotcal_tf.errors import FieldError, LotcalError, UsageError, shown
 from lotcal_tf.seeds import generator, named_seed
 
 # The splits of data that comes in several, and the names they may have.
@@ -410,6 +410,18 @@ class Dataset:
     input_mean: tuple[float, ...] = ()
     input_std: tuple[float, ...] = ()
     digest: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks the names, which exported files hold one per line.
+
+        Raises:
+          UsageError: a name is empty or has several lines.
+        """
+        for name in self.class_names:
+            if not name.strip() or len(name.splitlines()) != 1:
+                raise UsageError(
+                    f"the class name {shown(name)} must be one line of text: change it in the data"
+                )
 
     def named_splits(self) -> dict[str, Split]:
         """The splits by their names `train`, `val` and `test`; a missing test split is left out."""

@@ -124,6 +124,7 @@ def jobs_of(
     if is_run(out):
         raise FieldError("out", out, "is the directory of a run: name another one for the sweep")
     known = _known_directories(out)
+    _check_own_axes(grid)
     described = grid.points()
     points = [own for point in described for own in _with_sources(point)]
     by_source = any(str(p.get("ticket", "")).startswith(FROM_SWEEP) for p in described)
@@ -179,6 +180,18 @@ def _hyperparameters(field: str, name: str) -> type:
         return row.hyperparameters
     kind: type = getattr(load_class(field, name), "Hyperparameters", NoHyperparameters)
     return kind
+
+
+def _check_own_axes(grid: Grid) -> None:
+    """Refuses an axis of a grid file that names code to import; its values as one flag are the user's own."""
+    for name in (*_METHODS, "optimizer"):
+        values = [str(value) for value in grid.axes.get(name, ())]
+        own = next((value for value in values if ":" in value), None)
+        if name in grid.from_file and own is not None:
+            problem = (
+                f"a grid file cannot import code; if you trust it, add --{name}={','.join(values)}"
+            )
+            raise FieldError(name, own, problem)
 
 
 def _applicable(point: Point, from_file: frozenset[str], has_own: bool) -> dict[str, Any]:

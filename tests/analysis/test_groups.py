@@ -252,6 +252,19 @@ def test_the_baseline_has_the_same_hyperparameters_of_the_criterion():
     assert found["calib=none, power=1"] is found["calib=none, power=2"] is None
 
 
+def test_the_source_of_an_own_class_is_named_only_if_it_has_several():
+    def of(calib, source, number, **fields):
+        content = {"calib_source": source} if source else {}
+        return recorded(number, calib=calib, content=content, **fields)
+
+    runs = [of("none", "", 0), of("mine:Own", "abc", 1), of("mine:Own", "abc", 2, seed=1)]
+    assert labels(runs) == [["calib=none", "calib=mine:Own"]]
+    # With other code, it is another setting, and so it is called.
+    runs.append(of("mine:Own", "def", 3))
+    found = ["calib=none", *(f"calib=mine:Own, calib_source={s}" for s in ("abc", "def"))]
+    assert labels(runs) == [found]
+
+
 def test_a_hyperparameter_of_the_criterion_is_named_for_every_strategy():
     def tried(calib, kind):
         settings = {"gradient_of": kind}

@@ -41,6 +41,14 @@ def test_what_cannot_be_imported_is_named(project, name):
         custom.load_class("calib", name)
 
 
+def test_a_file_name_in_place_of_a_module_has_a_hint(project):
+    project(mine=OWN)
+    with pytest.raises(
+        FieldError, match=r"^calib=mine\.py:Own: cannot be imported: .*; write mine:Own$"
+    ):
+        custom.load_class("calib", "mine.py:Own")
+
+
 def test_a_module_that_is_no_python_is_named_with_its_line(project):
     with pytest.raises(FieldError, match=r"^calib=mine:Own: cannot be imported: .*mine.py, line 2"):
         project(mine="class Own:\n    def loss(self)\n")

@@ -119,6 +119,10 @@ BAD = {
     "only labels": (table()[["kind"]], ["no feature column"]),
     "fractions": (table(kind=table().b), ["label_column=kind", "0.5", "class"]),
     "one class": (table(kind="cat"), ["label_column=kind", "only the class cat", "at least 2"]),
+    "a number to predict": (
+        pandas.DataFrame({"a": range(100), "kind": [n % 50 for n in range(100)]}),
+        ["label_column=kind", "50 different values in 100 rows", "classes"],
+    ),
     "no rows": (table().iloc[:0], ["no rows"]),
     "infinity": (
         table(a=[0, -np.inf, *range(2, COUNT)]),

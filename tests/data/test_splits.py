@@ -242,6 +242,13 @@ def test_a_part_is_one_split_with_what_measuring_needs():
         dataset.part("test")
 
 
+@pytest.mark.parametrize("name", ["two\nlines", " ", ""])
+def test_class_names_are_one_line_each(name):
+    split = make_split("resident", 7)
+    with pytest.raises(UsageError, match="must be one line of text: change it in the data"):
+        Dataset(2, split, split, None, class_names=("a", name))
+
+
 @pytest.mark.parametrize("buffer", [3, 1000])
 @pytest.mark.parametrize("later", [5, 11])
 def test_a_stream_that_gives_another_number_of_examples_later_is_reported(buffer, later):

@@ -135,6 +135,16 @@ def test_a_grid_file_cannot_name_code(tmp_path, text):
         assert getattr(job.experiment, field) == "json:JSONEncoder"
 
 
+def test_the_way_out_of_a_grid_file_that_names_code_keeps_the_other_values(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text("[axes]\ncalib = ['none', 'json:JSONEncoder']")
+    grid, way_out = read_grid(path), "--calib=none,json:JSONEncoder"
+    with pytest.raises(FieldError, match=f"if you trust it, add {way_out}$"):
+        jobs_of(grid, tmp_path)
+    given = grid.with_values(*({}, flag_values({"calib": way_out.partition("=")[2]})))
+    assert len(jobs_of(given, tmp_path)) == 2
+
+
 OWN = """
 import dataclasses
 
