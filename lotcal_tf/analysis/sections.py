@@ -68,8 +68,8 @@ _NO_TEST = (
     "them; a ranking (--rank) needs validation data only."
 )
 _AVERAGED = (
-    "With mc_eval, metrics of stochastic strategies are those of probabilities averaged over passes with dropout, which "
-    "have a temperature of their own."
+    "With mc_eval, metrics of stochastic strategies are those of probabilities averaged over passes with dropout, "
+    "which have a temperature of their own."
 )
 _OTHER_LEVELS = (
     "Runs have different numbers of levels, so means at sparse levels are over fewer seeds, and selected tickets may "

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -208,6 +208,7 @@ def from_pipelines(
     repeats: bool = True,
     key: str | None = None,
     identified: bool = False,
+    decode: "Callable[[tf.data.Dataset], tf.data.Dataset] | None" = None,
 ) -> Dataset:
     """Builds a dataset from `tf.data` pipelines of `(input, label)` pairs, single or in batches.
 
@@ -222,6 +223,7 @@ def from_pipelines(
       classes, validation_size, seed, half, subset, input_range, takes, identified: see `from_arrays`.
       repeats: whether the pipelines are known to give the same at every reading. Otherwise they are
         read twice to compare; of data that fits into memory, the second reading ends after one block.
+      decode: makes examples of the elements of the pipelines, see `StreamedSplit`; these are single then.
       key: identifies the data. What was read last stays in memory, and a call with the same key does
         not read it again. None: it does not stay.
 
@@ -229,9 +231,10 @@ def from_pipelines(
       UsageError: the data is invalid, or a pipeline raised an error (UnreadableExample).
     """
     check_known(subset, classes)
+    elements = {"train": train, "validation": validation, "test": test}
     given = {
-        name: None if data is None else unbatched(data, name, classes, takes)
-        for name, data in (("train", train), ("validation", validation), ("test", test))
+        name: None if data is None else unbatched(_decoded(data, decode), name, classes, takes)
+        for name, data in elements.items()
     }
     options: dict[str, Any] = {
         "classes": classes,
@@ -247,7 +250,8 @@ def from_pipelines(
         return from_arrays(**_last_read[key], **options)
     labels, pairs = _read_all(given, classes, memory_limit_mb * _MB, repeats, takes)
     if pairs is None:
-        return _from_streams(given, labels, shuffle_buffer, **options)
+        streams = elements if decode else given
+        return _from_streams(streams, labels, shuffle_buffer, decode=decode, **options)
     _last_read.clear()
     if key is not None and _bytes(pairs) <= _KEPT_MB * _MB:
         _last_read[key] = pairs
@@ -288,10 +292,11 @@ def _from_streams(
     input_range: float,
     takes: Specs | None,
     identified: bool,
+    decode: "Callable[[tf.data.Dataset], tf.data.Dataset] | None",
 ) -> Dataset:
     """A dataset of checked pipelines that do not fit into memory; `labels` are those of their examples."""
     splits = {
-        name: _streamed(given[name], own, name, subset, shuffle_buffer, takes)
+        name: _streamed(given[name], own, name, subset, shuffle_buffer, takes, decode)
         for name, own in labels.items()
     }
     if half != "whole":
@@ -304,7 +309,8 @@ def _from_streams(
     else:
         members = validation_members(train.count, validation_size, seed)
         kept, cut = train.chosen(~members), train.chosen(members)
-        cut = dataclasses.replace(cut, examples=cut.data())  # without weights
+        if cut.weighted:
+            cut = dataclasses.replace(cut, elements=cut.data())  # without weights
     weights = kept.weights()
     _check_trainable((None, kept.labels, *([] if weights is None else [weights])))
     tested = splits.get("test")
@@ -487,12 +493,23 @@ def _streamed(
     subset: Sequence[int],
     shuffle_buffer: int,
     takes: Specs | None,
+    decode: "Callable[[tf.data.Dataset], tf.data.Dataset] | None" = None,
 ) -> StreamedSplit:
     """The split of a checked pipeline with these labels; of some classes only if `subset` names them."""
     if subset:
         data, labels = of_classes_streamed(data, labels, subset, split)
     typed = functools.partial(_typed, takes=takes)
-    return StreamedSplit(data.map(typed, num_parallel_calls=2), labels, shuffle_buffer)
+    if decode is None:
+        return StreamedSplit(data.map(typed, num_parallel_calls=2), labels, shuffle_buffer)
+    return StreamedSplit(
+        data, labels, shuffle_buffer, lambda data: decode(data).map(typed, num_parallel_calls=2)
+    )
+
+
+def _decoded(
+    data: "tf.data.Dataset", decode: "Callable[[tf.data.Dataset], tf.data.Dataset] | None"
+) -> "tf.data.Dataset":
+    return data if decode is None else decode(data)
 
 
 def _typed(

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from lotcal_tf.data.arrays import UnreadableExample, from_pipelines, part_of_tes
 from lotcal_tf.data.content import digest_of
 from lotcal_tf.data.splits import SPLIT_NAMES, Dataset, Part, check_unsized, test_members
 from lotcal_tf.errors import FieldError, UsageError
-from lotcal_tf.seeds import generator
 
 # What TensorFlow decodes.
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
@@ -37,7 +36,7 @@ class Files:
     """The images of one split.
 
     Attributes:
-      paths: the files.
+      paths: the files, ordered by class and name.
       labels: the class number of each.
     """
 
@@ -48,11 +47,6 @@ class Files:
         """The files of which `members` is true."""
         kept = [pair for pair, m in zip(self._pairs(), members, strict=True) if m]
         return Files([path for path, _ in kept], [label for _, label in kept])
-
-    def shuffled(self) -> "Files":
-        """The same files in an order that depends on their number only."""
-        order = generator(0, "files").permutation(len(self.paths))
-        return Files([self.paths[n] for n in order], [self.labels[n] for n in order])
 
     def _pairs(self) -> Iterator[tuple[Path, int]]:
         return zip(self.paths, self.labels, strict=True)
@@ -69,7 +63,7 @@ def load(experiment: Experiment) -> Dataset:
       UsageError: a file is not a readable image, or a class is empty.
     """
     names, splits = _splits(experiment)
-    with _pipelines(experiment, splits) as pipelines:
+    with _pipelines(experiment, splits) as (pipelines, decode):
         dataset = from_pipelines(
             pipelines["train"],
             pipelines["test"],
@@ -82,6 +76,7 @@ def load(experiment: Experiment) -> Dataset:
             half=experiment.half,
             subset=experiment.classes,
             input_range=255.0,
+            decode=decode,
         )
     return dataclasses.replace(dataset, class_names=names)
 
@@ -93,9 +88,9 @@ def load_test(experiment: Experiment) -> Part:
       FieldError, UsageError: see `load`.
     """
     names, splits = _splits(experiment, only_test=True)
-    with _pipelines(experiment, splits) as pipelines:
+    with _pipelines(experiment, splits) as (pipelines, decode):
         part = part_of_test(
-            pipelines["test"],
+            decode(pipelines["test"]),
             classes=len(names),
             memory_limit_mb=experiment.memory_limit_mb,
             subset=experiment.classes,
@@ -120,17 +115,7 @@ def digest(experiment: Experiment) -> str:
 def _splits(
     experiment: Experiment, only_test: bool = False
 ) -> tuple[tuple[str, ...], dict[str, Files]]:
-    """The class names, and the files of each split: of its folder, or `test` as a part of all.
-
-    Those of `train` are shuffled once: the buffer of a stream holds a part of them, which would have a
-    part of the classes only.
-    """
-    names, splits = _listed(experiment, only_test)
-    return names, {n: files.shuffled() if n == "train" else files for n, files in splits.items()}
-
-
-def _listed(experiment: Experiment, only_test: bool) -> tuple[tuple[str, ...], dict[str, Files]]:
-    """As `_splits`, all files ordered by class and name."""
+    """The class names, and the files of each split: of its folder, or `test` as a part of all."""
     root = data_path(experiment)
     assert root is not None  # the source needs it
     if not root.is_dir():
@@ -289,24 +274,26 @@ def _is_image(path: Path) -> bool:
 @contextlib.contextmanager
 def _pipelines(
     experiment: Experiment, splits: Mapping[str, Files]
-) -> Iterator[dict[str, "tf.data.Dataset"]]:
-    """Gives a pipeline of uint8 images for each split.
+) -> Iterator[
+    tuple[dict[str, "tf.data.Dataset"], Callable[["tf.data.Dataset"], "tf.data.Dataset"]]
+]:
+    """Gives a pipeline of files and labels for each split, and what makes uint8 images of them.
 
     If an image cannot be read inside the `with` block, the error names its file.
     """
     # Of all splits: what is read must not depend on whether the test split is read alone.
-    paths = sorted(path for files in splits.values() for path in files.paths)
-    size, channels = _format(experiment, paths)
+    size, channels = _format(experiment, [p for files in splits.values() for p in files.paths])
     read = functools.partial(
         _read, size=size, channels=channels, resize=bool(experiment.image_size)
     )
+    pipelines = {
+        split: tf.data.Dataset.from_tensor_slices(
+            ([str(path) for path in files.paths], np.array(files.labels, np.int32))
+        )
+        for split, files in splits.items()
+    }
     try:
-        yield {
-            split: tf.data.Dataset.from_tensor_slices(
-                ([str(path) for path in files.paths], np.array(files.labels, np.int32))
-            ).map(read, num_parallel_calls=tf.data.AUTOTUNE)
-            for split, files in splits.items()
-        }
+        yield pipelines, lambda data: data.map(read, num_parallel_calls=tf.data.AUTOTUNE)
     except UnreadableExample as error:
         raise _unreadable(splits[error.split].paths[error.example], error.reason) from error
 

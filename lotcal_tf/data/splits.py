@@ -10,7 +10,7 @@ order; each takes its rows of every batch.
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -221,16 +221,24 @@ class StreamedSplit:
     of examples than before.
 
     Attributes:
-      examples: unbatched `(input, label)` pairs or `(input, label, weight)` triples, in the same
+      elements: unbatched `(input, label)` pairs or `(input, label, weight)` triples, in the same
         order at every reading.
       labels: `(N,)` int32, those of the examples.
       buffer: examples over which an epoch is shuffled. If it holds all examples, the order is that
         of a `ResidentSplit`.
+      decode: makes examples of elements that are small, such as the names of files; None: they are
+        examples. All elements are then shuffled, and only those of a part are decoded.
     """
 
-    examples: "tf.data.Dataset"
+    elements: "tf.data.Dataset"
     labels: NDArray[np.int32]
     buffer: int
+    decode: "Callable[[tf.data.Dataset], tf.data.Dataset] | None" = None
+
+    @functools.cached_property
+    def examples(self) -> "tf.data.Dataset":
+        """The decoded examples."""
+        return self.elements if self.decode is None else self.decode(self.elements)
 
     @property
     def count(self) -> int:
@@ -250,6 +258,8 @@ class StreamedSplit:
     @property
     def is_sorted(self) -> bool:
         """Whether an epoch stays sorted by class, since the classes of the first buffer are not those of all."""
+        if self.decode is not None:
+            return False
         first, classes = self.labels[: self.buffer], int(self.labels.max()) + 1
         shares, whole = (np.bincount(x, minlength=classes) / len(x) for x in (first, self.labels))
         # Total variation, beyond what it is for a random buffer: mean absolute deviations of a normal distribution.
@@ -298,16 +308,26 @@ class StreamedSplit:
 
     def _in_new_order(self, seed: tuple[int, int], count: int, size: int) -> Iterator[Block]:
         """Gives the first `count` examples of a shuffled order, in blocks of `size`."""
+        order = _order(self.count, seed)[:count]
+        if self.decode is not None:
+            whole = self.elements.batch(self.count).get_single_element()
+
+            def element(place: "tf.Tensor") -> Any:
+                return tf.nest.map_structure(lambda part: part[place], whole)
+
+            elements = tf.data.Dataset.from_tensor_slices(order).map(element)
+            yield from _counted(self.decode(elements).batch(size), count)
+            return
         if self.buffer >= self.count:
-            order, whole = _order(self.count, seed)[:count], self._read()
+            read = self._read()
             for start in range(0, count, size):
                 places = order[start : start + size]
-                yield tf.nest.map_structure(lambda part, at=places: tf.constant(part[at]), whole)
+                yield tf.nest.map_structure(lambda part, at=places: tf.constant(part[at]), read)
             return
         # `Dataset.shuffle` would mix the global seed of the process into the given seed.
-        spec = self.examples.element_spec
-        order = tf.raw_ops.ShuffleDataset(
-            input_dataset=tf.data.experimental.to_variant(self.examples),
+        spec = self.elements.element_spec
+        shuffled = tf.raw_ops.ShuffleDataset(
+            input_dataset=tf.data.experimental.to_variant(self.elements),
             buffer_size=self.buffer,
             seed=seed[0],
             seed2=seed[1],
@@ -315,17 +335,17 @@ class StreamedSplit:
             output_types=[part.dtype for part in tf.nest.flatten(spec)],
             output_shapes=[part.shape for part in tf.nest.flatten(spec)],
         )
-        examples = tf.data.experimental.from_variant(order, spec)
+        examples = tf.data.experimental.from_variant(shuffled, spec)
         yield from _counted(examples.take(count).batch(size), count)
 
     def _read(self) -> Block:
-        """All examples as arrays, of which no second copy is made."""
+        """All elements as arrays, of which no second copy is made."""
         whole = tf.nest.map_structure(
             lambda part: np.empty((self.count, *part.shape), part.dtype.as_numpy_dtype),
-            self.examples.element_spec,
+            self.elements.element_spec,
         )
         start = 0
-        for block in _counted(self.examples.batch(self.at_once(1000)), self.count):
+        for block in _counted(self.elements.batch(self.at_once(1000)), self.count):
             stop = start + block[1].shape[0]
             for array, part in zip(*map(tf.nest.flatten, (whole, block)), strict=True):
                 array[start:stop] = part.numpy()
@@ -346,16 +366,16 @@ class StreamedSplit:
     def relabelled(self, labels: NDArray[np.int32]) -> "StreamedSplit":
         """Returns the same stream with other labels, in the order of the examples."""
         given = tf.data.Dataset.from_tensor_slices(labels)
-        examples = tf.data.Dataset.zip((self.examples, given))
-        examples = examples.map(lambda old, new: (old[0], new, *old[2:]))
-        return dataclasses.replace(self, examples=examples, labels=labels)
+        elements = tf.data.Dataset.zip((self.elements, given))
+        elements = elements.map(lambda old, new: (old[0], new, *old[2:]))
+        return dataclasses.replace(self, elements=elements, labels=labels)
 
     def chosen(self, members: NDArray[np.bool_]) -> "StreamedSplit":
         """Returns the part of the stream of which `members` is true."""
         table = tf.constant(members)
-        chosen = self.examples.enumerate().filter(lambda place, _: table[place])
-        examples = chosen.map(lambda _, example: example)
-        return dataclasses.replace(self, examples=examples, labels=self.labels[members])
+        chosen = self.elements.enumerate().filter(lambda place, _: table[place])
+        elements = chosen.map(lambda _, element: element)
+        return dataclasses.replace(self, elements=elements, labels=self.labels[members])
 
     def data(self) -> "tf.data.Dataset":
         """Returns the unbatched pipeline of `(input, label)` pairs."""

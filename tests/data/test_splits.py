@@ -270,6 +270,40 @@ def test_a_stream_that_gives_another_number_of_examples_later_is_reported(buffer
             list(split.shuffled(4, 2, SEED))
 
 
+@pytest.mark.parametrize("drop", [True, False])
+def test_elements_that_are_decoded_come_in_the_order_of_memory_whatever_the_buffer(drop):
+    read = []
+
+    def seen(number):
+        read.append(int(number))
+        return np.float32([number, -number])
+
+    def decode(data):
+        def example(number, label):
+            return tf.ensure_shape(tf.numpy_function(seen, [number], tf.float32), [2]), label
+
+        return data.map(example)
+
+    numbers = np.arange(23, dtype=np.int32)
+    pairs = tf.data.Dataset.from_tensor_slices((numbers, numbers))
+    split, memory = StreamedSplit(pairs, numbers, 1, decode), make_split("resident", 23)
+    orders = [
+        [n for block in blocks_of(one, drop_remainder=drop) for n in block]
+        for one in (split, memory)
+    ]
+    assert orders[0] == orders[1] and len(orders[0]) == (20 if drop else 23)
+    assert not split.is_sorted
+    # Of a part, nothing else is decoded, also after its labels have changed.
+    part = split.relabelled(numbers + 100).chosen(numbers % 2 == 1)
+    read.clear()
+    ((inputs, labels),) = part.in_order(50)
+    np.testing.assert_array_equal(labels, inputs[:, 0] + 100)
+    assert read == inputs[:, 0].numpy().tolist() == list(range(1, 23, 2))
+    assert sorted(n for block in part.shuffled(11, 1, SEED) for n in block[1].numpy()) == [
+        n + 100 for n in range(1, 23, 2)
+    ]
+
+
 def test_blocks_of_large_examples_hold_fewer_of_them(monkeypatch):
     monkeypatch.setattr(splits, "_AT_ONCE", 100)  # bytes; an example has 8
     split = make_split("streamed", 64, buffer=3)
