@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import lotcal_tf
 from lotcal_tf import metrics
+from lotcal_tf.calibration import post_hoc
 from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
@@ -311,10 +312,11 @@ def test_figures_of_many_training_examples_are_those_of_a_sample(
 
 
 def test_the_temperature_is_fitted_on_validation_data_and_its_figures_are_of_scaled_logits(
-    chains, dataset
+    begin, dataset, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(post_hoc, "LEAST_EXAMPLES", 30)  # as many as there are
     splits = {"train": dataset.train, "val": dataset.validation, "test": dataset.test}
-    for ticket in chains("init").tickets():
+    for ticket in begin(tmp_path).run().tickets():
         model, record = ticket.model(), ticket.record
         found = {
             name: (split.labels.numpy(), model(split.inputs, training=False).numpy())
