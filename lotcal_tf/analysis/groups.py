@@ -138,7 +138,7 @@ class Group:
     def baseline(self, setting: Setting, field: str = "calib") -> Setting | None:
         """The setting with the strategy `none`, or the plain value of another field, to compare a setting with."""
         found = [one for one in self.settings if one.is_baseline_of(setting, field)]
-        # Of transfers, several can be one: rather that which trains with the same strategy.
+        # Several settings of a transfer can qualify: the one that trains with the same strategy comes first.
         found.sort(key=lambda one: one.values["calib"] != setting.values["calib"])
         return found[0] if found else None
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lotcal_tf.analysis.descent import Descent, find_descent
-from lotcal_tf.config.experiment import FIELDS, Experiment, recorded, unmet_condition
+from lotcal_tf.config.experiment import FIELDS, Experiment, by_section, recorded
 from lotcal_tf.config.fields import as_json
 from lotcal_tf.config.run_directory import checked_record, is_run, read_experiment, stored_levels
 from lotcal_tf.config.sealed import unseal
@@ -298,16 +298,13 @@ def _source(whole: Mapping[str, Any]) -> Source | None:
         name = str(whole.get("content", {}).get("run", "")).rpartition("/")[0]
         parts = name.rsplit("-", 2)
         return Source(parts[1] if len(parts) == 3 else "", {}, name)
-    experiment = recorded(found)
-    applying = {
-        name: as_json(getattr(experiment, name))
-        for name, field in FIELDS.items()
-        if name in found and name not in ("calib", "seed") and field.metadata["identity"]
-        if unmet_condition(field, experiment) is None
+    settings = {
+        name: as_json(value)
+        for section in by_section(found).values()
+        for name, value in section.items()
+        if name not in ("calib", "seed") and (name in found or name not in FIELDS)
     }
-    return Source(
-        str(found.get("calib", "")), {**applying, **experiment.settings}, found.get("seed", 0)
-    )
+    return Source(str(found.get("calib", "")), settings, found.get("seed", 0))
 
 
 def _experiment(directory: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from lotcal_tf.data.labels import class_number, class_numbers
 from lotcal_tf.data.pipelines import Readings, unbatched
 from lotcal_tf.data.splits import (
     Dataset,
+    Decode,
     Part,
     ResidentSplit,
     StreamedSplit,
@@ -142,7 +143,7 @@ def from_arrays(
     else:
         members = validation_members(len(whole[1]), validation_size, seed)
         kept, cut = _rows(whole, ~members), _rows(whole, members)
-    _check_trainable(kept)
+    _check_trainable(*kept[1:])
     train_split, validation_split = ResidentSplit.of(*kept), ResidentSplit.of(*cut[:2])
     tested = ResidentSplit.of(*others["test"]) if "test" in others else None
     splits = {"train": train_split, "validation": validation_split, "test": tested}
@@ -173,12 +174,12 @@ def _checked_examples(
     return (*pair, *(checked_weights(w, len(pair[1]), split, first) for w in weights))
 
 
-def _check_trainable(train: tuple[Any, ...]) -> None:
+def _check_trainable(labels: NDArray[np.int32], weights: NDArray | None = None) -> None:
     """Raises UsageError if the training examples have one class only, or no weight above 0."""
-    if train[2:]:
-        check_some(train[2], "train")
-    if train[1].min() == train[1].max():
-        raise UsageError(f"train has only the class {train[1][0]}: at least 2 classes are needed")
+    if weights is not None:
+        check_some(weights, "train")
+    if labels.min() == labels.max():
+        raise UsageError(f"train has only the class {labels[0]}: at least 2 classes are needed")
 
 
 def _rows(examples: tuple[Any, ...], chosen: NDArray[np.bool_] | slice) -> tuple[Any, ...]:
@@ -208,7 +209,7 @@ def from_pipelines(
     repeats: bool = True,
     key: str | None = None,
     identified: bool = False,
-    decode: "Callable[[tf.data.Dataset], tf.data.Dataset] | None" = None,
+    decode: Decode | None = None,
 ) -> Dataset:
     """Builds a dataset from `tf.data` pipelines of `(input, label)` pairs, single or in batches.
 
@@ -233,7 +234,9 @@ def from_pipelines(
     check_known(subset, classes)
     elements = {"train": train, "validation": validation, "test": test}
     given = {
-        name: None if data is None else unbatched(_decoded(data, decode), name, classes, takes)
+        name: None
+        if data is None
+        else unbatched(decode(data) if decode else data, name, classes, takes)
         for name, data in elements.items()
     }
     options: dict[str, Any] = {
@@ -292,7 +295,7 @@ def _from_streams(
     input_range: float,
     takes: Specs | None,
     identified: bool,
-    decode: "Callable[[tf.data.Dataset], tf.data.Dataset] | None",
+    decode: Decode | None,
 ) -> Dataset:
     """A dataset of checked pipelines that do not fit into memory; `labels` are those of their examples."""
     splits = {
@@ -311,8 +314,7 @@ def _from_streams(
         kept, cut = train.chosen(~members), train.chosen(members)
         if cut.weighted:
             cut = dataclasses.replace(cut, elements=cut.data())  # without weights
-    weights = kept.weights()
-    _check_trainable((None, kept.labels, *([] if weights is None else [weights])))
+    _check_trainable(kept.labels, kept.weights())
     tested = splits.get("test")
     digest = _digest({name: _arrays(split) for name, split in splits.items()}) if identified else ""
     return Dataset(len(subset) or classes, kept, cut, tested, input_range, digest=digest)
@@ -493,23 +495,18 @@ def _streamed(
     subset: Sequence[int],
     shuffle_buffer: int,
     takes: Specs | None,
-    decode: "Callable[[tf.data.Dataset], tf.data.Dataset] | None" = None,
+    decode: Decode | None = None,
 ) -> StreamedSplit:
     """The split of a checked pipeline with these labels; of some classes only if `subset` names them."""
     if subset:
         data, labels = of_classes_streamed(data, labels, subset, split)
-    typed = functools.partial(_typed, takes=takes)
+
+    def typed(examples: "tf.data.Dataset") -> "tf.data.Dataset":
+        return examples.map(functools.partial(_typed, takes=takes), num_parallel_calls=2)
+
     if decode is None:
-        return StreamedSplit(data.map(typed, num_parallel_calls=2), labels, shuffle_buffer)
-    return StreamedSplit(
-        data, labels, shuffle_buffer, lambda data: decode(data).map(typed, num_parallel_calls=2)
-    )
-
-
-def _decoded(
-    data: "tf.data.Dataset", decode: "Callable[[tf.data.Dataset], tf.data.Dataset] | None"
-) -> "tf.data.Dataset":
-    return data if decode is None else decode(data)
+        return StreamedSplit(typed(data), labels, shuffle_buffer)
+    return StreamedSplit(data, labels, shuffle_buffer, lambda elements: typed(decode(elements)))
 
 
 def _typed(

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.run_data import data_path
 from lotcal_tf.data.arrays import UnreadableExample, from_pipelines, part_of_test
 from lotcal_tf.data.content import digest_of
-from lotcal_tf.data.splits import SPLIT_NAMES, Dataset, Part, check_unsized, test_members
+from lotcal_tf.data.splits import SPLIT_NAMES, Dataset, Decode, Part, check_unsized, test_members
 from lotcal_tf.errors import FieldError, UsageError
 
 # What TensorFlow decodes.
@@ -274,9 +274,7 @@ def _is_image(path: Path) -> bool:
 @contextlib.contextmanager
 def _pipelines(
     experiment: Experiment, splits: Mapping[str, Files]
-) -> Iterator[
-    tuple[dict[str, "tf.data.Dataset"], Callable[["tf.data.Dataset"], "tf.data.Dataset"]]
-]:
+) -> Iterator[tuple[dict[str, "tf.data.Dataset"], Decode]]:
     """Gives a pipeline of files and labels for each split, and what makes uint8 images of them.
 
     If an image cannot be read inside the `with` block, the error names its file.

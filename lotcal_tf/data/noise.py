@@ -17,7 +17,7 @@ from lotcal_tf.metrics.conditional import label_maps, seen_through_noise
 from lotcal_tf.seeds import generator
 
 if TYPE_CHECKING:  # a report draws the noise again, without TensorFlow
-    from lotcal_tf.data.splits import Dataset, Split
+    from lotcal_tf.data.splits import Dataset
 
 
 def with_label_noise(dataset: "Dataset", experiment: Experiment) -> "Dataset":
@@ -41,7 +41,7 @@ def with_label_noise(dataset: "Dataset", experiment: Experiment) -> "Dataset":
             "class that each class is changed to"
         )
         raise FieldError("noise_map", experiment.noise_map, problem) from error
-    clean = {name: _labels(split) for name, split in dataset.named_splits().items()}
+    clean = {name: np.asarray(split.labels) for name, split in dataset.named_splits().items()}
     noisy = {
         name: noisy_labels(labels, rate, maps, experiment.seed, name)
         for name, labels in clean.items()
@@ -84,7 +84,3 @@ def noisy_labels(
     noisy = labels.copy()
     noisy[places] = maps[draw.integers(len(maps), size=len(places)), labels[places]]
     return noisy
-
-
-def _labels(split: "Split") -> NDArray[np.int32]:
-    return np.asarray(split.labels)

@@ -31,6 +31,9 @@ SPLIT_NAMES = {
 # Inputs and labels; of `shuffled` also weights, if the split has them.
 Block = tuple[Any, ...]
 
+# Makes examples of the elements of a pipeline.
+Decode = Callable[["tf.data.Dataset"], "tf.data.Dataset"]
+
 # How many training examples a level is measured on, at most. All of MNIST's would take a twentieth of
 # the time of a level of 5 epochs; accuracies are known to half a point with these.
 TRAIN_SAMPLE = 10_000
@@ -233,7 +236,7 @@ class StreamedSplit:
     elements: "tf.data.Dataset"
     labels: NDArray[np.int32]
     buffer: int
-    decode: "Callable[[tf.data.Dataset], tf.data.Dataset] | None" = None
+    decode: Decode | None = None
 
     @functools.cached_property
     def examples(self) -> "tf.data.Dataset":
@@ -308,22 +311,22 @@ class StreamedSplit:
 
     def _in_new_order(self, seed: tuple[int, int], count: int, size: int) -> Iterator[Block]:
         """Gives the first `count` examples of a shuffled order, in blocks of `size`."""
-        order = _order(self.count, seed)[:count]
+        if self.decode is None and self.buffer < self.count:
+            examples = self._shuffled_over_buffer(seed).take(count)
+            yield from _counted(examples.batch(size), count)
+            return
+        order, whole = _order(self.count, seed)[:count], self._read()
         if self.decode is not None:
-            whole = self.elements.batch(self.count).get_single_element()
-
-            def element(place: "tf.Tensor") -> Any:
-                return tf.nest.map_structure(lambda part: part[place], whole)
-
-            elements = tf.data.Dataset.from_tensor_slices(order).map(element)
-            yield from _counted(self.decode(elements).batch(size), count)
+            elements = tf.nest.map_structure(lambda part: part[order], whole)
+            examples = self.decode(tf.data.Dataset.from_tensor_slices(elements))
+            yield from _counted(examples.batch(size), count)
             return
-        if self.buffer >= self.count:
-            read = self._read()
-            for start in range(0, count, size):
-                places = order[start : start + size]
-                yield tf.nest.map_structure(lambda part, at=places: tf.constant(part[at]), read)
-            return
+        for start in range(0, count, size):
+            places = order[start : start + size]
+            yield tf.nest.map_structure(lambda part, at=places: tf.constant(part[at]), whole)
+
+    def _shuffled_over_buffer(self, seed: tuple[int, int]) -> "tf.data.Dataset":
+        """Returns a new pipeline that gives the elements in the order of a shuffle buffer."""
         # `Dataset.shuffle` would mix the global seed of the process into the given seed.
         spec = self.elements.element_spec
         shuffled = tf.raw_ops.ShuffleDataset(
@@ -335,8 +338,7 @@ class StreamedSplit:
             output_types=[part.dtype for part in tf.nest.flatten(spec)],
             output_shapes=[part.shape for part in tf.nest.flatten(spec)],
         )
-        examples = tf.data.experimental.from_variant(shuffled, spec)
-        yield from _counted(examples.take(count).batch(size), count)
+        return tf.data.experimental.from_variant(shuffled, spec)
 
     def _read(self) -> Block:
         """All elements as arrays, of which no second copy is made."""
@@ -345,7 +347,7 @@ class StreamedSplit:
             self.elements.element_spec,
         )
         start = 0
-        for block in _counted(self.elements.batch(self.at_once(1000)), self.count):
+        for block in _counted(self.elements.batch(at_once(self.elements, 1000)), self.count):
             stop = start + block[1].shape[0]
             for array, part in zip(*map(tf.nest.flatten, (whole, block)), strict=True):
                 array[start:stop] = part.numpy()
@@ -438,7 +440,7 @@ class Dataset:
           UsageError: a name is empty or has several lines.
         """
         for name in self.class_names:
-            if not name.strip() or len(name.splitlines()) != 1:
+            if not is_class_name(name):
                 raise UsageError(
                     f"the class name {shown(name)} must be one line of text: change it in the data"
                 )
@@ -487,6 +489,11 @@ class Dataset:
         if name not in splits:
             raise UsageError(f"the data has no {name} split; it has {', '.join(splits)}")
         return Part(self.classes, splits[name], self.input_range or 1.0, self.class_names)
+
+
+def is_class_name(name: Any) -> bool:
+    """Whether a name is one line of text."""
+    return isinstance(name, str) and bool(name.strip()) and len(name.splitlines()) == 1
 
 
 def read_blocks(blocks: "tf.data.Dataset") -> Iterator[Block]:

@@ -17,6 +17,7 @@ from lotcal_tf.config.export_record import (
     seal_export,
 )
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED, file_format
+from lotcal_tf.data.splits import is_class_name
 from lotcal_tf.deploy.background import Background
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance
@@ -253,7 +254,7 @@ def _check_card(job: Job) -> None:
             problem = f"{len(names)} names for {classes} classes: give one for each, in their order"
             raise FieldError("class_names", ",".join(map(str, names)), problem)
         for name in names:
-            if not (isinstance(name, str) and name.strip() and len(name.splitlines()) == 1):
+            if not is_class_name(name):
                 raise FieldError("class_names", repr(name), "must be a string of one line")
     if job.license is not None and not isinstance(job.license, str):
         raise FieldError("license", repr(job.license), "must be a string, e.g. apache-2.0")

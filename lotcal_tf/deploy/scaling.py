@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lotcal_tf.calibration.post_hoc import LEAST_EXAMPLES, chosen_temperature
+from lotcal_tf.calibration.post_hoc import chosen_temperature
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
 from lotcal_tf.formats.batches import spread
@@ -70,8 +70,6 @@ def refit(path: Path, file_format: Format, material: Material) -> float:
       UsageError: there is no validation data.
     """
     inputs, labels = material.of_validation("the temperature of a quantised file")
-    if count(inputs) < LEAST_EXAMPLES:
-        return 1.0
     before = _log_probabilities(file_format.runner(path), inputs)
     temperature = chosen_temperature(labels, before)
     content = None if temperature == 1 else file_format.divide_logits(path, temperature)
