@@ -88,6 +88,11 @@ class Experiment:
         "validation examples, drawn from the training data by seed; default: a tenth",
         check=fields.at_least(1),
     )
+    train_size: int | None = _data(
+        None,
+        "training examples to train on, drawn by seed after the validation examples; default: all",
+        check=fields.at_least(2),
+    )
     test_size: int | None = _data(
         None,
         "test examples, the same for every seed, of data without a test split; default: a fifth",

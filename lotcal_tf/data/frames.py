@@ -30,8 +30,7 @@ def load(experiment: Experiment) -> Dataset:
     """Loads the table `data_dir`: numeric columns as inputs `(N, F)`, `label_column` as classes.
 
     The test split is the file `FILE_test` beside it, otherwise `test_size` fixed rows. The different
-    labels of the training file, in sorted order, are the classes. `input_mean` and `input_std` are
-    those of the training examples.
+    labels of the training file, in sorted order, are the classes.
 
     Raises:
       FieldError: `data_dir` is not a readable table, or `label_column` is not a column of classes.
@@ -60,12 +59,9 @@ def load(experiment: Experiment) -> Dataset:
         half=experiment.half,
         subset=experiment.classes,
     )
-    mean, std = _statistics(dataset.train.data()[0])
     names = tuple(map(_name, values))
     # The features have no common largest value.
-    return dataclasses.replace(
-        dataset, input_range=None, class_names=names, input_mean=mean, input_std=std
-    )
+    return dataclasses.replace(dataset, input_range=None, class_names=names, standardised=True)
 
 
 def digest(experiment: Experiment) -> str:
@@ -240,11 +236,3 @@ def _same_columns(frame: DataFrame, train: DataFrame, path: Path) -> DataFrame:
         problem = f"has no column {missing[0]!r}" if missing else f"has the column {more[0]!r} too"
         raise UsageError(f"{path} {problem}: it must have the columns of the training table")
     return frame[list(train.columns)]
-
-
-def _statistics(inputs: NDArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each feature; 1 for the deviation of a constant."""
-    values = inputs.astype(np.float64)
-    deviation = values.std(0)
-    deviation[deviation == 0] = 1.0
-    return tuple(values.mean(0).tolist()), tuple(deviation.tolist())

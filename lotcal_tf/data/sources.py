@@ -7,7 +7,7 @@ from typing import TypeVar
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data.noise import with_label_noise
-from lotcal_tf.data.splits import Dataset, Part
+from lotcal_tf.data.splits import Dataset, Part, with_train_size
 from lotcal_tf.data.subsets import class_names
 from lotcal_tf.errors import FieldError, UsageError
 
@@ -15,14 +15,24 @@ Named = TypeVar("Named", Dataset, Part)
 
 
 def load(experiment: Experiment) -> Dataset:
-    """Loads the data set `experiment.source` and applies the experiment's label noise.
+    """Loads the data set `experiment.source`, see `arranged`.
 
     Raises:
       UsageError: the source cannot provide the data.
-      FieldError: `noise_map` or `classes` does not fit the classes of the data.
+      FieldError: `noise_map`, `classes` or `train_size` does not fit the data.
     """
     dataset: Dataset = registry.source(experiment.source).load()(experiment)
-    return with_label_noise(_with_names(dataset, experiment), experiment)
+    return arranged(_with_names(dataset, experiment), experiment)
+
+
+def arranged(dataset: Dataset, experiment: Experiment) -> Dataset:
+    """A data set with the experiment's number of training examples and label noise.
+
+    Raises:
+      FieldError: `train_size` or `noise_map` does not fit the data.
+    """
+    dataset = with_train_size(dataset, experiment.train_size, experiment.seed)
+    return with_label_noise(dataset, experiment)
 
 
 def content(experiment: Experiment) -> dict[str, str]:

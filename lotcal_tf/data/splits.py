@@ -415,8 +415,7 @@ class Dataset:
       noisy_test_labels: `(N,)` test labels with the noise of the training labels; None without noise.
       wrong_labels: share of labels that the noise made wrong, by the name of the split.
       class_names: the name of each class; empty if they are unknown.
-      input_mean, input_std: of the training inputs, per channel or feature, where built-in networks
-        shall normalise by them; empty: not.
+      standardised: whether built-in networks shall standardise the features by `statistics`.
       digest: of all examples, for data passed as objects; it does not depend on the seed. Empty: not known.
     """
 
@@ -429,8 +428,7 @@ class Dataset:
     noisy_test_labels: NDArray[np.int32] | None = None
     wrong_labels: Mapping[str, float] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] = ()
-    input_mean: tuple[float, ...] = ()
-    input_std: tuple[float, ...] = ()
+    standardised: bool = False
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -467,6 +465,17 @@ class Dataset:
                 "differ in their classes: shuffle its files or records once, or choose a larger shuffle_buffer"
             )
         return notes
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each feature of the training examples, which must be in memory.
+
+        The deviation of a constant is given as 1.
+        """
+        values = self.train.data()[0].astype(np.float64)
+        deviation = values.std(0)
+        deviation[deviation == 0] = 1.0
+        return tuple(values.mean(0).tolist()), tuple(deviation.tolist())
 
     @functools.cached_property
     def measured_splits(self) -> dict[str, Split]:
@@ -576,6 +585,31 @@ def validation_members(count: int, size: int | None, seed: int) -> NDArray[np.bo
         valid = f"it must be 1 … {count - 1}" if count > 1 else "at least 2 are needed"
         raise FieldError("validation_size", size, f"there are {count} training examples: {valid}")
     return _drawn(count, size, seed, "validation")
+
+
+def with_train_size(dataset: Dataset, size: int | None, seed: int) -> Dataset:
+    """A data set with fewer training examples, drawn by seed. Its other splits stay the same.
+
+    Args:
+      dataset: the data set, after the validation split.
+      size: number of training examples; None for all.
+      seed: the experiment's seed.
+
+    Raises:
+      FieldError: there are fewer than `size`, or those drawn have one class only or no weight above 0.
+    """
+    if size is None:
+        return dataset
+    count = dataset.train.count
+    if size > count:
+        problem = f"there are {count} training examples beside the validation examples: it must be 2 … {count}"
+        raise FieldError("train_size", size, problem)
+    train = dataset.train.chosen(_drawn(count, size, seed, "train"))
+    labels, weights = np.asarray(train.labels), train.weights()
+    if labels.min() == labels.max() or (weights is not None and not weights.any()):
+        problem = "the examples drawn have only one class, or no weight above 0: choose more"
+        raise FieldError("train_size", size, problem)
+    return dataclasses.replace(dataset, train=train)
 
 
 def test_members(count: int, size: int | None) -> NDArray[np.bool_]:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import FIELDS, Experiment
 from lotcal_tf.data import given, sources
-from lotcal_tf.data.noise import with_label_noise
 from lotcal_tf.data.splits import Dataset
 from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.inputs import by_name, specs_of
@@ -76,6 +75,7 @@ class NamedTask:
     def start(self, dataset: Dataset) -> "keras.Model | Sequence[Ticket]":
         """The network, with initial weights that the experiment's seed determines."""
         experiment, settings = self.experiment, self.experiment.settings
+        mean, std = dataset.statistics if dataset.standardised else ((), ())
         return build_model(
             experiment.model,
             dataset.train.shape,
@@ -86,8 +86,8 @@ class NamedTask:
             bias_initializer=experiment.bias_initializer,
             norm_initializer=experiment.norm_initializer,
             input_range=dataset.input_range or 1.0,
-            input_mean=experiment.input_mean or dataset.input_mean,
-            input_std=experiment.input_std or dataset.input_std,
+            input_mean=experiment.input_mean or mean,
+            input_std=experiment.input_std or std,
             dropout_rate=settings.get("dropout_rate", 0.0),
             dropout_at=settings.get("dropout_at", "blocks"),
             precision=experiment.precision,
@@ -203,7 +203,7 @@ class GivenTask(GivenModelTask):
         # The range that values of given arrays can have is not known.
         dataset = dataclasses.replace(dataset, input_range=None)
         self.experiment = dataclasses.replace(self.experiment, dataset="own", source=dataset.digest)
-        self._dataset = with_label_noise(dataset, self.experiment)
+        self._dataset = sources.arranged(dataset, self.experiment)
 
 
 def _examples(dataset: Dataset, model: "keras.Model") -> list[NDArray]:

@@ -41,6 +41,7 @@ BAD = {
     "source": ["../etc/passwd", "a b", LONG_NAME, "ü"],
     "data_dir": ["nowhere", LONG_NAME, LONG_PATH],
     "validation_size": ["0", "-1", WithData(10**9), WithData(2**63 - 1)],
+    "train_size": ["0", "1", "-1", WithData(10**9), WithData(2**63 - 1)],
     "test_size": ["0", "-1", WithData(10**9)],
     "image_size": ["0", "-1,5", "1,2,3", "1000000000000", "5,100000"],
     "color_mode": ["rgba", "GRAYSCALE"],
@@ -257,6 +258,7 @@ OBJECTS_PARTS = {
 ALLOWED = {
     "class_weight": {"dict"},
     "validation_size": {"None"},
+    "train_size": {"None"},
     "test_size": {"None"},
     "threads": {"None"},
     "data_dir": {"None"},

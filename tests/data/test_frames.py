@@ -108,7 +108,8 @@ def test_built_in_networks_standardise_by_the_training_rows(path):
 def test_a_constant_column_stays_finite(tmp_path):
     table(c=5.0).to_csv(tmp_path / "t.csv", index=False)
     dataset = load(tmp_path / "t.csv")
-    assert (dataset.input_mean[2], dataset.input_std[2]) == (5.0, 1.0)
+    mean, deviation = dataset.statistics
+    assert (mean[2], deviation[2]) == (5.0, 1.0)
 
 
 BAD = {
