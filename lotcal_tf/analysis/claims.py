@@ -278,7 +278,10 @@ def _tasks(named: Sequence[NamedStudy]) -> list[Finding]:
 
 def _classes(named: Sequence[NamedStudy]) -> list[Finding]:
     """Claim d: the slope of best sizes against the number of classes, at equal network and seed."""
-    needs = "runs with at least three numbers of classes (--classes), equal network and seed, that have a best ticket"
+    needs = (
+        "runs with at least three numbers of classes (--classes), equal network, seed and --train_size "
+        "per class, that have a best ticket"
+    )
     what = "weights per additional class"
     several = over_classes(named)
     found = []
@@ -359,12 +362,12 @@ class Several:
         return [own for own in found.values() if len({self.varies(c) for c in _runs(own)}) > 1]
 
     def _fixed(self, one: NamedStudy, section: str = "") -> dict[str, Any]:
-        """The fields of a group that are not free, of one section or all."""
-        found = {}
+        """The fields of a group that are not free, of one section or all; `train_size` as that of a class."""
+        found, classes = {}, one.study.runs[0].classes or 1
         for name, value in sorted(one.group.common.items()):
             own = FIELDS[name].metadata["section"] if name in FIELDS else ""
             if name not in self.free and own not in self.free and section in ("", own):
-                found[name] = value
+                found[name] = value / classes if name == "train_size" and value else value
         return found
 
 

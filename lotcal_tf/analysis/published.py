@@ -68,10 +68,13 @@ def published_rows() -> tuple[Published, ...]:
 
 
 def published_with(run: RecordedRun) -> list[Published]:
-    """The published rows on the data, noise, difficulty and architecture of a run, of all widths."""
+    """The published rows on the data, noise, difficulty and architecture of a run, of all widths.
+
+    None for runs on a part of the training examples.
+    """
     source = run.field("source")
     noise = run.field("noise_kind"), run.field("label_noise")
-    if source not in _NOISE or noise != ("uniform", _NOISE[source]):
+    if source not in _NOISE or noise != ("uniform", _NOISE[source]) or run.field("train_size"):
         return []
     own = source, run.classes, run.difficulty, run.architecture
     return [

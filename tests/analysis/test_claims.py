@@ -169,6 +169,21 @@ def test_d_is_the_slope_over_the_number_of_classes(noisy):
     assert "three numbers of classes" in found.verdict and found.where == ""
 
 
+@pytest.mark.parametrize(
+    ("sizes", "compared"), [((500, 600, 1000), True), ((500, 500, 500), False)]
+)
+def test_d_compares_equal_numbers_of_examples_per_class(noisy, sizes, compared):
+    runs = [
+        noisy(10 * number + seed, seed=seed, classes=number, train_size=size)
+        for seed in (0, 1)
+        for number, size in zip((5, 6, 10), sizes, strict=True)
+    ]
+    subsets = [{**run.fields, "classes": list(range(run.classes))} for run in runs]
+    pairs = zip(runs, subsets, strict=True)
+    found, *_ = findings([dataclasses.replace(run, fields=own) for run, own in pairs], "d")
+    assert (found.found is not None) == compared
+
+
 def test_other_data_is_not_named_as_a_difference(noisy):
     runs = [noisy(100, classes=10), noisy(50, classes=2, source="other", count="openlth")]
     (found,) = findings(runs, "d")

@@ -65,6 +65,7 @@ def test_a_width_stands_beside_its_own_row():
     [
         {"source": "fashion_mnist"},
         {"label_noise": 0.4},
+        {"train_size": 5000},
         {"noise_kind": "symmetric"},
         {"model": "lenet_300_50"},
     ],
