@@ -3,8 +3,8 @@
 --run names a run directory. Without --formats a float32 and an int8 TFLite file are written, without
 dead units, and sparse only where LiteRT has a faster sparse kernel; --prefer=size writes the smallest
 files. Every file is run over the whole test split. If one differs from its ticket by more than the
-tolerances, the exit code is 1 and no file is kept. The data is that of the run unless --dataset or
---config names other data.
+tolerances, the exit code is 1 and no file is kept. The data is that of the run unless --dataset, --source
+or --config names other data.
 """
 
 import sys
@@ -40,7 +40,7 @@ FLAGS = (
         SPEED,
         choices=(SPEED, SIZE),
     ),
-    flags.Flag("output", "what files compute", "logits", choices=("logits", "probabilities")),
+    flags.Flag("output", "whether files return logits or probabilities", "logits", choices=("logits", "probabilities")),
     flags.Flag(
         "float_tolerance",
         "for float files: how far accuracy, ECE, NLL and Brier score may be from the ticket's, and each "

@@ -1,9 +1,8 @@
 """Finds lottery tickets: runs one experiment, stores a ticket per level, and exports the selected ticket.
 
-A flag overrides the recipe, and the recipe overrides the default: most recipes set network, optimizer, epochs,
-batch size and pruning, so that the defaults below are those of an empty recipe file. experiment.json in the run
-directory has the values of a run; beside it are metrics.csv, history.csv, tickets/, a TensorBoard log and export/.
-The same command continues an interrupted run; more --levels extend a finished one.
+Recipes set most of the fields below. A flag overrides the recipe, and a default applies only if neither sets the
+field. experiment.json in the run directory has the values of a run; beside it are metrics.csv, history.csv,
+tickets/, a TensorBoard log and export/. The same command continues an interrupted run; more --levels extend a finished one.
 """
 
 import shlex

@@ -398,14 +398,13 @@ class Experiment:
     seed: int = declared(0, "seed of every random draw", check=fields.at_least(0), main=True)
     export_logits: str = _run(
         "scaled",
-        "output of exported files: logits divided by the temperature, so that confidence is "
-        "calibrated, or raw logits",
+        "whether exported files divide logits by the temperature, so that confidence is calibrated",
         choices=("raw", "scaled"),
     )
     on_unhealthy: str = _run(
         "warn",
         "after a level whose network has an empty layer, predicts one class, or is no better than "
-        "chance: warn and go on, or stop",
+        "chance: warn and continue, or stop",
         choices=("warn", "stop"),
     )
     plan: str = _run(
@@ -431,7 +430,7 @@ class Experiment:
     )
     out: str | None = _run(
         None,
-        "the run directory; default: runs/<run id>. Of a sweep the directory of its runs",
+        "the run directory; default: runs/<run id>. A sweep needs it: the directory of its runs",
         check=fields.path,
         main=True,
     )

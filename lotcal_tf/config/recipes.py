@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -133,7 +134,10 @@ def read_toml(path: Path, flag: str = "config", kind: str = "recipe") -> dict[st
 
 
 def _recipe_for(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
-    """The recipe named by `--config`, or else by `--dataset`, with `dataset` filled in."""
+    """The recipe named by `--config`, or else by `--dataset`, with `dataset` filled in.
+
+    `--source` without either has the recipe of its name, or an empty one.
+    """
     if config is not None:
         path = Path(config)
         found = read_recipe(path)
@@ -145,11 +149,14 @@ def _recipe_for(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
             )
             raise FieldError("dataset", asked, problem)
         return found
-    name = _string("dataset", given.get("dataset", FIELDS["dataset"].default))
+    source = _string("source", given.get("source", ""))
+    if source and "dataset" not in given and source not in recipe_names():
+        return {"dataset": re.sub(r"[^\w.-]+", "-", source)[:100]}
+    name = _string("dataset", given.get("dataset", source or FIELDS["dataset"].default))
     if name not in recipe_names():
         problem = (
-            f"choose one of {', '.join(recipe_names())}; for another TFDS data set write a recipe "
-            'with source = "NAME" and give it as --config=FILE.toml'
+            f"choose one of {', '.join(recipe_names())}; another TFDS data set is named by "
+            "--source=NAME, or in a recipe, which --config=FILE.toml names"
         )
         raise FieldError("dataset", name, problem)
     return {"dataset": name} | read_recipe(recipe_directory() / f"{name}.toml")

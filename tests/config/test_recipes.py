@@ -1,5 +1,6 @@
 """Contract tests of every recipe in configs; new files are tested without further code."""
 
+import dataclasses
 import re
 import shlex
 from itertools import takewhile
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lotcal_tf.config import flags, registry
-from lotcal_tf.config.experiment import FIELDS, check_together, setting_fields
+from lotcal_tf.config.experiment import FIELDS, Experiment, check_together, setting_fields
 from lotcal_tf.config.recipes import read_recipe, resolve
 from lotcal_tf.sweeps.grid import read_grid
 
@@ -225,3 +226,12 @@ def test_the_halves_of_cifar10_differ_in_nothing_else():
 def test_default_recipe_needs_no_network():
     assert resolve({}).dataset == "digits"
     assert resolve({}).source in registry.SOURCES
+
+
+def test_a_source_alone_has_the_recipe_of_its_name_or_an_empty_one():
+    found = resolve({"source": "tiny/fog:1.0.0"})
+    assert found == dataclasses.replace(
+        Experiment.of(), dataset="tiny-fog-1.0.0", source="tiny/fog:1.0.0"
+    )
+    assert resolve({"source": "mnist"}) == resolve({"dataset": "mnist"})
+    assert resolve({"dataset": "digits", "source": "mnist"}).epochs == resolve({}).epochs
