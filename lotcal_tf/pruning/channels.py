@@ -8,13 +8,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lotcal_tf.compat import keras
+from lotcal_tf.models.stateless_dropout import StatelessDropout, StrategyDropout
 
 _L = keras.layers
 LINEAR = {_L.Dense: "units", _L.Conv1D: "filters", _L.Conv2D: "filters", _L.Conv3D: "filters"}
 _MERGES = (_L.Add, _L.Subtract, _L.Average, _L.Maximum, _L.Minimum, _L.Multiply)
 # Apply one function to each value, so that a constant channel stays constant.
 _ELEMENTWISE = (_L.Activation, _L.ReLU, _L.LeakyReLU, _L.ELU, _L.ThresholdedReLU)
-# Work on each channel separately and leave a constant channel unchanged, whatever their padding.
+# Work on each channel separately and leave a constant channel unchanged, whatever their padding; those that are
+# random in training do nothing outside it.
 _CONSTANT_KEEPING = (
     _L.MaxPooling1D,
     _L.MaxPooling2D,
@@ -32,6 +34,11 @@ _CONSTANT_KEEPING = (
     _L.SpatialDropout1D,
     _L.SpatialDropout2D,
     _L.SpatialDropout3D,
+    _L.AlphaDropout,
+    _L.GaussianDropout,
+    _L.GaussianNoise,
+    StatelessDropout,
+    StrategyDropout,
     _L.Cropping1D,
     _L.Cropping2D,
     _L.Cropping3D,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lotcal_tf.compat import keras
+from lotcal_tf.models.stateless_dropout import StatelessDropout
 from lotcal_tf.pruning import channels
 
 L = keras.layers
@@ -34,6 +35,8 @@ def kind(layer, *shapes):
         (lambda: L.Rescaling([1.0] * 4, [0.5] * 4), [IMAGE], "opaque"),
         (lambda: L.MaxPooling2D(padding="same"), [IMAGE], "constant_keeping"),
         (lambda: L.MaxPooling2D(data_format="channels_first"), [IMAGE], "opaque"),
+        (lambda: L.GaussianNoise(0.1), [IMAGE], "constant_keeping"),
+        (lambda: StatelessDropout(0.1), [IMAGE], "constant_keeping"),
         (lambda: L.ZeroPadding2D(), [IMAGE], "zero_keeping"),
         (lambda: L.Flatten(), [IMAGE], "flatten"),
         (lambda: L.Add(), [ROW, ROW], "merge"),

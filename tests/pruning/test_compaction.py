@@ -141,6 +141,15 @@ def test_logits_are_the_same_and_nothing_dead_is_left(network, kept, seed):
         np.testing.assert_array_equal(weight, old)  # The original is left as it was.
 
 
+@pytest.mark.parametrize("name", ["lenet_40_20", "resnet8_2", "vgg16_2"])
+def test_dropout_of_a_strategy_keeps_nothing(name):
+    def sizes(rate):
+        model = build_model(name, (32, 32, 3), 3, seed=0, dropout_rate=rate, dropout_at="blocks")
+        return list(compact(prune(model, 0.02, 0)).after.values())
+
+    assert sizes(0.1) == sizes(0.0)
+
+
 def test_float32_differs_by_rounding_only():
     keras.backend.set_floatx("float32")
     for name in ("dense", "same", "residual"):
