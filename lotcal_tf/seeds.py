@@ -95,7 +95,7 @@ def draw_seed(use: str) -> "tf.Tensor":
 def next_seed(use: str) -> "tf.Tensor":
     """The seed of the next of several random draws of one name in a training step, int32 `(2,)`.
 
-    Draws are numbered in the order in which the step is traced.
+    Draws are numbered in the order in which the step is traced. The first is that of `draw_seed`.
 
     Args:
       use: name of the draws.
@@ -107,7 +107,7 @@ def next_seed(use: str) -> "tf.Tensor":
     counts = {} if step is None else step[1]
     number = counts.get(use, 0)
     counts[use] = number + 1
-    return draw_seed(f"{use}#{number}")
+    return draw_seed(f"{use}#{number}" if number else use)
 
 
 def random_bits(seed: "tf.Tensor", count: "int | tf.Tensor") -> "tf.Tensor":

@@ -1,4 +1,4 @@
-"""Dropout without state: its mask is a function of the training step's seed and the layer's name.
+"""Dropout without state: its mask is a function of the training step's seed, the layer's name and the call.
 
 Keras's dropout has a hidden generator that checkpoints do not contain, so a resumed run would differ.
 """
@@ -13,7 +13,7 @@ import tensorflow as tf
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError, shown
 from lotcal_tf.models.keras_graph import copy_layer, is_nested, rebuild
-from lotcal_tf.seeds import draw_seed, random_bits
+from lotcal_tf.seeds import next_seed, random_bits
 
 # Set while `Passes` traces a network: the id of the dropout layer that repeats its batch (None: the
 # batch is repeated at the input), and the number of passes. All dropout is active then, also outside
@@ -71,7 +71,7 @@ class StatelessDropout(keras.layers.Layer):
             1 if axis in self.shared_axes else size
             for axis, size in enumerate(tf.unstack(tf.shape(inputs)))
         ]
-        return drop(inputs, self.rate, tf.stack(shape), lambda: draw_seed(self.name))
+        return drop(inputs, self.rate, tf.stack(shape), lambda: next_seed(self.name))
 
     def compute_mask(self, inputs: "tf.Tensor", mask: Any = None) -> Any:
         """Hands on Keras's mask of the inputs, repeated where the inputs are."""
@@ -131,13 +131,22 @@ class Passes:
       count: number of passes T, at least 2.
 
     Raises:
-      UsageError: the network has no dropout.
+      UsageError: the network has no dropout, or one whose mask all examples share, so that all passes would, too.
     """
 
     def __init__(self, network: "keras.Model", count: int) -> None:
-        if not any(
-            isinstance(part, StatelessDropout) and part.rate for part in network._flatten_layers()
-        ):
+        found = [
+            part
+            for part in network._flatten_layers()
+            if isinstance(part, StatelessDropout) and part.rate
+        ]
+        for layer in found:
+            if 0 in layer.shared_axes:
+                raise UsageError(
+                    f"layer {layer.name!r} drops the same for all examples, so for all passes: leave the batch axis out "
+                    "of its shared_axes (of Keras's Dropout: give None as noise_shape[0])"
+                )
+        if not found:
             raise UsageError(
                 f"model {network.name!r} has no dropout, and passes without it are all equal: give the model Dropout "
                 "layers, or choose a strategy without passes and mc_eval=0"

@@ -142,12 +142,12 @@ def weight_variables(model: "keras.Model") -> dict[str, "tf.Variable"]:
 
 
 def frozen_weights(model: "keras.Model") -> list[str]:
-    """The paths of the weights of layers with `trainable=False`, which keep their values."""
+    """The paths of the weights of layers with `trainable=False`, also inside others, which keep their values."""
     frozen = {
         id(weight)
-        for _, layer in leaf_layers(model)
-        if not layer.trainable
-        for weight in layer.weights
+        for part in model._flatten_layers()
+        if not part.trainable
+        for weight in part.weights
     }
     return [name for name, weight in weight_variables(model).items() if id(weight) in frozen]
 

@@ -61,6 +61,18 @@ def test_the_mask_is_a_function_of_step_seed_and_layer_name():
         assert np.mean(other == mask) == pytest.approx(0.5, abs=binomial_bound(0.5))
 
 
+def test_each_call_and_each_layer_of_one_name_has_its_own_mask():
+    def masks(*named):
+        with step_seed(tf.constant([1, 2])):
+            return [layer(tf.ones([SIZE]), training=True).numpy() == 0 for layer in named]
+
+    one, other = (StatelessDropout(0.5, name="drop") for _ in range(2))
+    for pair in ((one, one), (one, other)):
+        first, second = masks(*pair)
+        np.testing.assert_array_equal(first, dropped(0.5))
+        assert np.mean(first == second) == pytest.approx(0.5, abs=binomial_bound(0.5))
+
+
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 3, 1, 7)])
 def test_odd_numbers_of_inputs(shape):
     """The last random number then decides once only."""
@@ -400,6 +412,15 @@ def test_a_masked_weight_stays_masked_in_every_pass(kind):
     for name, weight in masking.weight_variables(network).items():
         weight.assign(np.where(masks.get(name, True), weight, 1e6))
     np.testing.assert_array_equal(run(Passes(network, T), tf.constant(BATCH)), logits)
+
+
+def test_dropout_that_all_examples_share_is_refused_since_all_passes_would_be_equal():
+    inputs = keras.Input((6,))
+    shared = replace_dropout(
+        keras.Model(inputs, layers.Dropout(0.5, noise_shape=(1, None), name="same")(inputs))
+    )
+    with pytest.raises(UsageError, match="^layer 'same' drops the same for all examples"):
+        Passes(shared, T)
 
 
 @pytest.mark.parametrize("rate", [None, 0.0])

@@ -407,6 +407,16 @@ def test_a_frozen_layer_inside_a_wrapper_is_not_masked():
     }
 
 
+def test_frozen_weights_are_found_at_every_depth():
+    model = distributed()
+    assert masking.frozen_weights(model) == []
+    inner = model.get_layer("model").layer.layers[0]
+    inner.trainable = False
+    weights = masking.weight_variables(model)
+    found = {id(weights[name]) for name in masking.frozen_weights(model)}
+    assert found == {id(weight) for weight in inner.weights} and found
+
+
 def test_frozen_layers_stay_frozen():
     model = dense()
     model.get_layer("a").trainable = False
