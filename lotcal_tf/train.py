@@ -2,7 +2,8 @@
 
 Recipes set most of the fields below. A flag overrides the recipe, and a default applies only if neither sets the
 field. experiment.json in the run directory has the values of a run; beside it are metrics.csv, history.csv,
-tickets/, a TensorBoard log and export/. The same command continues an interrupted run; more --levels extend a finished one.
+tickets/, a TensorBoard log and export/. The same command continues an interrupted run; more --levels extend a
+finished one.
 """
 
 import shlex

@@ -91,6 +91,8 @@ class Finding:
         low, high = self.found.low, self.found.high
         if low is None or high is None:
             return "undecided: needs at least two seeds"
+        if low == high:  # Sizes lie on a grid of levels, so that two seeds can agree by chance.
+            return "undecided: needs more seeds, all of them give the same"
         if least <= low and high <= most:
             return "holds"
         if high < least or low > most:
@@ -126,11 +128,12 @@ def _within(one: NamedStudy) -> list[Finding]:
     """The findings of a single study: claims a, b, f and g."""
     study, where = one.study, one.title
     starts = "two widths of one architecture with a best ticket, of one seed"
+    apart = f"{starts}, whose starting sizes differ by more than a factor of {_FLAT[1]:g}"
     found = []
     for name, rule in RULES.items():
         found += [
             Finding("a", f"largest / smallest best size (by {name})", where,
-                    _spreads(study, rule, relative=False), _FLAT, starts),
+                    _spreads(study, rule, relative=False), _FLAT, apart),
             Finding("a", f"the same / largest over smallest starting size (by {name})", where,
                     _spreads(study, rule, relative=True), _BELOW, starts),
         ]  # fmt: skip
@@ -187,7 +190,8 @@ def _spreads(study: Study, rule: Rule, relative: bool) -> Summary | None:
         sized = [run for run in runs if best_size(run, rule)]
         of_best = spread([best_size(run, rule) or 0 for run in sized])
         of_start = spread([run.start for run in sized])
-        if of_best is None or of_start is None or of_start == 1:
+        # A small range of best sizes says something only of a large one of starting sizes.
+        if of_best is None or of_start is None or of_start <= (1 if relative else _FLAT[1]):
             return None
         return of_best / of_start if relative else of_best
 
@@ -229,7 +233,11 @@ def _pair(run: RecordedRun, name: str, rule: Rule) -> tuple[float, float] | None
 def _best_to_full(name: str, rule: Rule) -> Callable[[RecordedRun], float | None]:
     def ratio(run: RecordedRun) -> float | None:
         pair = _pair(run, name, rule)
-        return None if pair is None else _ratio(pair[1], pair[0])
+        if pair is None:
+            return None
+        # No error on N test examples counts as half an error: a ratio of 0 has no logarithm.
+        least = 0.5 / run.test_examples if name == "test_error" and run.test_examples else 0.0
+        return _ratio(max(pair[1], least), max(pair[0], least))
 
     return ratio
 

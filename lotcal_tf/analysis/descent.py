@@ -5,9 +5,9 @@ memorise the noise. Then the error falls below that of the dense network, and it
 too few weights are left (sparse double descent: He et al. 2022, arXiv 2206.08684; Arora et al. 2023,
 arXiv 2306.12190). The rule uses training and validation errors only, never test metrics.
 
-All errors are measured against the noisy labels. Every level that has learnt the task errs on the
-labels that the noise made wrong. These errors are common to all levels, so the standard error of a
-level covers the other labels only.
+All errors are measured against the noisy labels. With many classes, every level that has learnt the task
+errs on the labels that the noise made wrong. These errors are common to all levels and have no standard
+error. With few classes, a wrong prediction can be the wrong label: see `standard_error`.
 """
 
 import dataclasses
@@ -61,6 +61,7 @@ def find_descent(
     validation_error: ArrayLike,
     examples: int,
     wrong_labels: float = 0.0,
+    classes: int | None = None,
 ) -> Descent:
     """Finds the levels of a run at which its error changes direction.
 
@@ -74,6 +75,7 @@ def find_descent(
       train_error, validation_error: `(L,)`, one value per level from dense to sparse, in [0, 1].
       examples: number of validation examples, for the standard error.
       wrong_labels: share of the validation labels known to be wrong, in [0, 1).
+      classes: number of classes; None: many.
 
     Raises:
       ValueError: the columns are empty, differ in length or hold values outside [0, 1]; `examples`
@@ -89,7 +91,7 @@ def find_descent(
         raise ValueError(f"examples must be at least 1, got {examples}")
     if not 0 <= wrong_labels < 1:
         raise ValueError(f"wrong_labels must be in [0, 1), got {wrong_labels}")
-    deviation = standard_error(error, examples, wrong_labels)
+    deviation = standard_error(error, examples, wrong_labels, classes)
     threshold = _last(train <= INTERPOLATES)
     empty = Descent(
         threshold=threshold,
@@ -136,18 +138,23 @@ def _find_in_long_run(
 
 
 def standard_error(
-    error: np.ndarray | float, examples: int, wrong_labels: float = 0.0
+    error: np.ndarray | float,
+    examples: int,
+    wrong_labels: float = 0.0,
+    classes: int | None = None,
 ) -> np.ndarray:
     """Binomial standard error of validation errors in [0, 1], of the same shape.
 
-    It covers the examples whose labels are not known to be wrong, since all levels err on the
-    others. An error of 0 or 1 would have a standard error of 0; it counts as one wrong or one right
-    example instead.
+    A network with the error e on right labels predicts a wrong label with probability e / (classes − 1), if the
+    noise is symmetric: with two classes it errs on 1 − e of the wrong labels, with many on all of them. An e of
+    0 or 1 would have a standard error of 0; it counts as one wrong or one right example instead.
     """
-    right = 1 - wrong_labels
+    right, other = 1 - wrong_labels, 0.0 if classes is None else 1 / (classes - 1)
     least = min(1 / (right * examples), 0.5)
-    share = np.clip((error - wrong_labels) / right, least, 1 - least)
-    return np.sqrt(right * share * (1 - share) / examples)
+    learnt = max(right - wrong_labels * other, least)  # how much the measured error tells of e
+    own = np.clip((error - wrong_labels) / learnt, least, 1 - least)
+    hit = own * other
+    return np.sqrt((right * own * (1 - own) + wrong_labels * hit * (1 - hit)) / examples)
 
 
 def significant_difference(deviation: np.ndarray) -> np.ndarray:

@@ -64,6 +64,7 @@ class RecordedRun:
       classes: number of classes; None if it is not recorded.
       corruptions: name and severity of the corruptions that it was measured on.
       unseen: the names of the unseen data that it was measured on.
+      test_examples: number of test examples; None if it is not recorded.
     """
 
     directory: Path
@@ -77,6 +78,7 @@ class RecordedRun:
     classes: int | None = None
     corruptions: frozenset[tuple[str, int]] = frozenset()
     unseen: frozenset[str] = frozenset()
+    test_examples: int | None = None
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -155,7 +157,8 @@ class RecordedRun:
     def descent(self) -> Descent:
         """The levels at which the run's error changes direction."""
         wrong = self.wrong_labels.get("val", 0.0)
-        return find_descent(self.error("train"), self.error("val"), self.examples, wrong)
+        errors = self.error("train"), self.error("val")
+        return find_descent(*errors, self.examples, wrong, self.classes)
 
     def error(self, split: str) -> np.ndarray:
         """Error of each level, 1 - accuracy, `(L,)`; `split` is `train`, `val` or `test`."""
@@ -278,6 +281,9 @@ def read_run(directory: Path) -> RecordedRun:
         classes=classes if isinstance(classes, int) else None,
         corruptions=frozenset((r["shift"], r["severity"]) for r in conditions if r["shift"]),
         unseen=frozenset(r["unseen"] for r in conditions if r["unseen"]),
+        test_examples=tested
+        if isinstance(tested := realised["examples"].get("test"), int)
+        else None,
     )
 
 

@@ -367,8 +367,8 @@ class GroupChapter:
                 head = [_NAME, "seed", "kept", *metrics.values()]
                 parts.append(Table(title, [head, *rows], words=("kept",)))
         note = (
-            "Test split, with 95 % intervals from the stored predictions: what another test set of the "
-            "same size could give for this network. They do not cover the spread over seeds. The debiased ECE "
+            "Test split, with 95 % intervals from the stored predictions: of the mean over test sets of the "
+            "same size, for this network. They do not cover the spread over seeds. The debiased ECE "
             "(Kumar, Liang & Ma 2019) is the root of the mean squared gap of the bins, without the part that is "
             "due to chance; it is 0 for a calibrated network, where the ECE is above 0."
         )

@@ -107,7 +107,7 @@ def spread(values: Collection[float]) -> float | None:
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> RankCorrelation | None:
     """Spearman's rank correlation; None for fewer than 3 pairs or if one side is constant.
 
-    `p` is exact for up to 7 pairs, by permutation; above, it comes from Student's t.
+    `p` is exact for up to 7 pairs, by permutation; above, it comes from Student's t, and is at least 2 / n!.
 
     Raises:
       ValueError: `x` and `y` differ in length.
@@ -128,6 +128,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> RankCorrelation 
             vectorized=True,
         )
         p = float(exact.pvalue)
+    p = max(p, 2 / math.factorial(len(x)))
     return RankCorrelation(len(x), float(found.statistic), p)
 
 

@@ -143,8 +143,8 @@ class Passes:
         for layer in found:
             if 0 in layer.shared_axes:
                 raise UsageError(
-                    f"layer {layer.name!r} drops the same for all examples, so for all passes: leave the batch axis out "
-                    "of its shared_axes (of Keras's Dropout: give None as noise_shape[0])"
+                    f"layer {layer.name!r} drops the same for all examples, so for all passes: leave the batch axis "
+                    "out of its shared_axes (of Keras's Dropout: give None as noise_shape[0])"
                 )
         if not found:
             raise UsageError(

@@ -38,9 +38,11 @@ def test_verdicts():
         return Finding("a", "", "", summarise(values), limits, "more").verdict
 
     assert verdict([1.0, 1.1, 1.0]) == "holds"
-    assert verdict([3.0, 3.1, 3.0]) == verdict([0.1, 0.1]) == "does not hold"
+    assert verdict([3.0, 3.1, 3.0]) == verdict([0.1, 0.11]) == "does not hold"
     # t(0.975, 1) is 12.7: two seeds that differ by 0.5 have an interval of ± 3.2.
     assert verdict([1.0, 1.5]).startswith("undecided: needs more seeds")
+    # Equal sizes of two seeds are no proof: sizes lie on a grid of levels.
+    assert verdict([1.0, 1.0]).startswith("undecided: needs more seeds")
     assert verdict([1.0]) == "undecided: needs at least two seeds"
     assert verdict([]) == "undecided: needs more"
     assert verdict([1.0, 1.0], None) == ""
@@ -60,13 +62,20 @@ def test_a_compares_the_spreads_of_best_and_starting_sizes(noisy):
         noisy(100, seed=0),
         noisy(200, start=8000, model="lenet_40", seed=0),
         noisy(100, seed=1),
-        noisy(200, start=8000, model="lenet_40", seed=1),
+        noisy(202, start=8000, model="lenet_40", seed=1),
+        # Too little for the first number: the starting sizes differ by a factor of 2 only.
+        noisy(100, start=3000, model="lenet_3", seed=2, nu=0.5),
+        noisy(100, start=6000, model="lenet_6", seed=2, nu=0.5),
         # Another architecture has a spread of its own; one width has none.
         noisy(9, start=500, model="lenet_5_100", seed=0),
     ]
     best, relative = findings(runs, "a", OURS)
-    assert (best.found.n, best.found.mean, best.verdict) == (2, pytest.approx(2), "holds")
-    assert relative.found.mean == pytest.approx(2 / 8)
+    mean = math.sqrt(2 * 2.02)
+    assert (best.found.n, best.found.mean, best.verdict) == (2, pytest.approx(mean), "holds")
+    assert (relative.found.n, relative.found.mean) == (
+        3,
+        pytest.approx((mean**2 / 8**2 / 2) ** (1 / 3)),
+    )
 
 
 def test_b_takes_the_ratio_and_the_slope_of_errors(noisy):
@@ -75,16 +84,24 @@ def test_b_takes_the_ratio_and_the_slope_of_errors(noisy):
         return noisy(100, start=start, model=f"lenet_{start}", seed=seed, columns=columns)
 
     errors = [(1000, 0.2, 0.1), (2000, 0.3, 0.1), (3000, 0.4, 0.1)]
-    runs = [run(*one, seed) for seed in (0, 1) for one in errors]
+    runs = [run(*one, 0) for one in errors]
+    runs += [run(start, full, best + 0.001 * full, 1) for start, full, best in errors]
     for rule in (OURS, PUBLISHED):
         ratio, gradient = findings(runs, "b", rule)
-        assert ratio.found.mean == pytest.approx((1 / 2 * 1 / 3 * 1 / 4) ** (1 / 3))
-        assert gradient.found.mean == pytest.approx(0, abs=1e-12)
+        expected = [best / full + more for more in (0, 0.001) for _, full, best in errors]
+        assert ratio.found.mean == pytest.approx(math.prod(expected) ** (1 / 6))
+        assert gradient.found.mean == pytest.approx(0.0005)
         assert ratio.verdict == gradient.verdict == "holds"
     # By test, the best pruned network counts that is worse than the full one.
-    runs = [run(1000, 0.2, 0.3, seed) for seed in (0, 1)]
+    runs = [run(1000, 0.2, best, seed) for seed, best in enumerate((0.3, 0.302))]
     ratio, _ = findings(runs, "b", PUBLISHED)
-    assert (ratio.found.mean, ratio.verdict) == (pytest.approx(1.5), "does not hold")
+    mean = math.sqrt(0.3 * 0.302) / 0.2
+    assert (ratio.found.mean, ratio.verdict) == (pytest.approx(mean), "does not hold")
+    # No error among 1,000 test examples is half an error.
+    runs = [run(1000, 0.2, 0.0, seed) for seed in (0, 1)]
+    assert findings(runs, "b", PUBLISHED)[0].found is None
+    runs = [dataclasses.replace(one, test_examples=1000) for one in runs]
+    assert findings(runs, "b", PUBLISHED)[0].found.mean == pytest.approx(0.0005 / 0.2)
     assert slope([(0, 1), (1, 3), (2, 5)]) == pytest.approx(2)
     assert slope([(n, 0.1) for n in (0.1, 0.2, 0.7)]) == 0
     assert slope([(0, 1), (1, 3)]) is slope([(1, 1), (1, 2), (1, 3)]) is None
@@ -151,7 +168,7 @@ def test_d_is_the_slope_over_the_number_of_classes(noisy):
 
     def over_subsets(size):
         subsets = [(5, (0, 1, 2, 3, 4)), (6, (0, 1, 2, 3, 4, 5)), (10, ())]
-        found = [run(n, size(n) + s, s, classes_=c) for s in (0, 1) for n, c in subsets]
+        found = [run(n, size(n) * (1 + s / 10), s, classes_=c) for s in (0, 1) for n, c in subsets]
         return [
             dataclasses.replace(one, fields={n.rstrip("_"): v for n, v in one.fields.items()})
             for one in found
@@ -159,10 +176,10 @@ def test_d_is_the_slope_over_the_number_of_classes(noisy):
 
     runs = over_subsets(lambda n: 10 * n)
     (found,) = findings(runs, "d", OURS)
-    assert (found.found.n, found.found.mean) == (2, pytest.approx(10))
+    assert (found.found.n, found.found.mean) == (2, pytest.approx(10.5))
     assert found.verdict == "holds"
-    (found,) = findings(over_subsets(lambda n: 70), "d", OURS)  # a slope of 0 is not above 0
-    assert (found.found.mean, found.verdict) == (0, "does not hold")
+    (found,) = findings(over_subsets(lambda n: 1000 - 10 * n), "d", OURS)
+    assert (found.found.mean, found.verdict) == (pytest.approx(-10.5), "does not hold")
     (found,) = findings(runs[:2], "d", OURS)
     assert "three numbers of classes" in found.verdict
     (found,) = findings(runs[:1], "d")
@@ -194,11 +211,12 @@ def test_e_compares_architectures_whose_training_may_differ(noisy):
     runs = [
         *(noisy(100, seed=seed) for seed in (0, 1)),
         *(noisy(400, model="lenet_50", start=9000, seed=seed) for seed in (0, 1)),
-        *(noisy(300, model="resnet8_2", start=600, seed=seed, lr=0.5) for seed in (0, 1)),
+        *(noisy(300 + seed, model="resnet8_2", start=600, seed=seed, lr=0.5) for seed in (0, 1)),
     ]
     (found,) = findings(runs, "e", OURS)
     assert found.what == f"best size, resnet8_W / lenet_W {OURS}"
-    assert found.found.mean == pytest.approx(300 / 200) and found.verdict == "holds"
+    assert found.found.mean == pytest.approx(math.sqrt(300 * 301) / 200)
+    assert found.verdict == "holds"
     other = [
         dataclasses.replace(one, fields={**one.fields, "count": "openlth"}) for one in runs[-2:]
     ]
@@ -235,10 +253,11 @@ def test_f_compares_the_best_ticket_with_the_full_and_the_small_dense_network(no
 
 def test_g_locates_the_lowest_ece_relative_to_the_best_size(noisy):
     columns = {"test_ece": [0.1, 0.2, 0.3, 0.4, 0], "test_noisy_ece": [0.3, 0.2, 0.01, 0.1, 0.5]}
-    runs = [noisy(300, seed=seed, columns=columns) for seed in (0, 1)]
+    runs = [noisy(size, seed=seed, columns=columns) for seed, size in enumerate((320, 322))]
     clean, noisy_labels = (f for f in findings(runs, "g") if OURS in f.what)
-    assert (clean.found.mean, clean.verdict) == (pytest.approx(1000 / 300), "")
-    assert (noisy_labels.found.mean, noisy_labels.verdict) == (pytest.approx(2), "holds")
+    best = math.sqrt(320 * 322)
+    assert (clean.found.mean, clean.verdict) == (pytest.approx(1000 / best), "")
+    assert (noisy_labels.found.mean, noisy_labels.verdict) == (pytest.approx(600 / best), "holds")
 
 
 def test_every_claim_has_a_finding_even_without_any_best_ticket(recorded_run):

@@ -126,6 +126,18 @@ def test_wrong_labels_that_levels_share_are_no_chance():
     )
 
 
+@pytest.mark.parametrize(
+    ("classes", "wrong", "own"), [(2, 0.2, 0.2), (2, 0.125, 0.25), (3, 0.1, 0.3), (10, 0.18, 0.1)]
+)
+def test_the_standard_error_is_that_of_drawn_labels_of_few_classes(classes, wrong, own):
+    draw = np.random.default_rng(0)
+    right = round(1000 * (1 - wrong))
+    errors = draw.binomial(right, own, 20_000)
+    errors += draw.binomial(1000 - right, 1 - own / (classes - 1), 20_000)
+    found = descent.standard_error(errors.mean() / 1000, 1000, wrong, classes)
+    assert found == pytest.approx((errors / 1000).std(), rel=0.02)
+
+
 def test_a_fall_that_shared_wrong_labels_would_hide_is_seen():
     train = [0.2, 0.2, 0.2, 0.21, 0.22, 0.3]
     error = [0.255, 0.245, 0.235, 0.228, 0.230, 0.27]

@@ -95,3 +95,9 @@ def test_ratios_are_summarised_by_their_logarithms():
     assert summarise_ratios([1e-300, 1e300]).high == math.inf
     with pytest.raises(ValueError, match="above 0"):
         summarise_ratios([1.0, 0.0])
+
+
+@pytest.mark.parametrize("pairs", [5, 8, 10])
+def test_a_perfect_order_has_the_probability_of_two_orders_of_all(pairs):
+    found = rank_correlation(range(pairs), [x * x for x in range(pairs)])
+    assert (found.rho, found.p) == (pytest.approx(1), pytest.approx(2 / math.factorial(pairs)))
