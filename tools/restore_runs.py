@@ -5,8 +5,8 @@
 
 The name of a table says what differs between runs: `calib_none-seed_0.csv` is `--calib=none --seed=0`. The folder
 `conditions` has the table on corrupted and unseen data of the same name.
-Predictions are not kept, so the report has no reliability diagrams and no intervals from single examples. Studies
-of label noise are refused: their verdicts need the share of wrong labels, which is not in the tables.
+Predictions are not kept, so the report has no reliability diagrams and no intervals from single examples. Under label
+noise the data is loaded (`--data_dir`), and the noise drawn again: verdicts need the share of wrong labels.
 """
 
 import argparse
@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lotcal_tf.config.experiment import FIELDS, setting_fields
+from lotcal_tf.config.experiment import FIELDS, Experiment, setting_fields
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.config.sealed import seal
+from lotcal_tf.data.sources import load
 
 
 def restore(table: Path, flags: Mapping[str, Any], out: Path) -> Path:
@@ -26,15 +27,13 @@ def restore(table: Path, flags: Mapping[str, Any], out: Path) -> Path:
     differs = dict(_named(part) for part in table.stem.split("-"))
     levels = len(table.read_text().splitlines()) - 2  # a header, and level 0
     experiment = resolve({**flags, **differs, "levels": levels})
-    if experiment.label_noise:
-        raise SystemExit(f"{table}: the share of wrong labels is not in the tables")
+    realised = _realised(experiment)
     directory = out / f"{table.stem}-{experiment.run_id().rpartition('-')[2]}"
     directory.mkdir(parents=True)
     record = {
         "run_id": experiment.run_id(),
         "experiment": experiment.as_dict(),
-        # A report needs the number under label noise only.
-        "realised": {"examples": {"val": experiment.validation_size or 1}},
+        "realised": realised,
     }
     (directory / "experiment.json").write_bytes(seal(record))
     shutil.copy(table, directory / "metrics.csv")
@@ -42,6 +41,18 @@ def restore(table: Path, flags: Mapping[str, Any], out: Path) -> Path:
     if conditions.exists():
         shutil.copy(conditions, directory / "conditions.csv")
     return directory
+
+
+def _realised(experiment: Experiment) -> dict[str, Any]:
+    """What a report reads of the data of a run; without label noise it needs no true number of examples."""
+    if not experiment.label_noise:
+        return {"examples": {"val": experiment.validation_size or 1}}
+    dataset = load(experiment)
+    return {
+        "examples": {name: split.count for name, split in dataset.named_splits().items()},
+        "classes": dataset.classes,
+        "wrong_labels": dict(dataset.wrong_labels),
+    }
 
 
 def _named(part: str) -> tuple[str, str]:

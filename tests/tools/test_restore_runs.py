@@ -4,7 +4,6 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from lotcal_tf.analysis.groups import group
 from lotcal_tf.analysis.runs import read_runs
@@ -53,9 +52,14 @@ def test_restored_runs_are_grouped_and_paired_as_the_first_ones(load, tmp_path):
         np.testing.assert_array_equal(run.columns["test_accuracy"], accuracy)
 
 
-def test_runs_under_label_noise_are_refused(load, tmp_path):
-    table = tmp_path / "seed_0.csv"
+def test_under_label_noise_the_share_of_wrong_labels_is_that_of_the_noise_drawn_again(
+    load, tmp_path
+):
+    table = tmp_path / "seed_3.csv"
     table.write_text(",".join(COLUMNS) + "\n0,1,10,0.5,0.5,0.5\n")
-    with pytest.raises(SystemExit, match="wrong labels"):
-        load("restore_runs").restore(table, {"dataset": "mixture_xor"}, tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()
+    flags = {"dataset": "digits", "label_noise": "0.2", "noise_kind": "symmetric"}
+    load("restore_runs").restore(table, flags, tmp_path / "runs")
+    (run,), _ = read_runs(find_runs([tmp_path / "runs"]))
+    # 200 validation examples, a fifth of them noisy and each of these wrong; 360 test examples.
+    assert (run.classes, run.examples, run.test_examples) == (10, 200, 360)
+    assert run.wrong_labels["val"] == 0.2
