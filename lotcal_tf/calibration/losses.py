@@ -73,7 +73,7 @@ def mda(
     labels: "tf.Tensor",
     logits: "tf.Tensor",
     *,
-    weight: float = 1.0,
+    weight: float = 0.1,
     prior: Sequence[float] = (),
     example_weights: "tf.Tensor | None" = None,
 ) -> "tf.Tensor":

@@ -49,7 +49,8 @@ class Gradients:
                 logits = tf.cast(network(cast(inputs, specs), training=False), tf.float32)
                 losses = cross_entropy(classes, logits)
                 total = tf.reduce_sum(of_loss * losses + of_p * tf.exp(-losses))
-            return tape.gradient(total, kernels)
+            # A kernel behind `tf.stop_gradient` has none.
+            return tape.gradient(total, kernels, unconnected_gradients="zero")
 
         self._step = tf.function(step, reduce_retracing=True)
 

@@ -165,7 +165,9 @@ class Search:
                 "nothing is left to prune: exclude and exclude_output leave every layer whole"
             )
         self.trainer = Trainer(experiment, strategy, self.network, dataset, distribution, optimizer)
-        self.pruner = Pruner(experiment, criterion, self.network, dataset, self.trainer.predict)
+        # Gradients are of the network without dropout, so what they weight is, too.
+        predict = self.trainer.predict_without_dropout
+        self.pruner = Pruner(experiment, criterion, self.network, dataset, predict)
         self.rewind = self._parse_rewind()
         self._check_levels()
         self.resumed, self.notes = self._usable_checkpoint()

@@ -219,7 +219,10 @@ def wrong_confident(labels: ArrayLike, logits: ArrayLike) -> float:
 
 
 def measure(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -> dict[str, float]:
-    """All of the above by name (`nll_standard_error` as `nll_se`), with `bins` bins where they apply."""
+    """The above except `debiased_ece`, by name (`nll_standard_error` as `nll_se`).
+
+    `bins` is the number of bins of those that have some.
+    """
     found = _Predictions(labels, logits)
     binned = found.bins(bins)
     return {

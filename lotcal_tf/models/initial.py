@@ -1,7 +1,10 @@
 """The initial weights of a model: their distributions, and new draws by a named seed."""
 
 import math
+import random
 from typing import Any
+
+import numpy as np
 
 from lotcal_tf.compat import keras
 from lotcal_tf.models.keras_graph import copy_layer, rebuild
@@ -42,14 +45,14 @@ def redraw(model: "keras.Model", seed: int, use: str, *indices: int) -> "keras.M
     """Returns a copy of a model with new weights.
 
     Layers that contain layers, and custom layers whose configuration does not show their
-    initializers, draw from the global generators, which are first set from the same seed.
+    initializers, draw from the global generators, which are first set from the same seed. Those of
+    Python and NumPy are then set back.
 
     Args:
       model: functional or sequential; may be nested.
       seed: the experiment's seed.
       use, *indices: see `seeds.named_seed`; the same values give the same weights.
     """
-    keras.utils.set_random_seed(named_seed(seed, use, *indices)[0])
     number = 0
 
     def reseeded(layer: "keras.layers.Layer") -> "keras.layers.Layer":
@@ -65,7 +68,13 @@ def redraw(model: "keras.Model", seed: int, use: str, *indices: int) -> "keras.M
             initializer["config"]["seed"] = None if composite else own
         return copy_layer(layer, config)
 
-    return rebuild(model, reseeded)
+    before = random.getstate(), np.random.get_state()
+    try:
+        keras.utils.set_random_seed(named_seed(seed, use, *indices)[0])
+        return rebuild(model, reseeded)
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 def _initializers(config: Any) -> list[dict[str, Any]]:

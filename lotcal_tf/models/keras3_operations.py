@@ -58,6 +58,9 @@ _ACTIVATIONS: Mapping[str, str] = {
     name: name.lower()
     for name in ("Relu", "Relu6", "Selu", "Sigmoid", "Silu", "Softplus", "Softsign", "Tanh")
 }
+# Those of the next table that compute in the type of the result: Keras adds int8 as int32, and averages
+# integers as floats.
+_REDUCTIONS = ("Max", "Mean", "Min", "Prod", "Std", "Sum", "Var")
 # With what the operation was created with, `op`.
 _WITH_ARGUMENTS: Mapping[str, Callable[..., Any]] = {
     "BroadcastTo": lambda op, x: tf.broadcast_to(x, op.shape),
@@ -127,6 +130,10 @@ def in_tensorflow(
         return keras.layers.Softmax(operation.axis, dtype=dtype, name=free_name("softmax"))(*args)
     if name in _SAME:
         return _SAME[name](*args, **kwargs)
+    if name in _REDUCTIONS:
+        if getattr(operation, "initial", None) is not None:
+            raise NoTwin("has the argument initial, which is not translated")
+        args = (_typed(args[0], dtype), *args[1:])
     if name in _WITH_ARGUMENTS:
         return _WITH_ARGUMENTS[name](operation, *args, **kwargs)
     known = sorted({"Softmax", *_SAME, *_ARITHMETIC, *_ACTIVATIONS, *_WITH_ARGUMENTS})

@@ -35,20 +35,22 @@ _KERNELS: dict[type, tuple[str, ...]] = {
     _L.ConvLSTM2D: _RECURRENT,
     _L.ConvLSTM3D: _RECURRENT,
 }
+# Weights of any number of dimensions that are no kernels: biases of GRU, EinsumDense and MultiHeadAttention, slopes of
+# PReLU, scales and statistics of normalisation over several axes.
+_NO_KERNEL = re.compile(r"(bias|alpha|gamma|beta|(moving_)?(mean|variance))(_\d+)?")
 # Their depthwise kernels, which are small, are pruned on request only.
 _DEPTHWISE = (_L.DepthwiseConv1D, _L.DepthwiseConv2D, _L.SeparableConv1D, _L.SeparableConv2D)
 
 
 def is_kernel(path: str, weight: Any) -> bool:
-    """Whether a weight is a kernel: it has two or more dimensions, and is not a bias.
+    """Whether a weight is a kernel: it has two or more dimensions, and is no bias, slope, scale or statistic.
 
     Args:
       path: its name or path; only the part after the last `/` counts.
       weight: an array or a variable.
     """
-    # The biases of GRU, EinsumDense and MultiHeadAttention have two dimensions.
     name = path.rpartition("/")[2].partition(":")[0]
-    return len(weight.shape) >= 2 and re.fullmatch(r"bias(_\d+)?", name) is None
+    return len(weight.shape) >= 2 and _NO_KERNEL.fullmatch(name) is None
 
 
 def _places(layer: "keras.layers.Layer", weight: "tf.Variable") -> list[tuple[dict[str, Any], str]]:

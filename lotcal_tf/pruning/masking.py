@@ -37,7 +37,7 @@ def leaf_layers(model: "keras.Model") -> Iterator[tuple[str, "keras.layers.Layer
 
 
 def output_layer(model: "keras.Model") -> str:
-    """The path of the last prunable layer, which computes the logits.
+    """The path of the last prunable layer: in a network with one head the one that computes the logits.
 
     Raises:
       UsageError: the model has no prunable layer.

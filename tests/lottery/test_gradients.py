@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.special
+import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.lottery.gradients import Gradients
@@ -81,6 +82,15 @@ def test_the_calibration_errors_gradient_is_that_of_finite_differences(network, 
         expected[place] = difference / 2e-5
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(gradients("calibration")["logits/kernel"], expected, atol=1e-6)
+
+
+def test_a_kernel_behind_a_stopped_gradient_has_none(dataset):
+    inputs = keras.Input((8,))
+    fixed = tf.stop_gradient(keras.layers.Dense(4, name="below")(inputs))
+    network = masking.wrap(keras.Model(inputs, keras.layers.Dense(3, name="logits")(fixed)))
+    found = Gradients(network, dataset, Predictor(network, "graph"), BINS)("loss")
+    np.testing.assert_array_equal(found["below/kernel"], np.zeros((8, 4)))
+    assert found["logits/kernel"].any()
 
 
 def test_an_unknown_objective_is_refused(gradients):

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,14 @@ def test_the_same_name_gives_the_same_weights_whatever_was_drawn_before(model):
     again = redraw(model, 7, "reinitialise", 3)
     for a, b in zip(values(first).values(), values(again).values(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_callers_random_numbers_go_on(model):
+    keras.utils.set_random_seed(5)
+    expected = random.random(), np.random.random()
+    keras.utils.set_random_seed(5)
+    redraw(model, 7, "reinitialise", 3)
+    assert (random.random(), np.random.random()) == expected
 
 
 @pytest.mark.full

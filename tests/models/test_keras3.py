@@ -265,6 +265,15 @@ def test_a_twin_gives_the_same_outputs_in_both_directions(name):
     np.testing.assert_allclose(outputs(back, examples), expected, rtol=0, atol=limit)
 
 
+@pytest.mark.parametrize("reduce", ["sum", "mean", "prod", "max", "min"])
+@pytest.mark.parametrize("dtype", ["int8", "int32"])
+def test_integers_are_reduced_in_the_type_that_keras_uses(reduce, dtype):
+    original = functional((4,), lambda x: getattr(ops, reduce)(x, axis=1), dtype)()
+    examples = np.array([[100, 100, 1, 3], [1, 2, 2, 2]], dtype)
+    expected = outputs(original, examples)
+    np.testing.assert_array_equal(outputs(from_keras3(original), examples), expected)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_an_application_has_a_twin_in_both_directions(name):
@@ -360,6 +369,7 @@ class Subclassed(Model):
          "'odd'.*recurrent_activation='hard_sigmoid'"),
         (on((7,), lambda: L.Dense(2, activation="sparsemax", name="odd")), "'odd' .Dense.*sparsemax"),
         (functional((7,), lambda x: ops.cumsum(x, axis=1)), r"'cumsum.*Cumsum"),
+        (functional((7,), lambda x: ops.max(x, axis=1, initial=5.0)), "'max.*initial"),
         (lambda: keras3.Sequential([L.Dense(2)], name="odd"), "'odd' has no weights.*Input"),
         (lambda: Subclassed(name="odd"), "'odd' .Subclassed. is a subclassed"),
         (lambda: keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]), "Keras 3 model is"),

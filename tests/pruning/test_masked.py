@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from lotcal_tf.compat import keras
 from lotcal_tf.errors import UsageError
-from lotcal_tf.pruning.masked import Masked, is_prunable, refuse_unknown
+from lotcal_tf.pruning.masked import Masked, is_kernel, is_prunable, refuse_unknown
 
 layers = keras.layers
 
@@ -52,6 +52,23 @@ def test_what_is_prunable_and_what_nobody_knows():
     wrapped = layers.TimeDistributed(strange, name="each")
     with pytest.raises(UsageError, match=r"'each' .*'mine' \(Strange\).*exclude=each"):
         refuse_unknown(wrapped)
+
+
+@pytest.mark.parametrize(
+    ("layer", "kernels"),
+    [
+        (layers.PReLU(), 0),
+        (layers.LayerNormalization(axis=(1, 2, 3)), 0),
+        (layers.Normalization(mean=0.0, variance=1.0), 0),
+        (layers.BatchNormalization(axis=(1, 3)), 0),
+        (layers.Conv2D(2, 3), 1),
+        (layers.SeparableConv2D(2, 3), 2),
+        (layers.LocallyConnected2D(2, 3), 1),
+    ],
+)
+def test_slopes_scales_and_statistics_are_no_kernels(layer, kernels):
+    layer(tf.ones((1, 6, 6, 4)))
+    assert sum(is_kernel(weight.name, weight) for weight in layer.weights) == kernels
 
 
 def test_get_config_holds_every_argument_and_round_trips():
