@@ -35,7 +35,7 @@ _KERNELS: dict[type, tuple[str, ...]] = {
     _L.ConvLSTM2D: _RECURRENT,
     _L.ConvLSTM3D: _RECURRENT,
 }
-# Weights of any number of dimensions that are no kernels: biases of GRU, EinsumDense and MultiHeadAttention, slopes of
+# Weights of any number of dimensions that are not kernels: biases of GRU, EinsumDense and MultiHeadAttention, slopes of
 # PReLU, scales and statistics of normalisation over several axes.
 _NO_KERNEL = re.compile(r"(bias|alpha|gamma|beta|(moving_)?(mean|variance))(_\d+)?")
 # Their depthwise kernels, which are small, are pruned on request only.
@@ -43,7 +43,7 @@ _DEPTHWISE = (_L.DepthwiseConv1D, _L.DepthwiseConv2D, _L.SeparableConv1D, _L.Sep
 
 
 def is_kernel(path: str, weight: Any) -> bool:
-    """Whether a weight is a kernel: it has two or more dimensions, and is no bias, slope, scale or statistic.
+    """Whether a weight is a kernel: it has two or more dimensions, and is not a bias, slope, scale or statistic.
 
     Args:
       path: its name or path; only the part after the last `/` counts.
