@@ -190,9 +190,10 @@ def measure_stored(
     Raises:
       UsageError: it holds no predictions of the split, or no temperature.
     """
-    # Stored predictions can be averages over passes, which have a temperature of their own.
-    of_network = temperature_of(ticket) if scaled else 1.0
-    temperature = float(ticket.record.get("mc_temperature", of_network)) if scaled else 1.0
+    temperature = 1.0
+    if scaled:
+        # Stored predictions can be averages over passes, which have a temperature of their own.
+        temperature = float(ticket.record.get("mc_temperature", temperature_of(ticket)))
     labels, raw = predictions_of(ticket.predictions, split, path)
     logits = _Logits(LOGITS, labels, raw / temperature, (), {})
     return _measurement(path, "ticket", logits, data, split, bins, temperature, stored=True)
