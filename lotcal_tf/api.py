@@ -27,7 +27,9 @@ from lotcal_tf.config.recipes import check_own_choice, resolve
 from lotcal_tf.config.run_data import (
     DATA_FIELDS,
     PLACE_FIELDS,
+    check_model,
     data_experiment,
+    has_stored,
     is_of_run,
     recorded_content,
     recorded_fields,
@@ -40,9 +42,9 @@ from lotcal_tf.data.splits import Part
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import Exported, check_target, export, exported
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, LotcalError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
-from lotcal_tf.evaluation.open_model import Opened, open_given, open_model
+from lotcal_tf.evaluation.open_model import Opened, open_given, open_model, ticket_at
 from lotcal_tf.inputs import arranged, flat, specs_of
 from lotcal_tf.lottery.conditions import Condition, add_conditions, ticket_digest, unmeasured
 from lotcal_tf.lottery.run import Run, run_experiment
@@ -396,7 +398,7 @@ def measure_model(
     shifts: Sequence[str] = (),
     severities: Sequence[int] = registry.SEVERITIES,
     unseen: Sequence[str] | Mapping[str, Any] = (),
-    input_range: float = 1.0,
+    input_range: float | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     trust_saved_model: bool = False,
     progress: bool = True,
@@ -414,7 +416,8 @@ def measure_model(
       scaled: whether to divide the logits of a ticket by its temperature.
       shifts, severities: corruptions of images (gaussian_noise, blur, contrast), each at 1 … 5.
       unseen: names of other data sets; if `test` is given, a dictionary of names and inputs `(M, …)`.
-      input_range: the largest possible value of the inputs of `test`.
+      input_range: the largest possible value of the inputs of `test`; default: that of the ticket, if it is
+        known, otherwise 1.
       custom_objects: see `find_tickets`.
       trust_saved_model: whether to load a SavedModel, which can run any code. One that you exported on
         this machine needs no such permission while it lies unchanged in its export directory.
@@ -434,11 +437,9 @@ def measure_model(
         raise FieldError("split", split, "is of named data; here data is passed as objects")
     names = _names(unseen) if test is None else ()
     values = _data_fields(fields, config, named=test is None)
-    opened = _opened(model, test, trusted)
-    for note in opened.notes if common["progress"] else ():
-        print(note, file=sys.stderr)
     if test is None:
-        return _measured_on_named(opened, values, _text(config), names, common)
+        return _measured_on_named(model, trusted, values, _text(config), names, common)
+    opened = _opened(model, test, trusted, common["progress"])
     record = recorded_fields(opened.path) if isinstance(model, Run | str | Path) else {}
     bins = Experiment(**({"ece_bins": record.get("ece_bins", DEFAULT_BINS)} | values)).ece_bins
     part, others = _given_parts(opened, test, unseen, input_range)
@@ -475,7 +476,7 @@ def measure_run(
     Raises:
       UsageError: `run` is not a run directory, its data has no name or has changed, no condition is given, or
         see `evaluation.measure.measure_opened`.
-      LotcalError: a network gives NaN or infinity.
+      LotcalError: a network gives NaN or infinity. The levels of the others are measured.
     """
     common = arguments.for_measure(shifts=shifts, severities=severities, progress=progress)
     chosen = {name: common[name] for name in ("shifts", "severities", "progress")}
@@ -495,35 +496,73 @@ def measure_run(
     if not (levels := unmeasured(directory, conditions)):
         return []
     part, others = _named_parts(directory, experiment, "test", names, values, own=True)
-    found = []
+    options = {"data": experiment.dataset, "bins": experiment.ece_bins, "unseen": others, **chosen}
+    return _measured_levels(directory, levels, part, options)
+
+
+def _measured_levels(
+    directory: Path, levels: Sequence[int], part: Part, options: Mapping[str, Any]
+) -> list[Measurement]:
+    """Measures levels of a run on its test split, and records each at once.
+
+    Raises:
+      UsageError: see `measure_run`.
+      LotcalError: a network gives NaN or infinity; the other levels are measured.
+    """
+    found, failed = [], list[LotcalError]()
     for level in levels:
         opened = open_model(level_path(directory, level))
-        measured = measure_opened(
-            opened, part, data=experiment.dataset, split="test", bins=experiment.ece_bins,
-            unseen=others, **chosen,
-        )  # fmt: skip
+        try:
+            measured = measure_opened(opened, part, split="test", **options)
+        except UsageError:
+            raise
+        except LotcalError as error:
+            failed.append(error)
+            continue
         add_conditions(directory, measured.rows(level, ticket_digest(directory, level)))
         found.append(measured)
+    if failed:
+        raise failed[0]
     return found
 
 
-def _opened(model: Any, test: Any, trusted: bool) -> Opened:
-    """A model to measure: read from its path, or in memory.
+def _opened(model: Any, test: Any, trusted: bool, notes: bool) -> Opened:
+    """A model to measure, read from its path or in memory; `notes`: whether messages about it are printed.
 
     Raises:
       UsageError: there is no such model, or one in memory is not a classifier or comes without data.
     """
     if isinstance(model, Run | str | Path):
-        return open_model(_directory_of("model", model), trusted)
-    given = GivenModel.of(model)
-    if test is None:
-        raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
-    classes_of(given.model)
-    return open_given(given)
+        opened = open_model(_directory_of("model", model), trusted)
+    else:
+        given = GivenModel.of(model)
+        if test is None:
+            raise UsageError("test is missing: a model in memory is measured on (inputs, labels)")
+        classes_of(given.model)
+        opened = open_given(given)
+    for note in opened.notes if notes else ():
+        print(note, file=sys.stderr)
+    return opened
+
+
+def _measured_by_stored(
+    path: Path, values: Mapping[str, Any], options: Mapping[str, Any]
+) -> Measurement:
+    """Measures a ticket or a run by stored predictions; see `measure_stored`.
+
+    Raises:
+      UsageError: see `measure_model`.
+    """
+    check_model(path)
+    path, ticket = ticket_at(path)
+    own = recorded(recorded_fields(path), **values)
+    chosen = {"split": options["split"], "scaled": options["scaled"]}
+    return measure_stored(path, ticket, data=own.dataset, bins=own.ece_bins, **chosen)
 
 
 def _measured_on_named(
-    opened: Opened,
+    model: Any,
+    trusted: bool,
     values: Mapping[str, Any],
     config: str | None,
     unseen: Sequence[str],
@@ -534,16 +573,15 @@ def _measured_on_named(
     Raises:
       UsageError, LotcalError: see `measure_model`.
     """
+    if isinstance(model, Run | str | Path):
+        path = _directory_of("model", model)
+        if has_stored(path, values, config, *options["shifts"], *unseen):
+            return _measured_by_stored(path, values, options)
+    opened = _opened(model, None, trusted, options["progress"])
     if options["scaled"]:
         opened.temperature()  # That there is none is reported before data is loaded.
-    record = recorded_fields(opened.path)
-    other = options["shifts"] or unseen or config or values.keys() - {"ece_bins"}
-    if opened.ticket is not None and record and not other:
-        own = recorded(record, **values)
-        chosen = {"split": options["split"], "scaled": options["scaled"]}
-        return measure_stored(opened, data=own.dataset, bins=own.ece_bins, **chosen)
     experiment = data_experiment(opened.path, values, config, unseen=bool(unseen))
-    of_run = is_of_run(record, values, config)
+    of_run = is_of_run(recorded_fields(opened.path), values, config)
     part, others = _named_parts(opened.path, experiment, options["split"], unseen, values, of_run)
     data, bins = experiment.dataset, experiment.ece_bins
     return measure_opened(opened, part, data=data, bins=bins, unseen=others, **options)
@@ -570,15 +608,40 @@ def _named_parts(
     Raises:
       UsageError: the data cannot be loaded, or has changed.
     """
-    if own:
-        sources.check_unchanged(experiment, recorded_content(path))
+    _check_files(path, experiment, own)
     part = sources.load_part(experiment, split)
     others = {name: unseen_experiment(name, experiment, given) for name in unseen}
     return part, {name: sources.load_part(one, "test") for name, one in others.items()}
 
 
+def _check_files(path: Path, experiment: Experiment, own: bool) -> None:
+    """Checks that files hold the data of the run if they are to, and otherwise other data.
+
+    Args:
+      path: the model or the run.
+      experiment: describes the data.
+      own: whether the data is that of the run.
+
+    Raises:
+      UsageError: the files of the run have changed, or other files are a copy of them.
+    """
+    known, record = recorded_content(path), recorded_fields(path)
+    if own:
+        sources.check_unchanged(experiment, known)
+        return
+    if "data" not in known or experiment.source != record.get("source"):
+        return
+    try:
+        found = sources.content(recorded(record, data_dir=experiment.data_dir))
+    except UsageError:
+        return  # They cannot be divided as the data of the run is.
+    if found["data"] == known["data"]:
+        problem = "is a copy of the run's data, whose splits are measured: give data_dir alone"
+        raise FieldError("data_dir", experiment.data_dir, problem)
+
+
 def _given_parts(
-    opened: Opened, test: Any, unseen: Sequence[str] | Mapping[str, Any], input_range: float
+    opened: Opened, test: Any, unseen: Sequence[str] | Mapping[str, Any], input_range: float | None
 ) -> tuple[Part, dict[str, Part]]:
     """The examples that were passed as objects, and those of other tasks.
 
@@ -591,6 +654,8 @@ def _given_parts(
     if not isinstance(unseen, Mapping) and (isinstance(unseen, str) or len(unseen)):
         raise UsageError("unseen must be a dictionary of names and inputs where test is given")
     takes, ordered = opened.runner.inputs, opened.runner.ordered
+    if input_range is None:
+        input_range = (opened.ticket and opened.ticket.input_range) or 1.0
     inside: dict[str, Any] = {
         "classes": classes,
         "input_range": input_range,
@@ -776,9 +841,10 @@ class _ExportRequest:
         if isinstance(given, Run) and unchanged:
             dataset = given.load()
         else:
-            experiment = data_experiment(self.store.directory, fields, config)
-            if is_of_run(recorded_fields(self.store.directory), fields, config):
-                sources.check_unchanged(experiment, self.store.experiment().get("content", {}))
+            directory = self.store.directory
+            experiment = data_experiment(directory, fields, config)
+            own = is_of_run(recorded_fields(directory), fields, config)
+            _check_files(directory, experiment, own)
             progress(f"reading {experiment.dataset}")
             dataset = sources.load(experiment)
         seed = self.store.experiment().get("experiment", {}).get("seed", 0)

@@ -9,12 +9,14 @@ other models need one of these.
 data, and writes conditions.csv in the run directory, which report shows.
 """
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lotcal_tf.config import custom, fields, flags
+from lotcal_tf.config.experiment import recorded
 from lotcal_tf.config.registry import (
     CORRUPTIONS,
     FORMATS,
@@ -29,9 +31,11 @@ from lotcal_tf.config.run_data import (
     data_experiment,
     data_path,
     has_named_data,
+    has_stored,
+    recorded_fields,
 )
 from lotcal_tf.config.run_directory import find_runs, stored_levels
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, LotcalError, RunsFailed, UsageError
 
 FLAGS = (
     flags.Flag("model", "what to measure", check=fields.path),
@@ -100,7 +104,10 @@ def main(request: flags.Request) -> None:
         _record(model, request, conditions)
         return
     check_model(model)
-    data_path(data_experiment(model, request.given, request.config, unseen=bool(unseen)))
+    if has_stored(model, request.given, request.config, *shifts, *unseen):
+        recorded(recorded_fields(model), **request.given)  # checks what is given
+    else:
+        data_path(data_experiment(model, request.given, request.config, unseen=bool(unseen)))
     # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()
     from lotcal_tf.api import measure_model
@@ -121,8 +128,12 @@ def main(request: flags.Request) -> None:
 def _record(directory: Path, request: flags.Request, conditions: Mapping[str, Any]) -> None:
     """Measures every level of the runs in a directory, and prints a line for each run.
 
+    A run that cannot be measured has a line that says why, and the others are measured.
+
     Raises:
-      LotcalError: with a message of one line. Nothing is measured if a flag or a run is unsuitable.
+      UsageError: a flag is unsuitable, the data of a run is missing, or no run can be measured under these
+        conditions. Nothing is measured.
+      RunsFailed: some runs cannot be measured; the others are.
     """
     own = request.own
     if not conditions["shifts"] and not conditions["unseen"]:
@@ -144,12 +155,41 @@ def _record(directory: Path, request: flags.Request, conditions: Mapping[str, An
     from lotcal_tf.api import measure_run
 
     known = custom.load_custom_objects(own["custom_objects"])
+    measure = functools.partial(measure_run, custom_objects=known, **conditions, **request.given)
+    _measure_runs(found, runs, measure)
+
+
+def _measure_runs(
+    found: Sequence[Path], runs: Collection[Path], measure: Callable[[Path], Sequence[Any]]
+) -> None:
+    """Measures runs, and prints a line for each of those found; see `_record`.
+
+    Args:
+      found: all runs.
+      runs: those that can be measured, as far as is known.
+      measure: measures a run, and returns what was measured now.
+    """
+    lines, failed, suitable = list[str](), 0, False
+    unsuitable: UsageError | None = None
     for number, run in enumerate(found, start=1):
         done = "left out: it has no finished level, or data without a name"
         if run in runs:
-            measured = measure_run(run, custom_objects=known, **conditions, **request.given)
-            done = f"levels measured: {len(measured)}" if measured else "nothing new to measure"
-        print(f"{number} of {len(found)}: {run}, {done}", flush=True)
+            try:
+                measured = measure(run)
+                done = f"levels measured: {len(measured)}" if measured else "nothing new to measure"
+                suitable = True
+            except UsageError as error:
+                done, failed, unsuitable = f"failed: {error}", failed + 1, unsuitable or error
+            except LotcalError as error:
+                done, failed, suitable = f"failed: {error}", failed + 1, True
+        lines.append(f"{number} of {len(found)}: {run}, {done}")
+        if suitable:
+            print(*lines, sep="\n", flush=True)
+            lines.clear()
+    if unsuitable is not None and not suitable:
+        raise unsuitable  # the request suits no run
+    if failed:
+        raise RunsFailed(f"{failed} of {len(runs)} runs failed; the others are measured")
 
 
 def _names(flag: str, value: str | None) -> tuple[str, ...]:

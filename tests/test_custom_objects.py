@@ -114,6 +114,8 @@ def test_exports_and_measurements_of_the_library(run, objects, tmp_path, kind):
 def test_the_commands(run, objects, call_command, tmp_path):
     ticket = run.directory / "tickets" / "level_01"
     data = "--dataset=digits"
+    stored = call_command(evaluate, f"--model={ticket}")
+    assert stored.code == 0, stored.err
     measured = call_command(evaluate, f"--model={ticket}", data, FLAG)
     assert measured.code == 0, measured.err
     refused = call_command(evaluate, f"--model={ticket}", data)

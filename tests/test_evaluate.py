@@ -18,7 +18,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.config.registry import CORRUPTIONS, SEVERITIES
 from lotcal_tf.data import digits
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, LotcalError, UsageError
 from lotcal_tf.formats.saved_model import SavedModel
 from lotcal_tf.lottery.conditions import read_conditions
 from lotcal_tf.lottery.store import RunStore
@@ -104,6 +104,16 @@ def no_data(monkeypatch):
     monkeypatch.setattr("lotcal_tf.data.digits.load", fails)
 
 
+@pytest.fixture
+def no_network(monkeypatch):
+    """As where the layers of a ticket are not registered."""
+
+    def fails(*_, **__):
+        raise UsageError("is not registered")
+
+    monkeypatch.setattr("lotcal_tf.lottery.ticket.Ticket.model", fails)
+
+
 def recorded(run, level):
     with (run / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))[level]
@@ -115,7 +125,7 @@ def recorded(run, level):
 @pytest.mark.parametrize("split", ["test", "val"])
 @pytest.mark.parametrize("level", [0, 2])
 def test_stored_predictions_have_exactly_the_metrics_of_the_run(
-    run, measured, no_data, split, level
+    run, measured, no_data, no_network, split, level
 ):
     found = measured(run / "tickets" / f"level_{level:02d}", f"--split={split}")
     assert (found["kind"], found["output"], found["temperature"]) == ("ticket", "logits", 1.0)
@@ -144,6 +154,7 @@ def test_stored_predictions_can_be_scaled_and_binned_otherwise(run, measured, no
     [
         ("test", "--dataset=digits"),
         ("val", "--dataset=digits"),
+        ("val", "--source=digits"),
         ("test", "--seed=5"),
         ("test", "--memory_limit_mb=99"),
     ],
@@ -227,6 +238,53 @@ def test_the_bins_may_differ_from_those_of_the_run_and_the_splits_may_not(run, m
         assert (done.code, done.out) == (2, "") and done.err[-1].startswith(f"evaluate: {flag}: is")
 
 
+def test_a_recipe_with_the_data_of_a_run_measures_no_training_examples(
+    run, call, measured, tmp_path
+):
+    recipe, level = tmp_path / "mine.toml", run / "tickets" / "level_02"
+    recipe.write_text("source = 'digits'\n")
+    found = measured(level, "--split=val", f"--config={recipe}")
+    assert (found["examples"], found["stored"]) == (123, False)
+    assert found["metrics"]["nll"] == pytest.approx(float(recorded(run, 2)["val_nll"]))
+    recipe.write_text("source = 'digits'\nvalidation_size = 200\n")
+    done = call(f"--model={level}", "--split=val", f"--config={recipe}")
+    assert (done.code, done.out) == (2, "") and "validation_size" in done.err[0]
+
+
+@pytest.fixture
+def table_run(make_source, tmp_path):
+    """A run on a table, which has no test split of its own."""
+    data = {"dataset": "table", "data_dir": make_source("table"), "test_size": 30}
+    fields = {"epochs": 1, "levels": 0, "batch_size": 20, "plan": "graph"}
+    return api.find_tickets("lenet_4", **data, **fields, out=tmp_path / "run", progress=False)
+
+
+def test_a_table_without_a_test_split_is_divided_as_in_the_run(table_run, call, measured, tmp_path):
+    run, table = table_run.directory, tmp_path / "table.csv"
+    stored, recipe = measured(run), tmp_path / "other.toml"
+    assert (stored["examples"], stored["stored"]) == (30, True)
+    for flags in (["--source=table"], ["--source=table", f"--data_dir={table}"]):
+        found = measured(run, *flags)
+        assert (found["examples"], found["stored"]) == (30, False)
+        assert found["metrics"] == pytest.approx(stored["metrics"], abs=1e-6)
+    recipe.write_text("source = 'table'\ntest_size = 60\n")
+    copy = shutil.copy(table, tmp_path / "copy.csv")
+    for place in (table, copy):
+        done = call(f"--model={run}", f"--config={recipe}", f"--data_dir={place}")
+        assert (done.code, done.out, len(done.err)) == (2, "", 1)
+    # The data was moved, and no flag names other data.
+    table.unlink()
+    assert measured(run) == stored
+    assert measured(run, f"--data_dir={copy}")["metrics"] == found["metrics"]
+    done = call(f"--model={run}", "--source=table")
+    assert done.code == 2 and "no such file or directory" in done.err[0]
+    # Other rows of the same kind are other data.
+    lines = copy.read_text().splitlines(keepends=True)
+    copy.write_text("".join(lines[:60]))
+    recipe.write_text("source = 'table'\ntest_size = 12\n")
+    assert measured(run, f"--config={recipe}", f"--data_dir={copy}")["examples"] == 12
+
+
 @pytest.mark.parametrize("source", ["tiny_fog", "tiny_corrupted/fog_3"])
 def test_a_data_set_with_a_test_split_only_is_measured_on(
     run, measured, data_dir, source, tmp_path
@@ -252,7 +310,10 @@ def test_unseen_data_is_recognised_by_confidence(run, measured, data_dir):
 
 
 def test_a_run_of_arrays_is_measured_where_data_is_named(arrays_run, call, measured):
-    done = call(f"--model={arrays_run.directory}")
+    stored = measured(arrays_run.directory)
+    assert (stored["examples"], stored["ece_bins"], stored["stored"]) == (360, 9, True)
+    assert stored["metrics"] == api.measure_model(arrays_run).metrics
+    done = call(f"--model={arrays_run.directory}", "--shift=blur")
     assert (done.code, done.out) == (2, "")
     assert "dataset is missing" in done.err[0] and "passed as objects" in done.err[0]
     found = measured(arrays_run.directory, "--dataset=digits")
@@ -341,6 +402,42 @@ def test_runs_that_cannot_be_measured_are_left_out(call, run, arrays_run, tmp_pa
     assert [path.parent.name for path in sweep.glob("*/conditions.csv")] == ["c"]
 
 
+def test_a_run_that_fails_stops_no_other(call, run, table_run, tmp_path):
+    """A run on a table, between two on images."""
+    sweep = tmp_path / "sweep"
+    for name, directory in {"a": table_run.directory, "b": run, "c": table_run.directory}.items():
+        shutil.copytree(directory, sweep / name)
+    done = call(f"--model={sweep}", "--record", "--shift=blur", "--severity=1")
+    assert done.code == 1
+    lines, levels = done.out.splitlines(), len(list((run / "tickets").glob("level_*")))
+    assert [str(sweep / name) in line for name, line in zip("abc", lines, strict=True)] == [
+        True
+    ] * 3
+    assert f"levels measured: {levels}" in lines[1]
+    assert all("needs images" in line for line in (lines[0], lines[2]))
+    assert [len(read_conditions(sweep / name)) for name in "abc"] == [0, levels, 0]
+    again = call(f"--model={sweep}", "--record", "--shift=blur", "--severity=1")
+    assert again.code == 1 and "nothing new" in again.out.splitlines()[1]
+
+
+def test_a_level_that_gives_nan_stops_no_other(call, run, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "sweep" / "a")
+    measure_opened = api.measure_opened
+
+    def spoiled(opened, *given, **options):
+        if opened.path == copy / "tickets" / "level_01":
+            raise LotcalError("it gives NaN or infinity")
+        return measure_opened(opened, *given, **options)
+
+    monkeypatch.setattr(api, "measure_opened", spoiled)
+    shutil.copytree(run, tmp_path / "sweep" / "b")
+    done = call(f"--model={tmp_path / 'sweep'}", "--record", "--shift=blur", "--severity=1")
+    assert done.code == 1
+    first, second = done.out.splitlines()
+    assert "gives NaN or infinity" in first and "levels measured: 3" in second
+    assert [one["level"] for one in read_conditions(copy)] == [0, 2]
+
+
 def test_a_directory_without_runs_is_refused(call, tmp_path):
     done = call(f"--model={tmp_path}", "--record", "--shift=blur")
     assert (done.code, done.out) == (2, "")
@@ -369,6 +466,19 @@ def test_a_run_of_the_library_by_name_is_measured_by_its_predictions(digits_run,
     found, record = api.measure_model(digits_run, split="val"), digits_run.selected.record
     assert found.metrics == {name: record[f"val_{name}"] for name in METRICS}
     assert found.stored
+
+
+def test_the_range_of_images_is_that_of_the_ticket_or_is_asked_for(digits_run, exported_run):
+    data = digits_run.load().test.data()
+    asked = {"shifts": ["blur"], "severities": [3], "progress": False}
+    found = api.measure_model(digits_run, data, **asked)
+    named = api.measure_model(digits_run, dataset="digits", **asked)
+    assert found.shifts[0].metrics == pytest.approx(named.shifts[0].metrics, abs=1e-6)
+    file = exported_run / "export" / "ticket_float32.tflite"
+    with pytest.raises(UsageError, match="input_range"):
+        api.measure_model(file, data, **asked)
+    again = api.measure_model(file, data, input_range=16, **asked)
+    assert again.shifts[0].metrics == pytest.approx(found.shifts[0].metrics, abs=1e-5)
 
 
 def test_validation_data_of_a_noisy_run_has_the_noise_of_its_training(tmp_path):

@@ -23,6 +23,7 @@ import safetensors.numpy
 import tensorflow_datasets as tfds
 
 from lotcal_tf import train
+from lotcal_tf.compat import keras
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.lottery.store import RunStore
 
@@ -473,6 +474,21 @@ def test_request_that_cannot_work_leaves_nothing(call, tmp_path, monkeypatch, fl
     (reported,) = result.err
     assert reported.startswith(f"train: {line}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_file_that_xla_cannot_compile_is_trained_as_a_graph(call, tmp_path, one_file):
+    """Or refused in one line, with nothing left, if it must be compiled."""
+    layers = [keras.layers.Resizing(4, 4, interpolation="bicubic"), keras.layers.Flatten()]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(10)])
+    model.save(tmp_path / "own.keras")
+    out = tmp_path / "run"
+    flags = [f"--model={tmp_path / 'own.keras'}", "--epochs=1", "--levels=0", f"--out={out}"]
+    done = call(*flags, "--plan=xla")
+    assert (done.code, done.out, len(done.err)) == (2, "", 1)
+    assert "graph" in done.err[0] and not out.exists()
+    done = call(*flags, "--plan=auto")
+    assert done.code == 0, done.err
+    assert json.loads((out / "experiment.json").read_text())["realised"]["plan"] == "graph"
 
 
 def test_a_data_dir_without_the_data_shows_what_is_there_and_how_to_download(call, tmp_path):

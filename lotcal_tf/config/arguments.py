@@ -70,7 +70,7 @@ class MeasureArguments:
     scaled: bool = declared(False, "")
     shifts: tuple[str, ...] = declared((), "", check=_shifts)
     severities: tuple[int, ...] = declared(SEVERITIES, "", check=_severities)
-    input_range: float = declared(1.0, "", check=positive)
+    input_range: float | None = declared(None, "", check=positive)
     trust_saved_model: bool = declared(False, "")
     progress: bool = declared(True, "")
 

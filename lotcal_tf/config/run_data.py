@@ -11,9 +11,9 @@ from typing import Any
 
 from lotcal_tf.config import registry
 from lotcal_tf.config.experiment import FIELDS, Experiment, check_together, recorded
-from lotcal_tf.config.recipes import recipe_names, resolve
+from lotcal_tf.config.recipes import read_recipe, recipe_directory, recipe_names, resolve
 from lotcal_tf.config.run_directory import is_ticket, read_experiment
-from lotcal_tf.errors import FieldError, UsageError
+from lotcal_tf.errors import FieldError, UsageError, shown
 
 # The fields that determine the examples, and how metrics of predictions on them are computed.
 DATA_FIELDS = (
@@ -23,6 +23,8 @@ DATA_FIELDS = (
 )
 # Those that only say where the data lies and how it is read.
 PLACE_FIELDS = ("data_dir", "memory_limit_mb")
+# Those of a recipe that choose no examples: it may have them beside the data of a run that has others.
+_OF_TRAINING = ("augment", "input_mean", "input_std", "shuffle_buffer")
 
 
 def check_model(path: Path) -> None:
@@ -94,64 +96,123 @@ def data_experiment(
     Raises:
       UsageError: no data is named, or a field is not valid.
     """
-    given = dict(given)
+    record, given = recorded_fields(path), dict(given)
+    own = is_of_run(record, given, config)
     apart = {"data_dir": given.pop("data_dir")} if unseen and "data_dir" in given else {}
-    record = recorded_fields(path)
-    experiment = _data_experiment(record, path, given, config)
-    if is_of_run(record, given, config) and registry.source(experiment.source).needs:
+    experiment = (
+        _data_of_run(record, path, given, config)
+        if own
+        else _other_data(record, path, given, config)
+    )
+    if own and registry.source(experiment.source).needs:
         return experiment
     return dataclasses.replace(experiment, **apart)
 
 
 def is_of_run(record: Mapping[str, Any], given: Mapping[str, Any], config: str | None) -> bool:
-    """Whether `data_experiment` describes data of the model's run, which other fields may split otherwise.
+    """Whether the data of a model's run is described: then its splits are measured, whatever names it.
+
+    Data of the same source is that of the run; files are if they are in the same place, or no place is given.
 
     Args:
       record: the fields of the run, see `recorded_fields`.
       given, config: see `data_experiment`.
+
+    Raises:
+      UsageError: see `data_experiment`.
     """
     named = {"dataset", "source"} & given.keys()
-    same = not named or (named == {"dataset"} and given["dataset"] == record.get("dataset"))
-    return bool(record) and config is None and same
+    if not record or (config is None and not named):
+        return bool(record)
+    if config is None and named == {"dataset"} and given["dataset"] == record.get("dataset"):
+        return True
+    source = resolve({name: given[name] for name in named}, config).source
+    if _without_version(source) != _without_version(str(record.get("source"))):
+        return False
+    place = given.get("data_dir", _recipe(given, config).get("data_dir"))
+    files = registry.source(source).needs
+    return not files or place is None or _absolute(place) == _absolute(record.get("data_dir"))
 
 
-def _data_experiment(
+def _without_version(source: str) -> str:
+    """The name of a data set without the version that TFDS takes: `mnist` of `mnist:3.0.1`."""
+    return source.partition(":")[0]
+
+
+def _absolute(place: Any) -> Path:
+    return Path(str(place)).expanduser().resolve()
+
+
+def _recipe(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
+    """What the recipe that names the data sets; empty if none does."""
+    if config is not None:
+        return read_recipe(Path(config))
+    name = given.get("dataset")
+    return read_recipe(recipe_directory() / f"{name}.toml") if name in recipe_names() else {}
+
+
+def _data_of_run(
     record: Mapping[str, Any], path: Path, given: Mapping[str, Any], config: str | None
 ) -> Experiment:
-    if is_of_run(record, given, config):
-        if _is_fingerprint(str(record.get("source"))):
-            raise UsageError(
-                f"dataset is missing: {path} was trained on data that was passed as objects; name a data set "
-                "with --dataset, or pass the data to lotcal_tf.measure_model or export_ticket"
-            )
-        experiment = recorded(record, **given)
-        check_together(experiment, given)
-        _check_same_split(experiment, recorded(record), given)
-        return experiment
+    """The run's own data: what is given may only repeat what the run has, so that its splits are measured.
+
+    Raises:
+      UsageError: the data has no name.
+      FieldError: a field is not that of the run.
+    """
+    if _is_fingerprint(str(record.get("source"))):
+        raise UsageError(
+            f"dataset is missing: {path} was trained on data that was passed as objects; name a data set "
+            "with --dataset, or pass the data to lotcal_tf.measure_model or export_ticket"
+        )
+    named = dict(given)
+    # A recipe of the run's own name is that of the run, which can have other fields by flags.
+    if config is not None or given.get("dataset") != record.get("dataset"):
+        recipe = _recipe(given, config)
+        named = {n: recipe[n] for n in recipe.keys() & {*DATA_FIELDS} - {*_OF_TRAINING}} | named
+    named = {n: value for n, value in named.items() if n not in ("dataset", "source")}
+    experiment, of_run = recorded(record, **named), recorded(record)
+    check_together(experiment, given)
+    for name in DATA_FIELDS:
+        value = getattr(of_run, name)
+        may_differ = name in (*PLACE_FIELDS, "ece_bins")
+        if not may_differ and getattr(experiment, name) != value:
+            out = "it" if name in given else "the recipe"
+            problem = f"is {shown(value)} in the run, whose splits are measured: leave {out} out"
+            raise FieldError(name, named[name], problem)
+    return experiment
+
+
+def _other_data(
+    record: Mapping[str, Any], path: Path, given: Mapping[str, Any], config: str | None
+) -> Experiment:
+    """Other data than that of the run, which only has the seed and the bins.
+
+    Raises:
+      UsageError: no data is named.
+    """
     if config is None and not {"dataset", "source"} & given.keys():
         raise UsageError(
             f"dataset is missing: {path} is not in a run directory, which would name it"
         )
-    # For other data, the run's validation split and bins still apply.
     kept = {name: record[name] for name in ("seed", "ece_bins") if name in record} | dict(given)
     if config is None and "dataset" not in given:
         experiment = Experiment(**kept)  # so that a wrong name is reported as that of `source`
         check_together(experiment, given)
-        experiment = dataclasses.replace(experiment, dataset=experiment.source)
-        return experiment
+        return dataclasses.replace(experiment, dataset=experiment.source)
     return resolve(kept, config)
 
 
-def _check_same_split(experiment: Experiment, of_run: Experiment, given: Mapping[str, Any]) -> None:
-    """Refuses fields that divide the run's data otherwise, so that training examples would be measured.
+def has_stored(path: Path, given: Mapping[str, Any], config: str | None, *conditions: str) -> bool:
+    """Whether a model is measured by stored predictions, without data: a ticket or run on its own data.
 
-    Raises:
-      FieldError: a field is not that of the run.
+    Args:
+      path: the model.
+      given, config: see `data_experiment`.
+      *conditions: corruptions and unseen data on which it is measured, too.
     """
-    for name in given.keys() & {*DATA_FIELDS} - {*PLACE_FIELDS, "ece_bins"}:
-        if getattr(experiment, name) != (value := getattr(of_run, name)):
-            problem = f"is {value} in the run, whose splits are measured: leave it out"
-            raise FieldError(name, given[name], problem)
+    other = config is not None or given.keys() - {"ece_bins"} or conditions
+    return not other and registry.format_of(path) is None and bool(recorded_fields(path))
 
 
 def unseen_dir(experiment: Experiment, given: Mapping[str, Any]) -> str | None:

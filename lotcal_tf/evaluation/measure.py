@@ -1,8 +1,10 @@
 """Measuring an opened model: on test data, on corrupted test data, and on unseen data of other tasks."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,11 @@ from lotcal_tf.config.process import tolerant
 from lotcal_tf.config.registry import SEVERITIES
 from lotcal_tf.data.splits import Part
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
-from lotcal_tf.evaluation.open_model import Opened
+from lotcal_tf.evaluation.open_model import Opened, temperature_of
 from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES, gives_probabilities, logits_of
 from lotcal_tf.inputs import image_shape
 from lotcal_tf.lottery.conditions import Condition, Row, condition_row
+from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.lottery.ticket_files import predictions_of
 from lotcal_tf.metrics import measure
 from lotcal_tf.metrics.unseen import measure_unseen
@@ -168,28 +171,32 @@ def measure_opened(
     changes = [_corrupting(name, severity, part, data) for name, severity in conditions]
     temperature = opened.temperature() if scaled else 1.0
     logits = _all_logits(opened, part, data, changes, unseen or {}, temperature, progress)
-    return _measurement(opened, logits, data, split, bins, temperature, conditions)
+    return _measurement(
+        opened.path, opened.kind, logits, data, split, bins, temperature, conditions
+    )
 
 
 def measure_stored(
-    opened: Opened, *, data: str, split: str, bins: int, scaled: bool = False
+    path: Path, ticket: Ticket, *, data: str, split: str, bins: int, scaled: bool = False
 ) -> Measurement:
-    """Measures a ticket by the predictions that are stored with it; no data is read.
+    """Measures a ticket by the predictions that are stored with it; no data is read, and no network built.
 
     Args:
-      opened: a ticket.
+      path, ticket: the ticket and where it lies.
       data: the name of the data that its run was trained on.
       split: `test` or `val`.
       bins, scaled: see `measure_opened`.
 
     Raises:
-      UsageError: it is not a ticket, or holds no predictions of the split.
+      UsageError: it holds no predictions of the split, or no temperature.
     """
-    temperature = opened.temperature(of_stored=True) if scaled else 1.0
-    found = opened.ticket.predictions if opened.ticket is not None else {}
-    labels, raw = predictions_of(found, split, opened.path)
+    temperature = 1.0
+    if scaled:
+        # Stored predictions can be averages over passes, which have a temperature of their own.
+        temperature = float(ticket.record.get("mc_temperature", temperature_of(ticket)))
+    labels, raw = predictions_of(ticket.predictions, split, path)
     logits = _Logits(LOGITS, labels, raw / temperature, (), {})
-    return _measurement(opened, logits, data, split, bins, temperature, stored=True)
+    return _measurement(path, "ticket", logits, data, split, bins, temperature, stored=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +211,8 @@ class _Logits:
 
 
 def _measurement(
-    opened: Opened,
+    path: Path,
+    kind: str,
     logits: _Logits,
     data: str,
     split: str,
@@ -215,8 +223,8 @@ def _measurement(
 ) -> Measurement:
     """The metrics of all logits."""
     return Measurement(
-        model=str(opened.path),
-        kind=opened.kind,
+        model=str(path),
+        kind=kind,
         output=logits.output,
         data=data,
         split=split,
@@ -254,7 +262,8 @@ def _all_logits(
     hidden = None if progress else True  # None shows the bar on a terminal only
     stream = tolerant(sys.stderr)
     with tqdm(total=total, unit="example", file=stream, leave=False, disable=hidden) as bar:
-        labels, outputs = _outputs(opened, part, [_unchanged, *changes], bar)
+        check = functools.partial(_check_range, part.input_range, data) if changes else None
+        labels, outputs = _outputs(opened, part, [_unchanged, *changes], bar, check)
         foreign = {
             name: _outputs(opened, other, [_scaling(other, part)], bar)[1][0]
             for name, other in unseen.items()
@@ -286,7 +295,7 @@ def _unchanged(inputs: Any, first: int) -> Any:
 
 
 def _corrupting(name: str, severity: int, part: Part, data: str) -> _Change:
-    """Corrupts images of `part`.
+    """Corrupts images of `part`, whose values `_check_range` has checked.
 
     Raises:
       FieldError: the corruption or severity is unknown, or `part` has no images.
@@ -299,8 +308,8 @@ def _corrupting(name: str, severity: int, part: Part, data: str) -> _Change:
         raise FieldError("shift", name, f"needs images (height, width, channels); {problem}")
 
     def change(inputs: NDArray, first: int) -> NDArray[np.float32]:
-        images = _images(inputs.astype(np.float32), part.input_range, data)
-        return corrupt(images, severity, first) * np.float32(part.input_range)
+        scale = np.float32(part.input_range)
+        return corrupt(inputs.astype(np.float32) / scale, severity, first) * scale
 
     return change
 
@@ -314,17 +323,23 @@ def _scaling(other: Part, part: Part) -> _Change:
 
 
 def _outputs(
-    opened: Opened, part: Part, changes: Sequence[_Change], bar: tqdm
+    opened: Opened,
+    part: Part,
+    changes: Sequence[_Change],
+    bar: tqdm,
+    check: Callable[[NDArray], None] | None = None,
 ) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
     """The labels `(N,)`, and the outputs `(N, K)` for each change of the inputs.
 
-    The examples are read only once.
+    The examples are read only once. `check` gets the inputs of a block before the model does.
     """
     labels: list[NDArray] = []
     outputs: list[list[NDArray[np.float32]]] = [[] for _ in changes]
     first = 0
     for inputs, classes in _blocks(part):
         labels.append(classes)
+        if check is not None:
+            check(inputs)
         for found, change in zip(outputs, changes, strict=True):
             found.append(_run(opened, change(inputs, first), first))
             bar.update(len(classes))
@@ -338,15 +353,21 @@ def _blocks(part: Part) -> Iterator[tuple[Any, NDArray]]:
         yield tf.nest.map_structure(lambda x: x.numpy(), block)
 
 
-def _images(inputs: NDArray[np.float32], input_range: float, data: str) -> NDArray[np.float32]:
-    """Inputs as images in [0, 1]."""
+def _check_range(input_range: float, data: str, inputs: NDArray) -> None:
+    """Checks that inputs are images in [0, input_range].
+
+    Raises:
+      UsageError: a value is outside.
+    """
     low, high = float(inputs.min()), float(inputs.max())
     if low < 0 or high > input_range:
+        out = (
+            "scale them" if low < 0 else "pass the images as arrays, and their range as input_range"
+        )
         raise UsageError(
             f"shift: {data} has values from {low:g} to {high:g}; only images in [0, {input_range:g}] "
-            "can be corrupted"
+            f"can be corrupted: {out}"
         )
-    return inputs / np.float32(input_range)
 
 
 def _run(opened: Opened, inputs: Any, first: int) -> NDArray[np.float32]:

@@ -42,11 +42,8 @@ class Opened:
         """Messages for the user: how a Keras model was changed to give logits."""
         return getattr(self.runner, "notes", ())
 
-    def temperature(self, *, of_stored: bool = False) -> float:
+    def temperature(self) -> float:
         """The temperature of the ticket.
-
-        Args:
-          of_stored: whether it is that of the stored predictions, which can be averages over passes.
 
         Raises:
           UsageError: this is not a ticket, or a ticket without a temperature.
@@ -56,12 +53,7 @@ class Opened:
                 f"{self.path} has no temperature, only tickets have one: leave out scaled (a file's "
                 "temperature, if any, is part of its weights)"
             )
-        temperature = temperature_of(self.ticket)
-        return (
-            float(self.ticket.record.get("mc_temperature", temperature))
-            if of_stored
-            else temperature
-        )
+        return temperature_of(self.ticket)
 
     def check_fits(self, shape: Any, classes: int | None, data: str) -> None:
         """Checks that the model can take data.
@@ -109,14 +101,26 @@ def open_model(path: Path, trust_saved_model: bool = False) -> Opened:
     if row is not None:
         trusted = check_exported(path) or (trust_saved_model and row.kind == "saved_model")
         return Opened(path, row.kind, row.load().runner(path, trusted))
+    path, ticket = ticket_at(path)
+    return Opened(path, "ticket", KerasRunner(ticket.model()), ticket)
+
+
+def ticket_at(path: Path) -> tuple[Path, Ticket]:
+    """The path of a ticket, for a run that of its selected one, and the ticket; its network is not built.
+
+    Args:
+      path: the ticket or the run.
+
+    Raises:
+      UsageError: it is damaged, or a run without a finished level.
+    """
     with refusing_damaged():
         if (path / "experiment.json").is_file():
             store = RunStore(path)
             if not store.finished():
                 raise UsageError(f"{path} is a run without a finished level")
             path = level_path(path, selected_level(store.complete_records()))
-        ticket = read_ticket(path)
-        return Opened(path, "ticket", KerasRunner(ticket.model()), ticket)
+        return path, read_ticket(path)
 
 
 def open_given(given: GivenModel) -> Opened:

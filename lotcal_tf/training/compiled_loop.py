@@ -7,6 +7,8 @@ compiled once for all levels, because masks, weights and seeds are data to it.
 import bisect
 import contextlib
 import dataclasses
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +19,7 @@ from lotcal_tf.compat import keras
 from lotcal_tf.data.augment import Augmentation, draw
 from lotcal_tf.data.splits import Split, share
 from lotcal_tf.errors import FieldError
-from lotcal_tf.inputs import cast, padded, specs_of
+from lotcal_tf.inputs import cast, padded, single_or_list, specs_of
 from lotcal_tf.pruning.narrow import Places, Units
 from lotcal_tf.seeds import draw_seed, step_seed
 from lotcal_tf.training import programs
@@ -29,9 +31,16 @@ from lotcal_tf.training.distributed.distribution import ONE_DEVICE, Distribution
 MAX_STEPS_PER_CALL = {"xla": 128, "graph": 16}
 
 _CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv2D", "SeparableConv2D")
+# The layers of the built-in networks, which XLA compiles, as training wraps them.
+_COMPILED = (
+    *("Functional", "Sequential", "InputLayer", "Masked", "Rescaling", "Flatten", "Dense"),
+    *("BatchNormalization", "LayerNormalization", "ReLU", "Activation", "Add", "Conv2D"),
+    *("ZeroPadding2D", "MaxPooling2D", "GlobalAveragePooling2D", "StatelessDropout"),
+    "StrategyDropout",
+)
+# What stands for a dimension of any size where a network is translated without data.
+_ANY_SIZE = 32
 _RECURRENT = ("RNN", "SimpleRNN", "GRU", "LSTM", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
-# Layers with operations that XLA cannot compile: projections of images, and random sizes.
-_NOT_COMPILED = ("RandomRotation", "RandomTranslation", "RandomZoom", "RandomHeight", "RandomWidth")
 
 
 def choose_plan(plan: str, network: "keras.Model") -> str:
@@ -45,24 +54,70 @@ def choose_plan(plan: str, network: "keras.Model") -> str:
       `xla`: one XLA program runs many steps. This is 2 to 4 times faster for dense networks.
       `graph`: a TensorFlow graph runs the same steps. Its convolutions come from oneDNN, which is
       3 times faster than XLA on CPUs; recurrent layers are faster, too. `auto` chooses `graph` for a
-      network with convolutions or recurrent layers where there is no GPU, or with a layer that XLA
+      network with convolutions or recurrent layers where there is no GPU, or with operations that XLA
       cannot compile, and `xla` otherwise. It never measures, so that two runs of one experiment choose
       the same plan.
 
     Raises:
-      FieldError: the plan is `xla`, and XLA cannot compile a layer.
+      FieldError: the plan is `xla`, and XLA cannot compile the network.
     """
-    kinds = {type(part).__name__: part.name for part in network._flatten_layers()}
-    refused = next((kind for kind in _NOT_COMPILED if kind in kinds), None)
-    if plan == "xla" and refused is not None:
-        problem = f"XLA cannot compile layer {kinds[refused]!r} ({refused}): choose graph or auto"
-        raise FieldError("plan", plan, problem)
-    if plan != "auto":
-        return plan
-    if refused is not None:
+    kinds = {type(part).__name__ for part in network._flatten_layers()}
+    faster = not kinds.isdisjoint((*_CONVOLUTIONS, *_RECURRENT))
+    if plan == "graph" or (plan == "auto" and faster and not tf.config.list_logical_devices("GPU")):
         return "graph"
-    faster = any(kind in kinds for kind in (*_CONVOLUTIONS, *_RECURRENT))
-    return "graph" if faster and not tf.config.list_logical_devices("GPU") else "xla"
+    refused = _not_compiled(network)
+    if plan == "xla" and refused:
+        raise FieldError("plan", plan, f"XLA cannot compile {refused}: choose graph or auto")
+    return "graph" if refused else "xla"
+
+
+def _not_compiled(network: "keras.Model") -> str:
+    """The part of a network whose training XLA cannot compile, in words; empty if there is none.
+
+    Its operations are translated for XLA, which takes a tenth of a second or more, and not compiled.
+    """
+    layers = [one for one in network._flatten_layers() if type(one).__name__ not in _COMPILED]
+    if not layers:
+        return ""
+    specs = [
+        tf.TensorSpec([spec.shape[0] or 1, *(n or _ANY_SIZE for n in spec.shape[1:])], spec.dtype)
+        for spec in specs_of(network).values()
+    ]
+
+    def gradients(*inputs: "tf.Tensor") -> Any:
+        with step_seed(tf.constant([0, 0])), tf.GradientTape() as tape:
+            outputs = network(single_or_list(inputs), training=True)
+        return tape.gradient(outputs, network.trainable_variables)
+
+    try:
+        refused = _refused(gradients, *specs)
+    except Exception:  # of a layer; unless the size is its cause, the training will show it
+        return ""
+    if not refused:
+        return ""
+    named = [one for one in layers if one.name in refused.split("/")]
+    return f"layer {named[-1].name!r} ({type(named[-1]).__name__})" if named else "a layer"
+
+
+def _refused(function: Any, *specs: Any) -> str:
+    """The operation of a function that cannot be translated for XLA: its name, after those of its layers.
+
+    Args:
+      function: takes tensors.
+      *specs: describe the tensors.
+
+    Returns:
+      The name; empty if all can be translated, `unknown` if XLA does not name it.
+    """
+    translate = tf.function(function, jit_compile=True).experimental_get_compiler_ir(*specs)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of `device_name`
+            # Without a device it would draw a random number to find one, which has no seed here.
+            translate(stage="hlo", device_name=tf.zeros([]).device)
+    except ValueError as error:
+        named = re.search(r"node ([^}]+)}}|node `([^`]+)`", str(error))
+        return "".join(named.groups("")) if named else "unknown"
+    return ""
 
 
 def step_ranges(
@@ -211,6 +266,9 @@ class CompiledLoop:
 
         Args:
           split: the training examples.
+
+        Raises:
+          FieldError: the plan is `xla`, and XLA cannot compile the step.
         """
         worker, workers = self.distribution.worker, self.distribution.workers
         drop = self.drop_remainder
@@ -220,8 +278,16 @@ class CompiledLoop:
             return self._step(block, place, seed, self.batch_size)
 
         specs = tf.nest.map_structure(tf.TensorSpec.from_tensor, block)
-        place, seed = tf.TensorSpec([], tf.int32), tf.TensorSpec([2], tf.int32)
-        return tf.function(step).get_concrete_function(specs, place, seed).structured_outputs
+        given = specs, tf.TensorSpec([], tf.int32), tf.TensorSpec([2], tf.int32)
+        logs = tf.function(step).get_concrete_function(*given).structured_outputs
+
+        def of_tensors(*parts: "tf.Tensor") -> Logs:
+            return step(*tf.nest.pack_sequence_as(given, parts))
+
+        if self.plan == "xla" and (refused := _refused(of_tensors, *tf.nest.flatten(given))):
+            problem = f"XLA cannot compile an operation of the step ({refused}): choose graph"
+            raise FieldError("plan", self.plan, problem)
+        return logs
 
     def use_units(self, units: Units | None) -> None:
         """Lets the steps from now on compute some of the hidden units only; None: all."""

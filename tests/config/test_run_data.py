@@ -78,6 +78,47 @@ def test_the_runs_own_data_is_not_divided_otherwise(run, field):
     assert data_experiment(run, {"dataset": "mnist", "seed": "4"}).seed == 4
 
 
+def test_the_source_of_the_run_is_its_data_whatever_names_it(run, tmp_path):
+    """A flag or a recipe can repeat the run's fields, and not change what it measures."""
+    own = data_experiment(run, {})
+    recipe = tmp_path / "mine.toml"
+    for text in ("", "validation_size = 50\nepochs = 3\naugment = 'crop_flip'\n"):
+        recipe.write_text(f"source = 'digits'\n{text}")
+        for given, config in [({"source": "digits"}, None), ({}, str(recipe))]:
+            found = data_experiment(run, given, config)
+            assert found == own
+    for line in ("validation_size = 200", "half = 'a'", "classes = [0, 1]", "label_noise = 0.5"):
+        recipe.write_text(f"source = 'digits'\n{line}\n")
+        with pytest.raises(FieldError, match=f"^{line.partition(' ')[0]}=.* in the run"):
+            data_experiment(run, {}, str(recipe))
+    with pytest.raises(FieldError, match="^seed=4: is 3 in the run"):
+        data_experiment(run, {"source": "digits", "seed": "4"})
+
+
+def test_a_recipe_of_the_source_of_a_run_with_another_name_is_compared(tmp_path):
+    run = write_run(tmp_path / "run", dataset="mine", source="mnist:3.0.1", validation_size=50)
+    assert data_experiment(run, {"source": "mnist"}).validation_size == 50
+    with pytest.raises(FieldError, match="^validation_size=5000: is 50 in the run"):
+        data_experiment(run, {"dataset": "mnist"})
+    assert data_experiment(run, {"dataset": "fashion_mnist"}).validation_size == 5000
+
+
+@pytest.mark.parametrize(("source", "place"), [("folder", "images"), ("table", "t.csv")])
+def test_files_of_the_run_are_its_data_where_they_lie(tmp_path, monkeypatch, source, place):
+    given = {"dataset": "mine", "source": source, "data_dir": str(tmp_path / place)}
+    run = write_run(tmp_path / "run", **given, test_size=7)
+    recipe = tmp_path / "mine.toml"
+    monkeypatch.chdir(tmp_path)
+    for data_dir in (None, place, f"./{place}", str(tmp_path / place)):
+        named = {} if data_dir is None else {"data_dir": data_dir}
+        assert data_experiment(run, {"source": source} | named).test_size == 7
+        recipe.write_text(f"source = '{source}'\ntest_size = 9\n")
+        with pytest.raises(FieldError, match="^test_size=9: is 7 in the run"):
+            data_experiment(run, named, str(recipe))
+    other = data_experiment(run, {"data_dir": "elsewhere"}, str(recipe))
+    assert (other.data_dir, other.test_size) == ("elsewhere", 9)
+
+
 def test_unseen_data_is_not_looked_for_in_the_own_files_of_a_run(tmp_path):
     run = write_run(tmp_path / "run", dataset="mine", source="folder", data_dir="/mine")
     own = data_experiment(run, {}, unseen=True)

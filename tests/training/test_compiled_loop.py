@@ -474,6 +474,66 @@ def test_what_xla_cannot_compile_runs_as_a_graph():
         choose_plan("xla", network)
 
 
+NOT_COMPILED = {
+    "Resizing": lambda: keras.layers.Resizing(2, 2, interpolation="bicubic", name="odd"),
+    "Lambda": lambda: keras.layers.Lambda(
+        lambda x: tf.ensure_shape(tf.numpy_function(np.negative, [x], tf.float32), x.shape),
+        name="odd",
+    ),
+    "RandomHeight": lambda: keras.layers.RandomHeight(0.5, name="odd"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_COMPILED)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_layer_whose_operations_xla_lacks_is_found_wherever_it_is(kind, nested):
+    inputs = keras.Input((4, 4, 1))
+    part = keras.Model(inputs, NOT_COMPILED[kind]()(inputs), name="inner")
+    x = part(inputs) if nested else NOT_COMPILED[kind]()(inputs)
+    x = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
+    network = masking.wrap(keras.Model(inputs, x))
+    assert choose_plan("auto", network) == "graph"
+    with pytest.raises(FieldError, match=rf"plan=xla: .*'odd' \({kind}\).*graph"):
+        choose_plan("xla", network)
+    # That the layer is not refused in vain: XLA compiles no prediction either, or trains.
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tf.function(network, jit_compile=True)(tf.zeros([2, 4, 4, 1]), training=True)
+
+
+def test_a_layer_that_xla_lacks_is_found_behind_inputs_of_any_size():
+    inputs = keras.Input((None, 4))
+    for kind, plan in [("Lambda", "graph"), (None, "xla")]:
+        x = NOT_COMPILED[kind]()(inputs) if kind else keras.layers.Softmax()(inputs)
+        x = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(x))
+        assert choose_plan("auto", masking.wrap(keras.Model(inputs, x))) == plan
+
+
+@pytest.mark.parametrize("layer", [keras.layers.Softmax, keras.layers.LayerNormalization])
+def test_other_layers_that_xla_compiles_are_compiled(layer):
+    inputs = keras.Input((4,))
+    network = keras.Model(inputs, layer()(keras.layers.Dense(3)(inputs)))
+    assert choose_plan("auto", masking.wrap(network)) == "xla"
+
+
+def test_a_step_that_xla_cannot_compile_is_refused_before_it_is_taken():
+    class Foreign(CrossEntropy):
+        def train_step(self, data):
+            logs = super().train_step(data)
+            loss = tf.numpy_function(np.negative, [logs["loss"]], tf.float32)
+            return logs | {"loss": tf.ensure_shape(loss, ())}
+
+    for plan in ("graph", "xla"):
+        known = make_strategy()
+        strategy = Foreign(known.network)
+        strategy.compile(optimizer=known.optimizer)
+        loop = CompiledLoop(strategy, BATCH, plan)
+        if plan == "graph":
+            assert set(loop.traced(make_split())) >= {"loss"}
+        else:
+            with pytest.raises(FieldError, match=r"plan=xla: .*choose graph"):
+                loop.traced(make_split())
+
+
 @both_plans
 def test_the_plan_is_what_is_run(plan):
     loop = CompiledLoop(make_strategy(), BATCH, plan)
