@@ -40,7 +40,12 @@ FLAGS = (
         SPEED,
         choices=(SPEED, SIZE),
     ),
-    flags.Flag("output", "whether files return logits or probabilities", "logits", choices=("logits", "probabilities")),
+    flags.Flag(
+        "output",
+        "whether files return logits or probabilities",
+        "logits",
+        choices=("logits", "probabilities"),
+    ),
     flags.Flag(
         "float_tolerance",
         "for float files: how far accuracy, ECE, NLL and Brier score may be from the ticket's, and each "

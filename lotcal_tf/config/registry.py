@@ -5,6 +5,7 @@ is imported until it is used, so the tables can be read without TensorFlow.
 """
 
 import dataclasses
+import fnmatch
 import importlib
 import re
 from collections.abc import Mapping
@@ -105,6 +106,7 @@ class FormatRow(Row):
       file: the name of the file or directory that is written. A file is recognised by the suffix of
         this name; formats with the same suffix are run and read by the same code.
       marker: of a directory: the name of the file inside by which it is recognised.
+      inside: of a directory: patterns of the names of all files inside, as of `fnmatch`.
       quantised: whether weights are rounded; else only the order of float32 sums may differ.
       sparse: whether the format has a sparse encoding, i.e. whether its class implements `encode`.
       blocks: whether its runtime runs some sparse kernels faster, i.e. whether its class implements
@@ -116,6 +118,7 @@ class FormatRow(Row):
 
     file: str
     marker: str = ""
+    inside: tuple[str, ...] = ()
     quantised: bool = False
     sparse: bool = False
     blocks: bool = False
@@ -141,6 +144,12 @@ class FormatRow(Row):
     def recognised_by(self) -> str:
         """How a file of this format is recognised, in words."""
         return f"a directory with {self.marker}" if self.marker else f"a .{self.kind} file"
+
+    def writes(self, name: str) -> bool:
+        """Whether an export in this format can have a file of this name, relative to its directory."""
+        if not self.inside:
+            return name == self.file
+        return any(fnmatch.fnmatchcase(name, f"{self.file}/{pattern}") for pattern in self.inside)
 
     def matches(self, path: Path) -> bool:
         """Whether a path is a file or directory of this format, by its name or marker file."""
@@ -346,6 +355,7 @@ FORMATS: Mapping[str, FormatRow] = {
         "a SavedModel with the signature serving_default",
         "saved_model",
         marker="saved_model.pb",
+        inside=("saved_model.pb", "fingerprint.pb", "variables/variables.*", "assets/*"),
     ),
     "float32": FormatRow(
         "lotcal_tf.formats.tflite:Float32",

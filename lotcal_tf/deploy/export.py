@@ -11,6 +11,7 @@ from lotcal_tf import tables
 from lotcal_tf.compat import keras
 from lotcal_tf.config.export_record import (
     PARITY,
+    SPARSITY_REPORT,
     damaged_file,
     foreign_file,
     read_export,
@@ -22,7 +23,7 @@ from lotcal_tf.deploy.background import Background
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.deploy.report_tables import FILE_WORDS, report_text
-from lotcal_tf.deploy.steps import SPARSITY_REPORT, Job, report, verify, write
+from lotcal_tf.deploy.steps import Job, report, verify, write
 from lotcal_tf.errors import FieldError, LotcalError, NewerFormat, UsageError, shown
 from lotcal_tf.evaluation.open_model import temperature_of
 from lotcal_tf.files import remove_leftovers, replacing
@@ -142,6 +143,7 @@ def export(
         verified = verify(job, written)
         report(job, files, written, verified)
         seal_export(files)
+        check_target(directory)  # Files may have been put there meanwhile.
     return Exported.read(directory)
 
 

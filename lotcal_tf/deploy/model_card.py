@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 
 from lotcal_tf.config.experiment import by_section
+from lotcal_tf.config.export_record import CARD, CARD_JSON, DIAGRAM
 from lotcal_tf.config.registry import FORMATS, SOURCES
 from lotcal_tf.deploy.report_tables import FILE_WORDS, LAYER_WORDS, by_file, file_cells, layer_cells
 from lotcal_tf.formats.outputs import PROBABILITIES
@@ -18,7 +19,6 @@ from lotcal_tf.metrics.bins import BinStatistics
 from lotcal_tf.metrics.reliability import bins_diagram
 from lotcal_tf.tables import markdown, percent
 
-TEXT, JSON, DIAGRAM = "README.md", "model_card.json", "reliability.png"
 _TEMPLATE = "model_card.md.j2"
 
 # Realised values of a run, by section; those not listed here are about the data.
@@ -52,7 +52,7 @@ def write(directory: Path, facts: Mapping[str, Any]) -> None:
     imsave(directory / DIAGRAM, bins_diagram(statistics, title=facts["main"]))
     content = {**facts, "limits": _limits(facts), "diagram": DIAGRAM, "run": snippet(facts)}
     text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-    (directory / JSON).write_text(text + "\n", encoding="utf-8")
+    (directory / CARD_JSON).write_text(text + "\n", encoding="utf-8")
     places = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=places,
@@ -64,7 +64,7 @@ def write(directory: Path, facts: Mapping[str, Any]) -> None:
     environment.filters |= {"markdown": markdown, "text": _text_of, "cells": _metric_cells}
     environment.globals["zip"] = zip
     card = environment.get_template(_TEMPLATE).render(**content, **_sections(content))
-    (directory / TEXT).write_text(card, encoding="utf-8")
+    (directory / CARD).write_text(card, encoding="utf-8")
 
 
 def reliability_of(statistics: BinStatistics) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def _sections(facts: Mapping[str, Any]) -> dict[str, Any]:
         "timed": any(row["latency"] for row in report["files"]),
         "layer_rows": layer_cells(layers) if layers else [],
         "layer_words": LAYER_WORDS,
-        "json": JSON,
+        "json": CARD_JSON,
         "shape": _shape(shape),
         "range": _range(facts, ", values from {} to {}"),
     }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from lotcal_tf.compat import keras
-from lotcal_tf.config.export_record import PARITY
+from lotcal_tf.config.export_record import LABELS, PARITY, SPARSITY_REPORT
 from lotcal_tf.config.registry import FORMATS, LITERT
 from lotcal_tf.deploy import latency, model_card
 from lotcal_tf.deploy.background import Background
@@ -35,9 +35,6 @@ from lotcal_tf.models.precision import in_float32
 from lotcal_tf.pruning.compaction import Compaction, compact
 
 _PROBED = 8  # examples on which the folded temperature is verified
-
-SPARSITY_REPORT = "sparsity_report.json"
-LABELS = "labels.txt"
 
 
 @dataclasses.dataclass(frozen=True)

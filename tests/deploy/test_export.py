@@ -398,6 +398,56 @@ def test_files_beside_an_export_are_never_lost(ticket, examples, tmp_path, tree,
     assert tree(target) == before
 
 
+@pytest.mark.parametrize(
+    "record", ['{"bits": [0, 1]}', '{"sha256": "thesis.tex"}', '{"bits": [0,', "[]"]
+)
+@pytest.mark.parametrize(
+    "name", ["thesis.tex", "saved_model/thesis.tex", "ticket.keras/thesis.tex"]
+)
+def test_files_beside_a_record_without_checksums_are_never_lost(
+    ticket, examples, tmp_path, tree, record, name
+):
+    (tmp_path / "mine" / name).parent.mkdir(parents=True)
+    (tmp_path / "mine" / name).write_text("years of work")
+    (tmp_path / "mine" / "parity.json").write_text(record)
+    before = tree(tmp_path)
+    with pytest.raises(UsageError, match=f"mine holds {name}, which is not part of the export"):
+        exporting(ticket, tmp_path / "mine", examples, formats=["keras"])
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("lost", ["sha256", "the record"])
+def test_an_export_without_checksums_can_be_replaced(copy, ticket, done, examples, lost):
+    old = {name: value for name, value in done.parity.items() if name != "sha256"}
+    (copy / "labels.txt").write_text("a\nb\nc\n")
+    (copy / "parity.json").write_text(json.dumps(old) if lost == "sha256" else "{")
+    exporting(ticket, copy, examples, formats=["keras"])
+    assert (copy / "ticket.keras").is_file() and not (copy / "saved_model").exists()
+
+
+def test_a_link_beside_an_export_is_never_lost(copy, ticket, examples, tmp_path):
+    (copy / "results").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="export holds results, which is not part of the export"):
+        exporting(ticket, copy, examples, formats=["keras"])
+    assert (copy / "results").is_symlink()
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_file_that_is_put_there_during_an_export_is_never_lost(
+    copy, ticket, examples, tmp_path, tree, earlier
+):
+    target, before = copy if earlier else tmp_path / "new", {}
+
+    def put(line):
+        target.mkdir(exist_ok=True)
+        (target / "notes.txt").write_text("years of work")
+        before.update(tree(target))
+
+    with pytest.raises(UsageError, match=r"holds notes.txt|holds something other than an export"):
+        exporting(ticket, target, examples, formats=["keras"], progress=put)
+    assert tree(target) == before and "notes.txt" in map(str, before)
+
+
 def test_what_is_no_export_is_never_replaced(ticket, examples, tmp_path, tree):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("years of work")
