@@ -22,6 +22,7 @@ from lotcal_tf.config.experiment import (
     recorded,
     setting_fields,
 )
+from lotcal_tf.config.export_record import EXPORT
 from lotcal_tf.config.fields import checked, data_name
 from lotcal_tf.config.recipes import check_own_choice, resolve
 from lotcal_tf.config.run_data import (
@@ -680,7 +681,7 @@ class _ExportRequest:
         chosen = level == SELECTED
         number = selected_level(store.complete_records()) if chosen else int(level)
         ticket = store.read(number)
-        name = "export" if chosen else f"export_{level_name(number)}"
+        name = EXPORT if chosen else f"{EXPORT}_{level_name(number)}"
         return cls(ticket, run / name if target is None else target, store)
 
     @classmethod
@@ -692,7 +693,7 @@ class _ExportRequest:
         if store is not None and store.finished() <= ticket.level:
             store = None  # A copy of the ticket without the levels before it.
         if target is None and store is not None:
-            target = store.directory / f"export_{level_name(ticket.level)}"
+            target = store.directory / f"{EXPORT}_{level_name(ticket.level)}"
         if target is None:
             raise UsageError("directory is missing: name where the ticket is exported to")
         return cls(ticket, target, store)

@@ -11,6 +11,7 @@ from lotcal_tf.config.signature import is_signed, signature
 from lotcal_tf.errors import NewerFormat, UsageError
 from lotcal_tf.files import parts, sha256_of, size_of
 
+EXPORT = "export"  # the export of the selected level, in the directory of its run
 # The files of an export beside those of its formats.
 PARITY, SPARSITY_REPORT, LABELS = "parity.json", "sparsity_report.json", "labels.txt"
 CARD, CARD_JSON, DIAGRAM = "README.md", "model_card.json", "reliability.png"

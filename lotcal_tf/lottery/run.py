@@ -146,6 +146,15 @@ def run_experiment(
         return Run(store.directory, store.records(), found, task.load, chief)
 
 
+def run_directory(experiment: Experiment) -> Path:
+    """The directory of the run of an experiment.
+
+    Raises:
+      UsageError: the experiment cannot run.
+    """
+    return _set_up(experiment).directory
+
+
 def predicted_seconds(experiment: Experiment) -> float | None:
     """Predicts how long `run_experiment` takes for the levels that are not finished. Nothing is written.
 
