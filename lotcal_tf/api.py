@@ -356,8 +356,8 @@ def export_ticket(
         trains on train. test=None, for a run on named data: that data.
       level: the number of a level of the run, or `selected`.
       scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
-      reuse: whether to return an earlier export that has these formats, and was made with the same
-        encoding, prefer, output and scaled.
+      reuse: whether to return an earlier export that has these formats, was made with the same
+        encoding, prefer, output and scaled, and measured on the run's own data, if that is used now.
       formats, encoding, prefer, output, tolerance, class_names, license, seconds, progress: see
         `deploy.export.export`. custom_objects: see `find_tickets`.
       config, **fields: other data or fields than those recorded in the run.
@@ -376,7 +376,8 @@ def export_ticket(
             raise FieldError(name, type(data).__name__, "needs test beside it: pass test, too")
     request = _ExportRequest.of(ticket, level, directory)
     options = request.settled(options, values)
-    if options.reuse and (found := request.earlier(options)) is not None:
+    of_run = test is None and request.has_data(values, config)
+    if options.reuse and of_run and (found := request.earlier(options)) is not None:
         return found
     check_target(request.directory)  # Before the data is read, which takes long.
     examples = (
@@ -774,16 +775,21 @@ class _ExportRequest:
                 "test is missing: files are compared with the ticket on (inputs, labels)"
             )
         unchanged = config is None and not fields.keys() - {"ece_bins", "export_logits"}
+        of_run, recorded = self.has_data(fields, config), recorded_fields(self.store.directory)
         if isinstance(given, Run) and unchanged:
-            dataset = given.load()
+            dataset, name = given.load(), recorded.get("dataset")
         else:
             experiment = data_experiment(self.store.directory, fields, config)
-            if is_of_run(recorded_fields(self.store.directory), fields, config):
+            if of_run:
                 sources.check_unchanged(experiment, self.store.experiment().get("content", {}))
             progress(f"reading {experiment.dataset}")
-            dataset = sources.load(experiment)
-        seed = self.store.experiment().get("experiment", {}).get("seed", 0)
-        return Examples.of(dataset, int(seed))
+            dataset, name = sources.load(experiment), experiment.dataset
+        return Examples.of(dataset, int(recorded.get("seed", 0)), data=name, of_run=of_run)
+
+    def has_data(self, fields: Mapping[str, Any], config: str | Path | None) -> bool:
+        """Whether `named_examples` are those of the ticket's run, not of other data that is named."""
+        record = {} if self.store is None else recorded_fields(self.store.directory)
+        return is_of_run(record, fields, _text(config))
 
     def _settings(self, given: Mapping[str, Any]) -> Experiment:
         """An experiment with the given `ece_bins` and `export_logits`, or else with those of the run."""

@@ -119,8 +119,8 @@ def export(
       bins: of the ECE.
       dense: the network before pruning; None: the ticket's network with its rewind weights.
       origin: the run's `experiment.json`, for the model card.
-      class_names: the name of each class, for `labels.txt` and the model card; None: those that the
-        run recorded, if any.
+      class_names: the name of each class, for `labels.txt` and the model card; None: those of the
+        ticket, if any.
       license: of the files, for the model card, e.g. `apache-2.0`.
       seconds: how long to measure the latency of each file at each number of threads; 0: not at all.
       progress: called with a line for each step.
@@ -133,7 +133,7 @@ def export(
     origin = origin or {}
     job = Job(
         ticket, examples, tuple(formats), encoding, prefer, output, scaled, tolerance, bins, dense,
-        origin, _names(class_names, origin), license, seconds, progress,
+        origin, _names(class_names, ticket), license, seconds, progress,
     )  # fmt: skip
     check_target(directory)
     _check(job)
@@ -159,17 +159,15 @@ def _name_lost_formats(job: Job, directory: Path) -> None:
         )
 
 
-def _names(given: Sequence[str] | None, origin: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the classes: given, or recorded by the run.
+def _names(given: Sequence[str] | None, ticket: Ticket) -> tuple[str, ...]:
+    """The names of the classes: given, or those of the ticket.
 
     Raises:
       FieldError: they are not a list.
     """
     if not isinstance(given, list | tuple | None):
         raise FieldError("class_names", given, "must be a list of strings")
-    recorded = origin.get("realised", {}).get("class_names", ())
-    found = recorded if given is None else given
-    return tuple(found) if isinstance(found, list | tuple) else ()
+    return tuple(ticket.class_names if given is None else given)
 
 
 def exported(
@@ -184,7 +182,8 @@ def exported(
 ) -> Exported | None:
     """An earlier export of the same ticket with the same arguments, see `export`; it may have more formats.
 
-    None if there is none, or if it is damaged. Remains of a killed export are removed.
+    None if there is none, or if it is damaged, or was measured on data that is not the run's. Remains of a
+    killed export are removed.
 
     Raises:
       NewerFormat: it is of a newer version of the package.
@@ -194,13 +193,14 @@ def exported(
         earlier = Exported.read(directory)
         keys = ("ticket", "temperature", "output", "requested_encoding", "prefer")
         recorded = tuple(earlier.parity[key] for key in keys)
+        of_run = earlier.parity["of_run"]
     except NewerFormat:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     temperature = temperature_of(ticket) if scaled else 1.0
     same = recorded == (ticket.digest, temperature, output, encoding, prefer)
-    return earlier if same and set(earlier.files) >= set(formats) else None
+    return earlier if same and of_run is True and set(earlier.files) >= set(formats) else None
 
 
 def check_target(directory: Path) -> None:

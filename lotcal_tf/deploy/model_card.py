@@ -141,7 +141,7 @@ def _sections(facts: Mapping[str, Any]) -> dict[str, Any]:
     shape = facts["input"]["shape"]
     return {
         "title": " · ".join(str(experiment[k]) for k in ("dataset", "model") if experiment.get(k)),
-        "dataset": _data_set(experiment),
+        "dataset": _data_set(experiment) if parity["of_run"] else None,
         "image": not isinstance(shape, Mapping) and len(shape) == 3,
         "kinds": list(dict.fromkeys(kinds)),
         "recorded": _recorded(experiment, facts["data"]),
@@ -150,7 +150,7 @@ def _sections(facts: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "metrics": _METRICS,
         "shown": next(row for row in parity["files"].values() if row["file"] == facts["main"]),
-        "split": _split(facts),
+        "source": _source(parity),
         "quantised": [row for row in parity["files"].values() if row.get("intervals")],
         "file_rows": file_cells(report["files"]),
         "words": FILE_WORDS,
@@ -201,7 +201,7 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
     noise = experiment.get("label_noise") or 0
     classes = f"one of its {data['classes']} classes" if "classes" in data else "one of its classes"
     limits = [
-        f"Distribution shift was not measured: the metrics hold for data distributed like the {_split(facts)} split.",
+        f"Distribution shift was not measured: the metrics hold for data distributed like {_source(facts['parity'])}.",
         f"Inputs of other kinds were not measured: the network assigns {classes} to any input.",
         f"Latency was measured on {report['machine']}; other devices were not measured."
         if any(row["latency"] for row in report["files"])
@@ -226,8 +226,13 @@ def _shape(shape: Any) -> str:
     return "×".join(str(size or "any") for size in shape)
 
 
-def _split(facts: Mapping[str, Any]) -> str:
-    return str(facts["parity"].get("split", "test"))
+def _source(parity: Mapping[str, Any]) -> str:
+    """The data on which the files were measured, in words."""
+    if parity["of_run"]:
+        return f"the {parity['split']} split"
+    if parity["data"] is None:
+        return "the data that was passed to the export"
+    return f"the {parity['split']} split of {_text_of(parity['data'])}"
 
 
 def _metric_cells(metrics: Mapping[str, float]) -> list[str]:

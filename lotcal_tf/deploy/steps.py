@@ -101,7 +101,7 @@ def write(job: Job, target: Path, scratch: Path, background: Background) -> Writ
     # The ticket runs as a second copy without the temperature: this verifies the folding, too.
     runner = KerasRunner(in_float32(job.ticket.model()))
     ticket = Opened(Path("the ticket"), "ticket", runner)
-    ticket.check_fits(example_shape(inputs), None, f"the {job.examples.split} data")
+    ticket.check_fits(example_shape(inputs), job.examples.classes, f"the {job.examples.split} data")
     material = dataclasses.replace(job.examples.material, examples=inputs)
     if material.validation is not None:
         material = dataclasses.replace(material, validation=_named(material.validation, model))
@@ -207,6 +207,8 @@ def _parity(job: Job, verified: Mapping[str, Verified]) -> dict[str, Any]:
         "requested_encoding": job.encoding,
         "prefer": job.prefer,
         "temperature": job.temperature,
+        "data": job.examples.data,
+        "of_run": job.examples.of_run,
         "split": job.examples.split,
         "examples": len(job.examples.labels),
         "ece_bins": job.bins,

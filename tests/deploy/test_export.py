@@ -35,7 +35,8 @@ CARD = {"model_card.json", "README.md", "reliability.png"}
 def examples(inputs, logits):
     labels = logits.argmax(1)
     labels[:5] = (labels[:5] + 1) % 3  # Some are wrong.
-    return Examples.given((inputs, labels), (inputs[::-1], labels[::-1]), classes=3)
+    given = Examples.given((inputs, labels), (inputs[::-1], labels[::-1]), classes=3)
+    return dataclasses.replace(given, data="tiny", of_run=True)
 
 
 def exporting(ticket, directory, examples, **options):
@@ -99,6 +100,8 @@ def test_the_comparison_is_recorded(done, ticket, examples, logits):
         "requested_encoding": None,
         "prefer": "speed",
         "temperature": 2.5,
+        "data": "tiny",
+        "of_run": True,
         "split": "test",
         "examples": 23,
         "ece_bins": 15,
@@ -123,11 +126,9 @@ def test_the_comparison_is_recorded(done, ticket, examples, logits):
 def test_names_of_classes_are_in_the_labels_file_and_in_the_card(ticket, examples, tmp_path):
     options = {"formats": ["float32"], "encoding": "dense"}
     names = ["Katze", "großer Hund", "#3"]
-    origin = {"realised": {"class_names": names}}
-    done = exporting(ticket, tmp_path / "recorded", examples, origin=origin, **options)
-    others = exporting(
-        ticket, tmp_path / "given", examples, origin=origin, class_names=("a", "b", "c"), **options
-    )
+    ticket = dataclasses.replace(ticket, class_names=names)
+    done = exporting(ticket, tmp_path / "recorded", examples, **options)
+    others = exporting(ticket, tmp_path / "given", examples, class_names=("a", "b", "c"), **options)
     text = (done.directory / "labels.txt").read_text("utf-8")
     assert text.splitlines() == names and text.endswith("#3\n")
     assert (others.directory / "labels.txt").read_text() == "a\nb\nc\n"
@@ -386,6 +387,14 @@ def test_other_formats_and_another_scale_are_another_export(done, raw, ticket):
     assert there(ticket, raw.directory) is None
 
 
+def test_what_was_measured_on_other_data_is_another_export(ticket, examples, tmp_path):
+    other = dataclasses.replace(examples, of_run=False)
+    exporting(ticket, tmp_path / "export", other, formats=["keras"])
+    assert there(ticket, tmp_path / "export", formats=["keras"]) is None
+    exporting(ticket, tmp_path / "export", examples, formats=["keras"])
+    assert there(ticket, tmp_path / "export", formats=["keras"]) is not None
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "saved_model/more/x", "run_1/experiment.json"])
 def test_files_beside_an_export_are_never_lost(ticket, examples, tmp_path, tree, name):
     target = tmp_path / "export"
@@ -510,6 +519,13 @@ def test_inputs_of_another_shape_are_refused(ticket, inputs, examples, tmp_path)
     flat = Examples.given((inputs.reshape(23, 8), examples.labels), classes=3)
     with pytest.raises(UsageError, match=r"inputs of shape \(4, 2\), the test data has \(8\)"):
         exporting(ticket, tmp_path / "export", flat)
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_with_another_number_of_classes_is_refused(ticket, examples, tmp_path):
+    other = dataclasses.replace(examples, classes=4)
+    with pytest.raises(UsageError, match="has 3 classes, the test data has 4 classes"):
+        exporting(ticket, tmp_path / "export", other)
     assert not list(tmp_path.iterdir())
 
 

@@ -66,6 +66,8 @@ def facts():
             "level": 2,
             "output": "logits",
             "temperature": 2.5,
+            "data": "blobs",
+            "of_run": True,
             "split": "test",
             "examples": 360,
             "ece_bins": 15,
@@ -278,6 +280,21 @@ def test_the_hub_reads_the_metadata(written, facts, shape):
     assert {(one.dataset_name, one.dataset_split) for one in data.eval_results} == {
         ("blobs", "test")
     }
+
+
+@pytest.mark.parametrize("name", ["rings", None])
+def test_metrics_on_other_data_are_not_credited_to_the_data_of_the_run(written, facts, name):
+    ModelCard = pytest.importorskip("huggingface_hub").ModelCard
+    facts["input"]["shape"] = [8, 8, 3]
+    assert ModelCard(written()).data.eval_results is not None
+    facts["parity"] |= {"of_run": False, "data": name}
+    text = written()
+    data = ModelCard(text).data
+    assert data.datasets is None and data.eval_results is None
+    # The data of its training is still that of the run.
+    assert re.search(r"\| dataset +\| blobs", section(text, "Data"))
+    measured = [section(text, "Metrics"), section(text, "Limits")]
+    assert all((name or "passed to the export") in one for one in measured)
 
 
 def test_what_is_unknown_is_not_in_the_metadata(written, facts):
