@@ -198,7 +198,28 @@ def test_a_directory_that_cannot_be_replaced_is_refused_before_the_data_is_read(
     with pytest.raises(UsageError, match="taken holds something other than an export"):
         api.export_ticket(run, taken, test="not read")
     with pytest.raises(UsageError, match="^test"):
-        api.export_ticket(run, tmp_path / "new", test="not read")
+        api.export_ticket(run, tmp_path / "new", test="not read", **FLOAT)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"formats": ["saved_model"], "encoding": "blocks"}, "encoding=blocks: saved_model has no"),
+        ({"test": "not read"}, "int8 needs validation data"),
+        ({"class_names": ["cat", "dog"]}, "class_names=cat,dog: 2 names for 10 classes"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_data_is_read(
+    run, tmp_path, monkeypatch, options, words
+):
+    def fails(*_, **__):
+        raise AssertionError("data was read")
+
+    monkeypatch.setattr("lotcal_tf.data.digits.load", fails)
+    with pytest.raises(UsageError, match=f"^{words}"):
+        api.export_ticket(run, tmp_path / "out", **options)
+    with pytest.raises(AssertionError, match="data was read"):
+        api.export_ticket(run, tmp_path / "out")
 
 
 def test_a_damaged_ticket_is_refused(call, run, tmp_path):
@@ -265,6 +286,7 @@ def test_interruption_leaves_nothing_and_is_130(call, run, tmp_path, monkeypatch
         (["--formats=onnx"], 2),
         ([], 2),
         (["--run={run}", "--dataset=absent"], 2),
+        (["--run={run}", "--formats=float32,keras", "--encoding=sparse"], 2),
     ],
 )
 def test_answers_in_a_second_and_without_tensorflow(at_once, run, flags, code):
@@ -515,5 +537,5 @@ def test_what_is_missing_is_named(digits_run, data, tmp_path):
     with pytest.raises(FieldError, match="^run=.*: is not a run directory"):
         api.export_ticket(tmp_path, tmp_path / "out")
     with pytest.raises(UsageError, match="^test .*pair"):
-        api.export_ticket(digits_run.selected, tmp_path / "out", data.test.data()[0])
+        api.export_ticket(digits_run.selected, tmp_path / "out", data.test.data()[0], **FLOAT)
     assert not list(tmp_path.iterdir())

@@ -495,17 +495,6 @@ def corruption(name: str) -> Row:
     return CORRUPTIONS[name]
 
 
-def file_format(name: str) -> FormatRow:
-    """The row of a file format.
-
-    Raises:
-      FieldError: there is no format of that name.
-    """
-    if name not in FORMATS:
-        raise FieldError("formats", name, f"choose from {', '.join(FORMATS)}")
-    return FORMATS[name]
-
-
 def format_of(path: Path) -> FormatRow | None:
     """The first row that a file or directory matches; None if it is of no known format."""
     return next((row for row in FORMATS.values() if row.matches(path)), None)

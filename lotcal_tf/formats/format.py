@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Split
 from lotcal_tf.errors import UsageError
-from lotcal_tf.inputs import Specs, count
+from lotcal_tf.inputs import Specs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +44,10 @@ class Material:
           use: what the data is needed for; the message begins with it.
 
         Raises:
-          UsageError: data is missing or empty.
+          UsageError: data is missing.
         """
         for name in needs:
-            examples = self.validation if name == "validation" else self.training
-            if examples is None or (name == "validation" and not count(examples)):
+            if getattr(self, name) is None:
                 raise UsageError(f"{use} needs {name} data: pass it, or choose another format")
 
     def of_validation(self, use: str) -> tuple[Any, NDArray[np.integer]]:

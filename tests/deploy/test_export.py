@@ -14,6 +14,8 @@ import pytest
 
 from lotcal_tf import metrics
 from lotcal_tf.compat import keras
+from lotcal_tf.config.arguments import ExportArguments
+from lotcal_tf.config.fields import checked, fields_of
 from lotcal_tf.config.sealed import seal, unseal
 from lotcal_tf.config.signature import is_signed
 from lotcal_tf.deploy import steps
@@ -39,8 +41,10 @@ def examples(inputs, logits):
     return dataclasses.replace(given, data="tiny", of_run=True)
 
 
-def exporting(ticket, directory, examples, **options):
-    return export(ticket, directory, examples, **{"formats": FORMATS, "seconds": 0, **options})
+def exporting(ticket, directory, examples, **given):
+    asked = {"formats": FORMATS, "seconds": 0, **given}
+    options = {name: asked.pop(name) for name in [*asked] if name in fields_of(ExportArguments)}
+    return export(ticket, directory, lambda: examples, checked(ExportArguments, options), **asked)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +64,8 @@ def copy(done, tmp_path):
 
 
 def there(ticket, directory, **other):
-    asked = {"formats": FORMATS, "scaled": True, "output": "logits", "encoding": None}
-    return exported(ticket, directory, **{**asked, "prefer": "speed", **other})
+    options = checked(ExportArguments, {"formats": FORMATS, "scaled": True, **other})
+    return exported(ticket, directory, options)
 
 
 def test_every_file_gives_the_tickets_logits_divided_by_its_temperature(
@@ -398,12 +402,12 @@ def test_what_was_measured_on_other_data_is_another_export(ticket, examples, tmp
 @pytest.mark.parametrize("name", ["notes.txt", "saved_model/more/x", "run_1/experiment.json"])
 def test_files_beside_an_export_are_never_lost(ticket, examples, tmp_path, tree, name):
     target = tmp_path / "export"
-    export(ticket, target, examples, formats=["float32"], seconds=0)
+    exporting(ticket, target, examples, formats=["float32"])
     (target / name).parent.mkdir(parents=True, exist_ok=True)
     (target / name).write_text("years of work")
     before = tree(target)
     with pytest.raises(UsageError, match=f"export holds {name}, which is not part of the export"):
-        export(ticket, target, examples, formats=["float32"], seconds=0)
+        exporting(ticket, target, examples, formats=["float32"])
     assert tree(target) == before
 
 
@@ -485,8 +489,8 @@ def test_what_cannot_be_replaced_is_refused_before_the_export(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"formats": ["onnx"]}, "formats=onnx: .*keras3, saved_model, float32"),
-        ({"formats": []}, "formats: .*keras"),
+        ({"formats": ["onnx"]}, r"formats=\['onnx'\]: .*keras3, saved_model, float32"),
+        ({"formats": []}, r"formats=\[\]: .*keras"),
         ({"output": "classes"}, "output=classes: .*logits, probabilities"),
         ({"encoding": "zip"}, "encoding=zip: .*dense, sparse, blocks, compact"),
         ({"formats": ["float32", "int8_qat"]}, "int8_qat needs training data"),

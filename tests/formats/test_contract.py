@@ -93,7 +93,7 @@ def outputs(written):
 
 @pytest.mark.parametrize("name", registry.FORMATS)
 def test_a_row_names_a_documented_format(name):
-    row = registry.file_format(name)
+    row = registry.FORMATS[name]
     file_format = row.load()
     assert isinstance(file_format, Format) and type(file_format).__doc__
     assert row.summary.strip() and "\n" not in row.summary
