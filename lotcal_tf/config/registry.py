@@ -113,6 +113,7 @@ class FormatRow(Row):
         `encode_blocks`, too.
       needs: the data needed for writing, of `validation` and `training`.
       runtime: the library that runs the file, e.g. `TensorFlow` or `LITERT`.
+      library: the library that loads it, by its name on the Hugging Face Hub; empty: that has no name for it.
       read: other suffixes of files that are read by the same code.
     """
 
@@ -124,6 +125,7 @@ class FormatRow(Row):
     blocks: bool = False
     needs: tuple[str, ...] = ()
     runtime: str = "TensorFlow"
+    library: str = ""
     read: tuple[str, ...] = ()
 
     @property
@@ -343,12 +345,15 @@ FORMATS: Mapping[str, FormatRow] = {
         "lotcal_tf.formats.keras:KerasFile",
         "a Keras file, for further work in tf_keras",
         "ticket.keras",
+        library="tf-keras",
         read=(".h5",),
     ),
     "keras3": FormatRow(
         "lotcal_tf.formats.keras3:Keras3File",
         "a Keras file, for further work in Keras 3",
         "ticket_keras3.keras",
+        runtime="Keras 3",
+        library="keras",
     ),
     "saved_model": FormatRow(
         "lotcal_tf.formats.saved_model:SavedModel",
@@ -364,6 +369,7 @@ FORMATS: Mapping[str, FormatRow] = {
         sparse=True,
         blocks=True,
         runtime=LITERT,
+        library="tflite",
     ),
     "float16": FormatRow(
         "lotcal_tf.formats.tflite:Float16",
@@ -372,6 +378,7 @@ FORMATS: Mapping[str, FormatRow] = {
         quantised=True,
         sparse=True,
         runtime=LITERT,
+        library="tflite",
     ),
     "dynamic": FormatRow(
         "lotcal_tf.formats.tflite:Dynamic",
@@ -379,6 +386,7 @@ FORMATS: Mapping[str, FormatRow] = {
         "ticket_dynamic.tflite",
         quantised=True,
         runtime=LITERT,
+        library="tflite",
     ),
     "int8": FormatRow(
         "lotcal_tf.formats.tflite:Int8",
@@ -388,6 +396,7 @@ FORMATS: Mapping[str, FormatRow] = {
         sparse=True,
         needs=("validation",),
         runtime=LITERT,
+        library="tflite",
     ),
     "int8_qat": FormatRow(
         "lotcal_tf.formats.qat:Int8Qat",
@@ -397,6 +406,7 @@ FORMATS: Mapping[str, FormatRow] = {
         sparse=True,
         needs=("validation", "training"),
         runtime=LITERT,
+        library="tflite",
     ),
 }
 # The default: one file in full precision and one small file.

@@ -139,7 +139,9 @@ def _sections(facts: Mapping[str, Any]) -> dict[str, Any]:
     kinds = [row.kind for row in formats] + ["quantized" for row in formats if row.quantised]
     layers = by_file(report["layers"]).get(facts["main"])
     shape = facts["input"]["shape"]
+    main = next(name for name, row in parity["files"].items() if row["file"] == facts["main"])
     return {
+        "main_format": FORMATS[main],
         "title": " · ".join(str(experiment[k]) for k in ("dataset", "model") if experiment.get(k)),
         "dataset": _data_set(experiment) if parity["of_run"] else None,
         "image": not isinstance(shape, Mapping) and len(shape) == 3,
@@ -149,7 +151,7 @@ def _sections(facts: Mapping[str, Any]) -> dict[str, Any]:
             _chosen(facts["data"], _REALISED["Density"]) | _chosen(facts["record"], _OF_DENSITY)
         ),
         "metrics": _METRICS,
-        "shown": next(row for row in parity["files"].values() if row["file"] == facts["main"]),
+        "shown": parity["files"][main],
         "source": _source(parity),
         "quantised": [row for row in parity["files"].values() if row.get("intervals")],
         "file_rows": file_cells(report["files"]),
