@@ -59,8 +59,8 @@ FLAGS = (
     ),
     flags.Flag(
         "ece_tolerance",
-        "for quantised files: how much the ECE may rise, and the confidence may move away from the "
-        "accuracy; compared with the lower end of a 99 % interval",
+        "for quantised files: how much the ECE may rise and, if the NLL rises, confidence minus accuracy "
+        "may change; compared with the lower end of a 99 % interval",
         "0.005",
     ),
     flags.Flag(

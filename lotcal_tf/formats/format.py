@@ -98,22 +98,18 @@ class StoredTensor:
       layer: the layer it belongs to, or a part of that layer (`attention/query`), if its name shows
         that; else empty.
       shape: of the dense kernel; TFLite puts the output channels first.
-      dtype: of the stored values.
       zeros: the number of values that are 0; of a quantised kernel, that equal the zero point.
       size: the number of values.
       sparse: whether zeros are left out.
-      bytes: the size of the stored values, with the indices of a sparse encoding.
       nonzero: boolean, where it is not 0; output channels last, as in Keras.
     """
 
     name: str
     layer: str
     shape: tuple[int, ...]
-    dtype: str
     zeros: int
     size: int
     sparse: bool
-    bytes: int
     nonzero: NDArray[np.bool_] = dataclasses.field(repr=False, compare=False)
 
     @classmethod
@@ -123,11 +119,9 @@ class StoredTensor:
             name=name,
             layer=name.rpartition("/")[0],
             shape=value.shape,
-            dtype=str(value.dtype),
             zeros=int((value == 0).sum()),
             size=value.size,
             sparse=False,
-            bytes=value.nbytes,
             nonzero=value != 0,
         )
 
