@@ -22,6 +22,7 @@ from lotcal_tf.config.experiment import (
     recorded,
     setting_fields,
 )
+from lotcal_tf.config.export_record import EXPORT
 from lotcal_tf.config.fields import checked, data_name
 from lotcal_tf.config.recipes import check_own_choice, resolve
 from lotcal_tf.config.run_data import (
@@ -40,11 +41,12 @@ from lotcal_tf.data import given as given_data
 from lotcal_tf.data import sources
 from lotcal_tf.data.splits import Part
 from lotcal_tf.deploy.examples import Examples
-from lotcal_tf.deploy.export import Exported, check_target, export, exported
+from lotcal_tf.deploy.export import Exported, export, exported
 from lotcal_tf.deploy.parity import DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.errors import FieldError, LotcalError, UsageError
 from lotcal_tf.evaluation.measure import Measurement, measure_opened, measure_stored
 from lotcal_tf.evaluation.open_model import Opened, open_given, open_model, ticket_at
+from lotcal_tf.formats.format import Material
 from lotcal_tf.inputs import arranged, flat, specs_of
 from lotcal_tf.lottery.conditions import Condition, add_conditions, ticket_digest, unmeasured
 from lotcal_tf.lottery.run import Run, run_experiment
@@ -357,14 +359,26 @@ def export_ticket(
         trains on train. test=None, for a run on named data: that data.
       level: the number of a level of the run, or `selected`.
       scaled: whether to divide logits by the temperature; None: as the run's `export_logits`.
-      reuse: whether to return an earlier export that has these formats, and was made with the same
-        encoding, prefer, output and scaled.
-      formats, encoding, prefer, output, tolerance, class_names, license, seconds, progress: see
-        `deploy.export.export`. custom_objects: see `find_tickets`.
+      reuse: whether to return an earlier export that has these formats, was made with the same
+        encoding, prefer, output and scaled, and measured on the run's own data, if that is used now.
+      formats: names in `registry.FORMATS`.
+      encoding: a name in `registry.ENCODINGS` for all files; None: selected by `prefer`.
+      prefer: `speed`: without dead units, and sparse only where LiteRT has a faster sparse kernel;
+        `size`: the smallest of each file. The other one is measured, too.
+      output: what files give: `logits` or `probabilities`.
+      license: of the files, for the model card, e.g. `apache-2.0`.
+      seconds: how long to measure the latency of each file at each number of threads; 0: not at all.
+      tolerance: how much a file may differ from the ticket, a `Tolerance`.
+      class_names: the name of each class, for `labels.txt` and the model card; None: those of the
+        ticket, if any.
+      progress: called with a line for each step.
+      custom_objects: see `find_tickets`.
       config, **fields: other data or fields than those recorded in the run.
 
     Raises:
-      UsageError, ExportMismatch: see `deploy.export.export`. No file is left.
+      UsageError: the directory holds something else, or ticket, data and formats do not fit.
+      ExportMismatch: a file differs from the ticket by more than the tolerance, or a zero of the
+        ticket is not zero in the file; the directory is then unchanged.
     """
     options = arguments.for_export(
         {"formats": formats, "encoding": encoding, "prefer": prefer, "output": output,
@@ -377,15 +391,16 @@ def export_ticket(
             raise FieldError(name, type(data).__name__, "needs test beside it: pass test, too")
     request = _ExportRequest.of(ticket, level, directory)
     options = request.settled(options, values)
-    if options.reuse and (found := request.earlier(options)) is not None:
+    of_run = test is None and request.has_data(values, config)
+    if options.reuse and of_run and (found := request.earlier(options)) is not None:
         return found
-    check_target(request.directory)  # Before the data is read, which takes long.
-    examples = (
-        request.named_examples(ticket, _text(config), values, progress)
-        if test is None
-        else request.given_examples(test, validation, train)
-    )
-    return request.export(options, examples, values, tolerance, class_names, progress)
+
+    def read() -> Examples:
+        if test is None:
+            return request.named_examples(ticket, _text(config), values, progress)
+        return request.given_examples(options.formats, test, validation, train)
+
+    return request.export(options, read, values, tolerance, class_names, progress)
 
 
 @_in_custom_object_scope
@@ -745,7 +760,7 @@ class _ExportRequest:
         chosen = level == SELECTED
         number = selected_level(store.complete_records()) if chosen else int(level)
         ticket = store.read(number)
-        name = "export" if chosen else f"export_{level_name(number)}"
+        name = EXPORT if chosen else f"{EXPORT}_{level_name(number)}"
         return cls(ticket, run / name if target is None else target, store)
 
     @classmethod
@@ -757,7 +772,7 @@ class _ExportRequest:
         if store is not None and store.finished() <= ticket.level:
             store = None  # A copy of the ticket without the levels before it.
         if target is None and store is not None:
-            target = store.directory / f"export_{level_name(ticket.level)}"
+            target = store.directory / f"{EXPORT}_{level_name(ticket.level)}"
         if target is None:
             raise UsageError("directory is missing: name where the ticket is exported to")
         return cls(ticket, target, store)
@@ -771,38 +786,31 @@ class _ExportRequest:
 
     def earlier(self, options: ExportArguments) -> Exported | None:
         """An earlier export of the ticket with these options; None if there is none."""
-        return exported(
-            self.ticket,
-            self.directory,
-            formats=options.formats,
-            scaled=bool(options.scaled),
-            output=options.output,
-            encoding=options.encoding,
-            prefer=options.prefer,
-        )
+        return exported(self.ticket, self.directory, options)
 
     def export(
         self,
         options: ExportArguments,
-        examples: Examples,
+        read: Callable[[], Examples],
         fields: Mapping[str, Any],
         tolerance: Tolerance,
         class_names: Sequence[str] | None,
         progress: Callable[[str], None],
     ) -> Exported:
         """Exports the ticket, see `export_ticket`."""
-        chosen = {name: value for name, value in vars(options).items() if name != "reuse"}
+        chosen: dict[str, Any] = {}
         if self.store is not None:
             with refusing_damaged():
                 first = self.store.read(0)
             # Level 0 of a run that started from a ticket is as sparse as that.
             whole = all(mask.all() for mask in first.masks.values())
             dense = first.model() if whole else None
-            chosen |= {"dense": dense, "origin": self.store.experiment()}
+            chosen = {"dense": dense, "origin": self.store.experiment()}
         return export(
             self.ticket,
             self.directory,
-            examples,
+            read,
+            options,
             tolerance=tolerance,
             bins=self._settings(fields).ece_bins,
             class_names=class_names,
@@ -810,12 +818,18 @@ class _ExportRequest:
             **chosen,
         )
 
-    def given_examples(self, test: Any, validation: Any, train: Any) -> Examples:
+    def given_examples(
+        self, formats: Sequence[str], test: Any, validation: Any, train: Any
+    ) -> Examples:
         """The data that the caller passes.
 
         Raises:
-          UsageError: it is not valid.
+          UsageError: it is not valid, or lacks what a format needs.
         """
+        for name in formats:
+            Material(validation=validation, training=train).require(
+                registry.FORMATS[name].needs, name
+            )
         network = self.ticket.dense()
         return Examples.given(
             test, validation, train, classes=classes_of(network), takes=specs_of(network)
@@ -838,17 +852,21 @@ class _ExportRequest:
                 "test is missing: files are compared with the ticket on (inputs, labels)"
             )
         unchanged = config is None and not fields.keys() - {"ece_bins", "export_logits"}
+        of_run, recorded = self.has_data(fields, config), recorded_fields(self.store.directory)
         if isinstance(given, Run) and unchanged:
-            dataset = given.load()
+            dataset, name = given.load(), recorded.get("dataset")
         else:
             directory = self.store.directory
             experiment = data_experiment(directory, fields, config)
-            own = is_of_run(recorded_fields(directory), fields, config)
-            _check_files(directory, experiment, own)
+            _check_files(directory, experiment, of_run)
             progress(f"reading {experiment.dataset}")
-            dataset = sources.load(experiment)
-        seed = self.store.experiment().get("experiment", {}).get("seed", 0)
-        return Examples.of(dataset, int(seed))
+            dataset, name = sources.load(experiment), experiment.dataset
+        return Examples.of(dataset, int(recorded.get("seed", 0)), data=name, of_run=of_run)
+
+    def has_data(self, fields: Mapping[str, Any], config: str | Path | None) -> bool:
+        """Whether `named_examples` are those of the ticket's run, not of other data that is named."""
+        record = {} if self.store is None else recorded_fields(self.store.directory)
+        return is_of_run(record, fields, _text(config))
 
     def _settings(self, given: Mapping[str, Any]) -> Experiment:
         """An experiment with the given `ece_bins` and `export_logits`, or else with those of the run."""

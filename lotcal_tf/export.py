@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from lotcal_tf.config import custom, fields, flags
-from lotcal_tf.config.arguments import directory_of
+from lotcal_tf.config.arguments import ExportArguments, directory_of
 from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED, summaries
 from lotcal_tf.config.run_data import data_experiment, data_path
 from lotcal_tf.config.run_directory import finished_levels, is_run
@@ -59,8 +59,8 @@ FLAGS = (
     ),
     flags.Flag(
         "ece_tolerance",
-        "for quantised files: how much the ECE may rise, and the confidence may move away from the "
-        "accuracy; compared with the lower end of a 99 % interval",
+        "for quantised files: how much the ECE may rise and, if the NLL rises, confidence minus accuracy "
+        "may change; compared with the lower end of a 99 % interval",
         "0.005",
     ),
     flags.Flag(
@@ -101,6 +101,13 @@ def main(request: flags.Request) -> None:
     seconds = _number("seconds", own["seconds"])
     if own["out"]:
         directory_of("out", own["out"])
+    chosen = {
+        "formats": formats,
+        "encoding": None if own["encoding"] == BY_PREFERENCE else own["encoding"],
+        **{name: own[name] for name in ("prefer", "output", "license")},
+        "seconds": seconds,
+    }
+    fields.checked(ExportArguments, chosen)
     data_path(data_experiment(run, given, request.config))
     # Imported late: TensorFlow takes seconds, and usage errors should not wait.
     flags.start_tensorflow()
@@ -111,16 +118,11 @@ def main(request: flags.Request) -> None:
         run,
         own["out"],
         level=level,
-        formats=formats,
-        encoding=None if own["encoding"] == BY_PREFERENCE else own["encoding"],
-        prefer=own["prefer"],
-        output=own["output"],
         tolerance=Tolerance(*tolerances),
-        license=own["license"],
-        seconds=seconds,
         progress=lambda line: print(line, file=sys.stderr),
         custom_objects=custom.load_custom_objects(own["custom_objects"]),
         config=request.config,
+        **chosen,
         **given,
     )
     print(done.table())

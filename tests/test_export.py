@@ -15,6 +15,7 @@ import tensorflow as tf
 from lotcal_tf import api, export
 from lotcal_tf.compat import keras as tf_keras
 from lotcal_tf.config.experiment import Experiment
+from lotcal_tf.config.recipes import recipe_directory
 from lotcal_tf.config.run_directory import read_experiment
 from lotcal_tf.config.sealed import seal
 from lotcal_tf.data import digits
@@ -197,7 +198,28 @@ def test_a_directory_that_cannot_be_replaced_is_refused_before_the_data_is_read(
     with pytest.raises(UsageError, match="taken holds something other than an export"):
         api.export_ticket(run, taken, test="not read")
     with pytest.raises(UsageError, match="^test"):
-        api.export_ticket(run, tmp_path / "new", test="not read")
+        api.export_ticket(run, tmp_path / "new", test="not read", **FLOAT)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"formats": ["saved_model"], "encoding": "blocks"}, "encoding=blocks: saved_model has no"),
+        ({"test": "not read"}, "int8 needs validation data"),
+        ({"class_names": ["cat", "dog"]}, "class_names=cat,dog: 2 names for 10 classes"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_data_is_read(
+    run, tmp_path, monkeypatch, options, words
+):
+    def fails(*_, **__):
+        raise AssertionError("data was read")
+
+    monkeypatch.setattr("lotcal_tf.data.digits.load", fails)
+    with pytest.raises(UsageError, match=f"^{words}"):
+        api.export_ticket(run, tmp_path / "out", **options)
+    with pytest.raises(AssertionError, match="data was read"):
+        api.export_ticket(run, tmp_path / "out")
 
 
 def test_a_damaged_ticket_is_refused(call, run, tmp_path):
@@ -264,6 +286,7 @@ def test_interruption_leaves_nothing_and_is_130(call, run, tmp_path, monkeypatch
         (["--formats=onnx"], 2),
         ([], 2),
         (["--run={run}", "--dataset=absent"], 2),
+        (["--run={run}", "--formats=float32,keras", "--encoding=sparse"], 2),
     ],
 )
 def test_answers_in_a_second_and_without_tensorflow(at_once, run, flags, code):
@@ -285,7 +308,13 @@ def test_a_run_its_directory_and_a_ticket_give_the_same_files(digits_run, data, 
     assert (named.examples, lone.examples) == (360, 360)
     for done in (again, lone):
         assert done.files["float32"].read_bytes() == named.files["float32"].read_bytes()
-        assert done.parity == named.parity
+    assert again.parity == named.parity
+    # The same examples, but whose they are is not known; the card says so.
+    card = {"sha256", "signature"}
+    same = {name: value for name, value in named.parity.items() if name not in card}
+    assert {n: v for n, v in lone.parity.items() if n not in card} == {
+        **same, "data": None, "of_run": False,
+    }  # fmt: skip
     level = api.export_ticket(digits_run, tmp_path / "level", level=1, **FLOAT)
     assert (level.parity["level"], level.parity["ece_bins"]) == (1, 12)
     assert not (digits_run.directory / "export").exists()
@@ -303,8 +332,29 @@ def test_an_earlier_export_of_the_same_ticket_can_be_reused(exported_run, monkey
     assert set(fewer.files) == {"float32", "saved_model"}
     with pytest.raises(AssertionError, match="data was read"):
         api.export_ticket(exported_run, scaled=False, formats=["keras"], reuse=True)
-    with pytest.raises(AssertionError, match="data was read"):
-        api.export_ticket(exported_run, scaled=True, **asked)
+    for other in (
+        {"scaled": True},
+        {"scaled": False, "config": recipe_directory() / "digits.toml"},
+    ):
+        with pytest.raises(AssertionError, match="data was read"):
+            api.export_ticket(exported_run, **other, **asked)
+
+
+def test_other_data_is_neither_reused_nor_credited_to_the_run(exported_run, tmp_path):
+    run = shutil.copytree(exported_run, tmp_path / "run")
+    draw = np.random.default_rng(0)
+    noise = 16 * draw.random((300, 8, 8, 1)).astype("float32"), draw.integers(0, 10, 300)
+    asked = {"formats": ["float32"], "encoding": None, "scaled": False, "seconds": 0}
+    own = api.export_ticket(run, reuse=True, **asked)
+    assert (own.parity["data"], own.parity["of_run"], own.examples) == ("digits", True, 360)
+    other = api.export_ticket(run, test=noise, reuse=True, **asked)
+    assert (other.parity["data"], other.parity["of_run"], other.examples) == (None, False, 300)
+    text = (run / "export" / "README.md").read_text()
+    assert "datasets:" not in text and "model-index:" not in text
+    back = api.export_ticket(run, reuse=True, **asked)
+    assert back.parity["files"]["float32"] == own.parity["files"]["float32"]
+    text = (run / "export" / "README.md").read_text()
+    assert 'datasets: ["digits"]' in text and "model-index:" in text
 
 
 @pytest.mark.parametrize("kind", ["arrays", "pipelines"])
@@ -338,6 +388,7 @@ def test_a_level_is_refused_beside_a_ticket_and_a_split_beside_arrays(arrays_run
 def test_a_run_of_arrays_is_exported_on_the_arrays_that_it_has(arrays_run, tmp_path):
     done = api.export_ticket(arrays_run, tmp_path / "out", **FLOAT)
     assert (done.examples, done.parity["split"], done.parity["ece_bins"]) == (360, "test", 9)
+    assert (done.parity["data"], done.parity["of_run"]) == ("own", True)
     raw = api.export_ticket(arrays_run, tmp_path / "raw", ece_bins=4, export_logits="raw", **FLOAT)
     assert (raw.parity["ece_bins"], raw.parity["temperature"]) == (4, 1)
 
@@ -350,6 +401,7 @@ def test_a_run_of_arrays_is_exported_by_the_command_where_data_is_named(call, ar
     parity = parity_of(out)
     assert set(parity["files"]) == {"float32", "int8"}
     assert (parity["examples"], parity["ece_bins"]) == (360, 9)
+    assert (parity["data"], parity["of_run"]) == ("digits", False)
     stored = arrays_run.selected.record
     assert parity["files"]["float32"]["ticket"]["accuracy"] == stored["test_accuracy"]
 
@@ -435,6 +487,25 @@ def test_the_card_of_a_ticket_describes_its_run(arrays_run, data, tmp_path):
     assert json.loads((done.directory / "model_card.json").read_text())["experiment"] == {}
 
 
+def test_a_copy_of_a_ticket_has_its_names_of_classes(digits_run, data, tmp_path):
+    copy = shutil.copytree(digits_run.ticket(1).directory, tmp_path / "level_01")
+    done = api.export_ticket(copy, tmp_path / "out", data.test.data(), **FLOAT)
+    assert (done.directory / "labels.txt").read_text().split() == list("0123456789")
+
+
+def test_named_data_with_other_classes_is_refused(call, run, tmp_path):
+    for number in range(3):
+        (tmp_path / "data" / f"class_{number}").mkdir(parents=True)
+        for place in range(20):
+            image = np.full((8, 8, 1), 10 * number + place, "uint8")
+            path = tmp_path / "data" / f"class_{number}" / f"{place}.png"
+            tf_keras.utils.save_img(path, image, scale=False)
+    flags = [f"--run={run}", f"--out={tmp_path / 'out'}", f"--data_dir={tmp_path / 'data'}"]
+    done = call(*flags, "--dataset=folder", *QUICK)
+    assert (done.code, done.out) == (2, "")
+    assert "10 classes, the test data has 3 classes" in done.err[-1]
+
+
 @pytest.mark.full
 def test_a_network_that_tflite_lacks_is_exported_to_other_formats(tmp_path):
     layers = tf_keras.layers
@@ -466,5 +537,5 @@ def test_what_is_missing_is_named(digits_run, data, tmp_path):
     with pytest.raises(FieldError, match="^run=.*: is not a run directory"):
         api.export_ticket(tmp_path, tmp_path / "out")
     with pytest.raises(UsageError, match="^test .*pair"):
-        api.export_ticket(digits_run.selected, tmp_path / "out", data.test.data()[0])
+        api.export_ticket(digits_run.selected, tmp_path / "out", data.test.data()[0], **FLOAT)
     assert not list(tmp_path.iterdir())

@@ -87,7 +87,7 @@ def check_pretrained(names, directory):
 
 
 def check_text(names, directory):
-    vocabulary = (directory / "runs" / "text" / "export" / "vocabulary.txt").read_text()
+    vocabulary = (directory / "runs" / "text" / "vocabulary.txt").read_text()
     assert len(vocabulary.splitlines()) == len(names["vectorize"].get_vocabulary())
     assert (directory / "runs" / "text" / "export" / "labels.txt").read_text().split() == [
         *("bad", "good"),

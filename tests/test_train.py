@@ -22,8 +22,8 @@ import pytest
 import safetensors.numpy
 import tensorflow_datasets as tfds
 
-from lotcal_tf import train
-from lotcal_tf.compat import keras
+from lotcal_tf import export, train
+from lotcal_tf.compat import keras as tf_keras
 from lotcal_tf.config.recipes import resolve
 from lotcal_tf.lottery.store import RunStore
 
@@ -449,6 +449,44 @@ def test_directory_of_something_else_is_never_written_into(call, tmp_path):
         assert state(tmp_path) == before
 
 
+def test_an_export_that_cannot_be_written_is_refused_before_training(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for out, directory in (("run", "run"), (None, f"runs/{resolve(FLAGS).run_id()}")):
+        notes = tmp_path / directory / "export" / "notes.txt"
+        notes.parent.mkdir(parents=True)
+        notes.write_text("mine")
+        before = state(tmp_path)
+        result = call(*SMALL, *([f"--out={out}"] if out else []))
+        assert (result.code, result.out) == (2, "")
+        (line,) = result.err
+        assert "export holds something other than an export" in line
+        assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("case", ["bicubic", "normalised"])
+def test_levels_are_shown_if_the_export_fails_and_the_way_out_works(
+    call, call_command, tmp_path, case
+):
+    layers = tf_keras.layers
+    given = tf_keras.Input((8, 8, 1))
+    x = layers.Resizing(4, 4, interpolation="bicubic")(given) if case == "bicubic" else given
+    x = layers.Dense(10)(layers.Flatten()(layers.Rescaling(1 / 16)(x)))
+    x = x if case == "bicubic" else layers.BatchNormalization(name="norm")(x)
+    tf_keras.Model(given, x).save(tmp_path / "own.keras")
+    run = tmp_path / "run"
+    flags = [f"--model={tmp_path / 'own.keras'}", f"--out={run}", "--levels=0", "--plan=graph"]
+    result = call(*flags, "--epochs=6", "--lr=0.001")
+    assert result.code == 2
+    assert "<- selected" in result.out and "selected: level 0, 100.0 %" in result.out
+    given, command = result.err[-1].split("python -m lotcal_tf.export ")
+    asked = shlex.split(command)
+    assert ("--export_logits=raw" in given) == (case == "normalised")
+    asked += ["--export_logits=raw"] if case == "normalised" else []
+    done = call_command(export, *asked, "--seconds=0")
+    assert done.code == 0, done.err
+    assert (run / "export" / "ticket.keras").is_file()
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
@@ -478,8 +516,8 @@ def test_request_that_cannot_work_leaves_nothing(call, tmp_path, monkeypatch, fl
 
 def test_a_model_file_that_xla_cannot_compile_is_trained_as_a_graph(call, tmp_path, one_file):
     """Or refused in one line, with nothing left, if it must be compiled."""
-    layers = [keras.layers.Resizing(4, 4, interpolation="bicubic"), keras.layers.Flatten()]
-    model = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(10)])
+    layers = [tf_keras.layers.Resizing(4, 4, interpolation="bicubic"), tf_keras.layers.Flatten()]
+    model = tf_keras.Sequential([tf_keras.Input((8, 8, 1)), *layers, tf_keras.layers.Dense(10)])
     model.save(tmp_path / "own.keras")
     out = tmp_path / "run"
     flags = [f"--model={tmp_path / 'own.keras'}", "--epochs=1", "--levels=0", f"--out={out}"]

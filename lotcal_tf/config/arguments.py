@@ -61,6 +61,12 @@ class ExportArguments:
     reuse: bool = declared(False, "")
     license: str | None = declared(None, "")
 
+    def __post_init__(self) -> None:
+        for name in self.formats if self.encoding else ():
+            if self.encoding not in (known := FORMATS[name].encodings):
+                problem = f"{name} has no such encoding; choose from {', '.join(known)}"
+                raise FieldError("encoding", self.encoding, problem)
+
 
 @dataclasses.dataclass(frozen=True)
 class MeasureArguments:

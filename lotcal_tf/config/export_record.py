@@ -1,15 +1,20 @@
 """The record of an export, `parity.json`, with the checksums of all files beside it. No TensorFlow here."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lotcal_tf.config.registry import FORMATS
 from lotcal_tf.config.sealed import seal, unseal
 from lotcal_tf.config.signature import is_signed, signature
 from lotcal_tf.errors import NewerFormat, UsageError
 from lotcal_tf.files import parts, sha256_of, size_of
 
-PARITY = "parity.json"
+EXPORT = "export"  # the export of the selected level, in the directory of its run
+# The files of an export beside those of its formats.
+PARITY, SPARSITY_REPORT, LABELS = "parity.json", "sparsity_report.json", "labels.txt"
+CARD, CARD_JSON, DIAGRAM = "README.md", "model_card.json", "reliability.png"
 
 
 def seal_export(directory: Path) -> None:
@@ -35,19 +40,30 @@ def read_export(directory: Path) -> dict[str, Any]:
 
 
 def foreign_file(directory: Path) -> str | None:
-    """A file in the directory of an export that is not part of it; None: there is none, or its record does not say.
+    """A file in the directory of an export that is not part of it; None: there is none.
+
+    A record without checksums, of an older version or damaged, does not say what is part of it: then all
+    files count that an export can have.
 
     Raises:
       NewerFormat: the export is of a newer version of the package.
     """
     try:
-        named = read_export(directory)["sha256"]
+        named = read_export(directory).get("sha256")
     except NewerFormat:
         raise
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    found = (part.relative_to(directory).as_posix() for part in parts(directory))
-    return next((name for name in found if name != PARITY and name not in named), None)
+    except (OSError, ValueError):
+        named = None
+    everything = (part for part in directory.rglob("*") if part.is_symlink() or not part.is_dir())
+    found = (part.relative_to(directory).as_posix() for part in sorted(everything))
+    known = named.__contains__ if isinstance(named, Mapping) else _can_be_exported
+    return next((name for name in found if name != PARITY and not known(name)), None)
+
+
+def _can_be_exported(name: str) -> bool:
+    """Whether an export can have a file of this name."""
+    others = name in (SPARSITY_REPORT, LABELS, CARD, CARD_JSON, DIAGRAM)
+    return others or any(row.writes(name) for row in FORMATS.values())
 
 
 def damaged_file(directory: Path, record: dict[str, Any], below: str = "") -> str | None:

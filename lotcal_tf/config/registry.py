@@ -5,6 +5,7 @@ is imported until it is used, so the tables can be read without TensorFlow.
 """
 
 import dataclasses
+import fnmatch
 import importlib
 import re
 from collections.abc import Mapping
@@ -105,22 +106,26 @@ class FormatRow(Row):
       file: the name of the file or directory that is written. A file is recognised by the suffix of
         this name; formats with the same suffix are run and read by the same code.
       marker: of a directory: the name of the file inside by which it is recognised.
+      inside: of a directory: patterns of the names of all files inside, as of `fnmatch`.
       quantised: whether weights are rounded; else only the order of float32 sums may differ.
       sparse: whether the format has a sparse encoding, i.e. whether its class implements `encode`.
       blocks: whether its runtime runs some sparse kernels faster, i.e. whether its class implements
         `encode_blocks`, too.
       needs: the data needed for writing, of `validation` and `training`.
       runtime: the library that runs the file, e.g. `TensorFlow` or `LITERT`.
+      library: the library that loads it, by its name on the Hugging Face Hub; empty: that has no name for it.
       read: other suffixes of files that are read by the same code.
     """
 
     file: str
     marker: str = ""
+    inside: tuple[str, ...] = ()
     quantised: bool = False
     sparse: bool = False
     blocks: bool = False
     needs: tuple[str, ...] = ()
     runtime: str = "TensorFlow"
+    library: str = ""
     read: tuple[str, ...] = ()
 
     @property
@@ -141,6 +146,12 @@ class FormatRow(Row):
     def recognised_by(self) -> str:
         """How a file of this format is recognised, in words."""
         return f"a directory with {self.marker}" if self.marker else f"a .{self.kind} file"
+
+    def writes(self, name: str) -> bool:
+        """Whether an export in this format can have a file of this name, relative to its directory."""
+        if not self.inside:
+            return name == self.file
+        return any(fnmatch.fnmatchcase(name, f"{self.file}/{pattern}") for pattern in self.inside)
 
     def matches(self, path: Path) -> bool:
         """Whether a path is a file or directory of this format, by its name or marker file."""
@@ -334,18 +345,22 @@ FORMATS: Mapping[str, FormatRow] = {
         "lotcal_tf.formats.keras:KerasFile",
         "a Keras file, for further work in tf_keras",
         "ticket.keras",
+        library="tf-keras",
         read=(".h5",),
     ),
     "keras3": FormatRow(
         "lotcal_tf.formats.keras3:Keras3File",
         "a Keras file, for further work in Keras 3",
         "ticket_keras3.keras",
+        runtime="Keras 3",
+        library="keras",
     ),
     "saved_model": FormatRow(
         "lotcal_tf.formats.saved_model:SavedModel",
         "a SavedModel with the signature serving_default",
         "saved_model",
         marker="saved_model.pb",
+        inside=("saved_model.pb", "fingerprint.pb", "variables/variables.*", "assets/*"),
     ),
     "float32": FormatRow(
         "lotcal_tf.formats.tflite:Float32",
@@ -354,6 +369,7 @@ FORMATS: Mapping[str, FormatRow] = {
         sparse=True,
         blocks=True,
         runtime=LITERT,
+        library="tflite",
     ),
     "float16": FormatRow(
         "lotcal_tf.formats.tflite:Float16",
@@ -362,6 +378,7 @@ FORMATS: Mapping[str, FormatRow] = {
         quantised=True,
         sparse=True,
         runtime=LITERT,
+        library="tflite",
     ),
     "dynamic": FormatRow(
         "lotcal_tf.formats.tflite:Dynamic",
@@ -369,6 +386,7 @@ FORMATS: Mapping[str, FormatRow] = {
         "ticket_dynamic.tflite",
         quantised=True,
         runtime=LITERT,
+        library="tflite",
     ),
     "int8": FormatRow(
         "lotcal_tf.formats.tflite:Int8",
@@ -378,6 +396,7 @@ FORMATS: Mapping[str, FormatRow] = {
         sparse=True,
         needs=("validation",),
         runtime=LITERT,
+        library="tflite",
     ),
     "int8_qat": FormatRow(
         "lotcal_tf.formats.qat:Int8Qat",
@@ -387,6 +406,7 @@ FORMATS: Mapping[str, FormatRow] = {
         sparse=True,
         needs=("validation", "training"),
         runtime=LITERT,
+        library="tflite",
     ),
 }
 # The default: one file in full precision and one small file.
@@ -483,17 +503,6 @@ def corruption(name: str) -> Row:
     if name not in CORRUPTIONS:
         raise FieldError("shift", name, f"choose one of {', '.join(CORRUPTIONS)}, or all")
     return CORRUPTIONS[name]
-
-
-def file_format(name: str) -> FormatRow:
-    """The row of a file format.
-
-    Raises:
-      FieldError: there is no format of that name.
-    """
-    if name not in FORMATS:
-        raise FieldError("formats", name, f"choose from {', '.join(FORMATS)}")
-    return FORMATS[name]
 
 
 def format_of(path: Path) -> FormatRow | None:

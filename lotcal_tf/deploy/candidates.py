@@ -19,7 +19,7 @@ from lotcal_tf.errors import FieldError, UsageError
 from lotcal_tf.files import size_of
 from lotcal_tf.formats import zeros
 from lotcal_tf.formats.format import Format, Material, StoredTensor
-from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES, with_softmax
+from lotcal_tf.formats.outputs import PROBABILITIES, with_softmax
 from lotcal_tf.pruning.compaction import Compaction
 
 # The encodings from which the others are made, by whether dead units are removed.
@@ -141,7 +141,7 @@ class Candidates:
         return WrittenFile(row, path, selected, sizes, alternative, temperature, tensors)
 
     def reference(self, model: "keras.Model", name: str) -> Path:
-        """A network as a dense float32 `.tflite` file, for comparisons.
+        """A network as a dense float32 `.tflite` file with the output of all files, for comparisons.
 
         Args:
           model: the network; the candidate is used if it was written already.
@@ -152,11 +152,14 @@ class Candidates:
         """
         row = FORMATS[_REFERENCE]
         candidate = self._scratch / _DENSE[False] / row.file
-        if model is self._networks[False] and self._output == LOGITS and candidate.exists():
+        if model is self._networks[False] and candidate.exists():
             return candidate
         path = self._scratch / f"{name}{Path(row.file).suffix}"
-        row.load().write(model, path)
+        row.load().write(self._with_output(model), path)
         return path
+
+    def _with_output(self, model: "keras.Model") -> "keras.Model":
+        return with_softmax(model) if self._output == PROBABILITIES else model
 
     def _possible_encodings(self, row: FormatRow) -> list[str]:
         return [
@@ -183,9 +186,7 @@ class Candidates:
         if path.exists():
             return path
         path.parent.mkdir(exist_ok=True)
-        model = self._networks[how.compact]
-        if self._output == PROBABILITIES:
-            model = with_softmax(model)
+        model = self._with_output(self._networks[how.compact])
         if not how.sparse:
             file_format.write(model, path, self._material)
             return path

@@ -21,26 +21,37 @@ class Examples:
         with the ticket.
       split: the name of these examples: `test` or `val`.
       material: the data for quantisation.
+      data: the name of the data; None if it was passed as objects.
+      of_run: whether it is the data of the ticket's run.
+      classes: the number of classes of named data.
     """
 
     inputs: Any
     labels: NDArray
     split: str
     material: Material
+    data: str | None = None
+    of_run: bool = False
+    classes: int | None = None
 
     @classmethod
-    def of(cls, dataset: Dataset, seed: int = 0) -> "Examples":
+    def of(
+        cls, dataset: Dataset, seed: int = 0, *, data: str | None = None, of_run: bool = False
+    ) -> "Examples":
         """The test split of a dataset, or its validation split if it has no test split.
 
         Args:
           dataset: its validation and training splits are used for quantisation.
           seed: determines the order of training examples in quantisation-aware fine-tuning.
+          data: the name of the dataset.
+          of_run: whether the ticket's run was trained on it.
         """
         inputs, labels = _in_memory(dataset.validation)
         material = Material(inputs, labels, dataset.train, seed)
-        if dataset.test is None:
-            return cls(inputs, labels, "val", material)
-        return cls(*_in_memory(dataset.test), "test", material)
+        split = "val" if dataset.test is None else "test"
+        if dataset.test is not None:
+            inputs, labels = _in_memory(dataset.test)
+        return cls(inputs, labels, split, material, data, of_run, dataset.classes)
 
     @classmethod
     def given(

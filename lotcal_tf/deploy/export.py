@@ -9,24 +9,24 @@ from typing import Any
 
 from lotcal_tf import tables
 from lotcal_tf.compat import keras
+from lotcal_tf.config.arguments import ExportArguments
 from lotcal_tf.config.export_record import (
     PARITY,
+    SPARSITY_REPORT,
     damaged_file,
     foreign_file,
     read_export,
     seal_export,
 )
-from lotcal_tf.config.registry import DEFAULT_FORMATS, ENCODINGS, FORMATS, SIZE, SPEED, file_format
 from lotcal_tf.data.splits import is_class_name
 from lotcal_tf.deploy.background import Background
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.parity import COMPARED, DEFAULT_TOLERANCE, Tolerance
 from lotcal_tf.deploy.report_tables import FILE_WORDS, report_text
-from lotcal_tf.deploy.steps import SPARSITY_REPORT, Job, report, verify, write
+from lotcal_tf.deploy.steps import Job, report, verify, write
 from lotcal_tf.errors import FieldError, LotcalError, NewerFormat, UsageError, shown
 from lotcal_tf.evaluation.open_model import temperature_of
 from lotcal_tf.files import remove_leftovers, replacing
-from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES
 from lotcal_tf.lottery.ticket import Ticket
 from lotcal_tf.metrics import DEFAULT_BINS
 from lotcal_tf.models.checks import classes_of
@@ -85,20 +85,14 @@ def _metric_cells(metrics: Mapping[str, float]) -> list[str]:
 def export(
     ticket: Ticket,
     directory: Path,
-    examples: Examples,
+    read: Callable[[], Examples],
+    options: ExportArguments,
     *,
-    formats: Sequence[str] = DEFAULT_FORMATS,
-    encoding: str | None = None,
-    prefer: str = SPEED,
-    output: str = LOGITS,
-    scaled: bool = True,
     tolerance: Tolerance = DEFAULT_TOLERANCE,
     bins: int = DEFAULT_BINS,
     dense: "keras.Model | None" = None,
     origin: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
-    license: str | None = None,
-    seconds: float = 0.5,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Exported:
     """Writes a ticket to files of several formats, each of which is verified against the ticket.
@@ -107,21 +101,15 @@ def export(
       ticket: the ticket.
       directory: replaced by the new export once that is verified; it must be empty, missing, or hold
         an earlier export.
-      examples: on which files are compared with the ticket, and the data for quantisation.
-      formats: names in `registry.FORMATS`.
-      encoding: a name in `registry.ENCODINGS` for all files; None: selected by `prefer`.
-      prefer: `speed`: without dead units, and sparse only where LiteRT has a faster sparse kernel;
-        `size`: the smallest of each file. The other one is measured, too.
-      output: what files give: `logits` or `probabilities`.
-      scaled: whether to fold in the ticket's temperature; a new one is fitted to quantised files.
+      read: returns the examples on which files are compared with the ticket, and the data for
+        quantisation. It is called after the other arguments were checked.
+      options: checked; see `ExportArguments`.
       tolerance: how much a file may differ from the ticket, a `Tolerance`.
       bins: of the ECE.
       dense: the network before pruning; None: the ticket's network with its rewind weights.
       origin: the run's `experiment.json`, for the model card.
-      class_names: the name of each class, for `labels.txt` and the model card; None: those that the
-        run recorded, if any.
-      license: of the files, for the model card, e.g. `apache-2.0`.
-      seconds: how long to measure the latency of each file at each number of threads; 0: not at all.
+      class_names: the name of each class, for `labels.txt` and the model card; None: those of the
+        ticket, if any.
       progress: called with a line for each step.
 
     Raises:
@@ -129,19 +117,18 @@ def export(
       ExportMismatch: a file differs from the ticket by more than the tolerance, or a zero of the
         ticket is not zero in the file; the directory is then unchanged.
     """
-    origin = origin or {}
-    job = Job(
-        ticket, examples, tuple(formats), encoding, prefer, output, scaled, tolerance, bins, dense,
-        origin, _names(class_names, origin), license, seconds, progress,
-    )  # fmt: skip
     check_target(directory)
-    _check(job)
+    temperature, names = _temperature(ticket, options), _names(class_names, ticket)
+    job = Job(
+        ticket, read(), options, temperature, tolerance, bins, dense, origin or {}, names, progress
+    )
     _name_lost_formats(job, directory)
     with replacing(directory) as (files, scratch), Background() as background:
         written = write(job, files, scratch, background)
         verified = verify(job, written)
         report(job, files, written, verified)
         seal_export(files)
+        check_target(directory)  # Files may have been put there meanwhile.
     return Exported.read(directory)
 
 
@@ -151,38 +138,41 @@ def _name_lost_formats(job: Job, directory: Path) -> None:
         earlier = Exported.read(directory).files
     except (LotcalError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return
-    if lost := [name for name in earlier if name not in job.formats]:
+    if lost := [name for name in earlier if name not in job.options.formats]:
         job.progress(
             f"{directory} has {', '.join(lost)}, too: the new export takes its place without them"
         )
 
 
-def _names(given: Sequence[str] | None, origin: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the classes: given, or recorded by the run.
+def _names(given: Sequence[str] | None, ticket: Ticket) -> tuple[str, ...]:
+    """The names of the classes: given, or those of the ticket.
 
     Raises:
-      FieldError: they are not a list.
+      FieldError: they are not a list of one name for each class, which the labels file can hold.
     """
     if not isinstance(given, list | tuple | None):
         raise FieldError("class_names", given, "must be a list of strings")
-    recorded = origin.get("realised", {}).get("class_names", ())
-    found = recorded if given is None else given
-    return tuple(found) if isinstance(found, list | tuple) else ()
+    names = tuple(ticket.class_names if given is None else given)
+    classes = classes_of(ticket.dense()) if names else 0
+    if len(names) != classes:
+        problem = f"{len(names)} names for {classes} classes: give one for each, in their order"
+        raise FieldError("class_names", ",".join(map(str, names)), problem)
+    for name in names:
+        if not is_class_name(name):
+            raise FieldError("class_names", repr(name), "must be a string of one line")
+    return names
 
 
-def exported(
-    ticket: Ticket,
-    directory: Path,
-    *,
-    formats: Sequence[str],
-    scaled: bool,
-    output: str,
-    encoding: str | None,
-    prefer: str,
-) -> Exported | None:
-    """An earlier export of the same ticket with the same arguments, see `export`; it may have more formats.
+def _temperature(ticket: Ticket, options: ExportArguments) -> float:
+    """The divisor of the network's logits in the files."""
+    return 1.0 if options.scaled is False else temperature_of(ticket)
 
-    None if there is none, or if it is damaged. Remains of a killed export are removed.
+
+def exported(ticket: Ticket, directory: Path, options: ExportArguments) -> Exported | None:
+    """An earlier export of the same ticket with the same options; it may have more formats.
+
+    None if there is none, or if it is damaged, or was measured on data that is not the run's. Remains of a
+    killed export are removed.
 
     Raises:
       NewerFormat: it is of a newer version of the package.
@@ -192,13 +182,14 @@ def exported(
         earlier = Exported.read(directory)
         keys = ("ticket", "temperature", "output", "requested_encoding", "prefer")
         recorded = tuple(earlier.parity[key] for key in keys)
+        of_run = earlier.parity["of_run"]
     except NewerFormat:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    temperature = temperature_of(ticket) if scaled else 1.0
-    same = recorded == (ticket.digest, temperature, output, encoding, prefer)
-    return earlier if same and set(earlier.files) >= set(formats) else None
+    asked = options.output, options.encoding, options.prefer
+    same = recorded == (ticket.digest, _temperature(ticket, options), *asked)
+    return earlier if same and of_run is True and set(earlier.files) >= {*options.formats} else None
 
 
 def check_target(directory: Path) -> None:
@@ -223,38 +214,3 @@ def check_target(directory: Path) -> None:
             f"{directory} holds {shown(foreign)}, which is not part of the export in it: move that, or choose another "
             "directory"
         )
-
-
-def _check(job: Job) -> None:
-    """Refuses what cannot be exported, before anything is written."""
-    for field, value, choices in (
-        ("encoding", job.encoding, (None, *ENCODINGS)),
-        ("prefer", job.prefer, (SPEED, SIZE)),
-        ("output", job.output, (LOGITS, PROBABILITIES)),
-    ):
-        if value not in choices:
-            raise FieldError(field, value, f"choose from {', '.join(c for c in choices if c)}")
-    if not job.formats:
-        raise FieldError("formats", "", f"choose from {', '.join(FORMATS)}")
-    for name in job.formats:
-        row = file_format(name)
-        if job.encoding and job.encoding not in row.encodings:
-            problem = f"{name} has no such encoding; choose from {', '.join(row.encodings)}"
-            raise FieldError("encoding", job.encoding, problem)
-        job.examples.material.require(row.needs, name)
-    _check_card(job)
-
-
-def _check_card(job: Job) -> None:
-    """Refuses class names and a licence that the labels file or the card cannot hold."""
-    names = job.class_names
-    if names:
-        classes = classes_of(job.ticket.dense())
-        if len(names) != classes:
-            problem = f"{len(names)} names for {classes} classes: give one for each, in their order"
-            raise FieldError("class_names", ",".join(map(str, names)), problem)
-        for name in names:
-            if not is_class_name(name):
-                raise FieldError("class_names", repr(name), "must be a string of one line")
-    if job.license is not None and not isinstance(job.license, str):
-        raise FieldError("license", repr(job.license), "must be a string, e.g. apache-2.0")

@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 
 from lotcal_tf.config.experiment import by_section
+from lotcal_tf.config.export_record import CARD, CARD_JSON, DIAGRAM
 from lotcal_tf.config.registry import FORMATS, SOURCES
 from lotcal_tf.deploy.report_tables import FILE_WORDS, LAYER_WORDS, by_file, file_cells, layer_cells
 from lotcal_tf.formats.outputs import PROBABILITIES
@@ -18,7 +19,6 @@ from lotcal_tf.metrics.bins import BinStatistics
 from lotcal_tf.metrics.reliability import bins_diagram
 from lotcal_tf.tables import markdown, percent
 
-TEXT, JSON, DIAGRAM = "README.md", "model_card.json", "reliability.png"
 _TEMPLATE = "model_card.md.j2"
 
 # Realised values of a run, by section; those not listed here are about the data.
@@ -52,7 +52,7 @@ def write(directory: Path, facts: Mapping[str, Any]) -> None:
     imsave(directory / DIAGRAM, bins_diagram(statistics, title=facts["main"]))
     content = {**facts, "limits": _limits(facts), "diagram": DIAGRAM, "run": snippet(facts)}
     text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-    (directory / JSON).write_text(text + "\n", encoding="utf-8")
+    (directory / CARD_JSON).write_text(text + "\n", encoding="utf-8")
     places = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=places,
@@ -64,7 +64,7 @@ def write(directory: Path, facts: Mapping[str, Any]) -> None:
     environment.filters |= {"markdown": markdown, "text": _text_of, "cells": _metric_cells}
     environment.globals["zip"] = zip
     card = environment.get_template(_TEMPLATE).render(**content, **_sections(content))
-    (directory / TEXT).write_text(card, encoding="utf-8")
+    (directory / CARD).write_text(card, encoding="utf-8")
 
 
 def reliability_of(statistics: BinStatistics) -> list[dict[str, Any]]:
@@ -139,9 +139,11 @@ def _sections(facts: Mapping[str, Any]) -> dict[str, Any]:
     kinds = [row.kind for row in formats] + ["quantized" for row in formats if row.quantised]
     layers = by_file(report["layers"]).get(facts["main"])
     shape = facts["input"]["shape"]
+    main = next(name for name, row in parity["files"].items() if row["file"] == facts["main"])
     return {
+        "main_format": FORMATS[main],
         "title": " · ".join(str(experiment[k]) for k in ("dataset", "model") if experiment.get(k)),
-        "dataset": _data_set(experiment),
+        "dataset": _data_set(experiment) if parity["of_run"] else None,
         "image": not isinstance(shape, Mapping) and len(shape) == 3,
         "kinds": list(dict.fromkeys(kinds)),
         "recorded": _recorded(experiment, facts["data"]),
@@ -149,15 +151,15 @@ def _sections(facts: Mapping[str, Any]) -> dict[str, Any]:
             _chosen(facts["data"], _REALISED["Density"]) | _chosen(facts["record"], _OF_DENSITY)
         ),
         "metrics": _METRICS,
-        "shown": next(row for row in parity["files"].values() if row["file"] == facts["main"]),
-        "split": _split(facts),
+        "shown": parity["files"][main],
+        "source": _source(parity),
         "quantised": [row for row in parity["files"].values() if row.get("intervals")],
         "file_rows": file_cells(report["files"]),
         "words": FILE_WORDS,
         "timed": any(row["latency"] for row in report["files"]),
         "layer_rows": layer_cells(layers) if layers else [],
         "layer_words": LAYER_WORDS,
-        "json": JSON,
+        "json": CARD_JSON,
         "shape": _shape(shape),
         "range": _range(facts, ", values from {} to {}"),
     }
@@ -201,7 +203,7 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
     noise = experiment.get("label_noise") or 0
     classes = f"one of its {data['classes']} classes" if "classes" in data else "one of its classes"
     limits = [
-        f"Distribution shift was not measured: the metrics hold for data distributed like the {_split(facts)} split.",
+        f"Distribution shift was not measured: the metrics hold for data distributed like {_source(facts['parity'])}.",
         f"Inputs of other kinds were not measured: the network assigns {classes} to any input.",
         f"Latency was measured on {report['machine']}; other devices were not measured."
         if any(row["latency"] for row in report["files"])
@@ -226,8 +228,13 @@ def _shape(shape: Any) -> str:
     return "×".join(str(size or "any") for size in shape)
 
 
-def _split(facts: Mapping[str, Any]) -> str:
-    return str(facts["parity"].get("split", "test"))
+def _source(parity: Mapping[str, Any]) -> str:
+    """The data on which the files were measured, in words."""
+    if parity["of_run"]:
+        return f"the {parity['split']} split"
+    if parity["data"] is None:
+        return "the data that was passed to the export"
+    return f"the {parity['split']} split of {_text_of(parity['data'])}"
 
 
 def _metric_cells(metrics: Mapping[str, float]) -> list[str]:

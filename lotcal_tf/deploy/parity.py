@@ -48,8 +48,8 @@ class Tolerance:
         refused if the whole 99 % interval of the decrease lies above it, see
         `metrics.paired_intervals`: on few examples, only large decreases are. Also the share of
         examples whose logits may be off by far more than those of the others.
-      ece: for quantised files: how much higher the ECE may be, likewise; and how much further the mean
-        confidence may be from the accuracy in either direction, unless the NLL falls.
+      ece: for quantised files: how much higher the ECE may be, likewise; and, if the NLL rises, how
+        much the mean confidence minus the accuracy may change, in either direction.
       logits: for quantised files: the error of logits, as a share of the ticket's; both are root mean
         squares of logits minus their mean. One common factor, the temperature, is not an error.
     """

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lotcal_tf import tables
+from lotcal_tf.config.registry import LITERT
 from lotcal_tf.deploy.sparsity_report import DENSE
 
 # The columns that hold text.
@@ -49,7 +50,8 @@ def file_cells(files: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """The table of files.
 
     Each number of threads has a column with median and 99th percentile. Sizes and latencies are
-    also given relative to those of the dense network, if that is in the table.
+    also given relative to those of the dense network, if that is in the table: sizes of files that
+    LiteRT runs, as it does the dense network's.
     """
     counts = list(dict.fromkeys(threads for row in files for threads in row["latency"]))
     dense: Mapping[str, Any] = next((row for row in files if row["file"] == DENSE), {})
@@ -58,7 +60,8 @@ def file_cells(files: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         rows[0] += [f"µs, {n} thread{'s' * (n != '1')} (p99)", "faster"]
     for row in files:
         cells = [row["file"], row["encoding"], f"{row['bytes']:,}"]
-        cells.append(_ratio(dense.get("bytes"), row["bytes"]))
+        alike = row.get("runtime") == LITERT  # older reports do not name it
+        cells.append(_ratio(dense.get("bytes") if alike else None, row["bytes"]))
         cells.append(f"{row['gzipped']:,}")
         for n in counts:
             time = row["latency"].get(n)

@@ -46,7 +46,7 @@ def fold_temperature(model: "keras.Model", temperature: float, examples: Any) ->
         masking.assign(model, before)
         raise UsageError(
             f"the temperature cannot be folded into layer {last!r}, which is not a linear last layer: "
-            "export raw logits and divide them by the temperature"
+            "choose --export_logits=raw (in Python: scaled=False) and divide the logits by the temperature"
         )
 
 

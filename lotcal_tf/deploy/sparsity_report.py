@@ -69,6 +69,7 @@ class FileRow:
       bytes: its size; of a directory, the size of all files in it.
       gzipped: its size after gzip at level 6.
       latency: by number of threads; empty if LiteRT cannot run it.
+      runtime: the library that runs it; empty if that is unknown.
     """
 
     file: str
@@ -76,6 +77,7 @@ class FileRow:
     bytes: int
     gzipped: int
     latency: Mapping[int, Latency]
+    runtime: str = registry.LITERT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +128,7 @@ def sparsity_report(
     for file, tensors in tensors_by_file.items():
         compacted = encodings.get(file, "dense").startswith("compact")
         network = compaction.model if compacted else masked
-        row = registry.format_of(paths[file])
-        runtime = "an unknown runtime" if row is None else row.runtime
+        runtime = _runtime(paths[file])
         graph = operators.read(paths[file]) if runtime == registry.LITERT else None
         # A layer of a nested model is `outer_inner` in the flat network of the compaction.
         matched = {_flat(path): one for path, one in zeros.match(tensors, network).items()}
@@ -143,7 +144,7 @@ def sparsity_report(
                 compacted,
                 matched.get(path),
                 counts.get(path, 0),
-                runtime,
+                runtime or "an unknown runtime",
                 graph,
             )
             for path in compaction.before
@@ -155,6 +156,7 @@ def sparsity_report(
             size_of(path),
             _gzipped(path),
             dict(latency.get(name, {})),
+            _runtime(path),
         )
         for name, path in paths.items()
     ]
@@ -200,6 +202,12 @@ def _layer_row(
 
 
 # Files
+
+
+def _runtime(path: Path) -> str:
+    """The library that runs a file; empty if that is unknown."""
+    row = registry.format_of(path)
+    return "" if row is None else row.runtime
 
 
 def _gzipped(path: Path) -> int:

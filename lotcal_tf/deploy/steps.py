@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from lotcal_tf.compat import keras
-from lotcal_tf.config.export_record import PARITY
+from lotcal_tf.config.arguments import ExportArguments
+from lotcal_tf.config.export_record import LABELS, PARITY, SPARSITY_REPORT
 from lotcal_tf.config.registry import FORMATS, LITERT
 from lotcal_tf.deploy import latency, model_card
 from lotcal_tf.deploy.background import Background
@@ -23,7 +24,7 @@ from lotcal_tf.deploy.parity import Parity, Tolerance, compare
 from lotcal_tf.deploy.scaling import fold_temperature
 from lotcal_tf.deploy.sparsity_report import DENSE, MASKED, SparsityReport, sparsity_report
 from lotcal_tf.errors import UsageError
-from lotcal_tf.evaluation.open_model import Opened, temperature_of
+from lotcal_tf.evaluation.open_model import Opened
 from lotcal_tf.formats.batches import spread
 from lotcal_tf.formats.keras import KerasRunner
 from lotcal_tf.formats.outputs import PROBABILITIES, logits_of
@@ -36,9 +37,6 @@ from lotcal_tf.pruning.compaction import Compaction, compact
 
 _PROBED = 8  # examples on which the folded temperature is verified
 
-SPARSITY_REPORT = "sparsity_report.json"
-LABELS = "labels.txt"
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -46,29 +44,24 @@ class Job:
 
     ticket: Ticket
     examples: Examples
-    formats: Sequence[str]
-    encoding: str | None
-    prefer: str
-    output: str
-    scaled: bool
+    options: ExportArguments
+    temperature: float  # the divisor of the network's logits
     tolerance: Tolerance
     bins: int
     dense: "keras.Model | None"
     origin: Mapping[str, Any]
     class_names: Sequence[str]
-    license: str | None
-    seconds: float
     progress: Callable[[str], None]
 
     @property
-    def temperature(self) -> float:
-        """The divisor of the network's logits."""
-        return temperature_of(self.ticket) if self.scaled else 1.0
+    def scaled(self) -> bool:
+        """Whether a temperature is folded in, and a new one fitted to quantised files."""
+        return self.options.scaled is not False
 
     @property
     def probabilities(self) -> bool:
         """Whether files give probabilities."""
-        return self.output == PROBABILITIES
+        return self.options.output == PROBABILITIES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +97,7 @@ def write(job: Job, target: Path, scratch: Path, background: Background) -> Writ
     # The ticket runs as a second copy without the temperature: this verifies the folding, too.
     runner = KerasRunner(in_float32(job.ticket.model()))
     ticket = Opened(Path("the ticket"), "ticket", runner)
-    ticket.check_fits(example_shape(inputs), None, f"the {job.examples.split} data")
+    ticket.check_fits(example_shape(inputs), job.examples.classes, f"the {job.examples.split} data")
     material = dataclasses.replace(job.examples.material, examples=inputs)
     if material.validation is not None:
         material = dataclasses.replace(material, validation=_named(material.validation, model))
@@ -116,11 +109,13 @@ def write(job: Job, target: Path, scratch: Path, background: Background) -> Writ
     compaction = compact(model)
     ticket_outputs = background.run(runner, inputs)
     example = select(inputs, slice(1))
-    candidates = Candidates(model, compaction, job.output, material, scratch, example)
+    candidates = Candidates(model, compaction, job.options.output, material, scratch, example)
     files = {}
-    for name in job.formats:
+    for name in job.options.formats:
         job.progress(f"{FORMATS[name].file}: writing")
-        file = candidates.write(name, job.encoding, target, prefer=job.prefer, refitted=job.scaled)
+        file = candidates.write(
+            name, job.options.encoding, target, prefer=job.options.prefer, refitted=job.scaled
+        )
         files[name] = file, background.run(file.row.load().runner(file.path), inputs)
     references = {}
     # A network that TFLite cannot run can be exported to other formats, without this comparison.
@@ -186,7 +181,7 @@ def report(job: Job, target: Path, written: Written, verified: Mapping[str, Veri
         "experiment": job.origin.get("experiment", {}),
         "data": job.origin.get("realised", {}),
         "class_names": list(job.class_names),
-        "license": job.license,
+        "license": job.options.license,
         "record": job.ticket.record,
         "parity": parity,
         "sparsity_report": sparsity,
@@ -206,10 +201,12 @@ def _parity(job: Job, verified: Mapping[str, Verified]) -> dict[str, Any]:
     return {
         "ticket": job.ticket.digest,
         "level": job.ticket.level,
-        "output": job.output,
-        "requested_encoding": job.encoding,
-        "prefer": job.prefer,
+        "output": job.options.output,
+        "requested_encoding": job.options.encoding,
+        "prefer": job.options.prefer,
         "temperature": job.temperature,
+        "data": job.examples.data,
+        "of_run": job.examples.of_run,
         "split": job.examples.split,
         "examples": len(job.examples.labels),
         "ece_bins": job.bins,
@@ -242,7 +239,7 @@ def _sparsity_report(job: Job, written: Written) -> SparsityReport:
             paths[title], encodings[title] = path, encoding
             if file.row.runtime == LITERT:
                 timed[title] = path
-    if job.seconds:
+    if job.options.seconds:
         job.progress("measuring latency")
     example = by_name(select(job.examples.inputs, slice(1)), specs_of(written.model))
     return sparsity_report(
@@ -251,7 +248,9 @@ def _sparsity_report(job: Job, written: Written) -> SparsityReport:
         {name: file.tensors for name, file in files.items()},
         paths=paths,
         encodings=encodings,
-        latency=latency.measure(timed, example, seconds=job.seconds) if job.seconds else {},
+        latency=latency.measure(timed, example, seconds=job.options.seconds)
+        if job.options.seconds
+        else {},
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lotcal_tf.compat import keras
 from lotcal_tf.data.splits import Split
 from lotcal_tf.errors import UsageError
-from lotcal_tf.inputs import Specs, count
+from lotcal_tf.inputs import Specs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +44,10 @@ class Material:
           use: what the data is needed for; the message begins with it.
 
         Raises:
-          UsageError: data is missing or empty.
+          UsageError: data is missing.
         """
         for name in needs:
-            examples = self.validation if name == "validation" else self.training
-            if examples is None or (name == "validation" and not count(examples)):
+            if getattr(self, name) is None:
                 raise UsageError(f"{use} needs {name} data: pass it, or choose another format")
 
     def of_validation(self, use: str) -> tuple[Any, NDArray[np.integer]]:
@@ -99,22 +98,18 @@ class StoredTensor:
       layer: the layer it belongs to, or a part of that layer (`attention/query`), if its name shows
         that; else empty.
       shape: of the dense kernel; TFLite puts the output channels first.
-      dtype: of the stored values.
       zeros: the number of values that are 0; of a quantised kernel, that equal the zero point.
       size: the number of values.
       sparse: whether zeros are left out.
-      bytes: the size of the stored values, with the indices of a sparse encoding.
       nonzero: boolean, where it is not 0; output channels last, as in Keras.
     """
 
     name: str
     layer: str
     shape: tuple[int, ...]
-    dtype: str
     zeros: int
     size: int
     sparse: bool
-    bytes: int
     nonzero: NDArray[np.bool_] = dataclasses.field(repr=False, compare=False)
 
     @classmethod
@@ -124,11 +119,9 @@ class StoredTensor:
             name=name,
             layer=name.rpartition("/")[0],
             shape=value.shape,
-            dtype=str(value.dtype),
             zeros=int((value == 0).sum()),
             size=value.size,
             sparse=False,
-            bytes=value.nbytes,
             nonzero=value != 0,
         )
 

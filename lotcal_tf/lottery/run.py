@@ -96,6 +96,7 @@ def run_experiment(
     progress: bool = True,
     estimate_time: bool = True,
     takeover: bool = False,
+    check: Callable[[Path], None] | None = None,
 ) -> Run:
     """Runs or continues an experiment. If the run is finished, nothing is trained.
 
@@ -109,6 +110,7 @@ def run_experiment(
       estimate_time: whether to predict the time of the run, if progress is shown.
       takeover: whether to take over the directory from a process on another machine. Without it, that
         process must have shown no sign of life for five minutes.
+      check: called with the run directory before a level is trained.
 
     Raises:
       UsageError: data, model and experiment do not fit together, or the directory holds another
@@ -135,6 +137,8 @@ def run_experiment(
         health.check(experiment.on_unhealthy, store.records())
         task.check(store.records())
         if store.missing(experiment.levels) or not store.recorded:
+            if check is not None:
+                check(store.directory)
             notes = threads.resume(experiment.threads, recorded_threads(setup.directory))
             for note in notes if progress and chief else ():
                 print(note, file=tolerant(sys.stderr))

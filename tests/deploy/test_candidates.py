@@ -8,8 +8,8 @@ from lotcal_tf.deploy.candidates import Candidates
 from lotcal_tf.errors import UsageError
 from lotcal_tf.files import size_of
 from lotcal_tf.formats.format import Material
-from lotcal_tf.formats.outputs import LOGITS
-from lotcal_tf.formats.tflite import Float32
+from lotcal_tf.formats.outputs import LOGITS, PROBABILITIES
+from lotcal_tf.formats.tflite import Float32, TFLiteRunner
 from lotcal_tf.formats.tflite_file import operators
 from lotcal_tf.pruning.compaction import compact
 
@@ -125,6 +125,18 @@ def test_the_reference_is_the_dense_candidate_if_there_is_one(candidates, model)
     assert again.name == "ticket_float32.tflite"
     assert again.read_bytes() == fresh
     assert writer.reference(compact(model).model, "dense").name == "dense.tflite"
+
+
+def test_references_give_what_the_files_give(model, tmp_path):
+    example, network = Material(examples=EXAMPLE), compact(model)
+    writer = Candidates(model, network, PROBABILITIES, example, tmp_path, EXAMPLE)
+    logits = model(EXAMPLE).numpy()
+    fresh = writer.reference(model, "masked")
+    expected = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(TFLiteRunner(fresh)(EXAMPLE), expected, rtol=1e-5)
+    (tmp_path / "target").mkdir()
+    file = writer.write("float32", "dense", tmp_path / "target", prefer="speed", refitted=False)
+    assert file.path.stat().st_size == fresh.stat().st_size
 
 
 def test_without_a_dead_unit_there_is_no_compact_encoding(ticket, tmp_path):

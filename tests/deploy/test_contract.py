@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lotcal_tf.config import registry
+from lotcal_tf.config.arguments import ExportArguments
 from lotcal_tf.deploy.examples import Examples
 from lotcal_tf.deploy.export import export
 from lotcal_tf.lottery.store import RunStore
@@ -67,8 +68,8 @@ def test_its_files_compute_what_it_computes_and_hold_its_zeros(ticket, tmp_path)
 
     examples = Examples.given((INPUTS, np.zeros(len(INPUTS), int)), classes=CLASSES)
     # The converter reads a SavedModel: that this can be written is tested too.
-    options = {"formats": ["float32"], "encoding": "dense", "scaled": False, "seconds": 0}
-    done = export(ticket, tmp_path / "export", examples, **options)
+    options = ExportArguments(formats=("float32",), encoding="dense", scaled=False, seconds=0)
+    done = export(ticket, tmp_path / "export", lambda: examples, options)
     assert done.examples == len(INPUTS)
 
     interpreter = Interpreter(str(done.files["float32"]))

@@ -35,6 +35,9 @@ def test_files_are_compared_on_the_test_split_and_made_with_the_others(dataset):
     assert np.array_equal(material.validation, VALIDATION[0])
     assert np.array_equal(material.labels, VALIDATION[1])
     assert (material.training.count, material.seed) == (30, 7)
+    assert (examples.data, examples.of_run, examples.classes) == (None, False, 3)
+    named = Examples.of(dataset(TRAIN, VALIDATION, TEST), data="bytes", of_run=True)
+    assert (named.data, named.of_run) == ("bytes", True)
 
 
 def test_without_a_test_split_they_are_compared_on_validation_and_say_so(dataset):

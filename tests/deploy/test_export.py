@@ -14,6 +14,8 @@ import pytest
 
 from lotcal_tf import metrics
 from lotcal_tf.compat import keras
+from lotcal_tf.config.arguments import ExportArguments
+from lotcal_tf.config.fields import checked, fields_of
 from lotcal_tf.config.sealed import seal, unseal
 from lotcal_tf.config.signature import is_signed
 from lotcal_tf.deploy import steps
@@ -35,11 +37,14 @@ CARD = {"model_card.json", "README.md", "reliability.png"}
 def examples(inputs, logits):
     labels = logits.argmax(1)
     labels[:5] = (labels[:5] + 1) % 3  # Some are wrong.
-    return Examples.given((inputs, labels), (inputs[::-1], labels[::-1]), classes=3)
+    given = Examples.given((inputs, labels), (inputs[::-1], labels[::-1]), classes=3)
+    return dataclasses.replace(given, data="tiny", of_run=True)
 
 
-def exporting(ticket, directory, examples, **options):
-    return export(ticket, directory, examples, **{"formats": FORMATS, "seconds": 0, **options})
+def exporting(ticket, directory, examples, **given):
+    asked = {"formats": FORMATS, "seconds": 0, **given}
+    options = {name: asked.pop(name) for name in [*asked] if name in fields_of(ExportArguments)}
+    return export(ticket, directory, lambda: examples, checked(ExportArguments, options), **asked)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +64,8 @@ def copy(done, tmp_path):
 
 
 def there(ticket, directory, **other):
-    asked = {"formats": FORMATS, "scaled": True, "output": "logits", "encoding": None}
-    return exported(ticket, directory, **{**asked, "prefer": "speed", **other})
+    options = checked(ExportArguments, {"formats": FORMATS, "scaled": True, **other})
+    return exported(ticket, directory, options)
 
 
 def test_every_file_gives_the_tickets_logits_divided_by_its_temperature(
@@ -99,6 +104,8 @@ def test_the_comparison_is_recorded(done, ticket, examples, logits):
         "requested_encoding": None,
         "prefer": "speed",
         "temperature": 2.5,
+        "data": "tiny",
+        "of_run": True,
         "split": "test",
         "examples": 23,
         "ece_bins": 15,
@@ -123,11 +130,9 @@ def test_the_comparison_is_recorded(done, ticket, examples, logits):
 def test_names_of_classes_are_in_the_labels_file_and_in_the_card(ticket, examples, tmp_path):
     options = {"formats": ["float32"], "encoding": "dense"}
     names = ["Katze", "großer Hund", "#3"]
-    origin = {"realised": {"class_names": names}}
-    done = exporting(ticket, tmp_path / "recorded", examples, origin=origin, **options)
-    others = exporting(
-        ticket, tmp_path / "given", examples, origin=origin, class_names=("a", "b", "c"), **options
-    )
+    ticket = dataclasses.replace(ticket, class_names=names)
+    done = exporting(ticket, tmp_path / "recorded", examples, **options)
+    others = exporting(ticket, tmp_path / "given", examples, class_names=("a", "b", "c"), **options)
     text = (done.directory / "labels.txt").read_text("utf-8")
     assert text.splitlines() == names and text.endswith("#3\n")
     assert (others.directory / "labels.txt").read_text() == "a\nb\nc\n"
@@ -386,16 +391,74 @@ def test_other_formats_and_another_scale_are_another_export(done, raw, ticket):
     assert there(ticket, raw.directory) is None
 
 
+def test_what_was_measured_on_other_data_is_another_export(ticket, examples, tmp_path):
+    other = dataclasses.replace(examples, of_run=False)
+    exporting(ticket, tmp_path / "export", other, formats=["keras"])
+    assert there(ticket, tmp_path / "export", formats=["keras"]) is None
+    exporting(ticket, tmp_path / "export", examples, formats=["keras"])
+    assert there(ticket, tmp_path / "export", formats=["keras"]) is not None
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "saved_model/more/x", "run_1/experiment.json"])
 def test_files_beside_an_export_are_never_lost(ticket, examples, tmp_path, tree, name):
     target = tmp_path / "export"
-    export(ticket, target, examples, formats=["float32"], seconds=0)
+    exporting(ticket, target, examples, formats=["float32"])
     (target / name).parent.mkdir(parents=True, exist_ok=True)
     (target / name).write_text("years of work")
     before = tree(target)
     with pytest.raises(UsageError, match=f"export holds {name}, which is not part of the export"):
-        export(ticket, target, examples, formats=["float32"], seconds=0)
+        exporting(ticket, target, examples, formats=["float32"])
     assert tree(target) == before
+
+
+@pytest.mark.parametrize(
+    "record", ['{"bits": [0, 1]}', '{"sha256": "thesis.tex"}', '{"bits": [0,', "[]"]
+)
+@pytest.mark.parametrize(
+    "name", ["thesis.tex", "saved_model/thesis.tex", "ticket.keras/thesis.tex"]
+)
+def test_files_beside_a_record_without_checksums_are_never_lost(
+    ticket, examples, tmp_path, tree, record, name
+):
+    (tmp_path / "mine" / name).parent.mkdir(parents=True)
+    (tmp_path / "mine" / name).write_text("years of work")
+    (tmp_path / "mine" / "parity.json").write_text(record)
+    before = tree(tmp_path)
+    with pytest.raises(UsageError, match=f"mine holds {name}, which is not part of the export"):
+        exporting(ticket, tmp_path / "mine", examples, formats=["keras"])
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("lost", ["sha256", "the record"])
+def test_an_export_without_checksums_can_be_replaced(copy, ticket, done, examples, lost):
+    old = {name: value for name, value in done.parity.items() if name != "sha256"}
+    (copy / "labels.txt").write_text("a\nb\nc\n")
+    (copy / "parity.json").write_text(json.dumps(old) if lost == "sha256" else "{")
+    exporting(ticket, copy, examples, formats=["keras"])
+    assert (copy / "ticket.keras").is_file() and not (copy / "saved_model").exists()
+
+
+def test_a_link_beside_an_export_is_never_lost(copy, ticket, examples, tmp_path):
+    (copy / "results").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="export holds results, which is not part of the export"):
+        exporting(ticket, copy, examples, formats=["keras"])
+    assert (copy / "results").is_symlink()
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_file_that_is_put_there_during_an_export_is_never_lost(
+    copy, ticket, examples, tmp_path, tree, earlier
+):
+    target, before = copy if earlier else tmp_path / "new", {}
+
+    def put(line):
+        target.mkdir(exist_ok=True)
+        (target / "notes.txt").write_text("years of work")
+        before.update(tree(target))
+
+    with pytest.raises(UsageError, match=r"holds notes.txt|holds something other than an export"):
+        exporting(ticket, target, examples, formats=["keras"], progress=put)
+    assert tree(target) == before and "notes.txt" in map(str, before)
 
 
 def test_what_is_no_export_is_never_replaced(ticket, examples, tmp_path, tree):
@@ -426,8 +489,8 @@ def test_what_cannot_be_replaced_is_refused_before_the_export(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"formats": ["onnx"]}, "formats=onnx: .*keras3, saved_model, float32"),
-        ({"formats": []}, "formats: .*keras"),
+        ({"formats": ["onnx"]}, r"formats=\['onnx'\]: .*keras3, saved_model, float32"),
+        ({"formats": []}, r"formats=\[\]: .*keras"),
         ({"output": "classes"}, "output=classes: .*logits, probabilities"),
         ({"encoding": "zip"}, "encoding=zip: .*dense, sparse, blocks, compact"),
         ({"formats": ["float32", "int8_qat"]}, "int8_qat needs training data"),
@@ -460,6 +523,13 @@ def test_inputs_of_another_shape_are_refused(ticket, inputs, examples, tmp_path)
     flat = Examples.given((inputs.reshape(23, 8), examples.labels), classes=3)
     with pytest.raises(UsageError, match=r"inputs of shape \(4, 2\), the test data has \(8\)"):
         exporting(ticket, tmp_path / "export", flat)
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_with_another_number_of_classes_is_refused(ticket, examples, tmp_path):
+    other = dataclasses.replace(examples, classes=4)
+    with pytest.raises(UsageError, match="has 3 classes, the test data has 4 classes"):
+        exporting(ticket, tmp_path / "export", other)
     assert not list(tmp_path.iterdir())
 
 

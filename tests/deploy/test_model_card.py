@@ -13,6 +13,7 @@ from matplotlib.image import imread
 from lotcal_tf.compat import keras
 from lotcal_tf.config.experiment import FIELDS, Experiment
 from lotcal_tf.config.fields import SECTIONS
+from lotcal_tf.config.registry import FORMATS
 from lotcal_tf.deploy import model_card
 from lotcal_tf.deploy.latency import Latency
 from lotcal_tf.deploy.sparsity_report import DENSE, FileRow, LayerRow, SparsityReport
@@ -66,6 +67,8 @@ def facts():
             "level": 2,
             "output": "logits",
             "temperature": 2.5,
+            "data": "blobs",
+            "of_run": True,
             "split": "test",
             "examples": 360,
             "ece_bins": 15,
@@ -253,7 +256,10 @@ def test_a_ticket_of_no_known_run_still_has_its_card(written, facts):
 
 
 def test_without_a_tflite_file_no_lines_are_promised(written, facts):
-    facts["main"] = facts["parity"]["files"]["float32"]["file"] = "saved_model"
+    facts["main"] = "saved_model"
+    facts["parity"]["files"] = {
+        "saved_model": facts["parity"]["files"]["float32"] | {"file": "saved_model"}
+    }
     found = section(written(), "How to run it")
     assert "```" not in found and "needs TensorFlow" in found
 
@@ -278,6 +284,38 @@ def test_the_hub_reads_the_metadata(written, facts, shape):
     assert {(one.dataset_name, one.dataset_split) for one in data.eval_results} == {
         ("blobs", "test")
     }
+
+
+@pytest.mark.parametrize("name", ["rings", None])
+def test_metrics_on_other_data_are_not_credited_to_the_data_of_the_run(written, facts, name):
+    ModelCard = pytest.importorskip("huggingface_hub").ModelCard
+    facts["input"]["shape"] = [8, 8, 3]
+    assert ModelCard(written()).data.eval_results is not None
+    facts["parity"] |= {"of_run": False, "data": name}
+    text = written()
+    data = ModelCard(text).data
+    assert data.datasets is None and data.eval_results is None
+    # The data of its training is still that of the run.
+    assert re.search(r"\| dataset +\| blobs", section(text, "Data"))
+    measured = [section(text, "Metrics"), section(text, "Limits")]
+    assert all((name or "passed to the export") in one for one in measured)
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "needs"),
+    [
+        ("keras", "tf-keras", "TensorFlow"),
+        ("keras3", "keras", "Keras 3"),
+        ("saved_model", None, "TensorFlow"),
+    ],
+)
+def test_the_library_is_one_that_loads_the_file(written, facts, name, library, needs):
+    ModelCard = pytest.importorskip("huggingface_hub").ModelCard
+    file = facts["main"] = FORMATS[name].file
+    facts["parity"]["files"] = {name: facts["parity"]["files"]["float32"] | {"file": file}}
+    text = written()
+    assert ModelCard(text).data.library_name == library
+    assert f"`{file}` needs {needs};" in section(text, "How to run it")
 
 
 def test_what_is_unknown_is_not_in_the_metadata(written, facts):

@@ -126,6 +126,9 @@ def test_a_row_a_file_with_its_bytes_and_latency(found, files):
     assert small.latency == LATENCY["small.tflite"] and rows[MASKED].latency == {}
     # A directory is all that is in it.
     assert rows["saved_model"].bytes == 1500
+    assert {name: row.runtime for name, row in rows.items()} == {
+        **dict.fromkeys(files, "LiteRT"), "saved_model": "TensorFlow",
+    }  # fmt: skip
     assert rows["saved_model"].gzipped < 100
 
 

@@ -93,7 +93,7 @@ def outputs(written):
 
 @pytest.mark.parametrize("name", registry.FORMATS)
 def test_a_row_names_a_documented_format(name):
-    row = registry.file_format(name)
+    row = registry.FORMATS[name]
     file_format = row.load()
     assert isinstance(file_format, Format) and type(file_format).__doc__
     assert row.summary.strip() and "\n" not in row.summary
@@ -186,8 +186,6 @@ def test_every_zero_of_every_kernel_is_found(network, written, name, sparse):
             assert not (tensor.nonzero.ravel() & (kernel.ravel() == 0)).any()
         else:
             np.testing.assert_array_equal(tensor.nonzero.ravel(), kernel.ravel() != 0)
-        dense = tensor.size * np.dtype(tensor.dtype).itemsize
-        assert tensor.bytes < dense if tensor.sparse else tensor.bytes == dense
     assert any(tensor.sparse for tensor in tensors) == sparse
 
 

@@ -17,6 +17,7 @@ from lotcal_tf import metrics
 from lotcal_tf.calibration import post_hoc
 from lotcal_tf.calibration.strategies import CrossEntropy
 from lotcal_tf.compat import keras
+from lotcal_tf.config.arguments import ExportArguments
 from lotcal_tf.config.experiment import Experiment
 from lotcal_tf.data import splits
 from lotcal_tf.deploy.examples import Examples
@@ -255,14 +256,8 @@ def test_a_pruned_weight_is_zero_in_the_exported_files(chains, dataset, tmp_path
 
     ticket = chains("init").store.read(3)
     formats = ("saved_model", "float32")
-    files = export(
-        ticket,
-        tmp_path / "export",
-        Examples.of(dataset),
-        formats=formats,
-        encoding="dense",
-        seconds=0,
-    ).files
+    options = ExportArguments(formats=formats, encoding="dense", seconds=0)
+    files = export(ticket, tmp_path / "export", lambda: Examples.of(dataset), options).files
     loaded = tf.saved_model.load(str(files["saved_model"]))
     variables = {v.name.partition(":")[0]: v.numpy() for v in loaded.variables_of_model}
     assert_pruned_is_zero(variables, ticket.masks)

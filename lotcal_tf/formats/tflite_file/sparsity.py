@@ -43,11 +43,6 @@ def zero_points(tensor: Any) -> NDArray[np.int64]:
     return np.zeros(1, np.int64) if points is None else np.asarray(points, np.int64)
 
 
-def index_bytes(tensor: Any) -> int:
-    """The size of the indices of a sparse tensor in bytes; 0 for a dense one."""
-    return 0 if tensor.sparsity is None else _bytes(tensor.sparsity)
-
-
 def dense_values(model: Any, tensor: Any) -> NDArray | None:
     """The values of a tensor in its full shape, including zeros that were left out.
 

@@ -45,11 +45,9 @@ def _stored(model: Any, number: int) -> StoredTensor:
         name=name,
         layer=_layer_in(name),
         shape=values.shape,
-        dtype=str(values.dtype),
         zeros=int((~nonzero).sum()),
         size=values.size,
         sparse=tensor.sparsity is not None,
-        bytes=len(model.buffers[tensor.buffer].data) + sparsity.index_bytes(tensor),
         nonzero=np.moveaxis(nonzero, 0, -1),
     )
 
