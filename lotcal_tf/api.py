@@ -864,9 +864,18 @@ class _ExportRequest:
         return Examples.of(dataset, int(recorded.get("seed", 0)), data=name, of_run=of_run)
 
     def has_data(self, fields: Mapping[str, Any], config: str | Path | None) -> bool:
-        """Whether `named_examples` are those of the ticket's run, not of other data that is named."""
-        record = {} if self.store is None else recorded_fields(self.store.directory)
-        return is_of_run(record, fields, _text(config))
+        """Whether `named_examples` are those of the ticket's run, not of other data that is named.
+
+        Raises:
+          FieldError: they are to be divided otherwise than in the run.
+        """
+        if self.store is None:
+            return False
+        place, recipe = self.store.directory, _text(config)
+        own = is_of_run(recorded_fields(place), fields, recipe)
+        if own and (recipe is not None or fields.keys() - {"ece_bins", "export_logits"}):
+            data_experiment(place, fields, recipe)
+        return own
 
     def _settings(self, given: Mapping[str, Any]) -> Experiment:
         """An experiment with the given `ece_bins` and `export_logits`, or else with those of the run."""

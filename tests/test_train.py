@@ -449,18 +449,14 @@ def test_directory_of_something_else_is_never_written_into(call, tmp_path):
         assert state(tmp_path) == before
 
 
-def test_an_export_that_cannot_be_written_is_refused_before_training(call, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for out, directory in (("run", "run"), (None, f"runs/{resolve(FLAGS).run_id()}")):
-        notes = tmp_path / directory / "export" / "notes.txt"
-        notes.parent.mkdir(parents=True)
-        notes.write_text("mine")
-        before = state(tmp_path)
-        result = call(*SMALL, *([f"--out={out}"] if out else []))
-        assert (result.code, result.out) == (2, "")
-        (line,) = result.err
-        assert "export holds something other than an export" in line
-        assert state(tmp_path) == before
+def test_an_export_that_cannot_be_written_is_refused_before_training(finished, call, tmp_path):
+    run = shutil.copytree(finished.directory, tmp_path / "run")
+    (run / "export" / "notes.txt").write_text("mine")
+    before = state(tmp_path)
+    result = call(*SMALL, "--levels=5", f"--out={run}")
+    assert (result.code, result.out) == (2, "")
+    assert result.err[-1].startswith("train: ") and "notes.txt" in result.err[-1]
+    assert state(tmp_path) == before
 
 
 @pytest.mark.parametrize("case", ["bicubic", "normalised"])
