@@ -26,25 +26,15 @@ DEFAULT_BINS = 15
 CONFIDENT = 0.9  # A prediction above this confidence counts as confident.
 
 
-class _Predictions:
-    """Labels and logits, and what the metrics share: each is computed once, when it is needed.
+class Outputs:
+    """What the metrics share of logits: each is computed once, when it is needed.
 
     Args:
-      labels: `(N,)` integers.
-      logits: `(N, K)`.
-      soft: whether labels may be distributions `(N, K)`, as `losses` and `brier` take them.
-
-    Raises:
-      UsageError: they have the wrong type, shape or range.
+      logits: `(N, K)` float64, checked.
     """
 
-    def __init__(self, labels: ArrayLike, logits: ArrayLike, soft: bool = False) -> None:
-        given = array("labels", labels)
-        self.truth: _Matrix | None = None
-        if soft and given.ndim != 1:
-            self.truth, self.logits = _checked_distribution(given, logits)
-        else:
-            self.labels, self.logits = checked(given, logits)
+    def __init__(self, logits: _Matrix) -> None:
+        self.logits = logits
 
     @functools.cached_property
     def _exponentials(self) -> tuple[_Matrix, _Matrix, _Matrix]:
@@ -65,17 +55,39 @@ class _Predictions:
         return np.exp(self.log_p)
 
     @functools.cached_property
+    def confidence(self) -> NDArray[np.float64]:
+        """Probability of the predicted class, `(N,)`."""
+        # max_k p_k is exp(0) / sum, so n equal logits far above the others give exactly 1/n.
+        return 1.0 / self._exponentials[2][:, 0]
+
+
+class _Predictions(Outputs):
+    """Labels and logits, and what the metrics share.
+
+    Args:
+      labels: `(N,)` integers.
+      logits: `(N, K)`.
+      soft: whether labels may be distributions `(N, K)`, as `losses` and `brier` take them.
+
+    Raises:
+      UsageError: they have the wrong type, shape or range.
+    """
+
+    def __init__(self, labels: ArrayLike, logits: ArrayLike, soft: bool = False) -> None:
+        given = array("labels", labels)
+        self.truth: _Matrix | None = None
+        if soft and given.ndim != 1:
+            self.truth, z = _checked_distribution(given, logits)
+        else:
+            self.labels, z = checked(given, logits)
+        super().__init__(z)
+
+    @functools.cached_property
     def losses(self) -> NDArray[np.float64]:
         """-log p[y] of each example, `(N,)`."""
         if self.truth is not None:
             return -np.sum(self.truth * self.log_p, axis=1)
         return -self.log_p[np.arange(self.labels.size), self.labels]
-
-    @functools.cached_property
-    def confidence(self) -> NDArray[np.float64]:
-        """Probability of the predicted class, `(N,)`."""
-        # max_k p_k is exp(0) / sum, so n equal logits far above the others give exactly 1/n.
-        return 1.0 / self._exponentials[2][:, 0]
 
     @functools.cached_property
     def correct(self) -> NDArray[np.bool_]:
@@ -242,22 +254,13 @@ def measure(labels: ArrayLike, logits: ArrayLike, *, bins: int = DEFAULT_BINS) -
 
 def log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
     """Log-probabilities `(N, K)` in (-inf, 0] of logits `(N, K)`; finite for logits of ±1e4."""
-    return unchecked_log_softmax(_checked_logits(logits))
-
-
-def unchecked_log_softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`log_softmax` of logits that have been checked."""
-    shifted: NDArray[np.float64] = z - z.max(axis=1, keepdims=True)
-    log_sum: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted - log_sum
+    return Outputs(_checked_logits(logits)).log_p
 
 
 def confidence(logits: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Predicted class `(N,)`, of equal ones the first, and its probability `(N,)` in [1/K, 1]."""
-    z = _checked_logits(logits)
-    # max_k p_k is exp(0) / sum, so n equal logits far above the others give exactly 1/n.
-    highest = 1.0 / np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1)
-    return z.argmax(axis=1), highest
+    found = Outputs(_checked_logits(logits))
+    return found.logits.argmax(axis=1), found.confidence
 
 
 def prediction_bins(

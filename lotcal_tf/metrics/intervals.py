@@ -15,8 +15,8 @@ from lotcal_tf.errors import UsageError, shown
 from lotcal_tf.metrics.bins import bin_index, checked_bins, debiased_squares
 from lotcal_tf.metrics.classification import (
     DEFAULT_BINS,
+    Outputs,
     checked,
-    unchecked_log_softmax,
 )
 
 LEVEL = 0.99
@@ -200,12 +200,11 @@ def _scores(
     labels: NDArray, z: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The values of `_MEANS` of each example, `(N, 4)`; its confidence, `(N,)`; probabilities, `(N, K)`."""
-    rows, log_p = np.arange(len(z)), unchecked_log_softmax(z)
-    p = np.exp(log_p)
+    rows, found = np.arange(len(z)), Outputs(z)
+    p, sure = found.p, found.confidence
     correct = (z.argmax(axis=1) == labels).astype(np.float64)
     brier = np.einsum("ij,ij->i", p, p) - 2 * p[rows, labels] + 1
-    sure = p.max(axis=1)
-    scores = np.stack([correct, -log_p[rows, labels], brier, sure - correct], axis=1)
+    scores = np.stack([correct, -found.log_p[rows, labels], brier, sure - correct], axis=1)
     return scores, sure, p
 
 
