@@ -352,7 +352,7 @@ BAD = {
         "shifts": [None, 1, "nonsense", ["nonsense"], [1], {"blur": 1}, b"blur", [["blur"]]],
         "severities": [None, [0], [6], [1.5], ["x"], [], {}, 10**5000, [True], b"1"],
         "unseen": [None, 1, ["../x"], [1], {"a": X}, b"x", [""], "a\0", [None]],
-        "input_range": [*NOT_NUMBERS, 0],
+        "input_range": [*NOT_NUMBERS[1:], 0],
         "trust_saved_model": NOT_FLAGS,
         "custom_objects": NOT_OBJECTS,
         "progress": NOT_FLAGS,
