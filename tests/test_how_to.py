@@ -9,10 +9,10 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from lotcal_tf import export, train
+from lotcal_tf import evaluate, export, train
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "how-to"
-COMMANDS = {"lotcal_tf.train": train, "lotcal_tf.export": export}
+COMMANDS = {f"lotcal_tf.{c.__name__.rpartition('.')[2]}": c for c in (evaluate, export, train)}
 # A page's commands with short training; it says what a user would run.
 SHORT = {"lotcal_tf.train": ["--epochs=1", "--levels=1", "--batch_size=8", "--plan=graph"]}
 NEEDS = {"mlflow": ["mlflow", "sqlalchemy"]}
@@ -65,7 +65,7 @@ def test_page_runs(page, tmp_path, monkeypatch, call_command):
 
 
 def check_images(names, directory):
-    export_directory = directory / "runs" / "photos" / "export"
+    export_directory = directory / "runs" / "photos" / "int8"
     assert (export_directory / "labels.txt").read_text().split() == ["cat", "dog", "owl"]
     assert names["p"].shape == (3,)
     assert names["p"].sum() == pytest.approx(1, abs=0.02)
